@@ -1,0 +1,105 @@
+"""Files that are either whole or absent: atomic writing, and JSON lines with line numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from embedsmith.errors import InputError
+
+
+@contextmanager
+def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary name beside `path`, and rename it to `path` when the block ends well.
+
+    A reader sees the old file or the new one, never half of one; an error leaves the old one as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
+    text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    try:
+        with open(partial, mode, **text) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one JSON document, indented."""
+    with atomic_write(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
+    """Write one JSON object a line."""
+    with atomic_write(path) as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return the JSON document of a file.
+
+    Raises:
+        InputError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file", hint="check the path") from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON: {error}", hint="mend or remove the file") from None
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number from 1, object) for each line that is not blank.
+
+    Raises:
+        InputError: the file is missing, a line is not a JSON object, or is not UTF-8; names file and line.
+    """
+    try:
+        file = open(path, "rb")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file", hint="check the path") from None
+    with file:
+        for number, raw in enumerate(file, start=1):
+            if not raw.strip():
+                continue
+            try:
+                row = json.loads(raw.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"{path}:{number}: not UTF-8 (byte {error.start + 1} of the line)", hint="save the file as UTF-8"
+                ) from None
+            except (ValueError, RecursionError) as error:
+                what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+                raise InputError(
+                    f"{path}:{number}: broken JSON: {what}", hint="each line holds one whole JSON object"
+                ) from None
+            if b"\\ud" in raw.lower() and _has_lone_surrogate(row):
+                raise InputError(
+                    f"{path}:{number}: half of a surrogate pair, which no text can hold", hint="remove the broken escape"
+                )
+            if not isinstance(row, dict):
+                raise InputError(
+                    f"{path}:{number}: got a JSON {type(row).__name__}, wanted an object", hint='write {"key": value}'
+                )
+            yield number, row
+
+
+def _has_lone_surrogate(row: Any) -> bool:
+    """Return whether a JSON value holds a string that UTF-8 cannot write."""
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return True
+    return False

@@ -1,0 +1,61 @@
+"""Every error that a caller can cause, in one tree.
+
+    EmbedsmithError            exit code 2, one line on stderr, a `hint:` line with the remedy
+    ├── InputError             a file, a line or a value that cannot be used
+    ├── SettingsError          an option or a recipe key that does not exist or does not fit
+    ├── ModelError             a model that cannot be found, opened or trusted
+    │   └── CausalityError     a model that promises bidirectional attention and is causal, or the other way round
+    └── RunError               a run folder that is finished, foreign or incomplete
+
+What is nobody's mistake (a full disk, an unreachable host) stays an `OSError`; the command line turns it into exit code 1.
+Our own mistakes are `assert`s and keep their traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class EmbedsmithError(Exception):
+    """A caller's mistake: what is wrong, and what to do about it.
+
+    >>> str(InputError("queries.jsonl:3: no text", hint="give every query a text"))
+    'queries.jsonl:3: no text'
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class InputError(EmbedsmithError):
+    """A file, a line or a value that cannot be used."""
+
+
+class SettingsError(EmbedsmithError):
+    """An option or a recipe key that does not exist or does not fit."""
+
+
+class ModelError(EmbedsmithError):
+    """A model that cannot be found, opened or trusted."""
+
+
+class CausalityError(ModelError):
+    """A model whose attention is not what its configuration promises."""
+
+
+class RunError(EmbedsmithError):
+    """A run folder that is finished, foreign or incomplete."""
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return a parenthesis with the nearest known name, or nothing.
+
+    >>> did_you_mean("ratoi", ["ratio", "margin"])
+    ' (did you mean "ratio"?)'
+    >>> did_you_mean("x", ["ratio"])
+    ''
+    """
+    near = difflib.get_close_matches(wrong, list(known), n=1)
+    return f' (did you mean "{near[0]}"?)' if near else ""

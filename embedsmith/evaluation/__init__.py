@@ -1,0 +1,1 @@
+"""What a ranking is worth, and whether the difference between two is real."""

@@ -1,0 +1,20 @@
+"""Retrieval scores of a teacher, a baseline or a trained model on a collection: all of them rank, so all are scored alike."""
+
+from __future__ import annotations
+
+from embedsmith.data.collection import Collection
+from embedsmith.evaluation.metrics import Scores, score_run
+from embedsmith.teachers.named import Teacher
+
+DEPTH = 100
+"""Passages ranked for each query; every default metric looks at ten."""
+
+
+def evaluate_retrieval(teacher: Teacher, collection: Collection, *, depth: int = DEPTH) -> Scores:
+    """Return the scores of a teacher that was opened with the collection's passages."""
+    rows, scores = teacher.search(collection.queries, depth)
+    ranking = {
+        query_id: [(collection.passage_ids[row], float(score)) for row, score in zip(rows[q], scores[q], strict=True)]
+        for q, query_id in enumerate(collection.query_ids)
+    }
+    return score_run(ranking, collection.qrels)

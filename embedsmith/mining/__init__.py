@@ -1,0 +1,1 @@
+"""Mining: candidates from a teacher (expensive, stored), negatives from candidates (cheap, pure)."""

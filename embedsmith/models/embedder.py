@@ -1,0 +1,189 @@
+"""The embedding model: a `SentenceTransformer` that saves folders which open anywhere, and loads them without their code.
+
+A saved folder that needs our modules carries their source, so `SentenceTransformer(folder, trust_remote_code=True)`
+opens it where embedsmith is not installed. `load` uses the installed modules and needs no flag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from sentence_transformers import SentenceTransformer
+
+from embedsmith.errors import ModelError
+from embedsmith.models import modeling_embedsmith
+from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
+from embedsmith.models.names import ModelSource, find_model
+from embedsmith.models.probe import check_attention, promised_attention
+
+Role = Literal["query", "passage"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+_FILE = Path(modeling_embedsmith.__file__).stem
+_OURS = {cls.__name__: cls for cls in (InstructedTransformer, LatentAttentionPooling)}
+_MODULE_CLASSES = {
+    f"{prefix}.{name}": cls for name, cls in _OURS.items() for prefix in (_FILE, modeling_embedsmith.__name__)
+}
+
+
+class EmbeddingModel(SentenceTransformer):
+    """A SentenceTransformer whose folders are portable, whole or absent, and probed for their attention."""
+
+    _module_classes = _MODULE_CLASSES
+
+    def save(self, path: str, *args: Any, **kwargs: Any) -> None:
+        """Write the model into a folder that plain sentence-transformers opens.
+
+        The folder is written under a temporary name and renamed, so it is whole or absent.
+
+        Raises:
+            CausalityError: the attention is not what the configuration promises.
+        """
+        promised = promised_attention(self.backbone)
+        if promised:
+            check_attention(self.backbone, promised, name=str(path))
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+        try:
+            super().save(str(partial), *args, **kwargs)
+            _name_modules_by_file(partial)
+            partial.chmod(0o755)
+            if target.is_dir():
+                old = target.with_name(f".{target.name}.old")
+                shutil.rmtree(old, ignore_errors=True)
+                target.rename(old)
+                partial.rename(target)
+                shutil.rmtree(old)
+            else:
+                partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @property
+    def backbone(self) -> Any:
+        """The transformers model inside."""
+        return self[0].model
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        batch_size: int = 32,
+    ) -> Float32[np.ndarray, "N D"]:
+        """Return one vector of length 1 for each text, in the order given, with the role's instruction and length."""
+        encode = self.encode_query if role == "query" else self.encode_document
+        vectors = encode(list(texts), batch_size=batch_size, convert_to_tensor=True, normalize_embeddings=True)
+        return vectors.float().cpu().numpy()
+
+    def contract(self, role: Role) -> dict[str, Any]:
+        """Return everything besides the texts that determines the vectors of a role, as plain values."""
+        prompt = self.prompts.get("query" if role == "query" else "document") or ""
+        length = self[0].query_length if role == "query" else self[0].document_length
+        return {
+            "weights": self.weights_hash(),
+            "modules": [f"{type(module).__name__}: {module!r}" for module in self],
+            "attention": promised_attention(self.backbone),
+            "layers": getattr(self.backbone.config, "num_hidden_layers", None),
+            "vocabulary": len(self.tokenizer),
+            "padding_side": self.tokenizer.padding_side,
+            "role": role,
+            "prompt": prompt,
+            "max_tokens": length or self.max_seq_length,
+            "dtype": str(self.dtype),
+            "device": self.device.type,
+        }
+
+    def weights_hash(self) -> str:
+        """Return a hash of every parameter and buffer that is saved, by name."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:32]
+
+
+def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> EmbeddingModel:
+    """Open an embedding model by name: a run, a folder, a hub id or `package:NAME/path`.
+
+    Never runs code from the folder and never opens a pickle.
+
+    Args:
+        name: see `embedsmith.models.names`.
+        dtype: `auto` is bfloat16 where the hardware computes in it, float32 elsewhere.
+        device: a torch device; default: a GPU where there is one.
+
+    Raises:
+        ModelError: the model is missing, needs foreign code, or cannot be opened.
+        CausalityError: the attention is not what the configuration promises.
+    """
+    source = find_model(name)
+    if source.kind == "gguf":
+        raise ModelError(
+            f"{name}: a GGUF file holds a language model, not an embedding model",
+            hint="use it as --student, which makes an embedding model of it",
+        )
+    _refuse_foreign_code(source)
+    model = _open(source, dtype=resolve_dtype(dtype, device), device=device)
+    promised = promised_attention(model.backbone)
+    if promised:
+        check_attention(model.backbone, promised, name=name)
+    return model
+
+
+def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
+    """Return the torch dtype that a name stands for on a device."""
+    if dtype != "auto":
+        return getattr(torch, dtype)
+    on_gpu = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
+    has_bf16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return torch.bfloat16 if has_bf16 else torch.float32
+
+
+def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> EmbeddingModel:
+    """Open a source as a SentenceTransformer, with what can go wrong in one line."""
+    try:
+        return EmbeddingModel(
+            source.path,
+            device=device,
+            model_kwargs={"dtype": dtype, "use_safetensors": True},
+            trust_remote_code=False,
+            local_files_only=source.kind != "hub",
+        ).to(dtype)
+    except (OSError, ValueError, ImportError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        hint = "check the folder" if source.local else "check the id and the network, or name a folder on this machine"
+        raise ModelError(f"{source.name}: cannot be opened: {first_line}", hint=hint) from error
+
+
+def _refuse_foreign_code(source: ModelSource) -> None:
+    """Refuse a folder that names modules of neither sentence-transformers nor embedsmith."""
+    modules = source.local and source.local / "modules.json"
+    if not modules or not modules.is_file():
+        return
+    for module in json.loads(modules.read_text(encoding="utf-8")):
+        if not module["type"].startswith("sentence_transformers.") and module["type"] not in _MODULE_CLASSES:
+            raise ModelError(
+                f"{source.name}: needs the code of module {module['type']!r} from the folder, which is never run here",
+                hint="open it with sentence-transformers and trust_remote_code=True, if you trust its author",
+            )
+
+
+def _name_modules_by_file(folder: Path) -> None:
+    """Let modules.json name our modules by the file that lies in the folder, as code from a folder must be."""
+    path = folder / "modules.json"
+    modules = json.loads(path.read_text(encoding="utf-8"))
+    for module in modules:
+        if module["type"] in _MODULE_CLASSES:
+            module["type"] = f"{_FILE}.{module['type'].rsplit('.', 1)[1]}"
+    path.write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")

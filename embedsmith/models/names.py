@@ -1,0 +1,113 @@
+"""One way to name a model everywhere: teacher, student, baseline, model under test.
+
+    sentence-transformers/all-MiniLM-L6-v2        a hub id
+    path/to/folder                                a folder
+    path/to/model.gguf                            a GGUF file
+    package:NAME/path/inside                      a folder or file inside an installed Python package
+    path/to/run                                   a run folder of ours: the model that it trained
+    bm25                                          not a model of vectors, see `embedsmith.teachers`
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from embedsmith.errors import ModelError, did_you_mean
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
+_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where a named model lies."""
+
+    name: str
+    """The name as it was given."""
+    kind: Literal["folder", "gguf", "hub"]
+    path: str
+    """A folder, a file, or a hub id."""
+
+    @property
+    def local(self) -> Path | None:
+        """The folder or file on this machine, None for a hub id."""
+        return None if self.kind == "hub" else Path(self.path)
+
+
+def find_model(name: str) -> ModelSource:
+    """Return where a named model lies, without opening it.
+
+    >>> find_model("intfloat/e5-small-v2").kind
+    'hub'
+
+    Raises:
+        ModelError: no such folder, file, package or hub id; or the folder holds pickled weights only.
+    """
+    if name.startswith("package:"):
+        return _in_package(name)
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _folder(name, path)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelError(f"{name}: no such GGUF file", hint="check the path")
+        return ModelSource(name, "gguf", str(path))
+    if path.is_file():
+        raise ModelError(f"{name}: a file that is not a GGUF model", hint="name a folder, a .gguf file or a hub id")
+    looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if looks_like_path or not _HUB_ID.fullmatch(name):
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ModelError(
+            f"{name}: no such model folder{did_you_mean(path.name, siblings)}",
+            hint="name a folder, a .gguf file, package:NAME/path or a hub id such as intfloat/e5-small-v2",
+        )
+    return ModelSource(name, "hub", name)
+
+
+def _in_package(name: str) -> ModelSource:
+    """Return the folder or file inside an installed package, found without importing the package."""
+    package, _, inside = name.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    roots = list(spec.submodule_search_locations or []) if spec else []
+    if not roots:
+        raise ModelError(
+            f"{name}: the Python package {package!r} is not installed here",
+            hint="install it, `make setup` does so for the packages that carry the quickstart's weights",
+        )
+    path = Path(roots[0]) / inside
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise ModelError(
+            f"{name}: the package {package!r} has no {inside!r}{did_you_mean(path.name, siblings)}",
+            hint=f"it holds: {', '.join(sorted(siblings)[:8])}" if siblings else "check the path",
+        )
+    return _folder(name, path) if path.is_dir() else ModelSource(name, "gguf", str(path))
+
+
+def _folder(name: str, path: Path) -> ModelSource:
+    """Return a model folder, or the model inside a run folder."""
+    if (path / "manifest.json").is_file() and not (path / "config.json").is_file():
+        if not (path / "model").is_dir():
+            raise ModelError(
+                f"{name}: a run folder without a trained model",
+                hint=f"train one first: embedsmith train {name} --student MODEL --out RUN",
+            )
+        path = path / "model"
+    files = [file.name for file in path.iterdir() if file.is_file()]
+    if "config.json" not in files and "modules.json" not in files:
+        raise ModelError(
+            f"{name}: not a model folder: neither config.json nor modules.json in it",
+            hint="name the folder that holds the model itself",
+        )
+    weights = [f for f in files if f.endswith(".safetensors")]
+    pickles = [f for f in files if f.endswith(_PICKLES)]
+    if pickles and not weights:
+        raise ModelError(
+            f"{name}: pickled weights only ({pickles[0]}), which can run code when they are opened",
+            hint="convert them to safetensors first",
+        )
+    return ModelSource(name, "folder", str(path))

@@ -1,0 +1,1 @@
+"""Top-k passages by inner product; knows vectors, no model."""

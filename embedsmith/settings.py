@@ -1,0 +1,139 @@
+"""The base of all settings: frozen, strict about keys, and hashable into a fingerprint.
+
+A settings class lives beside the component that it configures. A field's docstring is its help text, in the
+command line and in the recipe; a new setting is therefore one field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from embedsmith.errors import SettingsError, did_you_mean
+
+
+class Settings(BaseModel):
+    """Frozen settings that refuse unknown keys.
+
+    >>> class Margin(Settings):
+    ...     margin: float = 0.05
+    >>> Margin.parse({"margn": 0.1}, where="recipe.yaml: mining")
+    Traceback (most recent call last):
+    embedsmith.errors.SettingsError: recipe.yaml: mining: unknown key "margn" (did you mean "margin"?)
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, values: Any, *, where: str) -> Self:
+        """Return settings from plain values.
+
+        Raises:
+            SettingsError: a key is unknown, or a value does not fit; names the place and the nearest key.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _explained(error, cls, where) from None
+
+    def fingerprint(self) -> str:
+        """Return a hash of every value, the same in every process.
+
+        >>> len(Settings().fingerprint())
+        16
+        """
+        return fingerprint(self.model_dump(mode="json"))
+
+
+def fingerprint(value: Any) -> str:
+    """Return 16 hexadecimal digits that depend on a JSON-like value and nothing else.
+
+    >>> fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
+    True
+    """
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def _explained(error: ValidationError, settings: type[BaseModel], where: str) -> SettingsError:
+    """Return the first thing that is wrong, with its place and the remedy."""
+    errors = error.errors()
+    # A mapping that is refused as a whole (a key is missing, it is no string in a union of text and settings) may
+    # just have a mistyped key: that error knows the nearest name.
+    around = errors[0]["loc"][:-1]
+    mistyped = [other for other in errors if _is_unknown(other) and other["loc"][: len(around)] == around]
+    first = mistyped[0] if mistyped and isinstance(errors[0]["input"], dict) else errors[0]
+    *parents, last = [str(part) for part in first["loc"]] or [""]
+    place = ".".join(filter(None, [where, *parents]))
+    known = sorted(_fields_at(settings, parents))
+    if _is_unknown(first):
+        what = f'unknown key "{last}"{did_you_mean(last, known)}'
+        hint = f"known keys: {', '.join(known)}" if known else "remove it"
+    elif first["type"] == "missing":
+        what = f'missing key "{last}"'
+        hint = f"add it; known keys: {', '.join(known)}" if known else "add it"
+    else:
+        reason = first["msg"].removeprefix("Value error, ")
+        what = ": ".join(filter(None, [last, f"{reason}, got {_shortened(first['input'])}"]))
+        hint = "see the settings' descriptions with --help"
+    return SettingsError(": ".join(filter(None, [place, what])), hint=hint)
+
+
+def _is_unknown(error: ErrorDetails) -> bool:
+    """Return whether an error is about a key that does not exist."""
+    return error["type"] == "extra_forbidden"
+
+
+def _shortened(value: Any) -> str:
+    """Return a value as it is written in Python, in one line of a readable length.
+
+    >>> _shortened(list(range(100)))
+    '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21...'
+    """
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _fields_at(annotation: Any, path: list[str]) -> list[str]:
+    """Return the field names of the settings at a path of keys, indices and union members, as pydantic writes one.
+
+    >>> class Margin(Settings):
+    ...     margin: float = 0.05
+    >>> _fields_at(dict[str, list[Margin | None]], ["hard", "0"])
+    ['margin']
+    """
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _fields_at(arguments[0], path)
+    if origin in (Union, UnionType):
+        members = [member for member in arguments if member is not NoneType]
+        if len(members) == 1:  # pydantic names the member of a union, but not that of an optional
+            return _fields_at(members[0], path)
+        return next((_fields_at(member, path[1:]) for member in members if path and _is_called(member, path[0])), [])
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if not path:
+            return list(annotation.model_fields)
+        field = annotation.model_fields.get(path[0])
+        return _fields_at(field.annotation, path[1:]) if field else []
+    if not path or not arguments:
+        return []
+    if origin is tuple and Ellipsis not in arguments:
+        return _fields_at(arguments[int(path[0])], path[1:])
+    # The last argument is what a list, a mapping or a tuple of any length holds.
+    return _fields_at([argument for argument in arguments if argument is not Ellipsis][-1], path[1:])
+
+
+def _is_called(member: Any, name: str) -> bool:
+    """Return whether a member of a union is meant by its class name or by its tag, the value of a `Literal` field."""
+    if not (isinstance(member, type) and issubclass(member, BaseModel)):
+        return False
+    return name == member.__name__ or any(
+        name in map(str, get_args(field.annotation))
+        for field in member.model_fields.values()
+        if get_origin(field.annotation) is Literal
+    )

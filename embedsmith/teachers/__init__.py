@@ -1,0 +1,1 @@
+"""Teachers: whatever scores a query against passages."""

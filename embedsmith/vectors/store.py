@@ -1,0 +1,254 @@
+"""A vector store: texts encoded once, in shards on disk, under the fingerprint of all that determines the numbers.
+
+    vectors/0f3a…/store.json         the contract, the hash of the texts, their number
+    vectors/0f3a…/shard-00000.npy    float32, shape (rows, dimensions)
+
+Shapes: n rows of a shard or of a batch of texts, D dimensions, N texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from embedsmith.data.files import atomic_write, read_json, write_json
+from embedsmith.errors import InputError
+from embedsmith.settings import fingerprint
+
+FORMAT = 1
+
+_MOST_SHARDS = 100
+"""An open memory map holds a file descriptor, and macOS grants a process 256 of them."""
+
+
+class VectorStore:
+    """The vectors of a list of texts, on disk.
+
+    Another model, prompt or text is another fingerprint, hence another folder: a cache that does not match is never
+    used, and two prompts live side by side.
+    """
+
+    def __init__(self, folder: Path, texts: list[str], shard_size: int, dimensions: int | None) -> None:
+        """Use `open_or_create`."""
+        self.folder = folder
+        self._texts = texts
+        self._shard_size = shard_size
+        self._dimensions = dimensions
+
+    @classmethod
+    def open_or_create(
+        cls,
+        parent: Path,
+        *,
+        contract: dict[str, Any],
+        texts: list[str],
+        dimensions: int | None = None,
+        shard_size: int = 4096,
+    ) -> VectorStore:
+        """Return the store of these texts under this contract, in a folder below `parent` named by their fingerprint.
+
+        Args:
+            contract: a JSON-like object with all that determines the numbers beside the texts: the weights' hash,
+                tokenizer, prompt, lengths, pooling, dtype.
+            dimensions: D, if known before the first text is encoded.
+            shard_size: rows of a shard of a new store (an old one keeps its own), at least a hundredth of the texts.
+
+        Raises:
+            InputError: there is no text, or the folder holds another store.
+        """
+        assert shard_size >= 1, f"shard_size is {shard_size}"
+        if not texts:
+            raise InputError("no texts to encode", hint="give at least one text")
+        contract = json.loads(json.dumps(contract))  # as a file gives it back: tuples become lists
+        texts_hash = hash_of_texts(texts)
+        folder = parent / fingerprint({"contract": contract, "texts": texts_hash})
+        wanted = {"format": FORMAT, "contract": contract, "texts": texts_hash, "count": len(texts)}
+        if (folder / "store.json").exists():
+            found = read_json(folder / "store.json")
+            _check_description(folder / "store.json", found, wanted, dimensions)
+            return cls(folder, texts, found["shard_size"], found["dimensions"])
+        shard_size = max(shard_size, math.ceil(len(texts) / _MOST_SHARDS))
+        write_json(folder / "store.json", {**wanted, "shard_size": shard_size, "dimensions": dimensions})
+        return cls(folder, texts, shard_size, dimensions)
+
+    def __len__(self) -> int:
+        """Return N, whether or not all texts are encoded."""
+        return len(self._texts)
+
+    @property
+    def dimensions(self) -> int:
+        """D, known as soon as one text is encoded."""
+        if self._dimensions is None:
+            raise InputError(f"{self.folder}: no text is encoded yet", hint="fill the store first")
+        return self._dimensions
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every shard is whole."""
+        return not self._missing()
+
+    def fill(
+        self,
+        encode: Callable[[list[str]], Float32[np.ndarray, "n D"]],
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> VectorStore:
+        """Encode the shards that are missing or damaged, in order; return the store.
+
+        Each shard appears whole or not at all, so a run that was killed resumes at its next shard. `encode` sees the
+        distinct texts of one shard at a time.
+
+        Args:
+            on_progress: called with (texts done, N), first with what was there already.
+
+        Raises:
+            InputError: a vector is not finite, or has another length than those of the store.
+        """
+        missing = self._missing()
+        done = len(self) - sum(self._rows_of(shard) for shard in missing)
+        if on_progress:
+            on_progress(done, len(self))
+        for shard in missing:
+            vectors = self._encoded(shard, encode)
+            with atomic_write(self._path(shard), "wb") as file:
+                np.save(file, vectors)
+            done += len(vectors)
+            if on_progress:
+                on_progress(done, len(self))
+        return self
+
+    def shards(self) -> list[Float32[np.ndarray, "_ D"]]:
+        """Return all vectors as memory maps, read-only and in the order of the texts.
+
+        Raises:
+            InputError: a shard is missing or damaged.
+        """
+        shards = []
+        for shard in range(self._shard_count):
+            vectors = self._open(shard)
+            if vectors is None:
+                raise InputError(f"{self._path(shard)}: missing or damaged", hint="fill the store again")
+            shards.append(vectors)
+        return shards
+
+    def matrix(self) -> Float32[np.ndarray, "N D"]:
+        """Return all vectors in memory."""
+        return np.concatenate(self.shards())
+
+    def rows(self, indices: Int64[np.ndarray, "*shape"] | Sequence[int]) -> Float32[np.ndarray, "*shape D"]:
+        """Return the vectors of some texts, in memory."""
+        return gather(self.shards(), np.asarray(indices, np.int64))
+
+    @property
+    def _shard_count(self) -> int:
+        return math.ceil(len(self) / self._shard_size)
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"shard-{shard:05d}.npy"
+
+    def _rows_of(self, shard: int) -> int:
+        """Return how many rows a shard has."""
+        return min(self._shard_size, len(self) - shard * self._shard_size)
+
+    def _missing(self) -> list[int]:
+        """Return the shards that are absent or damaged."""
+        return [shard for shard in range(self._shard_count) if self._open(shard) is None]
+
+    def _open(self, shard: int) -> Float32[np.ndarray, "n D"] | None:
+        """Return a shard as a memory map, or None if it is not there, not whole or not of this store."""
+        path = self._path(shard)
+        if self._dimensions is None or not path.exists():
+            return None
+        try:
+            vectors = np.load(path, mmap_mode="r")
+        except (ValueError, EOFError):  # shorter than its header says, or without one
+            return None
+        whole = vectors.offset + vectors.nbytes == path.stat().st_size
+        fits = vectors.dtype == np.float32 and vectors.shape == (self._rows_of(shard), self._dimensions)
+        return vectors if whole and fits else None
+
+    def _encoded(
+        self, shard: int, encode: Callable[[list[str]], Float32[np.ndarray, "n D"]]
+    ) -> Float32[np.ndarray, "n D"]:
+        """Return the vectors of a shard, each distinct text encoded once."""
+        start = shard * self._shard_size
+        texts = self._texts[start : start + self._shard_size]
+        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
+        vectors = encode(list(place))
+        assert vectors.ndim == 2 and len(vectors) == len(place), f"{len(place)} texts gave shape {vectors.shape}"
+        assert vectors.dtype == np.float32, f"encode gave {vectors.dtype}"
+        vectors = vectors[[place[text] for text in texts]]
+        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+        if len(bad):
+            raise InputError(
+                f"text {start + bad[0] + 1:,} of {len(self):,} ({texts[bad[0]][:40]!r}): its vector is not finite",
+                hint="encode in float32 or bfloat16: float16 overflows in many models",
+            )
+        self._settle_dimensions(vectors.shape[1])
+        return vectors
+
+    def _settle_dimensions(self, dimensions: int) -> None:
+        """Note D in store.json when the first vectors arrive; hold later ones to it."""
+        if self._dimensions is None:
+            write_json(self._description, {**read_json(self._description), "dimensions": dimensions})
+            self._dimensions = dimensions
+        if dimensions != self._dimensions:
+            raise InputError(
+                f"{self.folder}: got vectors of {dimensions:,} dimensions, the store holds {self._dimensions:,}",
+                hint="encode with the model that the store was made for",
+            )
+
+    @property
+    def _description(self) -> Path:
+        return self.folder / "store.json"
+
+
+def hash_of_texts(texts: list[str]) -> str:
+    """Return a hash of texts that depends on where each ends.
+
+    >>> hash_of_texts(["ab", "c"]) == hash_of_texts(["a", "bc"])
+    False
+    """
+    digest = hashlib.sha256()
+    for text in texts:
+        raw = text.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def gather(
+    shards: Sequence[Float[np.ndarray, "_ D"]], rows: Int64[np.ndarray, "*shape"]
+) -> Float32[np.ndarray, "*shape D"]:
+    """Return rows, as float32, of the matrix that the shards make when stacked.
+
+    >>> gather([np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32)], np.array([3, 0])).tolist()
+    [[1.0], [0.0]]
+    """
+    ends = np.cumsum([len(shard) for shard in shards])
+    assert rows.size == 0 or (rows.min() >= 0 and rows.max() < ends[-1]), f"rows must be in [0, {ends[-1]})"
+    owner = np.searchsorted(ends, rows, side="right")
+    gathered = np.empty((*rows.shape, shards[0].shape[1]), np.float32)
+    for shard in np.unique(owner):
+        here = owner == shard
+        gathered[here] = shards[shard][rows[here] - (ends[shard] - len(shards[shard]))]
+    return gathered
+
+
+def _check_description(path: Path, found: Any, wanted: dict[str, Any], dimensions: int | None) -> None:
+    """Raise InputError unless a store.json describes the store that is wanted."""
+    hint = f"remove {path.parent}; it is written anew"
+    if not isinstance(found, dict) or not {*wanted, "shard_size", "dimensions"} <= found.keys():
+        raise InputError(f"{path}: not the description of a vector store", hint=hint)
+    for key, value in wanted.items():
+        if found[key] != value:
+            raise InputError(f"{path}: {key} is {found[key]!r}, wanted {value!r}", hint=hint)
+    if dimensions is not None and found["dimensions"] not in (None, dimensions):
+        raise InputError(f"{path}: dimensions is {found['dimensions']}, wanted {dimensions}", hint=hint)

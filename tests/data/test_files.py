@@ -1,0 +1,146 @@
+"""Files that are whole or absent, and JSON lines with line numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from embedsmith.data.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
+from embedsmith.errors import InputError
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_written_file_holds_the_text_and_nothing_else_is_left(tmp_path):
+    with atomic_write(tmp_path / "a.txt") as file:
+        file.write("Grüße\n")
+    assert (tmp_path / "a.txt").read_bytes() == "Grüße\n".encode()
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_bytes_are_written_as_they_are(tmp_path):
+    with atomic_write(tmp_path / "a.bin", "wb") as file:
+        file.write(b"\r\n\x00")
+    assert (tmp_path / "a.bin").read_bytes() == b"\r\n\x00"
+
+
+def test_folders_on_the_way_are_made(tmp_path):
+    write_json(tmp_path / "a" / "b" / "c.json", 1)
+    assert read_json(tmp_path / "a" / "b" / "c.json") == 1
+
+
+def test_until_the_end_a_reader_sees_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with atomic_write(path) as file:
+        file.write("new")
+        file.flush()
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt])
+def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path, failure):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(failure, match="in the middle"), atomic_write(path) as file:
+        file.write("half")
+        raise failure("in the middle")
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_two_writers_of_one_name_do_not_mix(tmp_path):
+    path = tmp_path / "a.txt"
+    with atomic_write(path) as one, atomic_write(path) as other:
+        one.write("one")
+        other.write("other")
+    assert path.read_text() == "one"  # the outer block ends last
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_json_comes_back_as_it_was(tmp_path):
+    value = {"text": "猫 \u2028 \x85", "list": [1, 2.5, None, True]}
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    assert "猫" in (tmp_path / "a.json").read_text(encoding="utf-8")
+
+
+def test_a_missing_json_file_is_the_callers_mistake(tmp_path):
+    with pytest.raises(InputError, match=r"a\.json: no such file"):
+        read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("content", [b"{", b"", b"\xff"])
+def test_a_file_that_is_not_json_is_the_callers_mistake(tmp_path, content):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.json: not JSON"):
+        read_json(tmp_path / "a.json")
+
+
+def test_json_lines_come_back_with_their_numbers(tmp_path):
+    # U+2028 and U+0085 break lines for str.splitlines, and do not end a line of JSON lines.
+    rows = [{"text": "a\u2028b"}, {"text": "c\x85d"}, {"text": "e\nf"}]
+    write_jsonl(tmp_path / "a.jsonl", iter(rows))
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == list(enumerate(rows, start=1))
+    assert len((tmp_path / "a.jsonl").read_bytes().split(b"\n")) == 4
+
+
+def test_blank_lines_are_skipped_and_counted(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\n{"a": 1}\r\n  \r\n{"a": 2}')
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == [(2, {"a": 1}), (4, {"a": 2})]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\n')
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == [(1, {"a": 1})]
+
+
+def test_an_empty_file_has_no_rows(tmp_path):
+    (tmp_path / "a.jsonl").touch()
+    assert list(read_jsonl(tmp_path / "a.jsonl")) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"a": \xff}', r"a\.jsonl:2: not UTF-8 \(byte 7 of the line\)"),
+        (b'{"a": 1', r"a\.jsonl:2: broken JSON: "),
+        (b'{"a": 1} {"a": 2}', r"a\.jsonl:2: broken JSON: Extra data"),
+        (b"[1]", r"a\.jsonl:2: got a JSON list, wanted an object"),
+        (b'"text"', r"a\.jsonl:2: got a JSON str, wanted an object"),
+    ],
+)
+def test_a_line_that_is_no_object_is_named(tmp_path, line, message):
+    (tmp_path / "a.jsonl").write_bytes(b'{"a": 1}\n' + line + b"\n")
+    with pytest.raises(InputError, match=message) as caught:
+        list(read_jsonl(tmp_path / "a.jsonl"))
+    assert caught.value.hint
+
+
+def test_rows_before_a_broken_line_are_read(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"a": 1}\n{\n')
+    rows = read_jsonl(tmp_path / "a.jsonl")
+    assert next(rows) == (1, {"a": 1})
+    with pytest.raises(InputError, match="broken JSON"):
+        next(rows)
+
+
+def test_missing_json_lines_are_the_callers_mistake(tmp_path):
+    with pytest.raises(InputError, match=r"a\.jsonl: no such file"):
+        list(read_jsonl(tmp_path / "a.jsonl"))
+
+
+def test_a_row_that_is_not_json_leaves_no_file(tmp_path):
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        write_jsonl(tmp_path / "a.jsonl", [{"a": 1}, {"a": object()}])
+    assert names(tmp_path) == []
+
+
+def test_each_row_is_one_line_of_json(tmp_path):
+    write_jsonl(tmp_path / "a.jsonl", [{"b": 1, "a": "ä"}])
+    assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"b": 1, "a": "ä"}\n'
+    assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8")) == {"a": "ä", "b": 1}

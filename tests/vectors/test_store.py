@@ -1,0 +1,251 @@
+"""The vector store: what was encoded is used again, what does not match or is damaged never is."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from embedsmith.errors import InputError
+from embedsmith.vectors.store import VectorStore, gather
+
+CONTRACT = {"weights": "abc", "prompt": "query: ", "max_tokens": 512}
+TEXTS = [f"text {i}" for i in range(10)]
+
+
+class Encoder:
+    """Vectors that depend on the text alone, and a memory of what was encoded."""
+
+    def __init__(self, dimensions=4, fail_after=None):
+        self.dimensions = dimensions
+        self.fail_after = fail_after
+        self.calls = []
+
+    def __call__(self, texts):
+        if len(self.calls) == self.fail_after:
+            raise KeyboardInterrupt
+        self.calls.append(texts)
+        return np.stack([self.vector(text) for text in texts])
+
+    def vector(self, text):
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+        return np.frombuffer(digest, np.uint8)[: self.dimensions].astype(np.float32)
+
+
+def opened(parent, texts=TEXTS, contract=CONTRACT, shard_size=3, **more):
+    return VectorStore.open_or_create(parent, contract=contract, texts=texts, shard_size=shard_size, **more)
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_vectors_come_back_in_the_order_of_the_texts(tmp_path):
+    encoder = Encoder()
+    store = opened(tmp_path).fill(encoder)
+    wanted = np.stack([encoder.vector(text) for text in TEXTS])
+    np.testing.assert_array_equal(store.matrix(), wanted)
+    np.testing.assert_array_equal(store.rows([9, 0, 3, 3]), wanted[[9, 0, 3, 3]])
+    np.testing.assert_array_equal(store.rows(np.array([[1, 2], [8, 4]])), wanted[[[1, 2], [8, 4]]])
+    assert [len(shard) for shard in store.shards()] == [3, 3, 3, 1]
+    assert all(isinstance(shard, np.memmap) and not shard.flags.writeable for shard in store.shards())
+    assert store.is_complete and len(store) == 10 and store.dimensions == 4
+
+
+def test_a_killed_run_resumes_at_the_next_shard(tmp_path):
+    whole = opened(tmp_path / "whole").fill(Encoder())
+    with pytest.raises(KeyboardInterrupt):
+        opened(tmp_path / "cut").fill(Encoder(fail_after=2))
+    store = opened(tmp_path / "cut")
+    assert not store.is_complete and store.dimensions == 4
+    encoder = Encoder()
+    store.fill(encoder)
+    assert encoder.calls == [TEXTS[6:9], TEXTS[9:]]
+    assert store.is_complete
+    assert store.folder.name == whole.folder.name
+    assert files(store.folder) == files(whole.folder)
+
+
+def test_a_complete_store_encodes_nothing(tmp_path):
+    opened(tmp_path).fill(Encoder())
+    encoder = Encoder(fail_after=0)
+    opened(tmp_path).fill(encoder)
+    assert encoder.calls == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[:-1],
+        lambda raw: raw[:20],
+        lambda raw: b"",
+        lambda raw: raw + b"\0",
+        lambda raw: b"\0" * len(raw),
+        lambda raw: raw.replace(b"<f4", b"<i4"),
+        lambda raw: raw.replace(b"(3, 4)", b"(4, 3)"),
+    ],
+    ids=["a byte short", "half a header", "empty", "a byte too many", "zeros", "another type", "another shape"],
+)
+def test_a_damaged_shard_is_encoded_again(tmp_path, damage):
+    store = opened(tmp_path).fill(Encoder())
+    before = files(store.folder)
+    path = store.folder / "shard-00001.npy"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(InputError, match=r"shard-00001\.npy: missing or damaged"):
+        store.matrix()
+    encoder = Encoder()
+    store = opened(tmp_path)
+    assert not store.is_complete
+    store.fill(encoder)
+    assert encoder.calls == [TEXTS[3:6]]
+    assert files(store.folder) == before
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"contract": {**CONTRACT, "prompt": "passage: "}},
+        {"texts": [*TEXTS[:-1], "text 9."]},
+        {"texts": TEXTS[::-1]},
+        {"texts": ["text 0text 1", "", *TEXTS[2:]]},
+    ],
+    ids=["another prompt", "a changed text", "another order", "other borders"],
+)
+def test_another_contract_or_text_is_another_folder(tmp_path, other):
+    first = opened(tmp_path).fill(Encoder())
+    second = opened(tmp_path, **other)
+    assert first.folder != second.folder
+    assert first.folder.parent == second.folder.parent == tmp_path
+    assert first.is_complete
+    assert not second.is_complete
+
+
+def test_the_order_of_the_contract_and_tuples_in_it_do_not_matter(tmp_path):
+    first = opened(tmp_path, contract={"a": 1, "lengths": (1, 2)})
+    assert opened(tmp_path, contract={"lengths": [1, 2], "a": 1}).folder == first.folder
+
+
+def test_a_store_keeps_the_shard_size_it_was_made_with(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        opened(tmp_path, shard_size=3).fill(Encoder(fail_after=2))
+    encoder = Encoder()
+    opened(tmp_path, shard_size=5).fill(encoder)
+    assert encoder.calls == [TEXTS[6:9], TEXTS[9:]]
+
+
+def test_a_store_never_has_more_than_a_hundred_shards(tmp_path):
+    texts = [str(i) for i in range(1001)]
+    store = opened(tmp_path, texts=texts, shard_size=1).fill(Encoder())
+    assert len(store.shards()) == 91  # of 11 rows
+    np.testing.assert_array_equal(store.matrix(), np.stack([Encoder().vector(text) for text in texts]))
+
+
+def test_a_text_that_repeats_in_a_shard_is_encoded_once(tmp_path):
+    encoder = Encoder()
+    store = opened(tmp_path, texts=["a", "b", "a", "a"], shard_size=3).fill(encoder)
+    assert encoder.calls == [["a", "b"], ["a"]]
+    np.testing.assert_array_equal(store.matrix(), np.stack([encoder.vector(text) for text in "abaa"]))
+
+
+def test_store_json_says_what_the_numbers_depend_on(tmp_path):
+    store = opened(tmp_path)
+    found = json.loads((store.folder / "store.json").read_text())
+    assert found["dimensions"] is None
+    store.fill(Encoder())
+    found = json.loads((store.folder / "store.json").read_text())
+    digest = hashlib.sha256(b"".join(len(t).to_bytes(8, "little") + t.encode() for t in TEXTS)).hexdigest()
+    assert found == {
+        "format": 1,
+        "contract": CONTRACT,
+        "texts": digest,
+        "count": 10,
+        "shard_size": 3,
+        "dimensions": 4,
+    }
+
+
+def test_progress_starts_with_what_was_there(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        opened(tmp_path).fill(Encoder(fail_after=2))
+    seen = []
+    opened(tmp_path).fill(Encoder(), on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(6, 10), (9, 10), (10, 10)]
+
+
+def test_no_texts_are_refused(tmp_path):
+    with pytest.raises(InputError, match="no texts to encode"):
+        opened(tmp_path, texts=[])
+
+
+def test_reading_before_filling_is_refused(tmp_path):
+    store = opened(tmp_path)
+    with pytest.raises(InputError, match=r"shard-00000\.npy: missing or damaged"):
+        store.shards()
+    with pytest.raises(InputError, match="no text is encoded yet"):
+        _ = store.dimensions
+
+
+def test_a_vector_that_is_not_finite_is_refused_and_not_stored(tmp_path):
+    def encode(texts):
+        vectors = np.ones((len(texts), 2), np.float32)
+        vectors[[text == "text 4" for text in texts]] = np.nan
+        return vectors
+
+    store = opened(tmp_path)
+    with pytest.raises(InputError, match=r"text 5 of 10 \('text 4'\): its vector is not finite"):
+        store.fill(encode)
+    assert sorted(files(store.folder)) == ["shard-00000.npy", "store.json"]
+
+
+@pytest.mark.parametrize(
+    ("encode", "message"),
+    [
+        (lambda texts: np.ones((1, 2), np.float32), r"3 texts gave shape \(1, 2\)"),
+        (lambda texts: np.ones(3, np.float32), r"3 texts gave shape \(3,\)"),
+        (lambda texts: np.ones((3, 2), np.float16), "encode gave float16"),
+    ],
+)
+def test_an_encoder_that_breaks_its_promise_is_our_mistake(tmp_path, encode, message):
+    with pytest.raises(AssertionError, match=message):
+        opened(tmp_path).fill(encode)
+
+
+def test_vectors_of_another_length_are_refused(tmp_path):
+    with pytest.raises(InputError, match="got vectors of 4 dimensions, the store holds 8"):
+        opened(tmp_path, dimensions=8).fill(Encoder(dimensions=4))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, r"store\.json: format is 2, wanted 1"),
+        ({"contract": {}}, r"store\.json: contract is {}, wanted"),
+        ({"count": 3}, r"store\.json: count is 3, wanted 10"),
+        ({"dimensions": 7}, r"store\.json: dimensions is 7, wanted 4"),
+    ],
+)
+def test_a_store_that_says_it_is_another_is_refused(tmp_path, changes, message):
+    path = opened(tmp_path, dimensions=4).folder / "store.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    with pytest.raises(InputError, match=message):
+        opened(tmp_path, dimensions=4)
+
+
+def test_a_description_without_its_keys_is_refused(tmp_path):
+    path = opened(tmp_path).folder / "store.json"
+    path.write_text('{"format": 1}')
+    with pytest.raises(InputError, match=r"store\.json: not the description of a vector store"):
+        opened(tmp_path)
+
+
+def test_texts_with_lone_surrogates_are_stored(tmp_path):
+    assert opened(tmp_path, texts=["a\ud800"]).fill(Encoder()).is_complete
+
+
+def test_gathered_rows_equal_those_of_the_stacked_shards():
+    matrix = np.arange(14, dtype=np.float32).reshape(7, 2)
+    shards = np.split(matrix, [3, 3])
+    rows = np.array([[6, 0], [3, 2]])
+    np.testing.assert_array_equal(gather(shards, rows), matrix[rows])
+    with pytest.raises(AssertionError, match=r"rows must be in \[0, 7\)"):
+        gather(shards, np.array([7]))
