@@ -1,4 +1,4 @@
-"""Retrieval scores of a teacher, a baseline or a trained model on a collection: all of them rank, so all are scored alike."""
+"""Retrieval scores of a teacher, a baseline or a trained model: all of them rank, so all are scored alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from embedsmith.evaluation.metrics import Scores, score_run
 from embedsmith.teachers.named import Teacher
 
 DEPTH = 100
-"""Passages ranked for each query; every default metric looks at ten."""
+"""Passages ranked for each query; no default metric looks further."""
 
 
 def evaluate_retrieval(teacher: Teacher, collection: Collection, *, depth: int = DEPTH) -> Scores:

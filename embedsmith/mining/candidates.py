@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -81,7 +82,7 @@ def read_candidates(path: Path) -> Candidates:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return Candidates(teacher=str(arrays["teacher"]), **{k: arrays[k] for k in arrays.files if k != "teacher"})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
         raise InputError(f"{path}: not a whole file of candidates: {error}", hint="mine again") from error
 
 

@@ -9,31 +9,10 @@ Shapes: Q queries.
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 from jaxtyping import Float32
-from pydantic import Field
 
-from embedsmith.settings import Settings
-
-MethodName = Literal["naive", "shifted", "abs", "marginpos", "percpos"]
-
-
-class MethodSettings(Settings):
-    """Which candidates may be negatives."""
-
-    method: MethodName = "percpos"
-    """naive: all; shifted: all but the first ones; abs: those under `threshold`; marginpos: those under the positive's
-    score minus `margin`; percpos: those under `ratio` of the positive's score."""
-    ratio: float = Field(0.95, gt=0)
-    """percpos: share of the positive's score. 0.95 is the paper's best (table 3)."""
-    margin: float = Field(0.05, ge=0)
-    """marginpos: distance from the positive's score. 0.05 is the paper's best."""
-    threshold: float = 0.7
-    """abs: the highest score of a negative. 0.7 is the paper's best."""
-    shift: int = Field(10, ge=0)
-    """shifted: number of best candidates that are left out, after exclusion. 10 is the paper's best."""
+from embedsmith.mining.settings import MethodSettings
 
 
 def ceiling(positive: Float32[np.ndarray, " Q"], settings: MethodSettings) -> Float32[np.ndarray, " Q"]:

@@ -1,7 +1,8 @@
 """Selection: candidates in, negatives out. Pure arrays and texts; no model, no search.
 
-A candidate is excluded when it answers the query (by id, or by normalised text under another id) or is the query's
-own text; then a method's ceiling drops those that score too well to be safe; then the best that are left are taken.
+A candidate is excluded when it answers the query (by id, or by normalised text under another id) or another query of
+the same text, or is the query's own text; then a method's ceiling drops those that score too well to be safe; then
+the best that are left are taken.
 
 Shapes: Q queries, K candidates, M negatives.
 """
@@ -13,19 +14,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
-from pydantic import Field
 
 from embedsmith.data.collection import Collection, normalised
 from embedsmith.data.examples import Example, Passage
 from embedsmith.mining.candidates import NO_PASSAGE, Candidates
-from embedsmith.mining.methods import MethodSettings, ceiling, first_rank
-
-
-class SelectionSettings(MethodSettings):
-    """Which candidates become negatives, and how many."""
-
-    negatives: int = Field(4, gt=0)
-    """Negatives for each query. A query with fewer safe candidates keeps fewer; none is ever filled up."""
+from embedsmith.mining.methods import ceiling, first_rank
+from embedsmith.mining.settings import SelectionSettings
 
 
 @dataclass(frozen=True)
@@ -70,9 +64,13 @@ def _excluded(candidates: Candidates, collection: Collection) -> Bool[np.ndarray
     query_text = np.array([text_number.get(normalised(t), NO_PASSAGE) for t in collection.queries])
     found = passage_text[candidates.rows]
     excluded = found == query_text[:, None]
-    for q, positives in enumerate(candidates.positive_rows):
-        # By text: an id of its own does not make a copy of the positive a negative.
-        excluded[q] |= np.isin(found[q], passage_text[positives[positives != NO_PASSAGE]])
+    # By text: an id of its own makes no negative of a copy of the positive, and no other query of the same words.
+    queries = [normalised(text) for text in collection.queries]
+    answers: dict[str, set[int]] = {query: set() for query in queries}
+    for query, positives in zip(queries, candidates.positive_rows, strict=True):
+        answers[query].update(passage_text[positives[positives != NO_PASSAGE]].tolist())
+    for q, query in enumerate(queries):
+        excluded[q] |= np.isin(found[q], list(answers[query]))
     return excluded
 
 

@@ -1,4 +1,4 @@
-"""The embedding model: a `SentenceTransformer` that saves folders which open anywhere, and loads them without their code.
+"""The embedding model: a `SentenceTransformer` whose folders open anywhere, and are opened here without their code.
 
 A saved folder that needs our modules carries their source, so `SentenceTransformer(folder, trust_remote_code=True)`
 opens it where embedsmith is not installed. `load` uses the installed modules and needs no flag.
@@ -19,14 +19,15 @@ import torch
 from jaxtyping import Float32
 from sentence_transformers import SentenceTransformer
 
-from embedsmith.errors import ModelError
+from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 from embedsmith.models.names import ModelSource, find_model
 from embedsmith.models.probe import check_attention, promised_attention
+from embedsmith.models.settings import Dtype
+from embedsmith.settings import fingerprint
 
 Role = Literal["query", "passage"]
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 _FILE = Path(modeling_embedsmith.__file__).stem
 _OURS = {cls.__name__: cls for cls in (InstructedTransformer, LatentAttentionPooling)}
@@ -86,17 +87,34 @@ class EmbeddingModel(SentenceTransformer):
         vectors = encode(list(texts), batch_size=batch_size, convert_to_tensor=True, normalize_embeddings=True)
         return vectors.float().cpu().numpy()
 
+    def set_max_tokens(self, *, query: int, passage: int) -> None:
+        """Cut queries and passages at these many tokens, now and when the model is saved and opened again.
+
+        Raises:
+            SettingsError: the model's positions end before.
+        """
+        limit = getattr(self.backbone.config, "max_position_embeddings", None)
+        for role, tokens in (("query", query), ("passage", passage)):
+            if limit and tokens > limit:
+                raise SettingsError(
+                    f"{role}_max_tokens: {tokens} tokens, but the model ends at {limit}",
+                    hint=f"set it to {limit} or less",
+                )
+        self[0].query_length, self[0].document_length = query, passage
+        self.max_seq_length = max(query, passage)
+
     def contract(self, role: Role) -> dict[str, Any]:
         """Return everything besides the texts that determines the vectors of a role, as plain values."""
         prompt = self.prompts.get("query" if role == "query" else "document") or ""
         length = self[0].query_length if role == "query" else self[0].document_length
         return {
             "weights": self.weights_hash(),
-            "modules": [f"{type(module).__name__}: {module!r}" for module in self],
+            "modules": [[type(module).__name__, _without_lengths(module.get_config_dict())] for module in self],
+            "tokenizer": _tokenizer_hash(self.tokenizer),
             "attention": promised_attention(self.backbone),
             "layers": getattr(self.backbone.config, "num_hidden_layers", None),
-            "vocabulary": len(self.tokenizer),
             "padding_side": self.tokenizer.padding_side,
+            "truncation_side": self.tokenizer.truncation_side,
             "role": role,
             "prompt": prompt,
             "max_tokens": length or self.max_seq_length,
@@ -150,6 +168,17 @@ def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
     return torch.bfloat16 if has_bf16 else torch.float32
 
 
+def _tokenizer_hash(tokenizer: Any) -> str:
+    """Return a hash of a tokenizer's rules, without the padding and truncation of its last call."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return fingerprint({key: value for key, value in rules.items() if key not in ("padding", "truncation")})
+
+
+def _without_lengths(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a module's configuration without the roles' lengths: the other role's does not change a vector."""
+    return {k: v for k, v in config.items() if k not in ("query_length", "document_length", "max_seq_length")}
+
+
 def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> EmbeddingModel:
     """Open a source as a SentenceTransformer, with what can go wrong in one line."""
     try:
@@ -171,10 +200,14 @@ def _refuse_foreign_code(source: ModelSource) -> None:
     modules = source.local and source.local / "modules.json"
     if not modules or not modules.is_file():
         return
-    for module in json.loads(modules.read_text(encoding="utf-8")):
-        if not module["type"].startswith("sentence_transformers.") and module["type"] not in _MODULE_CLASSES:
+    try:
+        types = [str(module["type"]) for module in json.loads(modules.read_text(encoding="utf-8"))]
+    except (ValueError, TypeError, KeyError):
+        raise ModelError(f"{modules}: not a list of modules", hint="mend the file, or save the model again") from None
+    for module_type in types:
+        if not module_type.startswith("sentence_transformers.") and module_type not in _MODULE_CLASSES:
             raise ModelError(
-                f"{source.name}: needs the code of module {module['type']!r} from the folder, which is never run here",
+                f"{source.name}: needs the code of module {module_type!r} from the folder, which is never run here",
                 hint="open it with sentence-transformers and trust_remote_code=True, if you trust its author",
             )
 

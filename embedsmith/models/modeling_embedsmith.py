@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -66,9 +66,8 @@ class InstructedTransformer(Transformer):
             "return_offsets_mapping": True,
             "return_special_tokens_mask": True,
         }
-        features = super().preprocess(
-            inputs, prompt=prompt, processing_kwargs={**(processing_kwargs or {}), "text": text_kwargs}, **kwargs
-        )
+        processing_kwargs = {**(processing_kwargs or {}), "text": text_kwargs}
+        features = dict(super().preprocess(inputs, prompt=prompt, processing_kwargs=processing_kwargs, **kwargs))
         ends = features.pop("offset_mapping")[..., 1]
         special = features.pop("special_tokens_mask").bool()
         if prompt_chars is None:
@@ -81,15 +80,13 @@ class InstructedTransformer(Transformer):
         )
         return features
 
-    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def forward(self, features: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Return the features with `token_embeddings` [B, T, D] and the tokens to pool as `attention_mask`."""
         # A copy: the caller may run the same features again, and must then attend to the same tokens.
-        features = dict(features)
-        mask = features.pop("pooling_mask", None)
-        features = super().forward(features, **kwargs)
-        if mask is not None:
-            features["attention_mask"] = mask
-        return features
+        inputs = dict(features)
+        mask = inputs.pop("pooling_mask", None)
+        outputs: dict[str, Any] = super().forward(inputs, **kwargs)
+        return outputs if mask is None else {**outputs, "attention_mask": mask}
 
     def save(self, output_path: str, *args: Any, **kwargs: Any) -> None:
         """Write backbone, tokenizer and configuration, and the source of this class beside them."""
@@ -140,7 +137,7 @@ class LatentAttentionPooling(Module):
             ]
         )
 
-    def forward(self, features: dict[str, Any], **kwargs: Any) -> dict[str, Any]:
+    def forward(self, features: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Return the features with `sentence_embedding` [B, D]: the mean over the tokens in `attention_mask`."""
         hidden = features["token_embeddings"]
         mask = features["attention_mask"].bool()
@@ -152,8 +149,8 @@ class LatentAttentionPooling(Module):
         padded = torch.zeros(hidden.shape, dtype=tokens.dtype, device=tokens.device)
         padded[mask] = tokens
         total = padded.sum(1, dtype=torch.float32)
-        features["sentence_embedding"] = (total / mask.sum(1, keepdim=True).clamp(min=1)).to(hidden.dtype)
-        return features
+        mean = total / mask.sum(1, keepdim=True).clamp(min=1)
+        return {**features, "sentence_embedding": mean.to(hidden.dtype)}
 
     def get_embedding_dimension(self) -> int:
         """Return D."""

@@ -52,12 +52,8 @@ def find_model(name: str) -> ModelSource:
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(name, path)
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelError(f"{name}: no such GGUF file", hint="check the path")
-        return ModelSource(name, "gguf", str(path))
-    if path.is_file():
-        raise ModelError(f"{name}: a file that is not a GGUF model", hint="name a folder, a .gguf file or a hub id")
+    if path.suffix == ".gguf" or path.is_file():
+        return _gguf(name, path)
     looks_like_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     if looks_like_path or not _HUB_ID.fullmatch(name):
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -85,7 +81,16 @@ def _in_package(name: str) -> ModelSource:
             f"{name}: the package {package!r} has no {inside!r}{did_you_mean(path.name, siblings)}",
             hint=f"it holds: {', '.join(sorted(siblings)[:8])}" if siblings else "check the path",
         )
-    return _folder(name, path) if path.is_dir() else ModelSource(name, "gguf", str(path))
+    return _folder(name, path) if path.is_dir() else _gguf(name, path)
+
+
+def _gguf(name: str, path: Path) -> ModelSource:
+    """Return a GGUF file."""
+    if not path.is_file():
+        raise ModelError(f"{name}: no such GGUF file", hint="check the path")
+    if path.suffix != ".gguf":
+        raise ModelError(f"{name}: a file that is not a GGUF model", hint="name a folder, a .gguf file or a hub id")
+    return ModelSource(name, "gguf", str(path))
 
 
 def _folder(name: str, path: Path) -> ModelSource:

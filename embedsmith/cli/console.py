@@ -1,0 +1,96 @@
+"""What the commands print: progress on stderr, results on stdout, errors in one line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+_PLAIN_EVERY_S = 10.0
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on stdout, and nothing else."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def print_error(message: str, hint: str) -> None:
+    """Print one line that says what is wrong, and one with the remedy."""
+    err.print(f"error: {message}", style="bold red", markup=False)
+    if hint:
+        err.print(f"hint: {hint}", markup=False)
+
+
+def scores_table(title: str, rows: dict[str, dict[str, float]], metrics: list[str]) -> Table:
+    """Return a table of scores, one row each."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+    for label, scores in rows.items():
+        table.add_row(label, *(f"{scores[metric]:.3f}" for metric in metrics))
+    return table
+
+
+def quiet_libraries() -> None:
+    """Keep the model libraries' own bars, notices and hub chatter out of the output."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers|accelerate|gguf)\b.*")
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+    logging.getLogger("accelerate").setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def progress(*, show: bool = True) -> Iterator[Any]:
+    """Yield a progress function that draws one bar for each piece of work, or plain lines where there is no terminal."""
+    if not show:
+        yield lambda what, done, total, note="": None
+        return
+    if not err.is_terminal:
+        yield _PlainProgress()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=err) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def tell(what: str, done: int, total: int, note: str = "") -> None:
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total, note=note)
+            bars.update(tasks[what], completed=done, total=total, note=note)
+
+        yield tell
+
+
+class _PlainProgress:
+    """A line at the start and the end of each piece of work, and every few seconds between."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        now = time.monotonic()
+        if what in self._last and done < total and now - self._last[what] < _PLAIN_EVERY_S:
+            return
+        self._last[what] = now
+        err.print(f"{what}: {done:,} of {total:,}{' ' + note if note else ''}", markup=False)

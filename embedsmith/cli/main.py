@@ -1,0 +1,257 @@
+"""The `embedsmith` command."""
+
+from __future__ import annotations
+
+import errno
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedsmith import __version__
+from embedsmith.cli import console
+from embedsmith.cli.options import settings_of, with_options
+from embedsmith.errors import EmbedsmithError
+from embedsmith.mining.settings import MiningSettings
+from embedsmith.models.settings import StudentSettings
+from embedsmith.pipeline.quickstart import StudentName
+from embedsmith.training.settings import StageSettings
+
+app = typer.Typer(
+    name="embedsmith",
+    help="Mine hard negatives, train LLM embedding models with them, and measure what they are worth.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with `embedsmith quickstart`. Your own data: `mine`, then `train`, then `evaluate`.",
+)
+
+Out = Annotated[Path, typer.Option(help="Run folder to write; one that was cut short goes on.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Seed = Annotated[int, typer.Option(help="Seed of new weights, batches and dropout.")]
+
+_INTERRUPTED = 130
+_UsageError = typer.BadParameter.__bases__[0]
+"""The parent of all that is wrong with a command line; Typer does not export it."""
+
+_METRICS = ["ndcg@10", "recall@10", "mrr@10"]
+
+
+@app.command()
+def quickstart(
+    source: Annotated[
+        str, typer.Option(help="Folder of Python files; `stdlib` is the standard library of the running Python.")
+    ] = "stdlib",
+    student: Annotated[
+        StudentName, typer.Option(help="minilm: fine-tune all-MiniLM-L6. smollm2: make an NV-Embed of SmolLM2-135M.")
+    ] = "minilm",
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default runs/quickstart-STUDENT. A cut-short run goes on.")
+    ] = None,
+    seed: Seed = 0,
+    verbose: Annotated[bool, typer.Option(help="Name the files that could not be read.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build a code-search model for Python code: harvest, mine, train, evaluate.
+
+    Pairs are the first sentence of a docstring and the function without it; evaluation is on modules never seen.
+    """
+    from embedsmith.pipeline.forge import forge
+    from embedsmith.pipeline.quickstart import quickstart_recipe
+
+    import torch
+
+    recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=torch.cuda.is_available())
+    folder = out or Path("runs") / recipe.name
+    with console.progress() as tell:
+        run = forge(recipe, out=folder, command="quickstart", on_progress=tell)
+    _show_skipped(folder, verbose=verbose)
+    _show_forged(run, as_json=as_json, search_hint="open a zip file and list its members")
+
+
+@app.command()
+@with_options(mining=MiningSettings)
+def mine(
+    data: Annotated[Path, typer.Argument(help="A BEIR folder, or a JSONL file of pairs.")],
+    out: Out,
+    mining: dict[str, Any],
+    split: Annotated[str | None, typer.Option(help="Split of a BEIR folder; train where there is one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Mine hard negatives for your queries: RUN/negatives.jsonl."""
+    from embedsmith.pipeline.mine import mine as mine_run
+
+    settings = settings_of(MiningSettings, mining)
+    with console.progress() as tell:
+        run = mine_run(data, out=out, split=split, settings=settings, on_progress=tell)
+    counts = run.manifest["counts"]["mining"]
+    if as_json:
+        console.print_json({"run": str(out), "seconds": run.seconds, **counts})
+        return
+    console.out.print(
+        f"{counts['negatives']:,} negatives for {counts['queries']:,} queries: {counts['full']:,} have all "
+        f"{settings.negatives}, {counts['short']:,} fewer, {counts['none']:,} none ({run.seconds:,.0f} s)"
+    )
+    console.out.print(f"next: embedsmith train {shlex.quote(str(out))} --out runs/model", markup=False)
+
+
+@app.command()
+@with_options(flags={"student.name": "student", "stage.name": None}, student=StudentSettings, stage=StageSettings)
+def train(
+    source: Annotated[Path, typer.Argument(metavar="RECIPE.yaml|RUN", help="A recipe, or a run of `mine`.")],
+    out: Out,
+    student: dict[str, Any],
+    stage: dict[str, Any],
+    seed: Annotated[int | None, typer.Option(help="Seed; the recipe's, or 0.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a student on mined negatives, or carry out a whole recipe from data to scores."""
+    if source.suffix in (".yaml", ".yml"):
+        _train_recipe(source, out, {**student, **stage}, seed, as_json)
+        return
+    from embedsmith.pipeline.train import train as train_run
+
+    with console.progress() as tell:
+        run = train_run(
+            source,
+            out=out,
+            student=settings_of(StudentSettings, student),
+            stage=settings_of(StageSettings, stage),
+            seed=seed or 0,
+            on_progress=tell,
+        )
+    if as_json:
+        console.print_json({"run": str(out), "seconds": run.seconds, "model": run.manifest["counts"]["model"]})
+        return
+    console.out.print(f"trained {out / 'model'} in {run.seconds:,.0f} s", markup=False)
+    console.out.print(f"next: embedsmith evaluate {shlex.quote(str(out))} DATA", markup=False)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A run, a folder, a hub id, package:NAME/path, or bm25.")],
+    data: Annotated[list[Path], typer.Argument(help="BEIR folders, or JSONL files of pairs.")],
+    split: Annotated[str | None, typer.Option(help="Split of a BEIR folder; test where there is one.")] = None,
+    vectors: Annotated[Path | None, typer.Option(help="Keep vectors here; a run keeps its own.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Score a model's retrieval: nDCG@10, recall@10, MRR@10."""
+    from embedsmith.pipeline.evaluate import evaluate as scores_of
+
+    with console.progress() as tell:
+        scores = {
+            str(path): scores_of(model, path, split=split, vectors=vectors, on_progress=tell).mean for path in data
+        }
+    if as_json:
+        console.print_json({"scores": scores})
+        return
+    console.out.print(console.scores_table(f"Scores of {model}", scores, _METRICS))
+
+
+@app.command()
+def search(
+    run: Annotated[Path, typer.Argument(help="A run with a trained model, such as the quickstart's.")],
+    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many passages.")] = 5,
+    data: Annotated[Path | None, typer.Option(help="Corpus to search; by default the code the run was made of.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search the code that a quickstart was made of, with the model that it trained."""
+    from embedsmith.pipeline.find import find
+
+    with console.progress(show=False) as tell:
+        hits = find(run, query, k=k, data=data, on_progress=tell)
+    if as_json:
+        console.print_json({"query": query, "hits": [vars(hit) for hit in hits]})
+        return
+    for hit in hits:
+        where = hit.metadata
+        place = f"{where['file']}:{where['line']} {where['name']}" if where else f"{hit.id}: {hit.text[:100]}"
+        console.out.print(f"{hit.score:.3f}  {place}", markup=False)
+
+
+def _train_recipe(path: Path, out: Path, overrides: dict[str, Any], seed: int | None, as_json: bool) -> None:
+    """Carry out a recipe and show what came of it."""
+    from embedsmith.errors import SettingsError
+    from embedsmith.pipeline.forge import forge
+    from embedsmith.pipeline.recipe import read_recipe
+
+    if overrides:
+        raise SettingsError(
+            f"--{next(iter(overrides)).replace('_', '-')}: a recipe has its own settings", hint=f"change them in {path}"
+        )
+    recipe = read_recipe(path)
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    with console.progress() as tell:
+        run = forge(recipe, out=out, on_progress=tell)
+    _show_forged(run, as_json=as_json, search_hint="")
+
+
+def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
+    """Show the scores of a recipe's run, and what to try next."""
+    from embedsmith.data.files import read_json
+
+    path = run.folder / "scores.json"
+    scores = read_json(path) if path.is_file() else {}
+    if as_json:
+        flat = next(iter(scores.values())) if len(scores) == 1 else {"scores": scores}
+        console.print_json({**flat, "seconds": run.seconds, "run": str(run.folder)})
+        return
+    for name, rows in scores.items():
+        order = [*(label for label in rows if label not in ("before", "after")), "before", "after"]
+        rows = {label: rows[label] for label in order if label in rows}
+        console.out.print(console.scores_table(f"Scores on {name}, queries of modules never seen", rows, _METRICS))
+    folder = shlex.quote(str(run.folder))
+    console.out.print(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:", markup=False)
+    if search_hint:
+        console.out.print(f'  embedsmith search {folder} "{search_hint}"', markup=False)
+    for name in scores:
+        if (run.folder / "data" / name / "test").is_dir():
+            console.out.print(f"  embedsmith evaluate {folder} {folder}/data/{name}/test", markup=False)
+    console.out.print(f"  embedsmith train {folder}/recipe.yaml --out runs/again", markup=False)
+
+
+def _show_skipped(folder: Path, *, verbose: bool) -> None:
+    """Say how many files could not be read, and which on request."""
+    from embedsmith.data.files import read_json
+
+    skipped = read_json(folder / "data" / "code" / "done.json")["skipped"]
+    if skipped:
+        more = "" if verbose else " (--verbose names them)"
+        console.err.print(f"{len(skipped):,} files could not be read{more}", markup=False)
+    for row in skipped if verbose else ():
+        place = row["path"] if row["line"] is None else f"{row['path']}:{row['line']}"
+        console.err.print(f"  {place}: {row['reason']}", markup=False)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        console.out.print(f"embedsmith {__version__}")
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Run the command line; turn what went wrong into one line and an exit code."""
+    console.quiet_libraries()
+    try:
+        code = app(standalone_mode=False)
+    except _UsageError as error:
+        console.print_error(error.format_message(), "--help shows the arguments and options")
+        sys.exit(2)
+    except EmbedsmithError as error:
+        console.print_error(str(error), error.hint)
+        sys.exit(2)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        hint = "free some space; the same command goes on where it stopped" if error.errno == errno.ENOSPC else ""
+        console.print_error(f"{where}{error.strerror or error}", hint)
+        sys.exit(1)
+    if code == _INTERRUPTED:
+        console.print_error("interrupted", "give the same command again; it goes on where it stopped")
+    sys.exit(code or 0)

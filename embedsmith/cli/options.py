@@ -1,0 +1,112 @@
+"""Command-line options made from settings: one option a field, its docstring the help text."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+
+import typer
+from pydantic_core import PydanticUndefined
+
+from embedsmith.settings import Settings
+
+S = TypeVar("S", bound=Settings)
+
+
+def with_options(
+    flags: dict[str, str | None] | None = None, **groups: type[Settings]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command one option for each field of some settings.
+
+    The command's parameter of the group's name receives a dictionary of the options that were given; `settings_of`
+    makes settings of it. Fields that hold other settings or lists of them are left to recipes.
+
+    Args:
+        flags: "group.field" -> another name for its option, or None for no option at all.
+        groups: parameter of the command -> its settings.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [p for p in signature.parameters.values() if p.name not in groups]
+        generated = {
+            f"{group}_{name}": (group, name, parameter)
+            for group, settings in groups.items()
+            for name, parameter in _parameters(group, settings, flags or {})
+        }
+
+        def run(**values: Any) -> None:
+            given: dict[str, dict[str, Any]] = {group: {} for group in groups}
+            for key, (group, name, _) in generated.items():
+                value = values.pop(key)
+                if value is not None:
+                    given[group][name] = value
+            command(**values, **given)
+
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *(parameter for _, _, parameter in generated.values())]
+        )
+        run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
+        return run
+
+    return decorate
+
+
+def settings_of(settings: type[S], given: dict[str, Any]) -> S:
+    """Return settings with the options that were given.
+
+    Raises:
+        SettingsError: a value does not fit.
+    """
+    return settings.parse(given, where="options")
+
+
+def _parameters(
+    group: str, settings: type[Settings], flags: dict[str, str | None]
+) -> list[tuple[str, inspect.Parameter]]:
+    """Return the options of a settings class, by field."""
+    found = []
+    for name, field in settings.model_fields.items():
+        annotation = _plain(field.annotation)
+        flag = flags.get(f"{group}.{name}", name)
+        if annotation is None or flag is None:
+            continue
+        default = field.get_default(call_default_factory=True)
+        shown = "" if default in (None, "", PydanticUndefined) else f" Default: {str(default)!r}."
+        option = typer.Option(
+            _flag(flag, annotation),
+            help=" ".join((field.description or "").split()) + shown.replace("'", ""),
+            show_default=False,
+            rich_help_panel=f"{group.capitalize()} settings",
+        )
+        found.append(
+            (
+                name,
+                inspect.Parameter(
+                    f"{group}_{name}",
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=None,
+                    annotation=Annotated[annotation | None, option],
+                ),
+            )
+        )
+    return found
+
+
+def _flag(name: str, annotation: Any) -> str:
+    """Return the option's flag: `--in-batch/--no-in-batch` for a switch."""
+    flag = name.replace("_", "-")
+    return f"--{flag}/--no-{flag}" if annotation is bool else f"--{flag}"
+
+
+def _plain(annotation: Any) -> Any:
+    """Return what Typer parses for a field's type, None where a command line cannot give it."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        inner = [a for a in get_args(annotation) if a is not type(None)]
+        return _plain(inner[0]) if len(inner) == 1 else None
+    if get_origin(annotation) is Literal or annotation in (str, int, float, bool):
+        return annotation
+    return None

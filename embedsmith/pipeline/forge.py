@@ -1,0 +1,175 @@
+"""A recipe carried out: data, mining, scores before, training, scores after; each step once, however often it is cut short.
+
+    RUN/data/NAME/train, test   BEIR folders of harvested code
+    RUN/mined/NAME/             candidates.npz and negatives.jsonl of each data set
+    RUN/vectors/                every vector that was needed, by fingerprint
+    RUN/model/                  the trained model
+    RUN/scores.json             scores of each data set: before, after, teacher, baselines
+    RUN/report.md               all of it to read
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedsmith.data.beir import splits, write_beir
+from embedsmith.data.code_search import CodeSettings, harvest, split
+from embedsmith.data.collection import Collection
+from embedsmith.data.examples import read_examples
+from embedsmith.data.files import read_json, write_json
+from embedsmith.data.load import load_collection
+from embedsmith.evaluation.retrieval import evaluate_retrieval
+from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
+from embedsmith.models.settings import StudentSettings
+from embedsmith.models.student import build_student
+from embedsmith.pipeline.mine import mine_into
+from embedsmith.pipeline.recipe import DataSettings, Recipe
+from embedsmith.pipeline.report import write_report
+from embedsmith.pipeline.runs import Run
+from embedsmith.pipeline.train import train_into
+from embedsmith.progress import Progress, silent
+from embedsmith.teachers.dense import DenseTeacher
+from embedsmith.teachers.named import open_teacher
+from embedsmith.training.batches import Source
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One data set of a recipe, ready to be mined and scored."""
+
+    name: str
+    settings: DataSettings
+    train: Collection
+    test: Collection | None
+
+
+def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progress: Progress = silent) -> Run:
+    """Carry out a recipe into a run folder; one that was cut short goes on.
+
+    Args:
+        recipe: what to do.
+        out: the run folder.
+        command: the command's name, which the folder remembers.
+        on_progress: told of the work.
+
+    Raises:
+        InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
+    """
+    run = Run.open(out, command=command, settings=recipe, inputs={})
+    prepared = [_prepare(run, name, settings, on_progress) for name, settings in recipe.data.items()]
+    for data in prepared:
+        selection = mine_into(run, run.folder / "mined" / data.name, data.train, recipe.mining, on_progress=on_progress)
+        run.count(f"mining {data.name}", selection.counts)
+    _score_before(run, recipe, prepared, on_progress)
+    sources = [
+        Source(
+            data.name,
+            read_examples(run.folder / "mined" / data.name / "negatives.jsonl"),
+            prompt=_student_of(recipe, data).prompt,
+            weight=data.settings.weight,
+        )
+        for data in prepared
+    ]
+    train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, on_progress=on_progress)
+    with run.timed("evaluate"):
+        for data in prepared:
+            if data.test and "after" not in _scores(run).get(data.name, {}):
+                model = load(str(run.folder / "model"), dtype=recipe.evaluation.dtype)
+                _score_model(run, recipe, data, "after", model, on_progress)
+    run.finish()
+    write_report(run, recipe)
+    return run
+
+
+def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress) -> Prepared:
+    """Return the collections of one data set; code is harvested once, into the run."""
+    if settings.format == "code":
+        folder = run.folder / "data" / name
+        if not (folder / "done.json").is_file():
+            with run.timed("harvest"):
+                _harvest(run, folder, name, settings, on_progress)
+        train, test = (load_collection(folder / part, split=part) for part in ("train", "test"))
+        return Prepared(name, settings, train, test)
+    path = Path(settings.path)
+    known = splits(path) if (path / "qrels").is_dir() else []
+    train = load_collection(path, split=settings.split or ("train" if "train" in known else None))
+    test = load_collection(path, split=settings.test_split) if settings.test_split in known else None
+    return Prepared(name, settings, train, test)
+
+
+def _harvest(run: Run, folder: Path, name: str, settings: DataSettings, on_progress: Progress) -> None:
+    """Write the train and the test side of a source tree as BEIR folders."""
+    code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
+    found = harvest(code, on_file=lambda done, total: on_progress(f"read {settings.path}", done, total))
+    sides = split(found, code)
+    write_beir(folder / "train", {"train": sides.train})
+    write_beir(folder / "test", {"test": sides.test})
+    skipped = [{"path": s.path, "line": s.line, "reason": s.reason} for s in found.skipped]
+    counts = {
+        "functions": len(found.functions),
+        "files_skipped": len(skipped),
+        "passages": len(sides.test.passages),
+        "train_queries": len(sides.train.queries),
+        "test_queries": len(sides.test.queries),
+        "several_positives": sum(len(sides.train.positives(q)) > 1 for q in sides.train.query_ids),
+    }
+    run.count(f"data {name}", counts)
+    # Written last: without it the harvest was cut short and is done again.
+    write_json(folder / "done.json", {"skipped": skipped, "test_modules": sides.test_modules})
+
+
+def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress: Progress) -> None:
+    """Score baselines, teacher and the untrained student on every test side, those that are not scored yet."""
+    with run.timed("evaluate"):
+        for data in prepared:
+            if not data.test:
+                continue
+            names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teacher}
+            for label, name in names.items():
+                if label not in _scores(run).get(data.name, {}):
+                    teacher = open_teacher(
+                        name,
+                        data.test.passages,
+                        vectors=run.folder / "vectors",
+                        dtype=recipe.evaluation.dtype,
+                        max_tokens=recipe.mining.teacher_max_tokens if label == "teacher" else None,
+                        on_progress=on_progress,
+                    )
+                    _note(run, data.name, label, evaluate_retrieval(teacher, data.test).mean)
+            if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
+                model = build_student(recipe.student, seed=recipe.seed)
+                model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
+                _score_model(run, recipe, data, "before", model, on_progress)
+
+
+def _score_model(
+    run: Run, recipe: Recipe, data: Prepared, label: str, model: EmbeddingModel, on_progress: Progress
+) -> None:
+    """Score an embedding model on one test side, with the data set's instruction."""
+    assert data.test
+    model.prompts = {**model.prompts, "query": _student_of(recipe, data).prompt or model.prompts.get("query", "")}
+    name = "the student before" if label == "before" else "the trained student"
+    teacher = DenseTeacher(
+        model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress
+    )
+    _note(run, data.name, label, evaluate_retrieval(teacher, data.test).mean)
+
+
+def _student_of(recipe: Recipe, data: Prepared) -> StudentSettings:
+    """Return the student's settings with the instruction of a data set."""
+    instruction = data.settings.instruction
+    return recipe.student if instruction is None else recipe.student.model_copy(update={"instruction": instruction})
+
+
+def _scores(run: Run) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what is scored so far: data set -> what -> metric -> value."""
+    path = run.folder / "scores.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _note(run: Run, data: str, label: str, scores: dict[str, float]) -> None:
+    """Add scores to the run."""
+    known = _scores(run)
+    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.items()}
+    write_json(run.folder / "scores.json", known)

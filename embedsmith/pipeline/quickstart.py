@@ -1,0 +1,63 @@
+"""The quickstart: a code-search model for a tree of Python files, from one command.
+
+Two students. `minilm` fine-tunes all-MiniLM-L6. `smollm2` makes an NV-Embed of SmolLM2-135M: bidirectional attention,
+an instruction that the pool leaves out, latent attention.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from embedsmith.errors import InputError
+from embedsmith.mining.settings import MiningSettings
+from embedsmith.models.settings import MINILM, SMOLLM2, StudentSettings
+from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings, Recipe
+from embedsmith.training.settings import StageSettings
+
+CPU_LAYERS = 6
+"""Layers of SmolLM2 on a CPU, where all 30 take minutes a step; a GPU takes all."""
+
+StudentName = Literal["minilm", "smollm2"]
+
+
+def quickstart_recipe(
+    *, source: str = "stdlib", student: StudentName = "minilm", seed: int = 0, on_gpu: bool = False
+) -> Recipe:
+    """Return the recipe that the quickstart carries out.
+
+    Args:
+        source: a folder of Python files, or `stdlib`.
+        student: which model is trained.
+        seed: of new weights, batches and dropout.
+        on_gpu: use all layers of SmolLM2.
+    """
+    if source != "stdlib":
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise InputError(f"{source}: no such folder", hint="--source takes a folder of Python files, or stdlib")
+        source = str(path.resolve())
+    models = {
+        "minilm": StudentSettings(name=MINILM),
+        "smollm2": StudentSettings(
+            name=SMOLLM2,
+            attention="bidirectional",
+            pooling="latent",
+            layers=None if on_gpu else CPU_LAYERS,
+            instruction="Given a description, retrieve Python code",
+            head_width=64,
+        ),
+    }
+    stages = {
+        "minilm": StageSettings(steps=100, learning_rate=1e-4),
+        "smollm2": StageSettings(steps=100, learning_rate=2e-4, pooling_learning_rate=1e-3),
+    }
+    return Recipe(
+        name=f"quickstart-{student}",
+        seed=seed,
+        data={"code": DataSettings(path=source, format="code")},
+        mining=MiningSettings(teacher_max_tokens=models[student].passage_max_tokens),
+        student=models[student],
+        stages=[stages[student]],
+        evaluation=EvaluationSettings(),
+    )

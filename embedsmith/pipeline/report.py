@@ -1,0 +1,92 @@
+"""The report of a run, in Markdown: what was scored, mined and trained, with negatives to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from embedsmith.data.examples import read_examples
+from embedsmith.data.files import atomic_write, read_json, read_jsonl
+from embedsmith.pipeline.recipe import Recipe
+from embedsmith.pipeline.runs import Run
+
+SHOWN_METRICS = ("ndcg@10", "recall@10", "mrr@10")
+_SAMPLES = 5
+
+
+def write_report(run: Run, recipe: Recipe) -> None:
+    """Write RUN/report.md."""
+    with atomic_write(run.folder / "report.md") as file:
+        file.write("\n".join(_lines(run, recipe)) + "\n")
+
+
+def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
+    """Yield the report's lines."""
+    yield f"# {recipe.name}"
+    yield ""
+    yield f"{run.seconds:,.0f} s of work; seed {recipe.seed}; {_versions(run.manifest)}."
+    for name, scores in read_json(run.folder / "scores.json").items() if (run.folder / "scores.json").is_file() else ():
+        yield from ("", f"## Scores on {name}", "")
+        yield from _table(["", *SHOWN_METRICS], [[label, *_values(values)] for label, values in scores.items()])
+    yield from ("", "## Counts", "")
+    for part, counts in run.manifest["counts"].items():
+        yield f"- {part}: " + ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in counts.items())
+    yield from ("", "## Seconds", "")
+    yield "- " + ", ".join(f"{name} {seconds:,.0f}" for name, seconds in run.manifest["seconds"].items())
+    yield from ("", "## Training", "")
+    yield from _training(run.folder / "steps.jsonl")
+    yield from ("", "## Mined negatives to read", "")
+    for data in recipe.data:
+        yield from _samples(run.folder / "mined" / data / "negatives.jsonl")
+
+
+def _versions(manifest: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
+
+
+def _values(scores: dict[str, float]) -> list[str]:
+    return [f"{scores[metric]:.3f}" for metric in SHOWN_METRICS]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+    """Yield a Markdown table."""
+    yield "| " + " | ".join(head) + " |"
+    yield "|" + " --- |" * len(head)
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+
+
+def _training(path: Path) -> Iterator[str]:
+    """Yield a table of the steps in tenths, with the lengths of the gradients."""
+    steps = [row for _, row in read_jsonl(path)]
+    tenth = max(1, len(steps) // 10)
+    rows = []
+    for start in range(0, len(steps), tenth):
+        some = steps[start : start + tenth]
+        average = {key: mean(row[key] for row in some) for key in ("loss", "accuracy", "gradient_norm", "seconds")}
+        pooling = mean(row["pooling_gradient_norm"] for row in some)
+        rows.append(
+            [
+                some[0]["stage"],
+                f"{some[0]['step']}-{some[-1]['step']}",
+                f"{average['loss']:.3f}",
+                f"{average['accuracy']:.1%}",
+                f"{average['gradient_norm']:.2f}",
+                f"{pooling:.2f}",
+                f"{average['seconds']:.2f}",
+            ]
+        )
+    yield from _table(["stage", "steps", "loss", "accuracy", "gradient", "pooling's gradient", "s/step"], rows)
+
+
+def _samples(path: Path) -> Iterator[str]:
+    """Yield some queries with their best positive and hardest negative."""
+    examples = [example for example in read_examples(path) if example.negatives]
+    for example in examples[:: max(1, len(examples) // _SAMPLES)][:_SAMPLES]:
+        positive, negative = example.positives[0], example.negatives[0]
+        yield f"**{example.query}**"
+        for label, passage in (("positive", positive), ("negative", negative)):
+            yield from ("", f"{label} `{passage.id}` {passage.score:.3f}", "", "```", passage.text[:400], "```")
+        yield ""

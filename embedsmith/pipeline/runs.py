@@ -1,0 +1,151 @@
+"""Run folders: what one command wrote, resumed when it was cut short, never overwritten.
+
+    RUN/manifest.json    command, settings and their fingerprint, versions, timings, counts, status
+    RUN/recipe.yaml      the settings, to repeat the run with
+    RUN/…                what the command made; each file is whole or absent
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from embedsmith.data.files import atomic_write, read_json, write_json
+from embedsmith.errors import RunError
+from embedsmith.settings import Settings, fingerprint
+
+FORMAT = 1
+_PACKAGES = ("embedsmith", "torch", "transformers", "sentence-transformers", "numpy")
+
+
+class Run:
+    """A run folder that is open for writing."""
+
+    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+        """Use `Run.open`."""
+        self.folder = folder
+        self.manifest = manifest
+
+    @classmethod
+    def open(cls, folder: str | Path, *, command: str, settings: Settings, inputs: dict[str, Any]) -> Run:
+        """Create a run folder, or go on with one that the same command was writing.
+
+        Args:
+            command: the command's name.
+            settings: everything that was chosen; with `inputs` it is the run's identity.
+            inputs: what the run reads, as plain values.
+
+        Raises:
+            RunError: the folder is finished, another run's, or not a run folder and not empty.
+        """
+        folder = Path(folder)
+        identity = fingerprint([FORMAT, command, settings.model_dump(mode="json"), inputs])
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"{folder}: a file, wanted a folder to write", hint="choose another --out")
+        if (folder / "manifest.json").is_file():
+            manifest = read_json(folder / "manifest.json")
+            if manifest.get("fingerprint") != identity:
+                raise RunError(
+                    f"{folder}: holds another run ({_difference(manifest, command, settings, inputs)})",
+                    hint="choose another --out, or remove the folder",
+                )
+            if manifest["status"] == "finished":
+                raise RunError(
+                    f"{folder}: this run is finished already", hint="choose another --out, or remove the folder"
+                )
+            return cls(folder, manifest)
+        if folder.is_dir() and any(folder.iterdir()):
+            raise RunError(f"{folder}: not empty and not a run folder", hint="choose another --out")
+        run = cls(
+            folder,
+            {
+                "format": FORMAT,
+                "command": command,
+                "status": "running",
+                "fingerprint": identity,
+                "settings": settings.model_dump(mode="json"),
+                "inputs": inputs,
+                "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+                "python": platform.python_version(),
+                "machine": f"{platform.system()} {platform.machine()}",
+                "seconds": {},
+                "counts": {},
+            },
+        )
+        with atomic_write(folder / "recipe.yaml") as file:
+            yaml.safe_dump(settings.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
+        run.save()
+        return run
+
+    def save(self) -> None:
+        """Write the manifest."""
+        write_json(self.folder / "manifest.json", self.manifest)
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Add the seconds that the block takes to the manifest, also when it is cut short."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            seconds = self.manifest["seconds"]
+            seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 2)
+            self.save()
+
+    def count(self, name: str, counts: dict[str, Any]) -> None:
+        """Note counts in the manifest."""
+        self.manifest["counts"][name] = counts
+        self.save()
+
+    def finish(self) -> None:
+        """Declare the run whole."""
+        self.manifest["status"] = "finished"
+        self.save()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of work so far, over all attempts."""
+        return round(sum(self.manifest["seconds"].values()), 1)
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Return the manifest of a run.
+
+    Raises:
+        RunError: the folder is missing or not a run folder.
+    """
+    path = Path(folder) / "manifest.json"
+    if not path.is_file():
+        what = "not a run folder (no manifest.json)" if Path(folder).is_dir() else "no such run folder"
+        raise RunError(f"{folder}: {what}", hint="name the folder that was given as --out")
+    return read_json(path)
+
+
+def _difference(manifest: dict[str, Any], command: str, settings: Settings, inputs: dict[str, Any]) -> str:
+    """Return in a few words what distinguishes a run from the one whose folder it is."""
+    if manifest.get("command") != command:
+        return f"it was made by `{manifest.get('command')}`"
+    old = _flat({**manifest.get("settings", {}), "input": manifest.get("inputs", {})})
+    new = _flat({**settings.model_dump(mode="json"), "input": inputs})
+    changed = [f"{key} {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    return "; ".join(changed[:3]) or "made by another version"
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings and lists as one mapping of dotted names.
+
+    >>> _flat({"a": {"b": 1}, "c": [2]})
+    {'a.b': 1, 'c.0': 2}
+    """
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    flat: dict[str, Any] = {}
+    for key, inner in items:
+        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, (dict, list)) else {f"{prefix}{key}": inner}
+    return flat

@@ -1,0 +1,72 @@
+"""Scores of a ranking that is written down, worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from embedsmith.data.collection import Collection
+from embedsmith.evaluation.retrieval import evaluate_retrieval
+
+
+class FixedTeacher:
+    """Ranks the passages in an order that is written down, whatever their scores."""
+
+    name = "fixed"
+
+    def __init__(self, orders: dict[str, list[int]]) -> None:
+        self.orders = orders
+        self.asked: list[tuple[list[str], int]] = []
+
+    def search(self, queries, k):
+        self.asked.append((queries, k))
+        rows = np.array([self.orders[query][:k] for query in queries])
+        return rows, np.zeros(rows.shape, np.float32)
+
+    def scores(self, queries, rows):
+        raise AssertionError("evaluation ranks; it asks for no other scores")
+
+
+COLLECTION = Collection(
+    name="toy",
+    passage_ids=[f"d{row}" for row in range(12)],
+    passages=[f"passage {row}" for row in range(12)],
+    query_ids=["q1", "q2", "q3"],
+    queries=["first", "second", "third"],
+    qrels={"q1": {"d4": 1}, "q2": {"d0": 2, "d7": 1, "d1": 0}, "q3": {"d9": 1}},
+)
+ORDERS = {
+    "first": [3, 4, *[row for row in range(12) if row not in (3, 4)]],  # its answer second
+    "second": [7, 1, 0, *[row for row in range(12) if row not in (7, 1, 0)]],  # its answers first and third
+    "third": [row for row in range(12) if row != 9] + [9],  # its answer last, behind the first ten
+}
+
+
+def test_the_scores_are_those_worked_out_by_hand():
+    teacher = FixedTeacher(ORDERS)
+    scores = evaluate_retrieval(teacher, COLLECTION)
+    log = math.log2
+    ideal = 2 / log(2) + 1 / log(3)
+    expected = {
+        "q1": {"ndcg@10": 1 / log(3), "recall@10": 1, "mrr@10": 1 / 2, "map@100": 1 / 2, "recall@100": 1},
+        "q2": {
+            "ndcg@10": (1 / log(2) + 2 / log(4)) / ideal,
+            "recall@10": 1,
+            "mrr@10": 1,
+            "map@100": (1 / 1 + 2 / 3) / 2,
+            "recall@100": 1,
+        },
+        "q3": {"ndcg@10": 0, "recall@10": 0, "mrr@10": 0, "map@100": 1 / 12, "recall@100": 1},
+    }
+    assert scores.per_query.keys() == expected.keys()
+    for query, metrics in expected.items():
+        assert scores.per_query[query] == pytest.approx(metrics)
+    for metric in expected["q1"]:
+        assert scores.mean[metric] == pytest.approx(np.mean([metrics[metric] for metrics in expected.values()]))
+    assert teacher.asked == [(COLLECTION.queries, 100)]
+
+
+def test_a_passage_below_the_depth_is_not_found():
+    scores = evaluate_retrieval(FixedTeacher(ORDERS), COLLECTION, depth=11)
+    assert scores.per_query["q3"]["recall@100"] == 0
+    assert scores.per_query["q1"]["recall@100"] == 1

@@ -1,0 +1,122 @@
+"""The dense teacher against a matrix of all cosines, and its stores: encoded once, and never for another contract."""
+
+import numpy as np
+import pytest
+
+from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.settings import StudentSettings
+from embedsmith.models.student import build_student
+from embedsmith.teachers.dense import DenseTeacher
+
+PASSAGES = [
+    f"{subject} {verb} the {thing}"
+    for subject in ("cat", "dog", "log")
+    for verb in ("sat on", "ate")
+    for thing in ("mat", "pear", "plum")
+]
+PASSAGES += ["the cat sat on the mat and the dog sat on the log, " * 4, PASSAGES[3], "🙂"]
+QUERIES = ["who sat on the mat", "10 apples", " the log"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama) -> EmbeddingModel:
+    settings = StudentSettings(
+        name=str(tiny_llama), attention="bidirectional", pooling="mean", instruction="Find it", passage_max_tokens=20
+    )
+    return build_student(settings, device="cpu")
+
+
+@pytest.fixture
+def encoded(monkeypatch) -> list[tuple[str, int]]:
+    """What was encoded: (role, number of texts) for each call of the model."""
+    calls = []
+    embed = EmbeddingModel.embed
+
+    def counting(self, texts, role, **arguments):
+        calls.append((role, len(texts)))
+        return embed(self, texts, role, **arguments)
+
+    monkeypatch.setattr(EmbeddingModel, "embed", counting)
+    return calls
+
+
+def all_cosines(model: EmbeddingModel) -> np.ndarray:
+    """Return the cosine of every query with every passage, one text at a time."""
+    queries = [model.encode_query([text])[0] for text in QUERIES]
+    passages = [model.encode_document([text])[0] for text in PASSAGES]
+    return np.array([[q @ p / np.linalg.norm(q) / np.linalg.norm(p) for p in passages] for q in queries])
+
+
+def test_search_and_scores_equal_a_matrix_of_all_cosines(model, tmp_path):
+    teacher = DenseTeacher(model, PASSAGES, name="toy", folder=tmp_path)
+    cosines = all_cosines(model)
+    rows, scores = teacher.search(QUERIES, 7)
+    assert teacher.name == "toy"
+    np.testing.assert_allclose(scores, -np.sort(-cosines, axis=1)[:, :7], atol=1e-5)
+    np.testing.assert_allclose(np.take_along_axis(cosines, rows, axis=1), scores, atol=1e-5)
+    some = np.array([[0, 5], [20, 3], [7, 7]])
+    np.testing.assert_allclose(teacher.scores(QUERIES, some), np.take_along_axis(cosines, some, axis=1), atol=1e-5)
+    np.testing.assert_allclose(teacher.vectors(QUERIES), model.embed(QUERIES, "query"), atol=1e-6)
+
+
+def test_a_passage_that_occurs_twice_comes_in_passage_order(model, tmp_path):
+    rows, scores = DenseTeacher(model, PASSAGES, name="toy", folder=tmp_path).search([PASSAGES[3]], len(PASSAGES))
+    order = rows[0].tolist()
+    copy = len(PASSAGES) - 2
+    assert order.index(copy) == order.index(3) + 1
+    assert scores[0, order.index(copy)] == scores[0, order.index(3)]
+
+
+def test_a_second_opening_encodes_nothing(model, tmp_path, encoded):
+    first = DenseTeacher(model, PASSAGES, name="toy", folder=tmp_path)
+    expected = first.search(QUERIES, 5)
+    assert [role for role, _ in encoded] == ["passage", "query"]
+    encoded.clear()
+    first.search(QUERIES, 3)
+    again = DenseTeacher(model, PASSAGES, name="another name of the same model", folder=tmp_path)
+    found = again.search(QUERIES, 5)
+    assert encoded == []
+    for got, right in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(got, right)
+
+
+def test_a_model_opened_from_its_folder_uses_the_vectors_of_the_one_that_was_saved(model, tmp_path, encoded):
+    DenseTeacher(model, PASSAGES, name="toy", folder=tmp_path / "vectors").search(QUERIES, 5)
+    model.save(str(tmp_path / "model"))
+    encoded.clear()
+    again = load(str(tmp_path / "model"), device="cpu")
+    DenseTeacher(again, PASSAGES, name="toy", folder=tmp_path / "vectors").search(QUERIES, 5)
+    assert encoded == []
+
+
+def test_another_text_instruction_or_length_is_encoded_anew(model, tiny_llama, tmp_path, encoded):
+    DenseTeacher(model, PASSAGES, name="toy", folder=tmp_path).search(QUERIES, 5)
+    encoded.clear()
+    DenseTeacher(model, [*PASSAGES[:-1], "other"], name="toy", folder=tmp_path)
+    assert [role for role, _ in encoded] == ["passage"]
+
+    other = StudentSettings(
+        name=str(tiny_llama), attention="bidirectional", pooling="mean", instruction="Find that", passage_max_tokens=20
+    )
+    encoded.clear()
+    DenseTeacher(build_student(other, device="cpu"), PASSAGES, name="toy", folder=tmp_path).search(QUERIES, 5)
+    assert [role for role, _ in encoded] == ["query"]
+
+    longer = build_student(other.model_copy(update={"passage_max_tokens": 30}), device="cpu")
+    encoded.clear()
+    DenseTeacher(longer, PASSAGES, name="toy", folder=tmp_path).search(QUERIES, 5)
+    assert [role for role, _ in encoded] == ["passage"]
+
+
+def test_progress_tells_what_is_encoded_and_ends_at_the_total(model, tmp_path):
+    told = []
+    teacher = DenseTeacher(
+        model, PASSAGES, name="toy", folder=tmp_path, on_progress=lambda *what, **more: told.append(what[:3])
+    )
+    teacher.vectors(QUERIES)
+    assert told == [
+        ("encode passages with toy", 0, len(PASSAGES)),
+        ("encode passages with toy", len(PASSAGES), len(PASSAGES)),
+        ("encode queries with toy", 0, len(QUERIES)),
+        ("encode queries with toy", len(QUERIES), len(QUERIES)),
+    ]

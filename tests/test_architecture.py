@@ -1,0 +1,174 @@
+"""The arrows between the parts of the package run one way, and what is slow to load is loaded late."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import embedsmith
+
+PACKAGE = Path(embedsmith.__file__).parent
+
+# A part knows the levels below its own, not its neighbours.
+LEVELS = [
+    ["embedsmith"],  # the package itself: __init__.py and __main__.py
+    ["cli"],
+    ["pipeline"],
+    ["training", "mining", "evaluation"],
+    ["teachers"],
+    ["search"],
+    ["models", "vectors"],
+    ["data"],
+    ["settings"],
+    ["errors", "progress", "__version__"],
+]
+LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
+
+HEAVY = {"torch", "transformers", "sentence_transformers", "bm25s", "ir_measures", "scipy", "sklearn"}
+
+Finding = tuple[str, str]
+
+
+def modules() -> list[tuple[str, str]]:
+    """Return the path of every module, and its text."""
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return [(path.relative_to(PACKAGE).as_posix(), path.read_text(encoding="utf-8")) for path in paths]
+
+
+def part_of_path(path: str) -> str:
+    """Return the part that a file belongs to."""
+    top = path.split("/")[0].removesuffix(".py")
+    return "embedsmith" if top in ("__init__", "__main__") else top
+
+
+def imported(path: str, source: str) -> Iterator[str]:
+    """Yield the dotted name of all that a module imports, anywhere in it, with what it takes from where."""
+    package = ".".join(["embedsmith", *path.split("/")[:-1]])
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            relative = "." * node.level + (node.module or "")
+            module = importlib.util.resolve_name(relative, package)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def part_of_name(name: str) -> str:
+    """Return the part that a dotted name of ours lives in."""
+    top = name.split(".")[1] if "." in name else ""
+    return top if top in LEVEL_OF else "embedsmith"
+
+
+def forbidden_arrows(path: str, source: str) -> list[Finding]:
+    """Return what a module must not know, as (module, import)."""
+    part = part_of_path(path)
+    ours = [name for name in imported(path, source) if name.split(".")[0] == "embedsmith"]
+    return [
+        (path, name) for name in ours if (other := part_of_name(name)) != part and LEVEL_OF[other] <= LEVEL_OF[part]
+    ]
+
+
+def calls(path: str, source: str, function: str) -> list[Finding]:
+    """Return the calls of a function by its plain name, as (module:line, name)."""
+    return [
+        (f"{path}:{node.lineno}", function)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == function
+    ]
+
+
+def blind_handlers(path: str, source: str) -> list[Finding]:
+    """Return the handlers that catch every mistake, as (module:line, what they catch)."""
+    return [
+        (f"{path}:{node.lineno}", ast.unparse(node.type) if node.type else "everything")
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ExceptHandler)
+        and (node.type is None or any(isinstance(n, ast.Name) and n.id == "Exception" for n in ast.walk(node.type)))
+    ]
+
+
+def loaded_by(*command: str) -> set[str]:
+    """Return the top-level packages that a fresh interpreter loads for a command."""
+    done = subprocess.run([sys.executable, "-X", "importtime", *command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    names = [line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
+    return {name.split(".")[0] for name in names}
+
+
+def test_every_part_of_the_package_has_a_level():
+    assert {part_of_path(path) for path, _ in modules()} <= set(LEVEL_OF)
+
+
+def test_the_arrows_run_one_way():
+    assert [arrow for module in modules() for arrow in forbidden_arrows(*module)] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("data/beir.py", "from embedsmith.models.names import find_model"),
+        ("data/beir.py", "def late():\n    import embedsmith.cli.main"),
+        ("data/beir.py", "from ..search import exact"),
+        ("data/beir.py", "from embedsmith import load"),
+        ("mining/selection.py", "from embedsmith import training"),
+        ("models/student.py", "from embedsmith.vectors.store import gather"),
+        ("errors.py", "from embedsmith.settings import Settings"),
+    ],
+)
+def test_an_arrow_that_runs_the_other_way_is_seen(path: str, source: str):
+    assert len(forbidden_arrows(path, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("cli/main.py", "from embedsmith import __version__\nfrom embedsmith.errors import EmbedsmithError"),
+        ("teachers/dense.py", "from embedsmith.search import exact\nfrom . import bm25"),
+        ("__init__.py", "from embedsmith.pipeline import quickstart"),
+        ("errors.py", "import difflib"),
+    ],
+)
+def test_an_arrow_that_runs_the_right_way_passes(path: str, source: str):
+    assert forbidden_arrows(path, source) == []
+
+
+def test_only_the_command_line_prints():
+    below = [module for module in modules() if part_of_path(module[0]) not in ("cli", "embedsmith")]
+    assert [call for module in below for call in calls(*module, "print")] == []
+
+
+def test_no_module_is_a_drawer_for_odds_and_ends():
+    names = {Path(part).stem for path, _ in modules() for part in Path(path).parts}
+    assert names & {"utils", "util", "helpers", "helper", "common", "misc"} == set()
+
+
+def test_no_handler_catches_every_mistake():
+    assert [handler for module in modules() for handler in blind_handlers(*module)] == []
+
+
+def test_a_handler_that_catches_every_mistake_is_seen():
+    source = "try:\n    pass\nexcept (OSError, Exception):\n    pass\n"
+    assert blind_handlers("data/beir.py", source) == [("data/beir.py:3", "(OSError, Exception)")]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("-c", "import embedsmith"),
+        ("-m", "embedsmith", "--help"),
+        ("-c", "import embedsmith.mining.selection"),
+    ],
+    ids=["import", "help", "selection"],
+)
+def test_no_heavy_library_is_loaded_before_it_is_needed(command: tuple[str, ...]):
+    assert loaded_by(*command) & HEAVY == set()
+
+
+def test_a_heavy_library_that_is_loaded_is_seen():
+    assert "scipy" in loaded_by("-c", "import scipy.sparse")

