@@ -1,10 +1,10 @@
 """Mine hard negatives, train LLM embedding models with them, and measure what they are worth.
 
-    import embedsmith
-    embedsmith.mine("data", out="runs/mined")
-    embedsmith.train("runs/mined", out="runs/model")
-    print(embedsmith.evaluate("runs/model", "data").mean)
-    model = embedsmith.load("runs/model")          # a SentenceTransformer
+import embedsmith
+embedsmith.mine("data", out="runs/mined")
+embedsmith.train("runs/mined", out="runs/model")
+print(embedsmith.evaluate("runs/model", "data").mean)
+model = embedsmith.load("runs/model")          # a SentenceTransformer
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _HOMES = {
     "train": "pipeline.train",
 }
 
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -7,8 +7,8 @@
     │   └── CausalityError     a model that promises bidirectional attention and is causal, or the other way round
     └── RunError               a run folder that is finished, foreign or incomplete
 
-What is nobody's mistake (a full disk, an unreachable host) stays an `OSError`; the command line turns it into exit code 1.
-Our own mistakes are `assert`s and keep their traceback.
+What is nobody's mistake (a full disk, an unreachable host) stays an `OSError`; the command line turns it into exit
+code 1. Our own mistakes are `assert`s and keep their traceback.
 """
 
 from __future__ import annotations

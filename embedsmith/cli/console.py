@@ -57,7 +57,7 @@ def quiet_libraries() -> None:
 
 @contextlib.contextmanager
 def progress(*, show: bool = True) -> Iterator[Any]:
-    """Yield a progress function that draws one bar for each piece of work, or plain lines where there is no terminal."""
+    """Yield a progress function: a bar for each piece of work, or plain lines where there is no terminal."""
     if not show:
         yield lambda what, done, total, note="": None
         return

@@ -6,7 +6,7 @@ import errno
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -35,7 +35,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Seed = Annotated[int, typer.Option(help="Seed of new weights, batches and dropout.")]
 
 _INTERRUPTED = 130
-_UsageError = typer.BadParameter.__bases__[0]
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 """The parent of all that is wrong with a command line; Typer does not export it."""
 
 _METRICS = ["ndcg@10", "recall@10", "mrr@10"]
@@ -60,10 +60,10 @@ def quickstart(
 
     Pairs are the first sentence of a docstring and the function without it; evaluation is on modules never seen.
     """
+    import torch
+
     from embedsmith.pipeline.forge import forge
     from embedsmith.pipeline.quickstart import quickstart_recipe
-
-    import torch
 
     recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=torch.cuda.is_available())
     folder = out or Path("runs") / recipe.name
@@ -157,7 +157,9 @@ def search(
     run: Annotated[Path, typer.Argument(help="A run with a trained model, such as the quickstart's.")],
     query: Annotated[str, typer.Argument(help="What to look for, in words.")],
     k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many passages.")] = 5,
-    data: Annotated[Path | None, typer.Option(help="Corpus to search; by default the code the run was made of.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Corpus to search; by default the code the run was made of.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search the code that a quickstart was made of, with the model that it trained."""
@@ -242,7 +244,7 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
-        console.print_error(error.format_message(), "--help shows the arguments and options")
+        console.print_error(cast(typer.BadParameter, error).format_message(), "--help shows the arguments and options")
         sys.exit(2)
     except EmbedsmithError as error:
         console.print_error(str(error), error.hint)

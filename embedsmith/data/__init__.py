@@ -1,0 +1,1 @@
+"""Files in, records out: collections, training examples, code search."""

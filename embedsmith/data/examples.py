@@ -1,7 +1,7 @@
 """Training examples: one query, the passages that answer it and mined negatives, one JSON object a line.
 
-    {"query_id": "q1", "query": "…", "positives": [{"id", "text", "score"}],
-     "negatives": [{"id", "text", "score", "teacher", "rank"}], "outcome": "full"}
+{"query_id": "q1", "query": "…", "positives": [{"id", "text", "score"}],
+ "negatives": [{"id", "text", "score", "teacher", "rank"}], "outcome": "full"}
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         InputError: the file is missing, a line is not a JSON object, or is not UTF-8; names file and line.
     """
     try:
-        file = open(path, "rb")
+        file = open(path, "rb")  # noqa: SIM115
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", hint="check the path") from None
     with file:
@@ -87,7 +87,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 ) from None
             if b"\\ud" in raw.lower() and _has_lone_surrogate(row):
                 raise InputError(
-                    f"{path}:{number}: half of a surrogate pair, which no text can hold", hint="remove the broken escape"
+                    f"{path}:{number}: half of a surrogate pair, which no text can hold",
+                    hint="remove the broken escape",
                 )
             if not isinstance(row, dict):
                 raise InputError(

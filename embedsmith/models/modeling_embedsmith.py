@@ -174,9 +174,7 @@ class LatentAttentionPooling(Module):
     @classmethod
     def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> LatentAttentionPooling:
         """Return the module that a folder or hub id holds."""
-        hub = {
-            key: kwargs[key] for key in ("token", "cache_folder", "revision", "local_files_only") if key in kwargs
-        }
+        hub = {key: kwargs[key] for key in ("token", "cache_folder", "revision", "local_files_only") if key in kwargs}
         module = cls(**cls.load_config(model_name_or_path, subfolder=subfolder, **hub))
         cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=module, **hub)
         return module
@@ -221,9 +219,7 @@ class _GEGLU(nn.Module):
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
-        self.net = nn.ModuleDict(
-            {"0": nn.Linear(dimension, 8 * dimension), "2": nn.Linear(4 * dimension, dimension)}
-        )
+        self.net = nn.ModuleDict({"0": nn.Linear(dimension, 8 * dimension), "2": nn.Linear(4 * dimension, dimension)})
 
     def forward(self, tokens: Tensor) -> Tensor:
         value, gate = self.net["0"](tokens).chunk(2, dim=-1)

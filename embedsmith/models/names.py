@@ -1,11 +1,11 @@
 """One way to name a model everywhere: teacher, student, baseline, model under test.
 
-    sentence-transformers/all-MiniLM-L6-v2        a hub id
-    path/to/folder                                a folder
-    path/to/model.gguf                            a GGUF file
-    package:NAME/path/inside                      a folder or file inside an installed Python package
-    path/to/run                                   a run folder of ours: the model that it trained
-    bm25                                          not a model of vectors, see `embedsmith.teachers`
+sentence-transformers/all-MiniLM-L6-v2        a hub id
+path/to/folder                                a folder
+path/to/model.gguf                            a GGUF file
+package:NAME/path/inside                      a folder or file inside an installed Python package
+path/to/run                                   a run folder of ours: the model that it trained
+bm25                                          not a model of vectors, see `embedsmith.teachers`
 """
 
 from __future__ import annotations

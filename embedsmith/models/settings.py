@@ -23,7 +23,7 @@ class StudentSettings(Settings):
     name: str = MINILM
     """Model to train: a hub id, a folder, a GGUF file or package:NAME/path."""
     attention: Literal["auto", "bidirectional", "causal"] = "auto"
-    """Attention of a decoder. `auto` keeps an embedding model's own and makes a bare decoder bidirectional (NV-Embed)."""
+    """Attention of a decoder. `auto` keeps an embedding model's own, and makes a bare decoder bidirectional."""
     pooling: Literal["auto", "mean", "last", "latent"] = "auto"
     """How token states become one vector. `auto` keeps an embedding model's own, gives a bare decoder latent attention
     (NV-Embed) and a bare encoder the mean."""

@@ -1,1 +1,1 @@
-"""What calls several parts: mining, training and evaluating a user's data, a recipe from data to scores, the quickstart."""
+"""What calls several parts: the commands on a user's data, a recipe from data to scores, the quickstart."""

@@ -1,11 +1,11 @@
-"""A recipe carried out: data, mining, scores before, training, scores after; each step once, however often it is cut short.
+"""A recipe carried out: data, mining, scores before, training, scores after; each once, however often it is cut short.
 
-    RUN/data/NAME/train, test   BEIR folders of harvested code
-    RUN/mined/NAME/             candidates.npz and negatives.jsonl of each data set
-    RUN/vectors/                every vector that was needed, by fingerprint
-    RUN/model/                  the trained model
-    RUN/scores.json             scores of each data set: before, after, teacher, baselines
-    RUN/report.md               all of it to read
+RUN/data/NAME/train, test   BEIR folders of harvested code
+RUN/mined/NAME/             candidates.npz and negatives.jsonl of each data set
+RUN/vectors/                every vector that was needed, by fingerprint
+RUN/model/                  the trained model
+RUN/scores.json             scores of each data set: before, after, teacher, baselines
+RUN/report.md               all of it to read
 """
 
 from __future__ import annotations
@@ -89,8 +89,12 @@ def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress)
         if not (folder / "done.json").is_file():
             with run.timed("harvest"):
                 _harvest(run, folder, name, settings, on_progress)
-        train, test = (load_collection(folder / part, split=part) for part in ("train", "test"))
-        return Prepared(name, settings, train, test)
+        return Prepared(
+            name,
+            settings,
+            train=load_collection(folder / "train", split="train"),
+            test=load_collection(folder / "test", split="test"),
+        )
     path = Path(settings.path)
     known = splits(path) if (path / "qrels").is_dir() else []
     train = load_collection(path, split=settings.split or ("train" if "train" in known else None))
@@ -150,9 +154,7 @@ def _score_model(
     assert data.test
     model.prompts = {**model.prompts, "query": _student_of(recipe, data).prompt or model.prompts.get("query", "")}
     name = "the student before" if label == "before" else "the trained student"
-    teacher = DenseTeacher(
-        model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress
-    )
+    teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress)
     _note(run, data.name, label, evaluate_retrieval(teacher, data.test).mean)
 
 

@@ -1,8 +1,8 @@
 """Mining a collection: candidates once, then negatives from them, into a run folder.
 
-    RUN/candidates.npz     what the teacher found, with every score that selection needs
-    RUN/negatives.jsonl    training examples
-    RUN/vectors/           the teacher's vectors
+RUN/candidates.npz     what the teacher found, with every score that selection needs
+RUN/negatives.jsonl    training examples
+RUN/vectors/           the teacher's vectors
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from embedsmith.mining.settings import MiningSettings
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.named import open_teacher
+
 
 def mine(
     data: str | Path,
@@ -42,9 +43,7 @@ def mine(
     """
     settings = settings or MiningSettings()
     collection = load_collection(data, split=split or _default_split(Path(data)))
-    run = Run.open(
-        out, command="mine", settings=settings, inputs={"data": str(Path(data).resolve()), "split": split}
-    )
+    run = Run.open(out, command="mine", settings=settings, inputs={"data": str(Path(data).resolve()), "split": split})
     selection = mine_into(run, run.folder, collection, settings, on_progress=on_progress)
     run.count("mining", selection.counts)
     run.finish()

@@ -1,11 +1,11 @@
 """A recipe: everything that a run from raw data to a scored model needs, as one YAML file.
 
-    name, seed
-    data:        name -> where it lies, its instruction, its weight
-    mining:      teacher, method, number of negatives
-    student:     which model, and what is made of it
-    stages:      a list; each with its data, negatives, steps and learning rates
-    evaluation:  what is scored beside the trained model
+name, seed
+data:        name -> where it lies, its instruction, its weight
+mining:      teacher, method, number of negatives
+student:     which model, and what is made of it
+stages:      a list; each with its data, negatives, steps and learning rates
+evaluation:  what is scored beside the trained model
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class DataSettings(Settings):
     """One data set of a recipe."""
 
     path: str
-    """A BEIR folder, a JSONL file of pairs, or Python sources (`format: code`), where `stdlib` is the running Python's."""
+    """A BEIR folder, a JSONL file of pairs, or (`format: code`) Python sources; `stdlib` is the running Python's."""
     format: Literal["auto", "code"] = "auto"
     """`auto`: a BEIR folder or pairs; `code`: harvest (docstring, function) pairs from a tree of Python files."""
     split: str | None = None

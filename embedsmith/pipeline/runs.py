@@ -1,8 +1,8 @@
 """Run folders: what one command wrote, resumed when it was cut short, never overwritten.
 
-    RUN/manifest.json    command, settings and their fingerprint, versions, timings, counts, status
-    RUN/recipe.yaml      the settings, to repeat the run with
-    RUN/…                what the command made; each file is whole or absent
+RUN/manifest.json    command, settings and their fingerprint, versions, timings, counts, status
+RUN/recipe.yaml      the settings, to repeat the run with
+RUN/…                what the command made; each file is whole or absent
 """
 
 from __future__ import annotations
@@ -134,7 +134,9 @@ def _difference(manifest: dict[str, Any], command: str, settings: Settings, inpu
         return f"it was made by `{manifest.get('command')}`"
     old = _flat({**manifest.get("settings", {}), "input": manifest.get("inputs", {})})
     new = _flat({**settings.model_dump(mode="json"), "input": inputs})
-    changed = [f"{key} {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)]
+    changed = [
+        f"{key} {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)
+    ]
     return "; ".join(changed[:3]) or "made by another version"
 
 

@@ -1,8 +1,8 @@
 """Training a student on mined examples, stage by stage, into a run folder.
 
-    RUN/model/          the trained model, a sentence-transformers folder
-    RUN/stages/NAME/    the model after each stage but the last
-    RUN/steps.jsonl     loss, accuracy and gradient lengths of every step
+RUN/model/          the trained model, a sentence-transformers folder
+RUN/stages/NAME/    the model after each stage but the last
+RUN/steps.jsonl     loss, accuracy and gradient lengths of every step
 """
 
 from __future__ import annotations

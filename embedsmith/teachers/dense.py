@@ -55,9 +55,7 @@ class DenseTeacher:
 
     def _encode(self, texts: list[str], role: Role) -> VectorStore:
         """Return the store of some texts, filled."""
-        store = VectorStore.open_or_create(
-            self._folder, contract=self._contracts[role], texts=texts, shard_size=_SHARD
-        )
+        store = VectorStore.open_or_create(self._folder, contract=self._contracts[role], texts=texts, shard_size=_SHARD)
         what = f"encode {'queries' if role == 'query' else 'passages'} with {self.name}"
         return store.fill(
             lambda some: self._model.embed(some, role),

@@ -94,10 +94,10 @@ def train_stage(
         use_cpu=device == "cpu",
         seed=seed,
         save_steps=settings.save_steps,
-        save_total_limit=1,
+        # Two: the older one must outlive the moment in which the newer one is not whole yet.
+        save_total_limit=2,
         logging_strategy="no",
         report_to="none",
-        gradient_checkpointing=settings.gradient_checkpointing,
         remove_unused_columns=False,
         label_names=[],
         disable_tqdm=True,
@@ -108,6 +108,8 @@ def train_stage(
         _set_dropout(model, settings.dropout)
     if settings.lora_rank:
         _add_adapters(model, settings)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = _ContrastiveTrainer(model, plan, settings, arguments, on_step)
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
     if settings.lora_rank:

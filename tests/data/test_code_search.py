@@ -104,7 +104,7 @@ def test_tests_foreign_code_and_build_output_are_not_harvested(tmp_path: Path) -
         ".hidden/a.py", ".a.py", "site-packages/a.py", "node_modules/a.py", "build/lib/a.py", "dist/a.py",
         "env/lib/a.py", "a.txt", "a.pyi",
     ]  # fmt: skip
-    settings = write_tree(tmp_path, {name: source for name in kept + left} | {"env/pyvenv.cfg": ""})
+    settings = write_tree(tmp_path, dict.fromkeys(kept + left, source) | {"env/pyvenv.cfg": ""})
     assert sorted(f.file for f in harvest(settings).functions) == sorted(kept)
 
 
