@@ -172,7 +172,9 @@ def search(
         return
     for hit in hits:
         where = hit.metadata
-        place = f"{where['file']}:{where['line']} {where['name']}" if where else f"{hit.id}: {hit.text[:100]}"
+        is_code = {"file", "line", "name"} <= where.keys()
+        passage = " ".join(hit.text[:100].split())
+        place = f"{where['file']}:{where['line']} {where['name']}" if is_code else f"{hit.id}: {passage}"
         console.out.print(f"{hit.score:.3f}  {place}", markup=False)
 
 
@@ -183,9 +185,9 @@ def _train_recipe(path: Path, out: Path, overrides: dict[str, Any], seed: int | 
     from embedsmith.pipeline.recipe import read_recipe
 
     if overrides:
-        raise SettingsError(
-            f"--{next(iter(overrides)).replace('_', '-')}: a recipe has its own settings", hint=f"change them in {path}"
-        )
+        name = next(iter(overrides))
+        flag = "student" if name == "name" else name.replace("_", "-")
+        raise SettingsError(f"--{flag}: a recipe has its own settings", hint=f"change them in {path}")
     recipe = read_recipe(path)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
@@ -207,7 +209,8 @@ def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
     for name, rows in scores.items():
         order = [*(label for label in rows if label not in ("before", "after")), "before", "after"]
         rows = {label: rows[label] for label in order if label in rows}
-        console.out.print(console.scores_table(f"Scores on {name}, queries of modules never seen", rows, _METRICS))
+        unseen = ", queries of modules never seen" if (run.folder / "data" / name / "test").is_dir() else ""
+        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, _METRICS))
     folder = shlex.quote(str(run.folder))
     console.out.print(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:", markup=False)
     if search_hint:
@@ -244,7 +247,9 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
-        console.print_error(cast(typer.BadParameter, error).format_message(), "--help shows the arguments and options")
+        # Without a message the help was printed in its place.
+        if message := cast(typer.BadParameter, error).format_message():
+            console.print_error(message, "--help shows the arguments and options")
         sys.exit(2)
     except EmbedsmithError as error:
         console.print_error(str(error), error.hint)

@@ -77,8 +77,8 @@ def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progres
             if data.test and "after" not in _scores(run).get(data.name, {}):
                 model = load(str(run.folder / "model"), dtype=recipe.evaluation.dtype)
                 _score_model(run, recipe, data, "after", model, on_progress)
-    run.finish()
     write_report(run, recipe)
+    run.finish()
     return run
 
 

@@ -49,8 +49,8 @@ def quickstart_recipe(
         ),
     }
     stages = {
-        "minilm": StageSettings(steps=100, learning_rate=1e-4),
-        "smollm2": StageSettings(steps=100, learning_rate=2e-4, pooling_learning_rate=1e-3),
+        "minilm": StageSettings(steps=80, batch_size=48, learning_rate=5e-5, dropout=0.0),
+        "smollm2": StageSettings(steps=80, learning_rate=1e-4, pooling_learning_rate=5e-4, dropout=0.0),
     }
     return Recipe(
         name=f"quickstart-{student}",

@@ -87,10 +87,14 @@ def read_recipe(path: str | Path) -> Recipe:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such recipe", hint="the repository's recipes/ holds complete ones") from None
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder, wanted a recipe", hint="name a YAML file") from None
+    # A ValueError is a date that does not exist, or bytes that are not UTF-8.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
-        raise InputError(f"{place}: not YAML: {getattr(error, 'problem', error)}", hint="mend the file") from None
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise InputError(f"{place}: not YAML: {reason}", hint="mend the file") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: not a recipe", hint="a recipe is a mapping with data, student, mining, stages")
     return Recipe.parse(values, where=str(path))

@@ -60,7 +60,9 @@ class Run:
                 raise RunError(
                     f"{folder}: this run is finished already", hint="choose another --out, or remove the folder"
                 )
-            return cls(folder, manifest)
+            run = cls(folder, manifest)
+            run._write_recipe(settings)
+            return run
         if folder.is_dir() and any(folder.iterdir()):
             raise RunError(f"{folder}: not empty and not a run folder", hint="choose another --out")
         run = cls(
@@ -79,14 +81,19 @@ class Run:
                 "counts": {},
             },
         )
-        with atomic_write(folder / "recipe.yaml") as file:
-            yaml.safe_dump(settings.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
+        # The manifest comes first: it makes the folder a run, which can go on if the next write fails.
         run.save()
+        run._write_recipe(settings)
         return run
 
     def save(self) -> None:
         """Write the manifest."""
         write_json(self.folder / "manifest.json", self.manifest)
+
+    def _write_recipe(self, settings: Settings) -> None:
+        """Write the settings as a recipe."""
+        with atomic_write(self.folder / "recipe.yaml") as file:
+            yaml.safe_dump(settings.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
 from embedsmith.models.embedder import EmbeddingModel, load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student, describe
+from embedsmith.pipeline.card import write_card
 from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
@@ -75,29 +76,40 @@ def train_into(
     on_progress: Progress = silent,
 ) -> None:
     """Train a student through all stages and save it; stages that are done are not done again."""
-    if (run.folder / "model").is_dir():
-        return
-    with run.timed("train"):
-        model = _before_the_first_open_stage(run, student, stages, seed=seed)
-        for number, stage in enumerate(stages):
-            saved = run.folder / "stages" / stage.name
-            if saved.is_dir():
-                continue
-            checkpoints = run.folder / "checkpoints" / stage.name
-
-            def tell(report: StepReport) -> None:
-                note = f"loss {report.loss:.3f}, in-batch accuracy {report.accuracy:.0%}"
-                on_progress(f"train {report.stage}", report.step, report.steps, note)
-
-            reports = train_stage(
-                model, sources_of(stage, sources), stage, folder=checkpoints, seed=seed + number, on_step=tell
-            )
-            _add_steps(run.folder / "steps.jsonl", reports)
-            if number + 1 < len(stages):
-                model.save(str(saved), create_model_card=False)
-        run.count("model", describe(model))
-        model.save(str(run.folder / "model"), create_model_card=False)
+    if not (run.folder / "model").is_dir():
+        with run.timed("train"):
+            model = _before_the_first_open_stage(run, student, stages, seed=seed)
+            for number, stage in enumerate(stages):
+                saved = run.folder / "stages" / stage.name
+                if saved.is_dir():
+                    continue
+                _train_one(run, model, sources, stage, seed=seed + number, on_progress=on_progress)
+                if number + 1 < len(stages):
+                    model.save(str(saved), create_model_card=False)
+            run.count("model", describe(model))
+            model.save(str(run.folder / "model"), create_model_card=False)
+    write_card(run, student, stages, sources)
     shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+
+
+def _train_one(
+    run: Run,
+    model: EmbeddingModel,
+    sources: Sequence[Source],
+    stage: StageSettings,
+    *,
+    seed: int,
+    on_progress: Progress,
+) -> None:
+    """Train a model in place for one stage and log its steps."""
+
+    def tell(report: StepReport) -> None:
+        note = f"loss {report.loss:.3f}, in-batch accuracy {report.accuracy:.0%}"
+        on_progress(f"train {report.stage}", report.step, report.steps, note)
+
+    checkpoints = run.folder / "checkpoints" / stage.name
+    reports = train_stage(model, sources_of(stage, sources), stage, folder=checkpoints, seed=seed, on_step=tell)
+    _add_steps(run.folder / "steps.jsonl", reports)
 
 
 def sources_of(stage: StageSettings, sources: Sequence[Source]) -> list[Source]:
