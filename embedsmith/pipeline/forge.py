@@ -56,30 +56,29 @@ def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progres
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
-    run = Run.open(out, command=command, settings=recipe, inputs={})
-    prepared = [_prepare(run, name, settings, on_progress) for name, settings in recipe.data.items()]
-    for data in prepared:
-        selection = mine_into(run, run.folder / "mined" / data.name, data.train, recipe.mining, on_progress=on_progress)
-        run.count(f"mining {data.name}", selection.counts)
-    _score_before(run, recipe, prepared, on_progress)
-    sources = [
-        Source(
-            data.name,
-            read_examples(run.folder / "mined" / data.name / "negatives.jsonl"),
-            prompt=_student_of(recipe, data).prompt,
-            weight=data.settings.weight,
-        )
-        for data in prepared
-    ]
-    train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, on_progress=on_progress)
-    with run.timed("evaluate"):
+    with Run.open(out, command=command, settings=recipe, inputs={}) as run:
+        prepared = [_prepare(run, name, settings, on_progress) for name, settings in recipe.data.items()]
         for data in prepared:
-            if data.test and "after" not in _scores(run).get(data.name, {}):
-                model = load(str(run.folder / "model"), dtype=recipe.evaluation.dtype)
-                _score_model(run, recipe, data, "after", model, on_progress)
-    write_report(run, recipe)
-    run.finish()
+            folder = run.folder / "mined" / data.name
+            selection = mine_into(run, folder, data.train, recipe.mining, on_progress=on_progress)
+            run.count(f"mining {data.name}", selection.counts)
+        _score_before(run, recipe, prepared, on_progress)
+        sources = [_source(run, recipe, data) for data in prepared]
+        train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, on_progress=on_progress)
+        _score_after(run, recipe, prepared, on_progress)
+        write_report(run, recipe)
+        run.finish()
     return run
+
+
+def _source(run: Run, recipe: Recipe, data: Prepared) -> Source:
+    """Return the examples that were mined for a data set, as training reads them."""
+    return Source(
+        data.name,
+        read_examples(run.folder / "mined" / data.name / "negatives.jsonl"),
+        prompt=_student_of(recipe, data).prompt,
+        weight=data.settings.weight,
+    )
 
 
 def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress) -> Prepared:
@@ -145,6 +144,15 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
                 model = build_student(recipe.student, seed=recipe.seed)
                 model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
                 _score_model(run, recipe, data, "before", model, on_progress)
+
+
+def _score_after(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress: Progress) -> None:
+    """Score the trained model on every test side that it is not scored on yet."""
+    with run.timed("evaluate"):
+        for data in prepared:
+            if data.test and "after" not in _scores(run).get(data.name, {}):
+                model = load(str(run.folder / "model"), dtype=recipe.evaluation.dtype)
+                _score_model(run, recipe, data, "after", model, on_progress)
 
 
 def _score_model(

@@ -44,9 +44,10 @@ def mine(
     settings = settings or MiningSettings()
     collection = load_collection(data, split=split or _default_split(Path(data)))
     run = Run.open(out, command="mine", settings=settings, inputs={"data": str(Path(data).resolve()), "split": split})
-    selection = mine_into(run, run.folder, collection, settings, on_progress=on_progress)
-    run.count("mining", selection.counts)
-    run.finish()
+    with run:
+        selection = mine_into(run, run.folder, collection, settings, on_progress=on_progress)
+        run.count("mining", selection.counts)
+        run.finish()
     return run
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,12 +18,13 @@ from typing import Any
 
 import yaml
 
+from embedsmith import __version__
 from embedsmith.data.files import atomic_write, read_json, write_json
-from embedsmith.errors import RunError
+from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.settings import Settings, fingerprint
 
 FORMAT = 1
-_PACKAGES = ("embedsmith", "torch", "transformers", "sentence-transformers", "numpy")
+_PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy")
 
 
 class Run:
@@ -74,7 +76,11 @@ class Run:
                 "fingerprint": identity,
                 "settings": settings.model_dump(mode="json"),
                 "inputs": inputs,
-                "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+                # Ours is not asked of the installation: a checkout runs without one.
+                "versions": {
+                    "embedsmith": __version__,
+                    **{package: importlib.metadata.version(package) for package in _PACKAGES},
+                },
                 "python": platform.python_version(),
                 "machine": f"{platform.system()} {platform.machine()}",
                 "seconds": {},
@@ -85,6 +91,16 @@ class Run:
         run.save()
         run._write_recipe(settings)
         return run
+
+    def __enter__(self) -> Run:
+        """Work on the run."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Remove the folder again if a caller's mistake stopped the run before it made anything."""
+        made = {path.name for path in self.folder.iterdir()} - {"manifest.json", "recipe.yaml"}
+        if kind is not None and issubclass(kind, EmbedsmithError) and not made:
+            shutil.rmtree(self.folder)
 
     def save(self) -> None:
         """Write the manifest."""

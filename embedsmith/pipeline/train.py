@@ -61,8 +61,9 @@ def train(
     paths = _example_files(Path(mined))
     sources = [Source(path.parent.name, read_examples(path), prompt=settings.student.prompt) for path in paths]
     run = Run.open(out, command="train", settings=settings, inputs={"mined": str(Path(mined).resolve())})
-    train_into(run, sources, settings.student, [settings.stage], seed=seed, on_progress=on_progress)
-    run.finish()
+    with run:
+        train_into(run, sources, settings.student, [settings.stage], seed=seed, on_progress=on_progress)
+        run.finish()
     return run
 
 
