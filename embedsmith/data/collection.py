@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from embedsmith.settings import fingerprint
+
 _SPACE = re.compile(r"\s+")
 
 
@@ -40,6 +42,16 @@ class Collection:
     def passage_index(self) -> dict[str, int]:
         """Passage id -> row."""
         return {passage_id: row for row, passage_id in enumerate(self.passage_ids)}
+
+    def content_hash(self) -> str:
+        """Return a hash of every id, text and judgement.
+
+        >>> def toy(text):
+        ...     return Collection("toy", ["d1"], [text], ["q1"], ["cat?"], {"q1": {"d1": 1}})
+        >>> toy("a cat").content_hash() == toy("a cat").content_hash() != toy("a dog").content_hash()
+        True
+        """
+        return fingerprint([self.passage_ids, self.passages, self.query_ids, self.queries, self.qrels])
 
     def positives(self, query_id: str) -> list[str]:
         """Return the ids of the passages that answer a query, in corpus order."""

@@ -60,6 +60,7 @@ def mine_into(
     run: Run, folder: Path, collection: Collection, settings: MiningSettings, *, on_progress: Progress = silent
 ) -> Selection:
     """Write candidates and negatives of one collection into a folder of a run; candidates that are there are used."""
+    run.same_content(collection.name if folder == run.folder else folder.name, collection.content_hash())
     path = folder / "candidates.npz"
     if not path.is_file():
         with run.timed("mine"):

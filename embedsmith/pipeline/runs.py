@@ -83,6 +83,7 @@ class Run:
                 },
                 "python": platform.python_version(),
                 "machine": f"{platform.system()} {platform.machine()}",
+                "content": {},
                 "seconds": {},
                 "counts": {},
             },
@@ -110,6 +111,20 @@ class Run:
         """Write the settings as a recipe."""
         with atomic_write(self.folder / "recipe.yaml") as file:
             yaml.safe_dump(settings.model_dump(mode="json"), file, sort_keys=False, allow_unicode=True)
+
+    def same_content(self, name: str, content: str) -> None:
+        """Note the hash of something that the run reads, or refuse to go on with another content under the same name.
+
+        Raises:
+            RunError: it has changed since the run began.
+        """
+        known = self.manifest["content"].setdefault(name, content)
+        if known != content:
+            raise RunError(
+                f"{self.folder}: {name} has changed since this run began",
+                hint="choose another --out, or remove the folder",
+            )
+        self.save()
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:

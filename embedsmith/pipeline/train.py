@@ -7,6 +7,7 @@ RUN/steps.jsonl     loss, accuracy and gradient lengths of every step
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,6 +63,8 @@ def train(
     sources = [Source(path.parent.name, read_examples(path), prompt=settings.student.prompt) for path in paths]
     run = Run.open(out, command="train", settings=settings, inputs={"mined": str(Path(mined).resolve())})
     with run:
+        for path in paths:
+            run.same_content(str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16])
         train_into(run, sources, settings.student, [settings.stage], seed=seed, on_progress=on_progress)
         run.finish()
     return run

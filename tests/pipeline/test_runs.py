@@ -118,3 +118,13 @@ def test_a_manifest_is_json_that_people_read(tmp_path: Path):
     text = (tmp_path / "run" / "manifest.json").read_text()
     assert json.loads(text)["status"] == "running"
     assert "\n" in text.strip()
+
+
+def test_a_run_does_not_go_on_with_data_that_changed(tmp_path):
+    def again():
+        return Run.open(tmp_path / "run", command="mine", settings=MiningSettings(), inputs={})
+
+    again().same_content("pairs", "aaaa")
+    again().same_content("pairs", "aaaa")
+    with pytest.raises(RunError, match="pairs has changed since this run began"):
+        again().same_content("pairs", "bbbb")
