@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -70,7 +71,8 @@ def quickstart(
     with console.progress() as tell:
         run = forge(recipe, out=folder, command="quickstart", on_progress=tell)
     _show_skipped(folder, verbose=verbose)
-    _show_forged(run, as_json=as_json, search_hint="open a zip file and list its members")
+    search_hint = "open a zip file and list its members" if source == "stdlib" else _example_query(folder)
+    _show_forged(run, as_json=as_json, search_hint=search_hint)
 
 
 @app.command()
@@ -96,7 +98,7 @@ def mine(
         f"{counts['negatives']:,} negatives for {counts['queries']:,} queries: {counts['full']:,} have all "
         f"{settings.negatives}, {counts['short']:,} fewer, {counts['none']:,} none ({run.seconds:,.0f} s)"
     )
-    console.out.print(f"next: embedsmith train {shlex.quote(str(out))} --out runs/model", markup=False)
+    console.out.print(f"next: {_typed()} train {shlex.quote(str(out))} --out runs/model", markup=False)
 
 
 @app.command()
@@ -128,7 +130,7 @@ def train(
         console.print_json({"run": str(out), "seconds": run.seconds, "model": run.manifest["counts"]["model"]})
         return
     console.out.print(f"trained {out / 'model'} in {run.seconds:,.0f} s", markup=False)
-    console.out.print(f"next: embedsmith evaluate {shlex.quote(str(out))} DATA", markup=False)
+    console.out.print(f"next: {_typed()} evaluate {shlex.quote(str(out))} DATA", markup=False)
 
 
 @app.command()
@@ -214,11 +216,28 @@ def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
     folder = shlex.quote(str(run.folder))
     console.out.print(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:", markup=False)
     if search_hint:
-        console.out.print(f'  embedsmith search {folder} "{search_hint}"', markup=False)
+        console.out.print(f"  {_typed()} search {folder} {shlex.quote(search_hint)}", markup=False)
     for name in scores:
         if (run.folder / "data" / name / "test").is_dir():
-            console.out.print(f"  embedsmith evaluate {folder} {folder}/data/{name}/test", markup=False)
-    console.out.print(f"  embedsmith train {folder}/recipe.yaml --out runs/again", markup=False)
+            console.out.print(f"  {_typed()} evaluate {folder} {folder}/data/{name}/test", markup=False)
+    console.out.print(f"  {_typed()} train {folder}/recipe.yaml --out runs/again", markup=False)
+
+
+def _typed() -> str:
+    """Return how this command is to be typed: by its name, or by its path where the environment is not activated."""
+    here = Path(sys.argv[0])
+    if shutil.which("embedsmith") or here.name != "embedsmith":
+        return "embedsmith"
+    inside = here.is_absolute() and here.is_relative_to(Path.cwd())
+    return shlex.quote(str(here.relative_to(Path.cwd()) if inside else here))
+
+
+def _example_query(folder: Path) -> str:
+    """Return something to search for in the code of a quickstart: what one of its functions says that it does."""
+    from embedsmith.data.files import read_jsonl
+
+    _, first = next(read_jsonl(folder / "data" / "code" / "test" / "queries.jsonl"))
+    return str(first["text"])
 
 
 def _show_skipped(folder: Path, *, verbose: bool) -> None:

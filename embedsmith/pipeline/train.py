@@ -109,7 +109,7 @@ def _train_one(
 
     def tell(report: StepReport) -> None:
         note = f"loss {report.loss:.3f}, in-batch accuracy {report.accuracy:.0%}"
-        on_progress(f"train {report.stage}", report.step, report.steps, note)
+        on_progress(f"stage {report.stage}", report.step, report.steps, note)
 
     checkpoints = run.folder / "checkpoints" / stage.name
     reports = train_stage(model, sources_of(stage, sources), stage, folder=checkpoints, seed=seed, on_step=tell)

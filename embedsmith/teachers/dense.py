@@ -56,6 +56,8 @@ class DenseTeacher:
     def _encode(self, texts: list[str], role: Role) -> VectorStore:
         """Return the store of some texts, filled."""
         store = VectorStore.open_or_create(self._folder, contract=self._contracts[role], texts=texts, shard_size=_SHARD)
+        if store.is_complete:
+            return store
         what = f"encode {'queries' if role == 'query' else 'passages'} with {self.name}"
         return store.fill(
             lambda some: self._model.embed(some, role),

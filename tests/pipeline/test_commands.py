@@ -188,7 +188,7 @@ def test_a_training_run_that_is_interrupted_at_every_step_ends_with_the_same_wei
 
     progress = Once()
     assert until_finished(call, progress) == 5
-    assert progress.heard == [("train train", step) for step in (1, 2, 3, 4, 5)]
+    assert progress.heard == [("stage train", step) for step in (1, 2, 3, 4, 5)]
     assert weights(tmp_path / "run") == weights(trained)
     assert [row["loss"] for row in rows_of(tmp_path / "run" / "steps.jsonl")] == [
         row["loss"] for row in rows_of(trained / "steps.jsonl")
@@ -281,7 +281,7 @@ def test_a_recipe_interrupted_everywhere_ends_the_same_and_mines_once(
     progress = Once()
     interrupted = until_finished(lambda **keywords: embedsmith.forge(recipe, out=run, **keywords), progress)
     assert interrupted == len(progress.heard)
-    assert {("train first", 3), ("train second", 1), ("train second", 2)} <= set(progress.heard)
+    assert {("stage first", 3), ("stage second", 1), ("stage second", 2)} <= set(progress.heard)
     assert len(mined) == 2
     assert weights(run) == weights(forged)
     for name in ("mined/animals/negatives.jsonl", "mined/pairs/negatives.jsonl", "scores.json"):
