@@ -49,7 +49,7 @@ def quickstart_recipe(
         ),
     }
     stages = {
-        "minilm": StageSettings(steps=80, batch_size=48, learning_rate=5e-5, dropout=0.0),
+        "minilm": StageSettings(steps=90, batch_size=48, learning_rate=8e-5, dropout=0.0),
         "smollm2": StageSettings(steps=60, learning_rate=1e-4, pooling_learning_rate=5e-4, dropout=0.0),
     }
     return Recipe(
