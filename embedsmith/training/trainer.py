@@ -10,12 +10,14 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.data.files import write_json
@@ -194,7 +196,8 @@ class _ContrastiveTrainer(Trainer):
 
     def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Run one step forward and back, and note the gradient's length before it is clipped."""
-        loss = super().training_step(model, *args, **kwargs)
+        with _fast_attention(self.args.device.type):
+            loss = super().training_step(model, *args, **kwargs)
         gradients = [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
         self.last["gradient_norm"] = _length([gradient for _, gradient in gradients])
         self.last["pooling_gradient_norm"] = _length([g for name, g in gradients if not name.startswith("0.")])
@@ -289,6 +292,12 @@ def _set_dropout(model: EmbeddingModel, share: float) -> None:
 def _as_inputs(batches: list[Batch]) -> dict[str, Batch]:
     """Return a step's inputs: the plan makes whole batches, the loader one of them at a time."""
     return {"batch": batches[0]}
+
+
+def _fast_attention(device: str) -> AbstractContextManager[Any]:
+    """Return the context in which attention trains fastest on a device."""
+    # On a CPU, flash attention's backward pass was a third of a bfloat16 step; plain products took a quarter off it.
+    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
 
 
 def _length(gradients: list[Tensor]) -> float:
