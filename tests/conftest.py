@@ -16,7 +16,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 pytest_plugins = ["tests.tiny_models"]
 
 # `settings` is no part of this: beartype refuses the `Self` of a class that it has not seen whole.
-ARRAYS = ["evaluation", "mining", "models", "search", "teachers", "training", "vectors"]
+ARRAYS = ["data", "evaluation", "mining", "models", "search", "teachers", "training", "vectors"]
 
 # beartype asks `isinstance`, which a protocol answers only when it is told to.
 for protocol in (Progress, Teacher):

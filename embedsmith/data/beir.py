@@ -47,7 +47,7 @@ def read_beir(folder: Path, split: str) -> Collection:
         raise InputError(
             f"{qrels_path}: no query has a passage with a grade above 0", hint="choose a split that has positives"
         )
-    return Collection(
+    return Collection.of(
         name=os.path.basename(os.path.abspath(folder)),
         passage_ids=list(passages),
         passages=list(passages.values()),

@@ -546,7 +546,7 @@ def _collection(name: str, merged: _Merged, queries: set[str], passages: set[str
         if query in queries and any(text in kept for text in texts)
     }
     asked = [query for query, query_id in merged.query_ids.items() if query_id in qrels]
-    return Collection(
+    return Collection.of(
         name=name,
         passage_ids=[merged.passage_ids[key] for key in kept],
         passages=[function.text for function in kept.values()],

@@ -60,7 +60,7 @@ def read_pairs(path: Path) -> Collection:
         raise InputError(
             f"{path}: no pairs, the file is empty", hint='write {"query": "...", "positive": "..."} a line'
         )
-    return Collection(
+    return Collection.of(
         name=path.stem,
         passage_ids=list(passage_ids.values()),
         passages=list(passage_ids),

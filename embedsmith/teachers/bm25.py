@@ -118,7 +118,7 @@ class BM25:
     array([[2, 0]])
     """
 
-    def __init__(self, passages: list[str], settings: BM25Settings) -> None:
+    def __init__(self, passages: Sequence[str], settings: BM25Settings) -> None:
         """Index passages.
 
         Raises:
@@ -141,7 +141,7 @@ class BM25:
             self._index.index((ids, self._vocabulary), create_empty_token=False, show_progress=False)
 
     def search(
-        self, queries: list[str], k: int, *, on_progress: Callable[[int, int], None] | None = None
+        self, queries: Sequence[str], k: int, *, on_progress: Callable[[int, int], None] | None = None
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """Return the rows and the scores of the k best passages of each query, best first.
 

@@ -5,6 +5,7 @@ Shapes: Q queries, N passages, K candidates, P positives, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ class DenseTeacher:
     """Passages and queries encoded once, into stores below a folder, and searched exactly."""
 
     def __init__(
-        self, model: EmbeddingModel, passages: list[str], *, name: str, folder: Path, on_progress: Progress = silent
+        self, model: EmbeddingModel, passages: Sequence[str], *, name: str, folder: Path, on_progress: Progress = silent
     ) -> None:
         """Index passages.
 
@@ -41,19 +42,19 @@ class DenseTeacher:
         self._contracts = {role: model.contract(role) for role in ("query", "passage")}
         self.store = self._encode(passages, "passage")
 
-    def search(self, queries: list[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+    def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
         return top_k(self.vectors(queries), self.store.shards(), k=k)
 
-    def scores(self, queries: list[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
+    def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
         """Return the scores of given passages."""
         return scores_of(self.vectors(queries), self.store.shards(), rows)
 
-    def vectors(self, queries: list[str]) -> Float32[np.ndarray, "Q D"]:
+    def vectors(self, queries: Sequence[str]) -> Float32[np.ndarray, "Q D"]:
         """Return the queries' vectors."""
         return self._encode(queries, "query").matrix()
 
-    def _encode(self, texts: list[str], role: Role) -> VectorStore:
+    def _encode(self, texts: Sequence[str], role: Role) -> VectorStore:
         """Return the store of some texts, filled."""
         store = VectorStore.open_or_create(self._folder, contract=self._contracts[role], texts=texts, shard_size=_SHARD)
         if store.is_complete:

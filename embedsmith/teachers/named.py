@@ -5,6 +5,7 @@ Shapes: Q queries, K candidates, P positives.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -20,16 +21,16 @@ class Teacher(Protocol):
 
     name: str
 
-    def search(self, queries: list[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+    def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """Return the rows and the scores of the k best passages of each query, best first."""
 
-    def scores(self, queries: list[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
+    def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
         """Return the scores of given passages."""
 
 
 def open_teacher(
     name: str,
-    passages: list[str],
+    passages: Sequence[str],
     *,
     vectors: Path,
     dtype: Dtype = "auto",
@@ -64,13 +65,13 @@ class _BM25Teacher:
 
     name = "bm25"
 
-    def __init__(self, passages: list[str]) -> None:
+    def __init__(self, passages: Sequence[str]) -> None:
         from embedsmith.teachers.bm25 import BM25, BM25Settings
 
         self._index = BM25(passages, BM25Settings())
 
-    def search(self, queries: list[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+    def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         return self._index.search(queries, k)
 
-    def scores(self, queries: list[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
+    def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
         return np.stack([self._index.scores(query, some) for query, some in zip(queries, rows, strict=True)])

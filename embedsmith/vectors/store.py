@@ -35,7 +35,7 @@ class VectorStore:
     used, and two prompts live side by side.
     """
 
-    def __init__(self, folder: Path, texts: list[str], shard_size: int, dimensions: int | None) -> None:
+    def __init__(self, folder: Path, texts: Sequence[str], shard_size: int, dimensions: int | None) -> None:
         """Use `open_or_create`."""
         self.folder = folder
         self._texts = texts
@@ -48,7 +48,7 @@ class VectorStore:
         parent: Path,
         *,
         contract: dict[str, Any],
-        texts: list[str],
+        texts: Sequence[str],
         dimensions: int | None = None,
         shard_size: int = 4096,
     ) -> VectorStore:
@@ -210,7 +210,7 @@ class VectorStore:
         return self.folder / "store.json"
 
 
-def hash_of_texts(texts: list[str]) -> str:
+def hash_of_texts(texts: Sequence[str]) -> str:
     """Return a hash of texts that depends on where each ends.
 
     >>> hash_of_texts(["ab", "c"]) == hash_of_texts(["a", "bc"])

@@ -37,7 +37,7 @@ def toy(tmp_path: Path) -> Path:
 
 
 def test_a_folder_becomes_a_collection(toy):
-    assert read_beir(toy, "test") == Collection(
+    assert read_beir(toy, "test") == Collection.of(
         name="toy",
         passage_ids=["d1", "d2", "d3"],
         passages=["Cats They purr.", "Dogs bark.", "Cows"],
@@ -286,7 +286,7 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_written_files_have_the_published_format(tmp_path):
-    collection = Collection(
+    collection = Collection.of(
         name="toy",
         passage_ids=["d1"],
         passages=["ein Bär"],
@@ -318,7 +318,7 @@ def toy_split(**changes) -> Collection:
         "queries": ["b"],
         "qrels": {"q1": {"d1": 1}},
     }
-    return Collection(name="toy", **{**values, **changes})
+    return Collection.of(name="toy", **{**values, **changes})
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ def test_pairs_become_a_collection(tmp_path):
         {"query": "bark?", "positive": "a dog"},
         {"query": "pet?", "positive": "a cat"},
     )
-    assert read_pairs(path) == Collection(
+    assert read_pairs(path) == Collection.of(
         name="pairs",
         passage_ids=["p0", "p1"],
         passages=["a cat", "a dog"],

@@ -27,7 +27,7 @@ class FixedTeacher:
         raise AssertionError("evaluation ranks; it asks for no other scores")
 
 
-COLLECTION = Collection(
+COLLECTION = Collection.of(
     name="toy",
     passage_ids=[f"d{row}" for row in range(12)],
     passages=[f"passage {row}" for row in range(12)],

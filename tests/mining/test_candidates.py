@@ -26,7 +26,7 @@ class TableTeacher:
 
 @pytest.fixture
 def mined() -> Candidates:
-    collection = Collection(
+    collection = Collection.of(
         name="toy",
         passage_ids=["d1", "d2", "d3"],
         passages=["a", "b", "c"],

@@ -35,7 +35,9 @@ def random_case(seed: int) -> tuple[Candidates, Collection]:
         q: {d: rng.choice([0, 1, 2]) for d in rng.sample(passage_ids, 4)} | {rng.choice(passage_ids): 1}
         for q in query_ids
     }
-    collection = Collection("toy", passage_ids, passages, query_ids, queries, qrels)
+    collection = Collection.of(
+        name="toy", passage_ids=passage_ids, passages=passages, query_ids=query_ids, queries=queries, qrels=qrels
+    )
     depth = rng.choice([5, 12, len(passages)])
     table = np.array([[rng.randint(-8, 8) / 8 for _ in passages] for _ in queries], np.float32)
     rows = np.argsort(-table, axis=1, kind="stable")[:, :depth]
@@ -44,6 +46,13 @@ def random_case(seed: int) -> tuple[Candidates, Collection]:
     filled = np.array([own + [-1] * (width - len(own)) for own in positives])
     scores = np.where(filled < 0, np.float32(np.nan), np.take_along_axis(table, np.maximum(filled, 0), axis=1))
     return Candidates("toy-teacher", rows, np.take_along_axis(table, rows, axis=1), filled, scores), collection
+
+
+def toy(passages: str, grades: dict[str, int]) -> Collection:
+    """Return a passage for each letter, and one query."""
+    return Collection.of(
+        name="toy", passage_ids=passages, passages=passages, query_ids=["q"], queries=["?"], qrels={"q": grades}
+    )
 
 
 def answers_of(collection: Collection, query: str) -> set[str]:
@@ -146,7 +155,7 @@ def test_an_outcome_says_whether_a_query_has_all_the_negatives_asked_for(setting
 
 
 def test_a_query_with_several_positives_is_held_to_the_worst_of_them():
-    collection = Collection("toy", ["a", "b", "c", "d"], ["a", "b", "c", "d"], ["q"], ["?"], {"q": {"a": 1, "b": 1}})
+    collection = toy("abcd", {"a": 1, "b": 1})
     candidates = Candidates(
         teacher="toy",
         rows=np.array([[0, 2, 1, 3]]),
@@ -160,7 +169,7 @@ def test_a_query_with_several_positives_is_held_to_the_worst_of_them():
 
 
 def test_a_score_that_is_no_number_is_never_a_negative():
-    collection = Collection("toy", ["a", "b"], ["a", "b"], ["q"], ["?"], {"q": {"a": 1}})
+    collection = toy("ab", {"a": 1})
     nan = np.float32(np.nan)
     candidates = Candidates("toy", np.array([[1]]), np.array([[nan]]), np.array([[0]]), np.array([[0.5]], np.float32))
     assert select(candidates, collection, SelectionSettings(method="naive")).examples[0].outcome == "none"

@@ -32,7 +32,7 @@ def beir(tmp_path_factory) -> Path:
     ids = [f"p{row}" for row in range(len(passages))]
 
     def split(rows: range) -> Collection:
-        return Collection(
+        return Collection.of(
             name="animals",
             passage_ids=ids,
             passages=passages,
