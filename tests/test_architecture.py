@@ -30,7 +30,7 @@ LEVELS = [
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 
-HEAVY = {"torch", "transformers", "sentence_transformers", "bm25s", "ir_measures", "scipy", "sklearn"}
+HEAVY = {"torch", "transformers", "sentence_transformers", "bm25s", "ir_measures", "pyarrow", "scipy", "sklearn"}
 
 Finding = tuple[str, str]
 
