@@ -17,10 +17,6 @@ from jaxtyping import Int64
 
 from embedsmith.data.texts import Objects, Rows, Texts, digests, numbered
 
-NO_TEXT = -1
-"""The text number of a query whose text is no passage's."""
-
-
 def _no_rows() -> Int64[np.ndarray, " 0"]:
     return np.empty(0, np.int64)
 
@@ -164,18 +160,16 @@ class Collection:
     def text_groups(self) -> tuple[Int64[np.ndarray, " N"], Int64[np.ndarray, " Q"]]:
         """Return a number for the `normalised` text of each passage and of each query: the same text, the same number.
 
-        Numbers count up from 0 in the order of the corpus; a query whose text is no passage's has `NO_TEXT`.
+        Numbers count up from 0 in the order of the corpus, then of the queries whose text is no passage's.
 
         >>> Collection.of(name="toy", passage_ids=["1", "2", "3"], passages=["a cat", "ls", "A  cat"],
         ...               query_ids=["q1", "q2"], queries=["A CAT", "cat?"], qrels={}).text_groups()
-        (array([0, 1, 0]), array([ 0, -1]))
+        (array([0, 1, 0]), array([0, 2]))
         """
         count = len(self.passages)
         found = [digests(map(normalised, texts)) for texts in (self.passages, self.queries)]
-        numbers, first = numbered(np.concatenate(found))
-        known = int((first < count).sum())
-        queries = numbers[count:]
-        return numbers[:count], np.where(queries < known, queries, NO_TEXT)
+        numbers, _ = numbered(np.concatenate(found))
+        return numbers[:count], numbers[count:]
 
 
 def join_title(title: str, text: str) -> str:

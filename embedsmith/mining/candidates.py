@@ -1,97 +1,304 @@
-"""Candidates: for each query a teacher's best passages and the scores of its positives, mined once and stored.
+"""Candidates: for each query the passages that the teachers propose, with every score that selection needs.
 
-Everything that selection needs is in one file; another method or number of negatives loads no model.
+A candidate is proposed by one teacher and scored by all of them. Everything that selection reads lies in one folder of
+plain arrays; another method, sampler, ensemble or number of negatives loads no model.
 
-Shapes: Q queries, K candidates, P positives of the query that has most.
+    candidates/rows.npy, scores.npy …    one array a file, read as memory maps
+    candidates/teachers.json             the teachers' names, and which array is whose; written last
+
+Shapes: T teachers, Q queries, K candidates, S pairs of a query and its positive, N passages.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import atomic_write
+from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import InputError
+from embedsmith.progress import Progress, silent
 from embedsmith.teachers.named import Teacher
 
 NO_PASSAGE = -1
-"""Fills the places of positives that a query does not have."""
+"""Fills the places of candidates that a query does not have."""
+
+_BLOCK = 8192
+"""Queries between two files: what a killed run loses, and enough for a fast matrix product."""
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a teacher found for each query of a collection."""
+    """What the teachers found for each query of a collection."""
 
-    teacher: str
+    teachers: list[str]
+    depth: int
+    """Candidates that each teacher proposes for a query."""
+    proposes: list[bool]
+    """Whether each teacher proposes candidates, or scores those of the others only."""
     rows: Int64[np.ndarray, "Q K"]
-    """Rows of the corpus, best first."""
-    scores: Float32[np.ndarray, "Q K"]
-    positive_rows: Int64[np.ndarray, "Q P"]
-    """Rows of the corpus; `NO_PASSAGE` where a query has fewer positives."""
-    positive_scores: Float32[np.ndarray, "Q P"]
-    """NaN where a query has fewer positives."""
+    """Rows of the corpus, by the first teacher's score, best first; ties in passage order."""
+    scores: Float32[np.ndarray, "T Q K"]
+    """Each teacher's score of each candidate; NaN where there is no candidate."""
+    mean: Float32[np.ndarray, "T Q"]
+    """Mean of a teacher's scores over the corpus (of a teacher that proposes nothing: over the candidates)."""
+    deviation: Float32[np.ndarray, "T Q"]
+    """Their standard deviation."""
+    pair_query: Int64[np.ndarray, " S"]
+    """Query of each pair, ascending."""
+    pair_passage: Int64[np.ndarray, " S"]
+    """Positive of each pair."""
+    pair_scores: Float32[np.ndarray, "T S"]
+    """Each teacher's score of the positive."""
+    passage_text: Int64[np.ndarray, " N"]
+    """A number for each distinct normalised text."""
+    query_text: Int64[np.ndarray, " Q"]
+    """The same numbers: a query with the text of a passage has the passage's number."""
+    neighbours: dict[str, Float32[np.ndarray, "S K"]] = field(default_factory=dict)
+    """Teacher -> cosine of each candidate with the pair's positive, by its vectors."""
 
-    @property
-    def lowest_positive(self) -> Float32[np.ndarray, " Q"]:
-        """The score of each query's worst positive."""
-        return np.nanmin(self.positive_scores, axis=1)
+    def of_pairs(self, pairs: Int64[np.ndarray, " _"]) -> Candidates:
+        """Return the candidates of some pairs' queries, as if no other positive were known.
 
-
-def mine_candidates(teacher: Teacher, collection: Collection, *, depth: int) -> Candidates:
-    """Return the teacher's best `depth` passages of every query, its positives among them or not.
-
-    Raises:
-        InputError: a query's positive is missing from the corpus.
-    """
-    rows, scores = teacher.search(collection.queries, depth)
-    positive_rows = _positive_rows(collection)
-    positive_scores = teacher.scores(collection.queries, np.maximum(positive_rows, 0))
-    return Candidates(
-        teacher=teacher.name,
-        rows=rows,
-        scores=scores,
-        positive_rows=positive_rows,
-        positive_scores=np.where(positive_rows == NO_PASSAGE, np.float32(np.nan), positive_scores),
-    )
-
-
-def write_candidates(path: Path, candidates: Candidates) -> None:
-    """Write candidates as an npz file of plain arrays."""
-    with atomic_write(path, "wb") as file:
-        np.savez(
-            file,
-            teacher=np.array(candidates.teacher),
-            rows=candidates.rows,
-            scores=candidates.scores,
-            positive_rows=candidates.positive_rows,
-            positive_scores=candidates.positive_scores,
+        Args:
+            pairs: rows of the pairs, ascending, at most one a query.
+        """
+        queries = self.pair_query[pairs]
+        assert (np.diff(queries) > 0).all(), "one pair a query, in order"
+        return replace(
+            self,
+            rows=self.rows[queries],
+            scores=self.scores[:, queries],
+            mean=self.mean[:, queries],
+            deviation=self.deviation[:, queries],
+            pair_query=np.arange(len(pairs)),
+            pair_passage=self.pair_passage[pairs],
+            pair_scores=self.pair_scores[:, pairs],
+            query_text=self.query_text[queries],
+            neighbours={name: cosines[pairs] for name, cosines in self.neighbours.items()},
         )
 
 
-def read_candidates(path: Path) -> Candidates:
-    """Return the candidates of a file.
+def mine_candidates(
+    teachers: Sequence[Teacher],
+    collection: Collection,
+    *,
+    depth: int,
+    parts: Path | None = None,
+    block: int = _BLOCK,
+    on_progress: Progress = silent,
+) -> Candidates:
+    """Return the union of the teachers' best `depth` passages of every query, scored by every teacher.
+
+    Args:
+        teachers: at least one of them proposes.
+        depth: passages that each teacher proposes; positives may be among them.
+        parts: a folder for blocks of queries that are done; a run that was cut short goes on after the last one.
+        block: queries of a block.
 
     Raises:
-        InputError: the file is missing, damaged or of another kind.
+        InputError: no teacher proposes candidates, or a block's file is damaged.
     """
+    proposers = [teacher for teacher in teachers if teacher.proposes]
+    if not proposers:
+        raise InputError(
+            f"{teachers[0].name} scores candidates and proposes none", hint="name a teacher that searches before it"
+        )
+    pair_query, pair_passage = collection.positive_pairs()
+    edges = [*range(0, len(collection.queries), block), len(collection.queries)]
+    found: list[dict[str, np.ndarray]] = []
+    for number, (start, end) in enumerate(pairwise(edges)):
+        path = parts and parts / f"block-{number:05d}"
+        if path and (path / "teachers.json").is_file():
+            arrays = _read_arrays(path)
+        else:
+            pairs = slice(*np.searchsorted(pair_query, [start, end]))
+            arrays = _block_of(
+                teachers,
+                list(collection.queries[start:end]),
+                pair_query[pairs] - start,
+                pair_passage[pairs],
+                depth,
+            )
+            if path:
+                _write_arrays(path, arrays, {})
+        found.append(arrays)
+        on_progress(f"search with {' and '.join(t.name for t in proposers)}", end, len(collection.queries))
+    passage_text, query_text = collection.text_groups()
+    arrays = _joined(found)
+    return Candidates(
+        teachers=[teacher.name for teacher in teachers],
+        depth=depth,
+        proposes=[teacher.proposes for teacher in teachers],
+        rows=arrays.pop("rows"),
+        scores=arrays.pop("scores"),
+        mean=arrays.pop("mean"),
+        deviation=arrays.pop("deviation"),
+        pair_query=pair_query,
+        pair_passage=pair_passage,
+        pair_scores=arrays.pop("pair_scores"),
+        passage_text=passage_text,
+        query_text=query_text,
+        neighbours={teachers[int(key.removeprefix("neighbours-"))].name: table for key, table in arrays.items()},
+    )
+
+
+def _block_of(
+    teachers: Sequence[Teacher],
+    queries: list[str],
+    pair_query: Int64[np.ndarray, " s"],
+    pair_passage: Int64[np.ndarray, " s"],
+    depth: int,
+) -> dict[str, np.ndarray]:
+    """Return the arrays of a block of queries."""
+    proposed = [teacher.search(queries, depth) for teacher in teachers if teacher.proposes]
+    if len(teachers) == 1:
+        rows, first = proposed[0]
+        scores = first[None]
+    else:
+        rows = _union([rows for rows, _ in proposed])
+        scores = np.stack([_scores(teacher, queries, rows) for teacher in teachers])
+        rows, scores = _by_first_score(rows, scores)
+    arrays = {"rows": rows, "scores": scores}
+    arrays["mean"], arrays["deviation"] = _moments(teachers, queries, scores)
+    arrays["pair_scores"] = np.stack([_pair_scores(teacher, queries, pair_query, pair_passage) for teacher in teachers])
+    for number, teacher in enumerate(teachers):
+        cosines = teacher.similarities(pair_passage, np.maximum(rows[pair_query], 0))
+        if cosines is not None:
+            arrays[f"neighbours-{number}"] = np.where(rows[pair_query] == NO_PASSAGE, np.float32(np.nan), cosines)
+    return arrays
+
+
+def _union(tables: list[Int64[np.ndarray, "q _"]]) -> Int64[np.ndarray, "q K"]:
+    """Return each query's distinct rows, ascending, filled up with `NO_PASSAGE`.
+
+    >>> _union([np.array([[3, 1], [2, 0]]), np.array([[1, 2], [0, 2]])])
+    array([[ 1,  2,  3],
+           [ 0,  2, -1]])
+    """
+    last = np.iinfo(np.int64).max
+    rows = np.sort(np.concatenate(tables, axis=1), axis=1)
+    rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = last
+    rows.sort(axis=1)
+    rows = rows[:, : int((rows != last).sum(axis=1).max())]
+    return np.where(rows == last, NO_PASSAGE, rows)
+
+
+def _scores(teacher: Teacher, queries: list[str], rows: Int64[np.ndarray, "q K"]) -> Float32[np.ndarray, "q K"]:
+    """Return a teacher's scores of candidates, NaN where there is none."""
+    return np.where(rows == NO_PASSAGE, np.float32(np.nan), teacher.scores(queries, np.maximum(rows, 0)))
+
+
+def _by_first_score(
+    rows: Int64[np.ndarray, "q K"], scores: Float32[np.ndarray, "T q K"]
+) -> tuple[Int64[np.ndarray, "q K"], Float32[np.ndarray, "T q K"]]:
+    """Return both in the order of the first teacher's scores; rows that are ascending stay so where scores tie."""
+    order = np.argsort(-scores[0], axis=1, kind="stable")  # NaN goes last
+    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order[None], axis=2)
+
+
+def _moments(
+    teachers: Sequence[Teacher], queries: list[str], scores: Float32[np.ndarray, "T q K"]
+) -> tuple[Float32[np.ndarray, "T q"], Float32[np.ndarray, "T q"]]:
+    """Return mean and deviation of each teacher's scores."""
+    moments = [
+        teacher.moments(queries) if teacher.proposes else (np.nanmean(own, axis=1), np.nanstd(own, axis=1))
+        for teacher, own in zip(teachers, scores, strict=True)
+    ]
+    mean, deviation = zip(*moments, strict=True)
+    return np.stack(mean).astype(np.float32), np.stack(deviation).astype(np.float32)
+
+
+def _pair_scores(
+    teacher: Teacher, queries: list[str], pair_query: Int64[np.ndarray, " s"], pair_passage: Int64[np.ndarray, " s"]
+) -> Float32[np.ndarray, " s"]:
+    """Return a teacher's score of each pair, with queries of one positive apart from those of many."""
+    counts = np.bincount(pair_query, minlength=len(queries))
+    first = np.cumsum(counts) - counts
+    scores = np.empty(len(pair_query), np.float32)
+    # By powers of two: one query with a hundred positives must not make a hundred columns for all.
+    size = np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
+    for width in np.unique(size[counts > 0]):
+        some = np.flatnonzero((size == width) & (counts > 0))
+        columns = np.minimum(np.arange(2**width), counts[some, None] - 1)
+        places = first[some, None] + columns
+        scores[places] = teacher.scores([queries[q] for q in some], pair_passage[places])
+    return scores
+
+
+def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Return the arrays of all blocks as one, candidates filled up to the widest block's number."""
+    width = max(block["rows"].shape[1] for block in blocks)
+    joined = {}
+    for name, array in blocks[0].items():
+        axis = 1 if name in ("scores", "mean", "deviation", "pair_scores") else 0
+        wide = name in ("rows", "scores") or name.startswith("neighbours-")
+        fill = NO_PASSAGE if name == "rows" else np.nan
+        arrays = [_widened(block[name], width, fill) if wide else block[name] for block in blocks]
+        joined[name] = np.concatenate(arrays, axis=axis) if len(arrays) > 1 else array
+    return joined
+
+
+def _widened(table: np.ndarray, width: int, fill: float) -> np.ndarray:
+    """Return a table with more columns."""
+    missing = [(0, 0)] * (table.ndim - 1) + [(0, width - table.shape[-1])]
+    return np.pad(table, missing, constant_values=fill) if width > table.shape[-1] else table
+
+
+def write_candidates(folder: Path, candidates: Candidates) -> None:
+    """Write candidates into a folder, which appears whole or not at all."""
+    arrays = {f.name: value for f in fields(candidates) if isinstance(value := getattr(candidates, f.name), np.ndarray)}
+    names = list(candidates.neighbours)
+    arrays |= {f"neighbours-{number}": candidates.neighbours[name] for number, name in enumerate(names)}
+    plain = {"teachers": candidates.teachers, "depth": candidates.depth, "proposes": candidates.proposes}
+    _write_arrays(folder, arrays, {**plain, "neighbours": names})
+
+
+def read_candidates(folder: Path) -> Candidates:
+    """Return the candidates of a folder, as memory maps.
+
+    Raises:
+        InputError: the folder is missing, damaged or of another kind.
+    """
+    if not (folder / "teachers.json").is_file():
+        raise InputError(f"{folder}: no candidates", hint="mine first: embedsmith mine DATA --out RUN")
+    plain, arrays = read_json(folder / "teachers.json"), _read_arrays(folder)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return Candidates(teacher=str(arrays["teacher"]), **{k: arrays[k] for k in arrays.files if k != "teacher"})
-    except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path}: not a whole file of candidates: {error}", hint="mine again") from error
+        names = plain.pop("neighbours")
+        neighbours = {name: arrays.pop(f"neighbours-{number}") for number, name in enumerate(names)}
+        return Candidates(**plain, **arrays, neighbours=neighbours)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder}: not a whole folder of candidates: {error}", hint="mine again") from None
 
 
-def _positive_rows(collection: Collection) -> Int64[np.ndarray, "Q P"]:
-    """Return the corpus rows of each query's positives, filled up with `NO_PASSAGE`."""
-    index = collection.passage_index
-    of_query = [[index[p] for p in collection.positives(query_id)] for query_id in collection.query_ids]
-    assert all(of_query), "a collection holds only queries with a positive"
-    table = np.full((len(of_query), max(map(len, of_query))), NO_PASSAGE, dtype=np.int64)
-    for q, rows in enumerate(of_query):
-        table[q, : len(rows)] = rows
-    return table
+def _write_arrays(folder: Path, arrays: dict[str, np.ndarray], plain: dict[str, object]) -> None:
+    """Write arrays and plain values into a folder under a temporary name, and rename it."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for name, array in arrays.items():
+        np.save(partial / f"{name}.npy", array, allow_pickle=False)
+    write_json(partial / "teachers.json", plain)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a folder, by name.
+
+    Raises:
+        InputError: one of them is damaged.
+    """
+    arrays = {}
+    for path in sorted(folder.glob("*.npy")):
+        try:
+            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{path}: damaged: {error}", hint=f"remove {folder} and mine again") from None
+    return arrays

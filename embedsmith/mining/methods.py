@@ -1,10 +1,10 @@
 """Mining methods: above which score is a candidate too good to be a negative?
 
-A method maps the positives' scores to one ceiling a query; a negative stays strictly under it. It sees scores only:
+A method maps the positives' scores to one ceiling a row; a negative stays strictly under it. It sees scores only:
 search, exclusion of known positives and sampling live elsewhere.
 
 Source: Moreira et al., NV-Retriever, https://arxiv.org/abs/2407.15831, section 3.1 and algorithms 1 to 3.
-Shapes: Q queries.
+Shapes: R rows, which are queries, or pairs of query and positive.
 """
 
 from __future__ import annotations
@@ -15,19 +15,27 @@ from jaxtyping import Float32
 from embedsmith.mining.settings import MethodSettings
 
 
-def ceiling(positive: Float32[np.ndarray, " Q"], settings: MethodSettings) -> Float32[np.ndarray, " Q"]:
-    """Return the score that a negative must stay under, one a query.
+def ceiling(positive: Float32[np.ndarray, " R"], settings: MethodSettings) -> Float32[np.ndarray, " R"]:
+    """Return the score that a negative must stay under, one a row: the lowest where several methods must agree.
 
     Args:
-        positive: the score of each query's positive; the lowest one where there are several.
+        positive: the score of each row's positive.
 
     >>> scores = np.array([0.8, 0.4, -0.2], np.float32)
     >>> ceiling(scores, MethodSettings(method="percpos", ratio=0.75)).tolist()
     [0.6000000238418579, 0.30000001192092896, -0.25]
+    >>> ceiling(scores, MethodSettings(method="percpos+abs", ratio=0.75, threshold=0.5)).tolist()
+    [0.5, 0.30000001192092896, -0.25]
     >>> ceiling(scores, MethodSettings(method="naive")).tolist()
     [inf, inf, inf]
     """
-    match settings.method:
+    return np.minimum.reduce([_ceiling_of(method, positive, settings) for method in settings.methods])
+
+
+def _ceiling_of(
+    method: str, positive: Float32[np.ndarray, " R"], settings: MethodSettings
+) -> Float32[np.ndarray, " R"]:
+    match method:
         case "percpos":
             # A share of |s|: scaling a negative score would lift the ceiling above it.
             return positive - np.float32(1.0 - settings.ratio) * np.abs(positive)
@@ -35,7 +43,7 @@ def ceiling(positive: Float32[np.ndarray, " Q"], settings: MethodSettings) -> Fl
             return positive - np.float32(settings.margin)
         case "abs":
             return np.full_like(positive, settings.threshold)
-        case "naive" | "shifted":
+        case _:
             return np.full_like(positive, np.inf)
 
 
@@ -45,4 +53,4 @@ def first_rank(settings: MethodSettings) -> int:
     >>> first_rank(MethodSettings(method="shifted", shift=10)), first_rank(MethodSettings())
     (10, 0)
     """
-    return settings.shift if settings.method == "shifted" else 0
+    return settings.shift if "shifted" in settings.methods else 0

@@ -2,47 +2,121 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from embedsmith.models.settings import MINILM, Dtype
+from embedsmith.errors import did_you_mean
+from embedsmith.models.settings import MINILM
 from embedsmith.settings import Settings
+from embedsmith.teachers.settings import TeacherSettings
 
-MethodName = Literal["naive", "shifted", "abs", "marginpos", "percpos"]
+MethodName = Literal["naive", "shifted", "abs", "marginpos", "percpos", "twodistances"]
+SamplerName = Literal["top", "uniform", "softmax", "top1", "window"]
+EnsembleName = Literal["first", "cross", "intra", "intra-dedup", "rrf", "fuse", "pca"]
+
+METHODS: tuple[str, ...] = get_args(MethodName)
 
 
 class MethodSettings(Settings):
     """Which candidates may be negatives."""
 
-    method: MethodName = "percpos"
+    method: str = "percpos"
     """naive: all; shifted: all but the first ones; abs: those under `threshold`; marginpos: those under the positive's
-    score minus `margin`; percpos: those under `ratio` of the positive's score."""
+    score minus `margin`; percpos: those under `ratio` of the positive's score; twodistances: those nearer to the query
+    than the positive is, and than they are to the positive (with `--ensemble pca`). Joined by `+`, all must agree."""
     ratio: float = Field(0.95, gt=0)
-    """percpos: share of the positive's score. 0.95 is the paper's best (table 3)."""
+    """percpos: share of the positive's score. 0.95 is the paper's best (table 3); its sweep goes to 1.05."""
     margin: float = Field(0.05, ge=0)
     """marginpos: distance from the positive's score. 0.05 is the paper's best."""
     threshold: float = 0.7
-    """abs: the highest score of a negative. 0.7 is the paper's best."""
+    """abs: the score that a negative stays under. 0.7 is the paper's best."""
     shift: int = Field(10, ge=0)
     """shifted: number of best candidates that are left out, after exclusion. 10 is the paper's best."""
+    floor: float | None = None
+    """The score that a negative must reach, with any method."""
+    positive: Literal["min", "max", "mean", "each"] = "min"
+    """The positive that a query with several is measured by: the lowest score, the highest, their mean, or each one in
+    a row of its own. The paper does not say; the lowest is the safest, and what other miners take."""
+    neighbour: float | None = Field(None, gt=-1, le=1)
+    """Drop a candidate whose cosine with a positive passage reaches this: what is that close to an answer often is one.
+    Measured by the first teacher that has vectors."""
+    veto: bool = False
+    """Drop a candidate that any teacher puts above its own ceiling, whichever teacher proposed it."""
+
+    @field_validator("method")
+    @classmethod
+    def _known_methods(cls, value: str) -> str:
+        """Refuse a method that does not exist."""
+        for name in value.split("+"):
+            if name not in METHODS:
+                raise ValueError(f'no method "{name}"{did_you_mean(name, METHODS)}; there are {", ".join(METHODS)}')
+        return value
+
+    @property
+    def methods(self) -> list[str]:
+        """The methods that must agree."""
+        return self.method.split("+")
 
 
-class SelectionSettings(MethodSettings):
+class SamplerSettings(Settings):
+    """Which of the candidates that may be negatives are taken."""
+
+    sampler: SamplerName = "top"
+    """top: the best; uniform: any of the `sample_from` best; softmax: of those, by the softmax of their scores; top1:
+    the best one, the others by softmax; window: any whose rank after exclusion lies in the window."""
+    sample_from: int = Field(10, gt=0)
+    """uniform, softmax, top1: how many of the best are drawn from. 10 is the paper's best."""
+    sampler_temperature: float = Field(1.0, gt=0)
+    """softmax, top1: divides the scores. The paper names a softmax over the scores and no temperature."""
+    window_first: int = Field(30, gt=0)
+    """window: first rank. 30 to 100 is SFR-Embedding's, as the paper cites it."""
+    window_last: int = Field(100, gt=0)
+    """window: last rank."""
+    mining_seed: int = 0
+    """Seed of everything that is drawn at random."""
+
+
+class EnsembleSettings(Settings):
+    """How several teachers act as one."""
+
+    ensemble: EnsembleName = "first"
+    """first: the first teacher decides; cross: a teacher drawn for each query; intra: each teacher's best in turn, the
+    same passage perhaps twice; intra-dedup: the next best instead; rrf: reciprocal rank fusion; fuse: the weighted sum
+    of scores, each standardised over the corpus; pca: vectors joined and reduced."""
+    weights: list[float] = []
+    """fuse: one for each teacher, in their order; all the same when not given."""
+    pca_variance: float = Field(0.95, gt=0, le=1)
+    """pca: share of the variance that is kept."""
+
+
+class SelectionSettings(MethodSettings, SamplerSettings, EnsembleSettings):
     """Which candidates become negatives, and how many."""
 
     negatives: int = Field(4, gt=0)
-    """Negatives for each query. A query with fewer safe candidates keeps fewer; none is ever filled up."""
+    """Negatives for each query."""
+    short: Literal["keep", "drop", "random"] = "keep"
+    """A query with fewer safe candidates: keep it with those; drop it; or fill up with random passages that pass every
+    exclusion and were no candidates. Which one happened stands in each row."""
+    keep_negatives: bool = False
+    """Keep the negatives that the data brings along, before the mined ones."""
+    near_duplicates: float | None = Field(None, gt=0, le=1)
+    """Exclude a candidate whose words overlap with a positive's by this Jaccard share of 3-word shingles."""
 
 
 class MiningSettings(SelectionSettings):
-    """Which teacher looks for negatives, how deep, and what is taken."""
+    """Which teachers look for negatives, how deep, and what is taken."""
 
-    teacher: str = MINILM
-    """Model that scores the candidates: as in `--student`, or `bm25`."""
+    teachers: list[str] = Field([MINILM], min_length=1)
+    """Model that scores the candidates: as in `--student`, `bm25`, `random`, `cross-encoder:MODEL` or the URL of an
+    embeddings service. Give it again for several."""
     depth: int = Field(100, gt=0)
-    """Candidates for each query, before anything is dropped."""
-    teacher_max_tokens: int | None = Field(None, gt=0)
-    """Tokens of a text that the teacher reads; its own limit by default."""
-    teacher_dtype: Dtype = "auto"
-    """Precision of the teacher. `auto`: bfloat16 where the hardware has it."""
+    """Candidates of each teacher for each query, before anything is dropped."""
+    teacher_settings: TeacherSettings = TeacherSettings()
+    """How the teachers read texts."""
+    def model_post_init(self, context: Any) -> None:
+        """Refuse what does not go together."""
+        if len(set(self.teachers)) < len(self.teachers):
+            raise ValueError("a teacher is named twice")
+        if self.weights and len(self.weights) != len(self.teachers):
+            raise ValueError(f"weights: {len(self.weights)} for {len(self.teachers)} teachers")

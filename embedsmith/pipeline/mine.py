@@ -1,24 +1,46 @@
-"""Mining a collection: candidates once, then negatives from them, into a run folder.
+"""Mining a collection: candidates once, then negatives from them, into a run folder; selecting again costs seconds.
 
-RUN/candidates.npz     what the teacher found, with every score that selection needs
+RUN/candidates/        what the teachers found, with every score that selection needs
 RUN/negatives.jsonl    training examples
-RUN/vectors/           the teacher's vectors
+RUN/vectors/           the teachers' vectors
 """
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from embedsmith.data.beir import splits
 from embedsmith.data.collection import Collection
-from embedsmith.data.examples import write_examples
+from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.data.load import load_collection
-from embedsmith.mining.candidates import mine_candidates, read_candidates, write_candidates
-from embedsmith.mining.selection import Selection, select
-from embedsmith.mining.settings import MiningSettings
-from embedsmith.pipeline.runs import Run
+from embedsmith.errors import InputError, RunError
+from embedsmith.mining.audit import calibrate
+from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
+from embedsmith.mining.ensembles import PCA
+from embedsmith.mining.exclusions import Listed
+from embedsmith.mining.selection import Selection, examples, select
+from embedsmith.mining.settings import MiningSettings, SelectionSettings
+from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.progress import Progress, silent
-from embedsmith.teachers.named import open_teacher
+from embedsmith.teachers.joined import JoinedTeacher
+from embedsmith.teachers.named import Teacher, open_teacher
+
+
+@dataclass(frozen=True)
+class Mined:
+    """A finished run of `mine` or `select`, read again."""
+
+    folder: Path
+    settings: SelectionSettings
+    collection: Collection
+    candidates: Candidates
+    listed: Listed
 
 
 def mine(
@@ -35,11 +57,11 @@ def mine(
         data: a BEIR folder, or a JSONL file of pairs.
         out: the run folder; a run that was cut short goes on.
         split: the split of a BEIR folder; `train` where there is one.
-        settings: teacher, method and number of negatives.
+        settings: teachers, method and number of negatives.
         on_progress: told of the work.
 
     Raises:
-        InputError, ModelError, RunError: see `embedsmith.errors`.
+        InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
     settings = settings or MiningSettings()
     collection = load_collection(data, split=split or _default_split(Path(data)))
@@ -51,29 +73,142 @@ def mine(
     return run
 
 
-def _default_split(data: Path) -> str | None:
-    """Return `train` for a folder that has it."""
-    return "train" if (data / "qrels").is_dir() and "train" in splits(data) else None
-
-
 def mine_into(
     run: Run, folder: Path, collection: Collection, settings: MiningSettings, *, on_progress: Progress = silent
 ) -> Selection:
     """Write candidates and negatives of one collection into a folder of a run; candidates that are there are used."""
     run.same_content(collection.name if folder == run.folder else folder.name, collection.content_hash())
-    path = folder / "candidates.npz"
-    if not path.is_file():
+    path = folder / "candidates"
+    if not path.is_dir():
         with run.timed("mine"):
-            teacher = open_teacher(
-                settings.teacher,
-                collection.passages,
-                vectors=run.folder / "vectors",
-                dtype=settings.teacher_dtype,
-                max_tokens=settings.teacher_max_tokens,
-                on_progress=on_progress,
+            teachers = _teachers(run, collection, settings, on_progress)
+            parts = folder / "candidates-parts"
+            found = mine_candidates(
+                teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress
             )
-            write_candidates(path, mine_candidates(teacher, collection, depth=settings.depth))
+            write_candidates(path, found)
+            shutil.rmtree(parts, ignore_errors=True)
     with run.timed("select"):
-        selection = select(read_candidates(path), collection, settings)
-        write_examples(folder / "negatives.jsonl", selection.examples)
+        candidates = read_candidates(path)
+        selection = select(candidates, settings, listed=_listed(collection, settings))
+        _write(folder, selection, candidates, collection, settings)
     return selection
+
+
+def select_again(
+    source: str | Path,
+    *,
+    out: str | Path,
+    changes: dict[str, Any] | None = None,
+    target_false_negatives: float | None = None,
+) -> Run:
+    """Select negatives from the candidates of a run with other settings, into another run folder.
+
+    Args:
+        source: a finished run of `mine` or `select`.
+        changes: the settings that differ from the source's.
+        target_false_negatives: choose the ceiling by the audit, the highest with at most this rate.
+
+    Raises:
+        InputError, RunError, SettingsError: see `embedsmith.errors`.
+    """
+    mined = read_mined(source)
+    settings = SelectionSettings.parse({**mined.settings.model_dump(), **(changes or {})}, where="options")
+    inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
+    with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
+        if target_false_negatives is not None:
+            settings, measured = calibrate(mined.candidates, settings, target_false_negatives, listed=mined.listed)
+            run.choose(settings)
+            run.count("calibration", vars(measured))
+        selection = select(mined.candidates, settings, listed=mined.listed)
+        _write(run.folder, selection, mined.candidates, mined.collection, settings)
+        run.count("mining", selection.counts)
+        run.finish()
+    return run
+
+
+def read_mined(folder: str | Path) -> Mined:
+    """Return what a run of `mine` or `select` was made of.
+
+    Raises:
+        RunError: the run is missing, unfinished, or of another command; or its data has changed.
+        InputError: its data or candidates are gone.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if manifest["command"] not in ("mine", "select"):
+        raise RunError(
+            f"{folder}: made by `{manifest['command']}`, wanted a run of `mine` or `select`",
+            hint="mine first: embedsmith mine DATA --out RUN",
+        )
+    if manifest["status"] != "finished":
+        raise RunError(f"{folder}: a run that was cut short", hint="give its command again; it goes on where it stopped")
+    if manifest["command"] == "select":
+        source = read_mined(manifest["inputs"]["run"])
+        settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
+        return Mined(folder, settings, source.collection, source.candidates, source.listed)
+    settings = MiningSettings.parse(manifest["settings"], where=str(folder))
+    data, split = manifest["inputs"]["data"], manifest["inputs"]["split"]
+    if not Path(data).exists():
+        raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
+    collection = load_collection(data, split=split or _default_split(Path(data)))
+    if manifest["content"].get(collection.name) != collection.content_hash():
+        raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
+    return Mined(
+        folder, settings, collection, read_candidates(folder / "candidates"), _listed(collection, settings)
+    )
+
+
+def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_progress: Progress) -> list[Teacher]:
+    """Return the teachers of the settings, and the one that joins their vectors where the ensemble wants it."""
+    teachers = [
+        open_teacher(
+            name,
+            collection.passages,
+            vectors=run.folder / "vectors",
+            settings=settings.teacher_settings,
+            on_progress=on_progress,
+        )
+        for name in settings.teachers
+    ]
+    if settings.ensemble == PCA:
+        joined = JoinedTeacher(
+            teachers, name=PCA, variance=settings.pca_variance, folder=run.folder / "vectors", on_progress=on_progress
+        )
+        return [*teachers, joined]
+    return teachers
+
+
+def _listed(collection: Collection, settings: SelectionSettings) -> Listed:
+    """Return what is excluded beside the known positives."""
+    none = np.zeros(0, np.int64)
+    if settings.keep_negatives:
+        # They are in each row already; they must not come twice.
+        return Listed(*collection.existing_negatives(), none)
+    return Listed.nothing()
+
+
+def _write(
+    folder: Path, selection: Selection, candidates: Candidates, collection: Collection, settings: SelectionSettings
+) -> None:
+    """Write the examples of a selection."""
+    rows = examples(selection, candidates, collection)
+    if settings.keep_negatives:
+        rows = _with_given(rows, collection)
+    write_examples(folder / "negatives.jsonl", rows)
+
+
+def _with_given(rows: Iterator[Example], collection: Collection) -> Iterator[Example]:
+    """Yield examples whose mined negatives stand behind those that the data brought along."""
+    queries, passages = collection.existing_negatives()
+    for row in rows:
+        query = collection.query_index[row.query_id]
+        given = passages[slice(*np.searchsorted(queries, [query, query + 1]))]
+        ids, texts = collection.passage_ids.take(given), collection.passages.take(given)
+        own = [Passage(id=i, text=text, teacher="given") for i, text in zip(ids, texts, strict=True)]
+        yield Example(row.query_id, row.query, row.positives, own + row.negatives, row.outcome)
+
+
+def _default_split(data: Path) -> str | None:
+    """Return `train` for a folder that has it."""
+    return "train" if (data / "qrels").is_dir() and "train" in splits(data) else None

@@ -1,175 +1,352 @@
 """Selection against the rules applied one candidate at a time."""
 
-import random
+from __future__ import annotations
+
+import itertools
+import re
 
 import numpy as np
 import pytest
 
-from embedsmith.data.collection import Collection, normalised
-from embedsmith.mining.candidates import Candidates
-from embedsmith.mining.selection import select
+from embedsmith.errors import SettingsError
+from embedsmith.mining.candidates import NO_PASSAGE, Candidates
+from embedsmith.mining.ensembles import PCA, _accuracy
+from embedsmith.mining.exclusions import Fate, Listed
+from embedsmith.mining.samplers import NONE
+from embedsmith.mining.selection import OUTCOMES, RANDOM, Selection, select
 from embedsmith.mining.settings import SelectionSettings
+from tests.mining.toy import toy_candidates
 
-# Binary fractions, as the scores below: sums and products are exact, and ties with the ceiling are frequent.
-SETTINGS = [
-    SelectionSettings(method="naive", negatives=3),
-    SelectionSettings(method="shifted", shift=2, negatives=3),
-    SelectionSettings(method="abs", threshold=0.25, negatives=3),
-    SelectionSettings(method="marginpos", margin=0.125, negatives=2),
-    SelectionSettings(method="marginpos", margin=0.0, negatives=4),
-    SelectionSettings(method="percpos", ratio=0.75, negatives=3),
-    SelectionSettings(method="percpos", ratio=1.25, negatives=50),
+RULES = [
+    {"method": "naive"},
+    {"method": "shifted", "shift": 2},
+    {"method": "abs", "threshold": 0.25},
+    {"method": "marginpos", "margin": 0.125},
+    {"method": "marginpos", "margin": 0.0, "floor": -0.5},
+    {"method": "percpos", "ratio": 0.75},
+    {"method": "percpos", "ratio": 1.25, "neighbour": 0.25},
+    {"method": "percpos+abs+shifted", "ratio": 1.5, "threshold": 0.5, "shift": 1},
+    {"method": "percpos", "ratio": 1.0, "veto": True},
+    {"method": "percpos", "ratio": 1.0, "positive": "max"},
+    {"method": "marginpos", "margin": 0.25, "positive": "mean"},
+    {"method": "percpos", "ratio": 0.75, "positive": "each"},
 ]
-WORDS = ["cat", "dog", "red", "tree"]
+NAMES = ["+".join(f"{key}={value}" for key, value in rule.items()) for rule in RULES]
 
 
-def random_case(seed: int) -> tuple[Candidates, Collection]:
-    """Return texts with many copies under other ids and in other case, and scores with many ties, half below 0."""
-    rng = random.Random(seed)
-    passages = [" ".join(rng.choices(WORDS, k=rng.randint(1, 2))) for _ in range(24)]
-    passages = [rng.choice([text, text.upper(), f"  {text} "]) for text in passages]
-    queries = [" ".join(rng.choices(WORDS, k=rng.randint(1, 2))) for _ in range(10)]
-    passage_ids = [f"d{row}" for row in range(len(passages))]
-    query_ids = [f"q{row}" for row in range(len(queries))]
-    qrels = {
-        q: {d: rng.choice([0, 1, 2]) for d in rng.sample(passage_ids, 4)} | {rng.choice(passage_ids): 1}
-        for q in query_ids
-    }
-    collection = Collection.of(
-        name="toy", passage_ids=passage_ids, passages=passages, query_ids=query_ids, queries=queries, qrels=qrels
-    )
-    depth = rng.choice([5, 12, len(passages)])
-    table = np.array([[rng.randint(-8, 8) / 8 for _ in passages] for _ in queries], np.float32)
-    rows = np.argsort(-table, axis=1, kind="stable")[:, :depth]
-    positives = [[collection.passage_index[p] for p in collection.positives(q)] for q in query_ids]
-    width = max(map(len, positives))
-    filled = np.array([own + [-1] * (width - len(own)) for own in positives])
-    scores = np.where(filled < 0, np.float32(np.nan), np.take_along_axis(table, np.maximum(filled, 0), axis=1))
-    return Candidates("toy-teacher", rows, np.take_along_axis(table, rows, axis=1), filled, scores), collection
+class Slow:
+    """The rules, one candidate at a time."""
 
+    def __init__(self, candidates: Candidates, settings: SelectionSettings) -> None:
+        self.candidates, self.settings = candidates, settings
 
-def toy(passages: str, grades: dict[str, int]) -> Collection:
-    """Return a passage for each letter, and one query."""
-    return Collection.of(
-        name="toy", passage_ids=passages, passages=passages, query_ids=["q"], queries=["?"], qrels={"q": grades}
-    )
+    def rows(self) -> list[tuple[int, list[int]]]:
+        """Return (query, pairs that count) of each row."""
+        c = self.candidates
+        if self.settings.positive == "each":
+            return [(int(q), [pair]) for pair, q in enumerate(c.pair_query)]
+        return [(q, np.flatnonzero(c.pair_query == q).tolist()) for q in range(len(c.rows))]
 
+    def is_excluded(self, q: int, place: int) -> bool:
+        """Return whether a candidate answers the query, is it, or is a copy of one before it."""
+        c = self.candidates
+        row = int(c.rows[q, place])
+        if row == NO_PASSAGE:
+            return True
+        text = c.passage_text[row]
+        same = [other for other in range(len(c.rows)) if c.query_text[other] == c.query_text[q]]
+        answers = {
+            c.passage_text[p] for s in same for p, owner in zip(c.pair_passage, c.pair_query, strict=True) if owner == s
+        }
+        before = [c.passage_text[r] for r in c.rows[q, :place]]
+        return text in answers or text == c.query_text[q] or text in before
 
-def answers_of(collection: Collection, query: str) -> set[str]:
-    """Return the texts that answer a query, or another query of the same text, and the query's own text."""
-    same = [i for i, text in zip(collection.query_ids, collection.queries, strict=True) if normalised(text) == query]
-    texts = [collection.passages[collection.passage_index[p]] for i in same for p in collection.positives(i)]
-    return {normalised(text) for text in texts} | {query}
+    def limit(self, pairs: list[int], scores: np.ndarray) -> float:
+        own = [float(scores[pair]) for pair in pairs]
+        rule = {"max": max, "mean": lambda s: sum(s) / len(s)}.get(self.settings.positive, min)
+        positive = float(np.float32(rule(own)))
+        limits = {
+            "percpos": positive - (1 - self.settings.ratio) * abs(positive),
+            "marginpos": positive - self.settings.margin,
+            "abs": self.settings.threshold,
+        }
+        return min(limits.get(method, float("inf")) for method in self.settings.methods)
 
-
-def slow_ceiling(settings: SelectionSettings, positive: float) -> float:
-    if settings.method == "percpos":
-        return positive - (1 - settings.ratio) * abs(positive)
-    return {"abs": settings.threshold, "marginpos": positive - settings.margin}.get(settings.method, float("inf"))
-
-
-def slow_selection(candidates: Candidates, collection: Collection, settings: SelectionSettings) -> list[list[int]]:
-    """Return each query's places among its candidates, one candidate at a time."""
-    taken = []
-    for q, query in enumerate(collection.queries):
-        positive = min(float(score) for score in candidates.positive_scores[q] if not np.isnan(score))
-        limit, left_out, places = slow_ceiling(settings, positive), 0, []
-        for place, row in enumerate(candidates.rows[q]):
-            if normalised(collection.passages[row]) in answers_of(collection, normalised(query)):
+    def left(self, q: int, pairs: list[int], scores: np.ndarray, pair_scores: np.ndarray, ranked: np.ndarray) -> list[int]:
+        """Return the places that every rule leaves, best first."""
+        c, s = self.candidates, self.settings
+        order = sorted(range(c.rows.shape[1]), key=lambda k: (-np.nan_to_num(scores[q, k], nan=-9), k))
+        skip = s.shift if "shifted" in s.methods else 0
+        left = []
+        for place in order:
+            if self.is_excluded(q, place):
                 continue
-            if settings.method == "shifted" and left_out < settings.shift:
-                left_out += 1
+            near = max(float(c.neighbours[c.teachers[0]][pair, place]) for pair in pairs)
+            if s.neighbour is not None and near >= s.neighbour:
                 continue
-            if float(candidates.scores[q, place]) < limit and len(places) < settings.negatives:
-                places.append(place)
-        taken.append(places)
-    return taken
+            if not ranked[q, place]:
+                continue
+            if skip:
+                skip -= 1
+                continue
+            if float(scores[q, place]) >= self.limit(pairs, pair_scores):
+                continue
+            if s.floor is not None and float(scores[q, place]) < s.floor:
+                continue
+            if s.veto and any(
+                float(c.scores[t, q, place]) >= self.limit(pairs, c.pair_scores[t])
+                for t, name in enumerate(c.teachers)
+                if name != PCA
+            ):
+                continue
+            left.append(place)
+        return left
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.method}-{s.negatives}")
-@pytest.mark.parametrize("seed", range(12))
-def test_negatives_equal_the_rules_applied_one_candidate_at_a_time(settings, seed):
-    candidates, collection = random_case(seed)
-    examples = select(candidates, collection, settings).examples
-    expected = slow_selection(candidates, collection, settings)
-    assert [[passage.rank - 1 for passage in example.negatives] for example in examples] == expected
-    for q, (example, places) in enumerate(zip(examples, expected, strict=True)):
-        rows = candidates.rows[q, places]
-        assert [passage.id for passage in example.negatives] == [collection.passage_ids[row] for row in rows]
-        assert [passage.text for passage in example.negatives] == [collection.passages[row] for row in rows]
-        assert [passage.score for passage in example.negatives] == candidates.scores[q, places].tolist()
-        assert {passage.teacher for passage in example.negatives} <= {"toy-teacher"}
+def own_candidates(candidates: Candidates, teacher: int) -> np.ndarray:
+    """Return which candidates are among the best `depth` of a teacher."""
+    table = np.nan_to_num(candidates.scores[teacher], nan=-9)
+    rank = np.argsort(np.argsort(-table, axis=1, kind="stable"), axis=1, kind="stable")
+    return rank < candidates.depth
 
 
-@pytest.mark.parametrize("method", ["naive", "shifted", "abs", "marginpos", "percpos"])
-@pytest.mark.parametrize("seed", range(12))
-def test_a_negative_never_scores_at_or_above_the_ceiling_nor_answers_the_query(method, seed):
-    rng = random.Random(seed)
-    candidates, collection = random_case(100 + seed)
+def places(selection: Selection) -> list[list[int]]:
+    return [[int(p) for p in row if p != NONE] for row in selection.places]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_the_best_that_every_rule_leaves_are_taken(rule: dict, seed: int) -> None:
+    candidates = toy_candidates(seed)
+    settings = SelectionSettings(negatives=3, **rule)
+    slow = Slow(candidates, settings)
+    ranked = own_candidates(candidates, 0)
+    expected = [
+        slow.left(q, pairs, candidates.scores[0], candidates.pair_scores[0], ranked)[:3] for q, pairs in slow.rows()
+    ]
+    selection = select(candidates, settings)
+    assert places(selection) == expected
+    assert [OUTCOMES[o] for o in selection.outcome] == [("none", "short", "short", "full")[len(row)] for row in expected]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rule", RULES[:8], ids=NAMES[:8])
+def test_intra_takes_the_best_of_each_teacher_in_turn(rule: dict, seed: int) -> None:
+    candidates = toy_candidates(seed)
+    for ensemble in ("intra", "intra-dedup"):
+        settings = SelectionSettings(negatives=3, ensemble=ensemble, **rule)
+        slow = Slow(candidates, settings)
+        order = sorted([0, 1], key=lambda t: -_accuracy(candidates, t))
+        expected = []
+        for q, pairs in slow.rows():
+            lists = [
+                slow.left(q, pairs, candidates.scores[t], candidates.pair_scores[t], own_candidates(candidates, t))
+                for t in order
+            ]
+            taken: list[int] = []
+            for turn in range(3):
+                of_teacher = lists[turn % 2]
+                if ensemble == "intra":
+                    taken += of_teacher[turn // 2 : turn // 2 + 1]
+                else:
+                    # The sampler hands over three; more than three are never needed.
+                    taken += [place for place in of_teacher[:3] if place not in taken][:1]
+            expected.append(taken)
+        assert places(select(candidates, settings)) == expected
+
+
+def test_a_fused_score_is_the_mean_of_the_standardised_ones() -> None:
+    candidates = toy_candidates(1)
+    settings = SelectionSettings(ensemble="fuse", weights=[1, 3], negatives=2, method="naive")
+    selection = select(candidates, settings)
+    z = (candidates.scores[:2] - candidates.mean[:2, :, None]) / candidates.deviation[:2, :, None]
+    fused = (z[0] + 3 * z[1]) / 4
+    for row, column in zip(*np.nonzero(selection.places != NONE), strict=True):
+        assert selection.scores[row, column] == pytest.approx(fused[row, selection.places[row, column]], abs=1e-5)
+    taken = np.nanmin(selection.scores, axis=1)
+    free = np.where((selection.fates == Fate.LEFT), fused, -np.inf)
+    assert (free.max(axis=1) <= taken + 1e-6).all()
+
+
+def test_rank_fusion_gives_one_to_what_is_first_everywhere() -> None:
+    candidates = toy_candidates(2, teachers=2)  # one teacher beside pca
+    selection = select(candidates, SelectionSettings(ensemble="rrf", method="naive", negatives=1))
+    first = selection.places[:, 0] == 0
+    assert first.any()
+    assert selection.scores[first, 0] == pytest.approx(1.0)
+
+
+def test_a_word_for_word_rank_fusion_agrees() -> None:
+    candidates = toy_candidates(3)
+    selection = select(candidates, SelectionSettings(ensemble="rrf", method="naive", negatives=4))
+    for row, column in zip(*np.nonzero(selection.places != NONE), strict=True):
+        place, expected = selection.places[row, column], 0.0
+        for t in range(2):
+            scores = np.nan_to_num(candidates.scores[t, row], nan=-9)
+            rank = 1 + sum(s > scores[place] for s in scores) + sum(scores[:place] == scores[place])
+            expected += 61 / (60 + rank) / 2 if rank <= candidates.depth else 0
+        assert selection.scores[row, column] == pytest.approx(expected, abs=1e-6)
+
+
+def test_cross_gives_each_query_one_teacher_and_all_of_them_a_turn() -> None:
+    candidates = toy_candidates(4, queries=60)
+    for positive in ("min", "each"):
+        selection = select(candidates, SelectionSettings(ensemble="cross", method="naive", positive=positive))
+        assert (selection.teacher == selection.teacher[:, :1]).all()
+        assert set(selection.teacher[:, 0].tolist()) == {0, 1}
+        for query in range(60):
+            assert len(set(selection.teacher[selection.row_query == query, 0].tolist())) == 1
+        for row, column in zip(*np.nonzero(selection.places != NONE), strict=True):
+            teacher, place = selection.teacher[row, column], selection.places[row, column]
+            assert selection.scores[row, column] == candidates.scores[teacher, selection.row_query[row], place]
+
+
+def test_two_distances_keep_what_lies_between_query_and_positive() -> None:
+    candidates = toy_candidates(5)
+    settings = SelectionSettings(ensemble="pca", method="twodistances", negatives=3)
+    selection = select(candidates, settings)
+    assert (selection.places != NONE).any()
+    for row, column in zip(*np.nonzero(selection.places != NONE), strict=True):
+        place, pairs = selection.places[row, column], np.flatnonzero(candidates.pair_query == row)
+        score = candidates.scores[-1, row, place]
+        assert score > candidates.pair_scores[-1, pairs].min()
+        assert score > candidates.neighbours[PCA][pairs, place].max()
+    with pytest.raises(SettingsError, match="twodistances compares distances"):
+        select(candidates, SelectionSettings(method="twodistances"))
+
+
+@pytest.mark.parametrize("sampler", ["uniform", "softmax", "top1", "window"])
+def test_a_sampler_takes_only_what_it_may(sampler: str) -> None:
+    candidates = toy_candidates(6, queries=40, passages=60, depth=40, texts=60)
     settings = SelectionSettings(
-        method=method,
-        ratio=rng.uniform(0.1, 1.4),
-        margin=rng.uniform(0, 0.5),
-        threshold=rng.uniform(-1, 1),
-        negatives=3,
+        method="percpos", ratio=1.5, sampler=sampler, sample_from=5, window_first=3, window_last=9, negatives=3
     )
-    for q, example in enumerate(select(candidates, collection, settings).examples):
-        lowest = min(passage.score for passage in example.positives)
-        assert all(passage.score < slow_ceiling(settings, lowest) + 1e-6 for passage in example.negatives)
-        ids = {passage.id for passage in example.negatives}
-        assert ids.isdisjoint(collection.positives(collection.query_ids[q]))
-        texts = {normalised(passage.text) for passage in example.negatives}
-        assert texts.isdisjoint(answers_of(collection, normalised(example.query)))
-        ranks = [passage.rank for passage in example.negatives]
-        assert ranks == sorted(set(ranks)) and len(ranks) <= 3
+    slow = Slow(candidates, settings)
+    selection = select(candidates, settings)
+    ranked = own_candidates(candidates, 0)
+    for (q, pairs), taken in zip(slow.rows(), places(selection), strict=True):
+        left = slow.left(q, pairs, candidates.scores[0], candidates.pair_scores[0], ranked)
+        if sampler == "window":
+            passed = [k for k in range(candidates.rows.shape[1]) if not slow.is_excluded(q, k) and ranked[q, k]]
+            pool = [place for place in left if 3 <= passed.index(place) + 1 <= 9]
+        else:
+            pool = left[:5]
+        assert set(taken) <= set(pool)
+        assert len(taken) == len(set(taken)) == min(3, len(pool))
+        if sampler == "top1" and left:
+            assert taken[0] == left[0]
+        scores = [float(candidates.scores[0, q, place]) for place in taken]
+        assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.method}-{s.negatives}")
-def test_every_candidate_is_counted_once(settings):
-    """Candidates = excluded + dropped by the ceiling + dropped by the shift + negatives + those not needed."""
-    candidates, collection = random_case(7)
-    everything = settings.model_copy(update={"negatives": candidates.rows.shape[1]})
-    counts = select(candidates, collection, everything).counts
-    dropped = counts["excluded_as_positive"] + counts["dropped_by_ceiling"] + counts["dropped_by_shift"]
-    assert counts["candidates"] == candidates.rows.size == dropped + counts["negatives"]
-    fewer = select(candidates, collection, settings).counts
-    assert {k: v for k, v in fewer.items() if k.startswith(("excl", "drop", "cand"))} == {
-        k: v for k, v in counts.items() if k.startswith(("excl", "drop", "cand"))
-    }
-    assert fewer["negatives"] <= counts["negatives"]
-
-
-@pytest.mark.parametrize("settings", SETTINGS, ids=lambda s: f"{s.method}-{s.negatives}")
-def test_an_outcome_says_whether_a_query_has_all_the_negatives_asked_for(settings):
-    candidates, collection = random_case(3)
-    selection = select(candidates, collection, settings)
-    outcomes = []
-    for example in selection.examples:
-        count = len(example.negatives)
-        outcomes.append("full" if count == settings.negatives else "none" if count == 0 else "short")
-        assert example.outcome == outcomes[-1]
-    assert {name: selection.counts[name] for name in ("full", "short", "none")} == {
-        name: outcomes.count(name) for name in ("full", "short", "none")
-    }
-    assert selection.counts["queries"] == len(outcomes)
-
-
-def test_a_query_with_several_positives_is_held_to_the_worst_of_them():
-    collection = toy("abcd", {"a": 1, "b": 1})
-    candidates = Candidates(
-        teacher="toy",
-        rows=np.array([[0, 2, 1, 3]]),
-        scores=np.array([[0.9, 0.6, 0.5, 0.4]], np.float32),
-        positive_rows=np.array([[0, 1]]),
-        positive_scores=np.array([[0.9, 0.5]], np.float32),
+def test_the_same_seed_draws_the_same_and_another_seed_does_not() -> None:
+    candidates = toy_candidates(7, queries=40)
+    one, again, other = (
+        places(select(candidates, SelectionSettings(method="naive", sampler="softmax", mining_seed=seed)))
+        for seed in (1, 1, 2)
     )
-    (example,) = select(candidates, collection, SelectionSettings(method="percpos", ratio=1.0)).examples
-    assert [(passage.id, passage.rank) for passage in example.negatives] == [("d", 4)]
-    assert [(passage.id, passage.score) for passage in example.positives] == [("a", 0.9), ("b", 0.5)]
+    assert one == again
+    assert one != other
 
 
-def test_a_score_that_is_no_number_is_never_a_negative():
-    collection = toy("ab", {"a": 1})
-    nan = np.float32(np.nan)
-    candidates = Candidates("toy", np.array([[1]]), np.array([[nan]]), np.array([[0]]), np.array([[0.5]], np.float32))
-    assert select(candidates, collection, SelectionSettings(method="naive")).examples[0].outcome == "none"
+def test_softmax_prefers_high_scores_as_its_temperature_falls() -> None:
+    candidates = toy_candidates(8, queries=200, passages=60, depth=40, texts=60)
+    means = [
+        np.nanmean(
+            select(
+                candidates,
+                SelectionSettings(
+                    method="naive", sampler="softmax", sample_from=20, sampler_temperature=temperature, negatives=2
+                ),
+            ).scores
+        )
+        for temperature in (0.02, 0.2, 50.0)
+    ]
+    assert means[0] > means[1] > means[2]
+
+
+def test_short_queries_are_kept_dropped_or_filled_up_and_say_so() -> None:
+    candidates = toy_candidates(9)
+    settings = {"method": "percpos", "ratio": 0.75, "negatives": 3}
+    kept = select(candidates, SelectionSettings(**settings))
+    assert {OUTCOMES[o] for o in kept.outcome} >= {"full", "short"}
+    dropped = select(candidates, SelectionSettings(short="drop", **settings))
+    assert ((dropped.outcome == OUTCOMES.index("dropped")) == (kept.outcome != 0)).all()
+    filled = select(candidates, SelectionSettings(short="random", **settings))
+    assert (filled.places == kept.places).all()
+    slow = Slow(candidates, SelectionSettings(**settings))
+    for row, (query, _) in enumerate(slow.rows()):
+        drawn = filled.rows[row][filled.teacher[row] == len(filled.teachers)]
+        seen = candidates.rows[query]
+        texts = candidates.passage_text[drawn].tolist()
+        assert not set(texts) & {candidates.passage_text[r] for r in seen if r != NO_PASSAGE}
+        same = np.flatnonzero(candidates.query_text == candidates.query_text[query])
+        answers = candidates.passage_text[candidates.pair_passage[np.isin(candidates.pair_query, same)]]
+        assert not set(texts) & {*answers.tolist(), int(candidates.query_text[query])}
+        assert len(set(texts)) == len(texts)
+        full = (filled.rows[row] != NO_PASSAGE).all()
+        assert OUTCOMES[filled.outcome[row]] == ("full" if kept.outcome[row] == 0 else "filled" if full else OUTCOMES[kept.outcome[row]])
+    assert any((filled.teacher == len(filled.teachers)).any(axis=1))
+    assert RANDOM not in filled.teachers
+
+
+def test_what_the_caller_lists_is_never_taken() -> None:
+    candidates = toy_candidates(10)
+    settings = SelectionSettings(method="naive", negatives=2)
+    before = select(candidates, settings)
+    listed = Listed(np.arange(12), before.rows[:, 0], before.rows[:1, 1])
+    after = select(candidates, settings, listed=listed)
+    assert not (after.rows == before.rows[:, :1]).any()
+    assert not (after.rows == before.rows[0, 1]).any()
+    assert after.counts["excluded_by_list"] >= 12
+
+
+def test_every_candidate_has_one_fate_and_the_counts_add_up() -> None:
+    candidates = toy_candidates(11)
+    settings = SelectionSettings(method="percpos+shifted", shift=1, ratio=1.2, floor=-0.5, neighbour=0.75, veto=True)
+    selection = select(candidates, settings)
+    counts = selection.counts
+    dropped = sum(value for key, value in counts.items() if key.startswith(("excluded", "dropped_by")))
+    other = np.isin(selection.fates, [Fate.LEFT, Fate.TAKEN, Fate.UNRANKED]).sum()
+    assert counts["candidates"] == dropped + other == (candidates.rows != NO_PASSAGE).sum()
+    assert counts["negatives"] == (selection.fates == Fate.TAKEN).sum()
+    assert counts["queries"] == sum(counts[outcome] for outcome in OUTCOMES)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ensemble": "fuse", "weights": [1.0]}, "weights: 1 for 2 teachers"),
+        ({"neighbour": 0.5}, "neighbour: none of the teachers has vectors"),
+        ({"ensemble": "pca"}, "the candidates were mined without it"),
+    ],
+)
+def test_settings_that_the_candidates_cannot_serve_are_refused(change: dict, message: str) -> None:
+    candidates = toy_candidates(12)
+    without = Candidates(**{**vars(candidates), "neighbours": {}, "teachers": ["teacher-0", "teacher-1", "teacher-2"]})
+    fitting = without if "weights" not in change else candidates
+    with pytest.raises(SettingsError, match=re.escape(message)):
+        select(fitting, SelectionSettings(**change))
+
+
+def test_every_combination_obeys_the_rules_that_always_hold() -> None:
+    candidates = toy_candidates(13)
+    slow = Slow(candidates, SelectionSettings())
+    excluded = [[slow.is_excluded(q, place) for place in range(candidates.rows.shape[1])] for q in range(12)]
+    methods = ["naive", "shifted", "abs", "marginpos", "percpos", "percpos+abs"]
+    samplers = ["top", "uniform", "softmax", "top1", "window"]
+    ensembles = ["first", "cross", "intra", "intra-dedup", "rrf", "fuse", "pca"]
+    for method, sampler, ensemble, short, positive in itertools.product(
+        methods, samplers, ensembles, ["keep", "drop", "random"], ["min", "each"]
+    ):
+        settings = SelectionSettings(
+            method=method, sampler=sampler, ensemble=ensemble, short=short, positive=positive,
+            negatives=3, shift=2, window_first=2, window_last=8,
+        )  # fmt: skip
+        selection = select(candidates, settings)
+        for row, query in enumerate(selection.row_query):
+            taken = [int(p) for p in selection.places[row] if p != NONE]
+            assert not any(excluded[query][place] for place in taken), settings
+            if ensemble != "intra":
+                assert len(set(taken)) == len(taken), settings
+            assert (selection.outcome[row] == 0) == ((selection.rows[row] != NO_PASSAGE).all() and len(taken) == 3)

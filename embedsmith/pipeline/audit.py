@@ -1,0 +1,24 @@
+"""Auditing a mining run: what is each method worth on its data?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from embedsmith.mining.audit import DRAWS, Audit, audit, side_by_side
+from embedsmith.pipeline.mine import read_mined
+
+
+def audit_run(run: str | Path, *, seed: int = 0, draws: int = DRAWS) -> dict[str, Audit]:
+    """Return the hold-out audit of every method, and of the run's own settings as `this run`.
+
+    Args:
+        run: a finished run of `mine` or `select`.
+        seed: of the draws of the positives that are kept.
+        draws: how many.
+
+    Raises:
+        InputError: no query has several positives.
+        RunError: the run is missing, unfinished or of another command.
+    """
+    mined = read_mined(run)
+    return audit(mined.candidates, side_by_side(mined.settings), listed=mined.listed, seed=seed, draws=draws)

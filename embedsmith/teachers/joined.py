@@ -1,0 +1,144 @@
+"""The joined teacher: the vectors of several teachers side by side, reduced by PCA, and searched as one.
+
+Source: "ensemble hard-negative mining", https://arxiv.org/abs/2411.02404: six encoders, concatenated, PCA that keeps
+95% of the variance. That the reduced vectors are brought to length 1 is our reading.
+Shapes: Q queries, N passages, K candidates, S pairs, D dimensions of all teachers together, d of the reduced vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from embedsmith.data.files import atomic_write
+from embedsmith.errors import SettingsError
+from embedsmith.progress import Progress, silent
+from embedsmith.search.exact import scores_of, top_k
+from embedsmith.teachers.named import Teacher
+from embedsmith.vectors.store import gather
+
+_ROWS = 16384
+"""Passages that are joined at once."""
+
+
+class JoinedTeacher:
+    """Ranks passages by the cosine of reduced, joined vectors."""
+
+    proposes = True
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        *,
+        name: str,
+        variance: float,
+        folder: Path,
+        on_progress: Progress = silent,
+    ) -> None:
+        """Join the teachers that have vectors.
+
+        Args:
+            variance: share of the variance of the passages' vectors that is kept, in (0, 1].
+            folder: where the reduced vectors are written.
+
+        Raises:
+            SettingsError: no teacher has vectors.
+        """
+        self.name = name
+        self._teachers = [teacher for teacher in teachers if teacher.vectors_of([]) is not None]
+        if not self._teachers:
+            raise SettingsError(
+                f"ensemble: {name}: none of the teachers has vectors ({', '.join(t.name for t in teachers)})",
+                hint="name at least one embedding model",
+            )
+        self._digest = hashlib.sha256(str(variance).encode())
+        self._count = 0
+        self._centre, self._axes = self._reduction(variance)
+        self._passages = self._reduced_passages(folder, on_progress)
+
+    def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
+        return top_k(self._queries(queries), [self._passages], k=k)
+
+    def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
+        """Return the scores of given passages."""
+        return scores_of(self._queries(queries), [self._passages], rows)
+
+    def moments(self, queries: Sequence[str]) -> tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
+        """Return the mean and the standard deviation of each query's scores over all passages."""
+        vectors = self._queries(queries).astype(np.float64)
+        mean = np.zeros(self._passages.shape[1])
+        second = np.zeros((self._passages.shape[1],) * 2)
+        for start in range(0, len(self._passages), _ROWS):
+            some = np.asarray(self._passages[start : start + _ROWS], np.float64)
+            mean += some.sum(axis=0) / len(self._passages)
+            second += some.T @ some / len(self._passages)
+        centre = vectors @ mean
+        variance = np.einsum("qd,de,qe->q", vectors, second, vectors) - centre**2
+        return centre.astype(np.float32), np.sqrt(np.maximum(variance, 0)).astype(np.float32)
+
+    def similarities(
+        self, rows: Int64[np.ndarray, " S"], others: Int64[np.ndarray, "S K"]
+    ) -> Float32[np.ndarray, "S K"] | None:
+        """Return the cosine of each passage with passages of its own."""
+        return scores_of(np.asarray(self._passages[rows]), [self._passages], others)
+
+    def vectors_of(
+        self, queries: Sequence[str]
+    ) -> tuple[Float32[np.ndarray, "Q d"], list[Float32[np.ndarray, "_ d"]]] | None:
+        """Return the vectors of queries and of all passages."""
+        return self._queries(queries), [self._passages]
+
+    def _joined(self) -> Iterator[Float32[np.ndarray, "n D"]]:
+        """Yield the teachers' passage vectors side by side."""
+        found = [teacher.vectors_of([]) for teacher in self._teachers]
+        shards = [passages for _, passages in filter(None, found)]
+        count = sum(len(shard) for shard in shards[0])
+        for start in range(0, count, _ROWS):
+            rows = np.arange(start, min(start + _ROWS, count))
+            yield np.concatenate([gather(own, rows) for own in shards], axis=1)
+
+    def _reduction(self, variance: float) -> tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, "D d"]]:
+        """Return the passages' mean, and the principal axes that hold a share of their variance."""
+        total, second = 0.0, 0.0
+        for block in self._joined():
+            self._digest.update(np.ascontiguousarray(block).data)
+            wide = block.astype(np.float64)
+            self._count += len(wide)
+            total = total + wide.sum(axis=0)
+            second = second + wide.T @ wide
+        centre = np.asarray(total / self._count)
+        values, axes = np.linalg.eigh(second / self._count - np.outer(centre, centre))
+        values, axes = np.maximum(values[::-1], 0), axes[:, ::-1]
+        share = np.cumsum(values) / max(values.sum(), 1e-12)
+        kept = int(np.searchsorted(share, variance - 1e-9)) + 1
+        # An axis has two directions; the larger coordinates' one makes the vectors the same on every machine.
+        signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+        return centre, (axes * signs)[:, :kept]
+
+    def _reduced(self, vectors: Float32[np.ndarray, "n D"]) -> Float32[np.ndarray, "n d"]:
+        """Return vectors on the axes, of length 1."""
+        reduced = (vectors - self._centre) @ self._axes
+        return (reduced / np.maximum(np.linalg.norm(reduced, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+    def _reduced_passages(self, folder: Path, on_progress: Progress) -> Float32[np.ndarray, "N d"]:
+        """Return the passages' reduced vectors, as a memory map of a file that is written once."""
+        # Named by every joined vector in its order: another corpus, order or teacher is another file.
+        path = folder / f"joined-{self._digest.hexdigest()[:16]}.npy"
+        if not path.is_file():
+            blocks: list[np.ndarray] = []
+            for block in self._joined():
+                blocks.append(self._reduced(block))
+                on_progress("join the teachers' vectors", sum(map(len, blocks)), self._count)
+            with atomic_write(path, "wb") as file:
+                np.save(file, np.concatenate(blocks))
+        return np.load(path, mmap_mode="r")
+
+    def _queries(self, queries: Sequence[str]) -> Float32[np.ndarray, "Q d"]:
+        """Return the queries' vectors."""
+        found = [teacher.vectors_of(queries) for teacher in self._teachers]
+        return self._reduced(np.concatenate([own for own, _ in filter(None, found)], axis=1))
