@@ -19,6 +19,7 @@ from embedsmith.mining.settings import MiningSettings
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.named import open_teacher
+from embedsmith.teachers.settings import TeacherSettings
 
 
 def mine(
@@ -68,8 +69,7 @@ def mine_into(
                 settings.teacher,
                 collection.passages,
                 vectors=run.folder / "vectors",
-                dtype=settings.teacher_dtype,
-                max_tokens=settings.teacher_max_tokens,
+                settings=TeacherSettings(dtype=settings.teacher_dtype, max_tokens=settings.teacher_max_tokens),
                 on_progress=on_progress,
             )
             write_candidates(path, mine_candidates(teacher, collection, depth=settings.depth))
