@@ -10,7 +10,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
@@ -25,6 +27,7 @@ from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentA
 from embedsmith.models.names import ModelSource, find_model
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.settings import Dtype
+from embedsmith.models.static import read_static
 from embedsmith.settings import fingerprint
 
 Role = Literal["query", "passage"]
@@ -39,7 +42,10 @@ _MODULE_CLASSES = {
 class EmbeddingModel(SentenceTransformer):
     """A SentenceTransformer whose folders are portable, whole or absent, and probed for their attention."""
 
+    prompts: dict[str, str]
     _module_classes = _MODULE_CLASSES
+    _workers: dict[str, Any] | None = None
+    """The processes of `spread`, one a device."""
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that plain sentence-transformers opens.
@@ -72,8 +78,8 @@ class EmbeddingModel(SentenceTransformer):
 
     @property
     def backbone(self) -> Any:
-        """The transformers model inside."""
-        return self[0].model
+        """The transformers model inside; None where there is none, as in static embeddings."""
+        return getattr(self[0], "model", None)
 
     def embed(
         self,
@@ -84,16 +90,57 @@ class EmbeddingModel(SentenceTransformer):
     ) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text, in the order given, with the role's instruction and length."""
         encode = self.encode_query if role == "query" else self.encode_document
-        vectors = encode(list(texts), batch_size=batch_size, convert_to_tensor=True)
+        vectors = encode(
+            list(texts),
+            prompt=self.prompt_of(role),
+            batch_size=batch_size,
+            convert_to_tensor=True,
+            pool=self._workers,
+        )
         # In float32: a length of 1 in bfloat16 is off by up to a percent.
         return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+
+    def prompt_of(self, role: Role) -> str:
+        """Return what stands before every text of a role."""
+        # sentence-transformers adds an empty "document", and then never looks at the "passage" of a folder.
+        names = ("query",) if role == "query" else ("document", "passage", "corpus")
+        return next((prompt for name in names if (prompt := self.prompts.get(name))), "")
+
+    def set_prompt(self, role: Role, prompt: str) -> None:
+        """Put another prompt, or none, before every text of a role."""
+        others = {name: old for name, old in self.prompts.items() if name not in ("passage", "corpus")}
+        self.prompts = {**self.prompts, "query": prompt} if role == "query" else {**others, "document": prompt}
+
+    @contextmanager
+    def spread(self, devices: Sequence[str]) -> Iterator[None]:
+        """Let `embed` use several devices at once within the block, with one process and one copy of the model each.
+
+        Tested with two processes on a CPU; untested on several real GPUs.
+        """
+        home = self.device
+        workers = self.start_multi_process_pool(list(devices))  # moves the model to the CPU's shared memory
+        self._workers = workers
+        try:
+            yield
+        finally:
+            self._workers = None
+            self.stop_multi_process_pool(workers)
+            self.to(home)
 
     def set_max_tokens(self, *, query: int, passage: int) -> None:
         """Cut queries and passages at these many tokens, now and when the model is saved and opened again.
 
         Raises:
-            SettingsError: the model's positions end before.
+            SettingsError: the model's positions end before, or it has one length for both.
         """
+        if isinstance(self[0], StaticEmbedding):
+            if query != passage:
+                raise SettingsError(
+                    f"query_max_tokens is {query}, passage_max_tokens {passage}, but static embeddings have one length",
+                    hint="give both the same",
+                )
+            self.tokenizer.enable_truncation(query)
+            return
         limit = getattr(self.backbone.config, "max_position_embeddings", None)
         for role, tokens in (("query", query), ("passage", passage)):
             if limit and tokens > limit:
@@ -106,19 +153,21 @@ class EmbeddingModel(SentenceTransformer):
 
     def contract(self, role: Role) -> dict[str, Any]:
         """Return everything besides the texts that determines the vectors of a role, as plain values."""
-        prompt = self.prompts.get("query" if role == "query" else "document") or ""
-        length = self[0].query_length if role == "query" else self[0].document_length
+        first = self[0]
+        length = getattr(first, "query_length" if role == "query" else "document_length", None)
         return {
             "weights": self.weights_hash(),
             "modules": [[type(module).__name__, _without_lengths(module.get_config_dict())] for module in self],
             "tokenizer": _tokenizer_hash(self.tokenizer),
             "attention": promised_attention(self.backbone),
-            "layers": getattr(self.backbone.config, "num_hidden_layers", None),
-            "padding_side": self.tokenizer.padding_side,
-            "truncation_side": self.tokenizer.truncation_side,
+            "layers": getattr(getattr(self.backbone, "config", None), "num_hidden_layers", None),
+            "padding_side": getattr(self.tokenizer, "padding_side", None),
+            "truncation_side": getattr(self.tokenizer, "truncation_side", None),
             "role": role,
-            "prompt": prompt,
-            "max_tokens": length or self.max_seq_length,
+            "prompt": self.prompt_of(role),
+            "max_tokens": _static_length(first)
+            if isinstance(first, StaticEmbedding)
+            else length or self.max_seq_length,
             "dtype": str(self.dtype),
             "device": self.device.type,
         }
@@ -133,7 +182,7 @@ class EmbeddingModel(SentenceTransformer):
 
 
 def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> EmbeddingModel:
-    """Open an embedding model by name: a run, a folder, a hub id or `package:NAME/path`.
+    """Open an embedding model by name: a run, a folder, a hub id, `package:NAME/path` or `static:FOLDER`.
 
     Never runs code from the folder and never opens a pickle.
 
@@ -147,12 +196,17 @@ def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> E
         CausalityError: the attention is not what the configuration promises.
     """
     source = find_model(name)
+    if source.kind == "static":
+        embedding = read_static(Path(source.path), name=name)
+        # Nothing is multiplied: a shorter type would save no time.
+        exact = torch.float32 if dtype == "auto" else resolve_dtype(dtype, device)
+        return EmbeddingModel(modules=[embedding], device=device).to(exact)
     if source.kind == "gguf":
         raise ModelError(
             f"{name}: a GGUF file holds a language model, not an embedding model",
             hint="use it as --student, which makes an embedding model of it",
         )
-    _refuse_foreign_code(source)
+    refuse_foreign_code(source)
     model = _open(source, dtype=resolve_dtype(dtype, device), device=device)
     promised = promised_attention(model.backbone)
     if promised:
@@ -171,8 +225,14 @@ def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
 
 def _tokenizer_hash(tokenizer: Any) -> str:
     """Return a hash of a tokenizer's rules, without the padding and truncation of its last call."""
-    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    rules = json.loads(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
     return fingerprint({key: value for key, value in rules.items() if key not in ("padding", "truncation")})
+
+
+def _static_length(module: StaticEmbedding) -> int | None:
+    """Return how many tokens of a text static embeddings read, None for all."""
+    truncation = module.tokenizer.truncation
+    return truncation["max_length"] if truncation else None
 
 
 def _without_lengths(config: dict[str, Any]) -> dict[str, Any]:
@@ -196,7 +256,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> Emb
         raise ModelError(f"{source.name}: cannot be opened: {first_line}", hint=hint) from error
 
 
-def _refuse_foreign_code(source: ModelSource) -> None:
+def refuse_foreign_code(source: ModelSource) -> None:
     """Refuse a folder that names modules of neither sentence-transformers nor embedsmith."""
     modules = source.local and source.local / "modules.json"
     if not modules or not modules.is_file():

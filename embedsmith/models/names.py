@@ -5,7 +5,8 @@ path/to/folder                                a folder
 path/to/model.gguf                            a GGUF file
 package:NAME/path/inside                      a folder or file inside an installed Python package
 path/to/run                                   a run folder of ours: the model that it trained
-bm25                                          not a model of vectors, see `embedsmith.teachers`
+static:FOLDER                                 a folder, or package:NAME, with a matrix of token vectors and a tokenizer
+bm25, random, cross-encoder:MODEL, https://…  what only ranks passages, see `embedsmith.teachers`
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class ModelSource:
 
     name: str
     """The name as it was given."""
-    kind: Literal["folder", "gguf", "hub"]
+    kind: Literal["folder", "gguf", "hub", "static"]
     path: str
     """A folder, a file, or a hub id."""
 
@@ -47,8 +48,15 @@ def find_model(name: str) -> ModelSource:
     Raises:
         ModelError: no such folder, file, package or hub id; or the folder holds pickled weights only.
     """
+    if name.startswith("static:"):
+        inside = name.removeprefix("static:")
+        folder = _in_package(inside) if inside.startswith("package:") else Path(inside).expanduser()
+        if not folder.is_dir():
+            raise ModelError(f"{name}: {folder} is no folder", hint="name static:FOLDER or static:package:NAME")
+        return ModelSource(name, "static", str(folder))
     if name.startswith("package:"):
-        return _in_package(name)
+        path = _in_package(name)
+        return _folder(name, path) if path.is_dir() else _gguf(name, path)
     path = Path(name).expanduser()
     if path.is_dir():
         return _folder(name, path)
@@ -64,7 +72,7 @@ def find_model(name: str) -> ModelSource:
     return ModelSource(name, "hub", name)
 
 
-def _in_package(name: str) -> ModelSource:
+def _in_package(name: str) -> Path:
     """Return the folder or file inside an installed package, found without importing the package."""
     package, _, inside = name.removeprefix("package:").partition("/")
     spec = importlib.util.find_spec(package) if package.isidentifier() else None
@@ -81,7 +89,7 @@ def _in_package(name: str) -> ModelSource:
             f"{name}: the package {package!r} has no {inside!r}{did_you_mean(path.name, siblings)}",
             hint=f"it holds: {', '.join(sorted(siblings)[:8])}" if siblings else "check the path",
         )
-    return _folder(name, path) if path.is_dir() else _gguf(name, path)
+    return path
 
 
 def _gguf(name: str, path: Path) -> ModelSource:

@@ -60,7 +60,7 @@ def check_attention(backbone: Any, promised: Attention, *, name: str) -> None:
 
 def promised_attention(backbone: Any) -> Attention | None:
     """Return what the configuration promises; None where it says nothing."""
-    is_causal = getattr(backbone.config, "is_causal", None)
+    is_causal = getattr(getattr(backbone, "config", None), "is_causal", None)
     return None if is_causal is None else "causal" if is_causal else "bidirectional"
 
 

@@ -13,7 +13,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.embedder import EmbeddingModel, _open, _refuse_foreign_code
+from embedsmith.models.embedder import EmbeddingModel, _open, refuse_foreign_code
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 from embedsmith.models.names import ModelSource, find_model
 from embedsmith.models.probe import check_attention, measure_attention
@@ -40,9 +40,11 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
         CausalityError: the attention is not the one asked for.
     """
     source = find_model(settings.name)
+    if source.kind == "static":
+        raise ModelError(f"{settings.name}: static embeddings cannot be trained here", hint="use them as a teacher")
     is_embedder = source.kind != "gguf" and _is_embedding_model(source)
     if is_embedder:
-        _refuse_foreign_code(source)
+        refuse_foreign_code(source)
         start = _open(source, dtype=torch.float32, device="cpu")
         transformer, rest, prompts = start[0], list(start)[1:], start.prompts
     else:

@@ -12,6 +12,7 @@ from embedsmith.evaluation.retrieval import evaluate_retrieval
 from embedsmith.models.settings import Dtype
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.named import open_teacher
+from embedsmith.teachers.settings import TeacherSettings
 
 
 def evaluate(
@@ -40,7 +41,10 @@ def evaluate(
     is_run = (Path(model) / "manifest.json").is_file()
     with tempfile.TemporaryDirectory(prefix="embedsmith-") as scratch:
         keep = Path(vectors) if vectors else Path(model) / "vectors" if is_run else Path(scratch)
-        teacher = open_teacher(str(model), collection.passages, vectors=keep, dtype=dtype, on_progress=on_progress)
+        settings = TeacherSettings(dtype=dtype)
+        teacher = open_teacher(
+            str(model), collection.passages, vectors=keep, settings=settings, on_progress=on_progress
+        )
         return evaluate_retrieval(teacher, collection)
 
 

@@ -31,6 +31,7 @@ from embedsmith.pipeline.train import train_into
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.named import open_teacher
+from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.batches import Source
 
 
@@ -135,8 +136,10 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
                         name,
                         data.test.passages,
                         vectors=run.folder / "vectors",
-                        dtype=recipe.evaluation.dtype,
-                        max_tokens=recipe.mining.teacher_max_tokens if label == "teacher" else None,
+                        settings=TeacherSettings(
+                            dtype=recipe.evaluation.dtype,
+                            max_tokens=recipe.mining.teacher_max_tokens if label == "teacher" else None,
+                        ),
                         on_progress=on_progress,
                     )
                     _note(run, data.name, label, evaluate_retrieval(teacher, data.test).mean)

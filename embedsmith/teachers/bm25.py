@@ -6,17 +6,33 @@ Shapes: Q queries, K candidates, N passages.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 from unicodedata import normalize
 
 import numpy as np
 from jaxtyping import Float32, Int64
 from pydantic import Field
 
-from embedsmith.errors import InputError
+from embedsmith.errors import InputError, SettingsError
+from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
+from embedsmith.teachers.ranking import stable_top
+
+Stemmer = Literal[
+    "arabic", "armenian", "basque", "catalan", "czech", "danish", "dutch", "english", "esperanto", "estonian",
+    "finnish", "french", "german", "greek", "hindi", "hungarian", "indonesian", "irish", "italian", "lithuanian",
+    "nepali", "norwegian", "persian", "polish", "porter", "portuguese", "romanian", "russian", "serbian", "spanish",
+    "swedish", "tamil", "turkish", "yiddish",
+]  # fmt: skip
+"""Languages of Snowball."""
+
+StopWords = Literal[
+    "none", "english", "danish", "dutch", "french", "german", "italian", "norwegian", "portuguese", "russian",
+    "spanish", "swedish", "turkish",
+]  # fmt: skip
+"""Lists of bm25s, those of languages whose words we tell apart. `english` is Lucene's 33 words."""
 
 # Scripts that put no space between words: Thai, Lao, Myanmar, Hangul jamo, Khmer, kana, Han, Hangul. (Modern Korean has
 # spaces, but glues its particles to the nouns.)
@@ -55,8 +71,11 @@ class BM25Settings(Settings):
     split_identifiers: bool = True
     """Add the parts of camelCase, snake_case and letters2digits to the word itself."""
 
-    stop_words: bool = True
-    """Drop Lucene's 33 English stop words."""
+    stop_words: StopWords = "english"
+    """Language of the words that are dropped; `english` is Lucene's 33 words, `none` keeps all."""
+
+    stemmer: Stemmer | None = None
+    """Language of the Snowball stemmer that makes one word of `wing` and `wings`; needs the extra `stemming`."""
 
 
 def tokenize(text: str, settings: BM25Settings) -> list[str]:
@@ -73,7 +92,7 @@ def tokenize(text: str, settings: BM25Settings) -> list[str]:
     >>> tokenize("BERTで検索する", BM25Settings())
     ['bert', 'で検', '検索', '索す', 'する']
     """
-    options = settings.split_identifiers, settings.lower_case, settings.stop_words
+    options = settings.split_identifiers, settings.lower_case, settings.stop_words, settings.stemmer
     tokens: list[str] = []
     # NFKC: full-width letters and half-width kana are the same words.
     for run in _RUN.findall(normalize("NFKC", text)):
@@ -87,27 +106,54 @@ def _bigrams(run: str) -> list[str]:
 
 
 @lru_cache(maxsize=1 << 17)  # a corpus repeats its words
-def _words(run: str, split_identifiers: bool, lower_case: bool, stop_words: bool) -> tuple[str, ...]:
+def _words(
+    run: str, split_identifiers: bool, lower_case: bool, stop_words: StopWords, stemmer: Stemmer | None
+) -> tuple[str, ...]:
     """Return the tokens of a run of letters, digits and underscores."""
     words = [run]
     if split_identifiers:
         parts = _PART.findall(run)
         words = [run, *parts] if len(parts) > 1 else parts
-    if stop_words:
-        words = [word for word in words if word.lower() not in _stop_words()]
-    return tuple(word.lower() if lower_case else word for word in words)
+    words = [word for word in words if word.lower() not in _stop_words(stop_words)]
+    if lower_case:
+        words = [word.lower() for word in words]
+    return tuple(_snowball(stemmer).stemWords(words) if stemmer else words)
 
 
-@lru_cache(maxsize=1)
-def _stop_words() -> frozenset[str]:
-    """Return Lucene's English stop words."""
-    from bm25s.stopwords import STOPWORDS_EN
+@lru_cache
+def _stop_words(language: StopWords) -> frozenset[str]:
+    """Return the stop words of a language."""
+    from bm25s import stopwords
 
-    return frozenset(STOPWORDS_EN)
+    if language == "none":
+        return frozenset()
+    return frozenset(getattr(stopwords, "STOPWORDS_EN" if language == "english" else f"STOPWORDS_{language.upper()}"))
+
+
+@lru_cache
+def _snowball(language: Stemmer) -> Any:
+    """Return the stemmer of a language.
+
+    Raises:
+        SettingsError: PyStemmer is missing, or older than the language.
+    """
+    try:
+        from Stemmer import Stemmer as Snowball
+
+        return Snowball(language)
+    except ImportError:
+        raise SettingsError(
+            "stemming needs the package PyStemmer, which is not installed",
+            hint='install it: pip install "embedsmith[stemming]"',
+        ) from None
+    except KeyError:
+        raise SettingsError(
+            f"the installed PyStemmer has no stemmer for {language}", hint="upgrade it: pip install -U PyStemmer"
+        ) from None
 
 
 class BM25:
-    """An index of passages that scores queries by the words they share.
+    """An index of passages that scores queries by the words they share; the teacher `bm25`.
 
     A word counts as often as the query holds it. A query without a known word scores 0 everywhere.
 
@@ -118,17 +164,22 @@ class BM25:
     array([[2, 0]])
     """
 
-    def __init__(self, passages: Sequence[str], settings: BM25Settings) -> None:
+    name = "bm25"
+    proposes = True
+
+    def __init__(self, passages: Sequence[str], settings: BM25Settings, *, on_progress: Progress = silent) -> None:
         """Index passages.
 
         Raises:
             InputError: there is no passage.
+            SettingsError: the stemmer is not installed.
         """
         import bm25s
 
-        if not passages:
+        if not len(passages):
             raise InputError("BM25 got no passages", hint="give it at least one")
         self.settings = settings
+        self._on_progress = on_progress
         self._count = len(passages)
         self._vocabulary: dict[str, int] = {}
         # Our own ids: bm25s numbers the words of a set, whose order changes with every process.
@@ -136,54 +187,115 @@ class BM25:
             [self._vocabulary.setdefault(token, len(self._vocabulary)) for token in tokenize(passage, settings)]
             for passage in passages
         ]
-        self._index = bm25s.BM25(k1=settings.k1, b=settings.b, method=settings.method)
+        index = bm25s.BM25(k1=settings.k1, b=settings.b, method=settings.method)
         if self._vocabulary:  # bm25s cannot index a corpus without a word
-            self._index.index((ids, self._vocabulary), create_empty_token=False, show_progress=False)
+            index.index((ids, self._vocabulary), create_empty_token=False, show_progress=False)
+            # The postings of word w: passages rows[starts[w] : starts[w + 1]], and what w adds to the score of each.
+            self._rows, self._weights, self._starts = (index.scores[key] for key in ("indices", "data", "indptr"))
+        self._moments: dict[str, tuple[float, float]] = {}
 
-    def search(
-        self, queries: Sequence[str], k: int, *, on_progress: Callable[[int, int], None] | None = None
-    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+    def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """Return the rows and the scores of the k best passages of each query, best first.
 
         Ties go to the lower row. With k > N, K is N. Passages that share no word with the query (score 0) fill up.
-
-        Args:
-            on_progress: called with (queries done, queries) after each query.
         """
         assert k >= 1, f"k is {k}"
         k = min(k, self._count)
         rows = np.empty((len(queries), k), np.int64)
-        scores = np.empty((len(queries), k), np.float32)
+        scores = np.zeros((len(queries), k), np.float32)
+        all_scores = np.zeros(self._count, np.float32)
         for i, query in enumerate(queries):
-            all_scores = self._all_scores(query)
-            rows[i] = _stable_top(all_scores, k)
-            scores[i] = all_scores[rows[i]]
-            if on_progress:
-                on_progress(i + 1, len(queries))
+            found, its_scores = self._found(query, all_scores)
+            best = stable_top(its_scores, min(k, len(found)), found)
+            rows[i, : len(best)], scores[i, : len(best)] = found[best], its_scores[best]
+            rows[i, len(best) :] = _others(found, k - len(best))
+            if (i + 1) % _STRIDE == 0 or i + 1 == len(queries):
+                self._on_progress("search with bm25", i + 1, len(queries))
         return rows, scores
 
-    def scores(self, query: str, rows: Int64[np.ndarray, " K"] | Sequence[int]) -> Float32[np.ndarray, " K"]:
+    def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
         """Return the scores of given passages, such as candidates that another teacher found."""
-        return self._all_scores(query)[np.asarray(rows, np.int64)]
-
-    def _all_scores(self, query: str) -> Float32[np.ndarray, " N"]:
-        """Return the score of every passage."""
-        tokens = tokenize(query, self.settings)
-        known = [self._vocabulary[token] for token in tokens if token in self._vocabulary]
-        if not known:
-            return np.zeros(self._count, np.float32)
-        scores: Float32[np.ndarray, " N"] = self._index.get_scores_from_ids(known)
+        scores = np.empty(rows.shape, np.float32)
+        all_scores = np.zeros(self._count, np.float32)
+        for i, query in enumerate(queries):
+            postings = self._add(query, all_scores)
+            scores[i] = all_scores[rows[i]]
+            _clear(all_scores, postings)
         return scores
 
+    def moments(self, queries: Sequence[str]) -> tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
+        """Return the mean and the standard deviation of each query's scores over all passages."""
+        all_scores = np.zeros(self._count, np.float32)
+        for query in queries:
+            if query not in self._moments:
+                self._found(query, all_scores)
+        moments = np.array([self._moments[query] for query in queries], np.float32).reshape(-1, 2)
+        return moments[:, 0], moments[:, 1]
 
-def _stable_top(scores: Float32[np.ndarray, " N"], k: int) -> Int64[np.ndarray, " K"]:
-    """Return the rows of the k highest scores, best first; ties go to the lower row.
+    def similarities(self, rows: Int64[np.ndarray, " S"], others: Int64[np.ndarray, "S K"]) -> None:
+        """Return None: there are no vectors."""
 
-    >>> _stable_top(np.array([1, 3, 3, 1, 3], np.float32), 4)
-    array([1, 2, 4, 0])
+    def vectors_of(self, queries: Sequence[str]) -> None:
+        """Return None: there are no vectors."""
+
+    def _found(
+        self, query: str, all_scores: Float32[np.ndarray, " N"]
+    ) -> tuple[Int64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+        """Return the rows and the scores of the passages that score above 0, in no order; take note of the moments.
+
+        Args:
+            all_scores: zeros, and zeros again afterwards.
+        """
+        postings = self._add(query, all_scores)
+        # A passage is taken, and cleared, at the first of its words.
+        found = [np.empty(0, np.int64)]
+        scores = [np.empty(0, np.float32)]
+        for rows, _ in postings:
+            its_scores = all_scores[rows]
+            here = its_scores > 0
+            found.append(rows[here].astype(np.int64))
+            scores.append(its_scores[here])
+            all_scores[rows] = 0
+        values = np.concatenate(scores)
+        mean = values.sum(dtype=np.float64) / self._count
+        # The squares of the distances from the mean, those of the zeros added at once.
+        squares = np.square(values - mean).sum() + (self._count - len(values)) * mean**2
+        self._moments[query] = float(mean), float(np.sqrt(squares / self._count))
+        return np.concatenate(found), values
+
+    def _add(self, query: str, all_scores: Float32[np.ndarray, " N"]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Add a query's scores to `all_scores`; return the (rows, weights) of its words.
+
+        It costs what the words' postings cost, however many passages hold none of them.
+        """
+        postings = []
+        for token in tokenize(query, self.settings):
+            word = self._vocabulary.get(token)
+            if word is not None:
+                some = slice(self._starts[word], self._starts[word + 1])
+                postings.append((self._rows[some], self._weights[some]))
+        for rows, weights in postings:
+            all_scores[rows] += weights  # a word's rows are all different
+        return postings
+
+
+_STRIDE = 256
+"""Queries between two reports of progress."""
+
+
+def _clear(all_scores: Float32[np.ndarray, " N"], postings: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Set what a query's words have changed back to zero."""
+    for rows, _ in postings:
+        all_scores[rows] = 0
+
+
+def _others(found: Int64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " K"]:
+    """Return the lowest rows that are not among those found.
+
+    >>> _others(np.array([3, 0, 1]), 3)
+    array([2, 4, 5])
     """
-    kth = np.partition(scores, len(scores) - k)[len(scores) - k]
-    above = np.flatnonzero(scores > kth)
-    # argpartition alone would take any of the passages that tie for the last place.
-    top = np.concatenate([above, np.flatnonzero(scores == kth)[: k - len(above)]])
-    return top[np.lexsort((top, -scores[top]))]
+    # Among the first so many rows there are enough, whatever was found.
+    free = np.ones(len(found) + count if count else 0, bool)
+    free[found[found < len(free)]] = False
+    return np.flatnonzero(free)[:count]

@@ -1,30 +1,63 @@
 """The dense teacher: an embedding model that scores a passage by its cosine with the query.
 
-Shapes: Q queries, N passages, K candidates, P positives, D dimensions.
+Shapes: Q queries, N passages, n passages of a shard, K candidates, P positives, S passages, D dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
-from embedsmith.models.embedder import EmbeddingModel, Role
+from embedsmith.models.embedder import Role
 from embedsmith.progress import Progress, silent
 from embedsmith.search.exact import scores_of, top_k
-from embedsmith.vectors.store import VectorStore
+from embedsmith.vectors.store import VectorStore, gather
 
 _SHARD = 1024
 """Texts between two files: seconds of work to lose, and enough to sort by length."""
+
+_WORTH_SPREADING = 10_000
+"""Texts from which on it pays to start a process for each device, which takes half a minute."""
+
+_BLOCK = 4096
+"""Passages whose vectors are held in float64 at once."""
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Makes vectors of texts: an `EmbeddingModel` on this machine, or a URL."""
+
+    def embed(self, texts: Sequence[str], role: Role, *, batch_size: int) -> Float32[np.ndarray, "N D"]:
+        """Return one vector of length 1 for each text."""
+
+    def contract(self, role: Role) -> dict[str, Any]:
+        """Return everything besides the texts that determines the vectors of a role."""
+
+    def spread(self, devices: Sequence[str]) -> AbstractContextManager[None]:
+        """Let `embed` use several devices at once within the block."""
 
 
 class DenseTeacher:
     """Passages and queries encoded once, into stores below a folder, and searched exactly."""
 
+    proposes = True
+
     def __init__(
-        self, model: EmbeddingModel, passages: Sequence[str], *, name: str, folder: Path, on_progress: Progress = silent
+        self,
+        model: Encoder,
+        passages: Sequence[str],
+        *,
+        name: str,
+        folder: Path,
+        batch_size: int = 32,
+        devices: Sequence[str] = (),
+        on_progress: Progress = silent,
     ) -> None:
         """Index passages.
 
@@ -32,11 +65,15 @@ class DenseTeacher:
             model: gives vectors of length 1.
             name: how the teacher is called in what it mines.
             folder: where the stores lie, one for each fingerprint.
+            batch_size: texts that the model reads at once.
+            devices: several to encode many texts on, each with a copy of the model.
             on_progress: told of encoding and search.
         """
         self.name = name
         self._model = model
         self._folder = folder
+        self._batch_size = batch_size
+        self._devices = devices
         self._on_progress = on_progress
         # Every store of one teacher has the same weights: hash them once.
         self._contracts = {role: model.contract(role) for role in ("query", "passage")}
@@ -50,17 +87,57 @@ class DenseTeacher:
         """Return the scores of given passages."""
         return scores_of(self.vectors(queries), self.store.shards(), rows)
 
+    def moments(self, queries: Sequence[str]) -> tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
+        """Return the mean and the standard deviation of each query's scores over all passages.
+
+        No score is computed for that: with the passages' mean vector m and covariance C, they are q·m and sqrt(q·C·q).
+        """
+        mean, covariance = self._spread_of_passages
+        vectors = self.vectors(queries).astype(np.float64)
+        variance = np.einsum("qd,qd->q", vectors @ covariance, vectors)
+        # Rounding can take a variance of 0 below it.
+        return (vectors @ mean).astype(np.float32), np.sqrt(np.maximum(variance, 0)).astype(np.float32)
+
+    def similarities(
+        self, rows: Int64[np.ndarray, " S"], others: Int64[np.ndarray, "S K"]
+    ) -> Float32[np.ndarray, "S K"]:
+        """Return the cosine of each passage with passages of its own."""
+        shards = self.store.shards()
+        return scores_of(gather(shards, rows), shards, others)
+
+    def vectors_of(self, queries: Sequence[str]) -> tuple[Float32[np.ndarray, "Q D"], list[Float32[np.ndarray, "_ D"]]]:
+        """Return the vectors of queries and, as memory maps in passage order, of all passages."""
+        return self.vectors(queries), self.store.shards()
+
     def vectors(self, queries: Sequence[str]) -> Float32[np.ndarray, "Q D"]:
         """Return the queries' vectors."""
         return self._encode(queries, "query").matrix()
 
+    @cached_property
+    def _spread_of_passages(self) -> tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, "D D"]]:
+        """The mean and the covariance of the passages' vectors."""
+        dimensions = self.store.dimensions
+        total, products = np.zeros(dimensions), np.zeros((dimensions, dimensions))
+        for shard in self.store.shards():
+            for start in range(0, len(shard), _BLOCK):
+                block = shard[start : start + _BLOCK].astype(np.float64)
+                total += block.sum(axis=0)
+                products += block.T @ block
+        mean = total / len(self.store)
+        return mean, products / len(self.store) - np.outer(mean, mean)
+
     def _encode(self, texts: Sequence[str], role: Role) -> VectorStore:
         """Return the store of some texts, filled."""
-        store = VectorStore.open_or_create(self._folder, contract=self._contracts[role], texts=texts, shard_size=_SHARD)
+        shard_size = _SHARD * max(1, len(self._devices))
+        store = VectorStore.open_or_create(
+            self._folder, contract=self._contracts[role], texts=list(texts), shard_size=shard_size
+        )
         if store.is_complete:
             return store
         what = f"encode {'queries' if role == 'query' else 'passages'} with {self.name}"
-        return store.fill(
-            lambda some: self._model.embed(some, role),
-            on_progress=lambda done, total: self._on_progress(what, done, total),
-        )
+        spread = self._devices and len(texts) >= _WORTH_SPREADING
+        with self._model.spread(self._devices) if spread else nullcontext():
+            return store.fill(
+                lambda some: self._model.embed(some, role, batch_size=self._batch_size),
+                on_progress=lambda done, total: self._on_progress(what, done, total),
+            )

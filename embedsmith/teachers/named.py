@@ -1,31 +1,55 @@
-"""Teachers by name: anything that can rank passages for queries, a trained model as well as BM25.
+"""Teachers by name: anything that can rank or rescore passages for queries, a trained model as well as BM25.
 
-Shapes: Q queries, K candidates, P positives.
+bm25                      words
+random                    chance, the baseline
+cross-encoder:MODEL       rescores what another teacher found
+https://HOST/v1#MODEL     embeddings from a server
+anything else             an embedding model, as in `embedsmith.models.names`
+
+Shapes: Q queries, N passages, n passages of a shard, K candidates, P positives, S passages, D dimensions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from embedsmith.models.settings import Dtype
 from embedsmith.progress import Progress, silent
+from embedsmith.teachers.settings import TeacherSettings
+
+_CROSS_ENCODER = "cross-encoder:"
 
 
 class Teacher(Protocol):
-    """Ranks the passages that it was opened with."""
+    """Ranks or rescores the passages that it was opened with."""
 
     name: str
 
+    proposes: bool
+    """False for a teacher that only rescores: `search` and `moments` raise SettingsError."""
+
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Return the rows and the scores of the k best passages of each query, best first."""
+        """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
 
     def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
         """Return the scores of given passages."""
+
+    def moments(self, queries: Sequence[str]) -> tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
+        """Return the mean and the standard deviation of each query's scores over all passages."""
+
+    def similarities(
+        self, rows: Int64[np.ndarray, " S"], others: Int64[np.ndarray, "S K"]
+    ) -> Float32[np.ndarray, "S K"] | None:
+        """Return the cosine of each passage with passages of its own; None where the teacher has no vectors."""
+
+    def vectors_of(
+        self, queries: Sequence[str]
+    ) -> tuple[Float32[np.ndarray, "Q D"], list[Float32[np.ndarray, "_ D"]]] | None:
+        """Return the vectors of queries and, as shards in passage order, of all passages; None without vectors."""
 
 
 def open_teacher(
@@ -33,45 +57,94 @@ def open_teacher(
     passages: Sequence[str],
     *,
     vectors: Path,
-    dtype: Dtype = "auto",
-    max_tokens: int | None = None,
+    settings: TeacherSettings | None = None,
     device: str | None = None,
     on_progress: Progress = silent,
 ) -> Teacher:
     """Return the teacher of a name with the passages indexed.
 
     Args:
-        name: `bm25`, or an embedding model as in `embedsmith.models.names`.
-        vectors: folder of the vector stores; nothing is written for BM25.
-        dtype: precision of an embedding model.
-        max_tokens: tokens of a text that an embedding model reads; its own limits when None.
+        name: see above.
+        vectors: folder of the vector stores; a teacher without vectors writes nothing.
+        settings: how it reads texts.
+        device: a torch device; default: every GPU of the machine, or the processor.
 
     Raises:
         ModelError: there is no such model.
+        SettingsError: a setting does not fit the model.
     """
+    settings = settings or TeacherSettings()
     if name == "bm25":
-        return _BM25Teacher(passages)
-    from embedsmith.models.embedder import load
+        from embedsmith.teachers.bm25 import BM25
+
+        return BM25(passages, settings.bm25, on_progress=on_progress)
+    if name == "random":
+        from embedsmith.teachers.chance import Chance
+
+        return Chance(len(passages), seed=settings.seed)
+    if name.startswith(_CROSS_ENCODER):
+        from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
+
+        return CrossEncoderTeacher(
+            name.removeprefix(_CROSS_ENCODER),
+            passages,
+            dtype=settings.dtype,
+            max_tokens=settings.max_tokens,
+            query_prompt=settings.query_prompt or "",
+            passage_prompt=settings.passage_prompt or "",
+            batch_size=settings.batch_size,
+            device=device,
+            devices=_devices(device),
+            on_progress=on_progress,
+        )
     from embedsmith.teachers.dense import DenseTeacher
+    from embedsmith.teachers.remote import is_url
 
-    model = load(name, dtype=dtype, device=device)
-    if max_tokens:
-        model.set_max_tokens(query=max_tokens, passage=max_tokens)
-    return DenseTeacher(model, passages, name=name, folder=vectors, on_progress=on_progress)
+    url = is_url(name)
+    return DenseTeacher(
+        _remote(name, settings) if url else _local(name, settings, device),
+        passages,
+        name=name,
+        folder=vectors,
+        batch_size=settings.batch_size,
+        devices=() if url else _devices(device),
+        on_progress=on_progress,
+    )
 
 
-class _BM25Teacher:
-    """BM25 with the same questions as any other teacher."""
+def _remote(name: str, settings: TeacherSettings) -> Any:
+    """Return the model behind a URL."""
+    from embedsmith.teachers.remote import RemoteModel, endpoint, key_from_environment
 
-    name = "bm25"
+    return RemoteModel(
+        endpoint(name),
+        key=key_from_environment(),
+        query_prompt=settings.query_prompt or "",
+        passage_prompt=settings.passage_prompt or "",
+        texts=settings.request_texts,
+        concurrency=settings.request_concurrency,
+        timeout_s=settings.request_timeout_s,
+        retries=settings.request_retries,
+    )
 
-    def __init__(self, passages: Sequence[str]) -> None:
-        from embedsmith.teachers.bm25 import BM25, BM25Settings
 
-        self._index = BM25(passages, BM25Settings())
+def _local(name: str, settings: TeacherSettings, device: str | None) -> Any:
+    """Return an embedding model of this machine."""
+    from embedsmith.models.embedder import load
 
-    def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        return self._index.search(queries, k)
+    model = load(name, dtype=settings.dtype, device=device)
+    if settings.max_tokens:
+        model.set_max_tokens(query=settings.max_tokens, passage=settings.max_tokens)
+    if settings.query_prompt is not None:
+        model.set_prompt("query", settings.query_prompt)
+    if settings.passage_prompt is not None:
+        model.set_prompt("passage", settings.passage_prompt)
+    return model
 
-    def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
-        return np.stack([self._index.scores(query, some) for query, some in zip(queries, rows, strict=True)])
+
+def _devices(device: str | None) -> list[str]:
+    """Return every GPU of a machine that has several, unless one device was asked for."""
+    import torch
+
+    count = torch.cuda.device_count() if device is None else 0
+    return [f"cuda:{i}" for i in range(count)] if count > 1 else []

@@ -7,12 +7,14 @@ import pytest
 
 from embedsmith.data.collection import Collection
 from embedsmith.evaluation.retrieval import evaluate_retrieval
+from embedsmith.teachers.named import Teacher
 
 
-class FixedTeacher:
+class FixedTeacher(Teacher):
     """Ranks the passages in an order that is written down, whatever their scores."""
 
     name = "fixed"
+    proposes = True
 
     def __init__(self, orders: dict[str, list[int]]) -> None:
         self.orders = orders

@@ -6,12 +6,14 @@ import pytest
 from embedsmith.data.collection import Collection
 from embedsmith.errors import InputError
 from embedsmith.mining.candidates import NO_PASSAGE, Candidates, mine_candidates, read_candidates, write_candidates
+from embedsmith.teachers.named import Teacher
 
 
-class TableTeacher:
+class TableTeacher(Teacher):
     """A teacher whose scores are written down."""
 
     name = "table"
+    proposes = True
 
     def __init__(self, table):
         self.table = np.array(table, np.float32)

@@ -3,12 +3,14 @@
 import logging
 import math
 import random
+import sys
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from embedsmith.errors import InputError, SettingsError
+from embedsmith.teachers import bm25
 from embedsmith.teachers.bm25 import BM25, BM25Settings, tokenize
 
 DEFAULT = BM25Settings()
@@ -46,7 +48,7 @@ def random_texts(rng: random.Random, count: int) -> list[str]:
     "settings",
     [
         DEFAULT,
-        BM25Settings(k1=0.9, b=0.4, stop_words=False),
+        BM25Settings(k1=0.9, b=0.4, stop_words="none"),
         BM25Settings(b=0.0, split_identifiers=False),
         BM25Settings(method="robertson"),
         BM25Settings(method="atire", lower_case=False),
@@ -61,9 +63,44 @@ def test_scores_and_order_equal_the_formula(settings):
     assert rows.dtype == np.int64 and scores.dtype == np.float32
     for query, its_rows, its_scores in zip(queries, rows, scores, strict=True):
         wanted = np.array(slow_bm25(query, passages, settings))
-        np.testing.assert_allclose(index.scores(query, range(40)), wanted, rtol=1e-5, atol=1e-6)
+        all_scores = scores_of_all(index, query)
+        np.testing.assert_allclose(all_scores, wanted, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(its_scores, np.sort(wanted)[::-1][:15], rtol=1e-5, atol=1e-6)
-        np.testing.assert_array_equal(its_scores, index.scores(query, its_rows))
+        np.testing.assert_array_equal(its_scores, all_scores[its_rows])
+        np.testing.assert_array_equal(its_rows, np.argsort(-all_scores, kind="stable")[:15])
+
+
+def test_the_moments_are_those_of_all_scores():
+    rng = random.Random(1)
+    passages, queries = random_texts(rng, 40), ["", *random_texts(rng, 12)]
+    index = BM25(passages, DEFAULT)
+    all_scores = np.stack([scores_of_all(index, query) for query in queries]).astype(np.float64)
+    for _ in range(2):  # the second time after a search, which takes note of them
+        mean, deviation = index.moments(queries)
+        np.testing.assert_allclose(mean, all_scores.mean(axis=1), rtol=1e-6)
+        np.testing.assert_allclose(deviation, all_scores.std(axis=1), rtol=1e-6)
+        index = BM25(passages, DEFAULT)
+        index.search(queries, k=3)
+    assert index.proposes and index.name == "bm25"
+    assert index.similarities(np.array([0]), np.array([[1]])) is None
+    assert index.vectors_of(queries) is None
+
+
+def scores_of_all(index: BM25, query: str) -> np.ndarray:
+    return index.scores([query], np.arange(index._count)[None])[0]
+
+
+@pytest.mark.parametrize("k", [1, 3, 8, 40, 100])
+def test_a_search_is_a_stable_sort_of_all_scores(k):
+    rng = random.Random(2)
+    passages = [" ".join(rng.choices("abcdef", k=rng.randint(0, 2))) for _ in range(40)]  # many ties
+    queries = ["b", "c d", "d d e", "f b c", "z"]
+    index = BM25(passages, DEFAULT)
+    rows, scores = index.search(queries, k)
+    for q, query in enumerate(queries):
+        all_scores = scores_of_all(index, query)
+        np.testing.assert_array_equal(rows[q], np.argsort(-all_scores, kind="stable")[:k])
+        np.testing.assert_array_equal(scores[q], all_scores[rows[q]])
 
 
 def test_ties_go_to_the_passage_that_comes_first():
@@ -86,13 +123,14 @@ def test_a_query_without_a_known_word_scores_zero_everywhere(query):
     index = BM25(["a dog", "a cat"], DEFAULT)
     rows, scores = index.search([query], k=2)
     assert rows.tolist() == [[0, 1]] and scores.tolist() == [[0.0, 0.0]]
-    assert index.scores(query, [1]).tolist() == [0.0]
+    assert index.scores([query], np.array([[1]])).tolist() == [[0.0]]
+    assert [moment.tolist() for moment in index.moments([query])] == [[0.0], [0.0]]
 
 
 def test_passages_without_a_word_score_zero():
     rows, scores = BM25(["", "?"], DEFAULT).search(["cat"], k=2)
     assert rows.tolist() == [[0, 1]] and scores.tolist() == [[0.0, 0.0]]
-    assert BM25(["", "cat"], DEFAULT).scores("cat", [0, 1])[0] == 0.0
+    assert BM25(["", "cat"], DEFAULT).scores(["cat"], np.array([[0, 1]]))[0, 0] == 0.0
 
 
 def test_no_passages_are_refused():
@@ -109,8 +147,9 @@ def test_nothing_is_printed_or_logged(capfd, caplog):
 
 def test_progress_counts_the_queries():
     seen = []
-    BM25(["a dog"], DEFAULT).search(["a", "b"], k=1, on_progress=lambda done, total: seen.append((done, total)))
-    assert seen == [(1, 2), (2, 2)]
+    index = BM25(["a dog"], DEFAULT, on_progress=lambda what, done, total: seen.append((what, done, total)))
+    index.search(["a"] * 300, k=1)
+    assert seen == [("search with bm25", 256, 300), ("search with bm25", 300, 300)]
 
 
 @pytest.mark.parametrize(
@@ -147,7 +186,28 @@ def test_identifiers_stay_whole_when_asked_to():
 
 
 def test_stop_words_stay_when_asked_to():
-    assert tokenize("The cat", BM25Settings(stop_words=False)) == ["the", "cat"]
+    assert tokenize("The cat", BM25Settings(stop_words="none")) == ["the", "cat"]
+
+
+def test_stop_words_are_those_of_the_language():
+    assert tokenize("Der Hund und the cat", BM25Settings(stop_words="german")) == ["hund", "the", "cat"]
+
+
+def test_a_stemmer_makes_one_word_of_its_forms():
+    english = BM25Settings(stemmer="english")
+    assert tokenize("Wings winged THE_running", english) == ["wing", "wing", "the_run", "run"]
+    assert tokenize("Häuser Hauses", BM25Settings(stemmer="german")) == ["haus", "haus"]
+    assert tokenize("検索 wings", english) == ["検索", "wing"]
+    rows, _ = BM25(["a dog", "many wings"], english).search(["wing"], k=1)
+    assert rows.tolist() == [[1]]
+    assert not BM25(["a dog", "many wings"], DEFAULT).search(["wing"], k=1)[1].any()
+
+
+def test_a_stemmer_that_is_not_installed_is_one_clear_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "Stemmer", None)
+    bm25._snowball.cache_clear()
+    with pytest.raises(SettingsError, match="stemming needs the package PyStemmer"):
+        BM25(["unseen words here"], BM25Settings(stemmer="basque"))
 
 
 def test_a_method_that_does_not_exist_is_refused():

@@ -1,5 +1,9 @@
 """The dense teacher against a matrix of all cosines, and its stores: encoded once, and never for another contract."""
 
+import queue
+import threading
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -120,3 +124,75 @@ def test_progress_tells_what_is_encoded_and_ends_at_the_total(model, tmp_path):
         ("encode queries with toy", 0, len(QUERIES)),
         ("encode queries with toy", len(QUERIES), len(QUERIES)),
     ]
+
+
+def test_the_moments_are_those_of_all_scores(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("embedsmith.teachers.dense._SHARD", 7)
+    monkeypatch.setattr("embedsmith.teachers.dense._BLOCK", 3)
+    teacher = DenseTeacher(model, PASSAGES, name="toy", folder=tmp_path)
+    cosines = all_cosines(model)
+    mean, deviation = teacher.moments(QUERIES)
+    np.testing.assert_allclose(mean, cosines.mean(axis=1), atol=1e-6)
+    np.testing.assert_allclose(deviation, cosines.std(axis=1), atol=1e-6)
+
+
+def test_scores_that_are_all_the_same_have_no_deviation(model, tmp_path):
+    teacher = DenseTeacher(model, ["the cat"] * 5, name="toy", folder=tmp_path)
+    np.testing.assert_allclose(teacher.moments(QUERIES)[1], 0, atol=1e-6)
+
+
+def test_similarities_are_the_cosines_of_passages(model, tmp_path):
+    teacher = DenseTeacher(model, tuple(PASSAGES), name="toy", folder=tmp_path)
+    queries, shards = teacher.vectors_of(QUERIES)
+    vectors = np.concatenate(shards)
+    rows, others = np.array([3, 0]), np.array([[len(PASSAGES) - 2, 1, 2], [0, 5, 7]])
+    similarities = teacher.similarities(rows, others)
+    np.testing.assert_allclose(similarities, np.einsum("sd,skd->sk", vectors[rows], vectors[others]), atol=1e-6)
+    np.testing.assert_allclose(similarities[[0, 1], [0, 0]], 1, atol=1e-5)
+    np.testing.assert_array_equal(queries, teacher.vectors(QUERIES))
+
+
+class ThreadProcess(threading.Thread):
+    """A thread that can be treated as a process: starting two of those takes half a minute."""
+
+    def __init__(self, target, args, daemon):
+        super().__init__(target=target, args=args, daemon=daemon)
+
+    def terminate(self):
+        pass
+
+    def join(self):
+        pass
+
+    def close(self):
+        pass
+
+
+class ThreadQueue(queue.Queue):
+    def cancel_join_thread(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def test_several_devices_give_the_vectors_of_one(tiny_llama, tmp_path, monkeypatch):
+    settings = StudentSettings(name=str(tiny_llama), attention="bidirectional", pooling="mean", instruction="Find it")
+    model = build_student(settings, device="cpu")
+    one = DenseTeacher(model, PASSAGES, name="one", folder=tmp_path / "one").store.matrix()
+    threads = SimpleNamespace(Queue=ThreadQueue, Process=ThreadProcess)
+    monkeypatch.setattr("sentence_transformers.base.model.mp.get_context", lambda method: threads)
+    monkeypatch.setattr("embedsmith.teachers.dense._WORTH_SPREADING", 20)
+    used = []
+    inference = EmbeddingModel._inference
+
+    def noting(self, texts, device=None, **arguments):
+        used.append((len(texts), device))
+        return inference(self, texts, device=device, **arguments)
+
+    monkeypatch.setattr(EmbeddingModel, "_inference", noting)
+    several = DenseTeacher(model, PASSAGES, name="two", folder=tmp_path / "two", devices=["cpu", "cpu:0"])
+    np.testing.assert_allclose(several.store.matrix(), one, atol=1e-6)
+    assert len(used) >= 2 and {device for _, device in used} <= {"cpu", "cpu:0"}
+    assert several.vectors(QUERIES).shape == (3, one.shape[1])
+    assert used[-1] == (3, None)  # too few to spread

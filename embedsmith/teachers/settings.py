@@ -1,0 +1,44 @@
+"""Settings of teachers; importing them loads no model library."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from embedsmith.models.settings import Dtype
+from embedsmith.settings import Settings
+from embedsmith.teachers.bm25 import BM25Settings, Stemmer, StopWords
+
+
+class TeacherSettings(Settings):
+    """How teachers read texts. Each kind of teacher takes what concerns it."""
+
+    dtype: Dtype = "auto"
+    """Precision of a model on this machine. `auto`: bfloat16 where the hardware has it."""
+    max_tokens: int | None = Field(None, gt=0)
+    """Tokens of a text that a model on this machine reads (a cross-encoder: of query and passage together); its own
+    limit by default."""
+    query_prompt: str | None = None
+    """What stands before a query; the model's own prompt by default, "" for none."""
+    passage_prompt: str | None = None
+    """What stands before a passage; the model's own prompt by default, "" for none."""
+    batch_size: int = Field(32, gt=0)
+    """Texts, or pairs of a cross-encoder, that a model on this machine reads at once."""
+    bm25_stemmer: Stemmer | None = None
+    """Language of BM25's Snowball stemmer, which needs the extra `stemming`; words stay whole by default."""
+    bm25_stop_words: StopWords = "english"
+    """Language of the words that BM25 leaves out; `none` keeps all."""
+    seed: int = 0
+    """Seed of the teacher `random`."""
+    request_texts: int = Field(64, gt=0)
+    """Texts in one request to an embeddings URL."""
+    request_concurrency: int = Field(4, gt=0)
+    """Requests under way at once."""
+    request_timeout_s: float = Field(60.0, gt=0)
+    """Seconds after which a request counts as lost."""
+    request_retries: int = Field(6, ge=0)
+    """Times that a request is sent again after the server was busy or failed, waiting longer each time."""
+
+    @property
+    def bm25(self) -> BM25Settings:
+        """The settings of BM25."""
+        return BM25Settings(stemmer=self.bm25_stemmer, stop_words=self.bm25_stop_words)
