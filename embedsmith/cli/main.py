@@ -15,9 +15,10 @@ from embedsmith import __version__
 from embedsmith.cli import console
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.errors import EmbedsmithError
-from embedsmith.mining.settings import MiningSettings
+from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.quickstart import StudentName
+from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.settings import StageSettings
 
 app = typer.Typer(
@@ -75,30 +76,123 @@ def quickstart(
     _show_forged(run, as_json=as_json, search_hint=search_hint)
 
 
+_TEACHER_FLAGS: dict[str, str | None] = {
+    "mining.teachers": "teacher",
+    "mining.weights": "weight",
+    "selection.weights": "weight",
+    "teacher.dtype": "teacher-dtype",
+    "teacher.max_tokens": "teacher-max-tokens",
+    "teacher.query_prompt": "teacher-query-prompt",
+    "teacher.passage_prompt": "teacher-passage-prompt",
+    "teacher.batch_size": "teacher-batch-size",
+    "teacher.seed": "teacher-seed",
+}
+
+
 @app.command()
-@with_options(mining=MiningSettings)
+@with_options(flags=_TEACHER_FLAGS, mining=MiningSettings, teacher=TeacherSettings)
 def mine(
     data: Annotated[Path, typer.Argument(help="A BEIR folder, or a JSONL file of pairs.")],
     out: Out,
     mining: dict[str, Any],
+    teacher: dict[str, Any],
     split: Annotated[str | None, typer.Option(help="Split of a BEIR folder; train where there is one.")] = None,
     as_json: Json = False,
 ) -> None:
     """Mine hard negatives for your queries: RUN/negatives.jsonl."""
     from embedsmith.pipeline.mine import mine as mine_run
 
-    settings = settings_of(MiningSettings, mining)
+    settings = settings_of(MiningSettings, {**mining, "teacher_settings": settings_of(TeacherSettings, teacher)})
     with console.progress() as tell:
         run = mine_run(data, out=out, split=split, settings=settings, on_progress=tell)
-    counts = run.manifest["counts"]["mining"]
+    _show_mined(run, settings.negatives, as_json=as_json)
+
+
+@app.command()
+@with_options(flags=_TEACHER_FLAGS, selection=SelectionSettings)
+def select(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run of `mine` or `select`.")],
+    out: Out,
+    selection: dict[str, Any],
+    target_false_negatives: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Choose ratio, margin or threshold by the audit: the hardest with at most this rate."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Select negatives again, by another method, from what `mine` found. No model is loaded.
+
+    What is not given stays as it was in RUN.
+    """
+    from embedsmith.pipeline.mine import select_again
+
+    run = select_again(source, out=out, changes=selection, target_false_negatives=target_false_negatives)
+    settings = run.manifest["settings"]
+    if target_false_negatives is not None and not as_json:
+        found = run.manifest["counts"]["calibration"]
+        console.out.print(
+            f"{settings['method']} ratio {settings['ratio']}, margin {settings['margin']}, threshold "
+            f"{settings['threshold']}: false-negative rate {found['false_negative_rate']:.3f}, hardness "
+            f"{found['hardness']:.3f}, full rows {found['full_rows']:.2f}",
+            markup=False,
+        )
+    _show_mined(run, settings["negatives"], as_json=as_json)
+
+
+@app.command()
+def audit(
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the positive that is kept; figures are means.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Measure how many mined negatives are positives after all, for every method side by side.
+
+    Of each query with several positives one is kept and the others are hidden. What is mined and hidden is a false
+    negative. No model and no judge is asked.
+    """
+    from embedsmith.pipeline.audit import audit_run
+
+    found = audit_run(run, seed=seed, draws=draws)
     if as_json:
-        console.print_json({"run": str(out), "seconds": run.seconds, **counts})
+        console.print_json({"run": str(run), "methods": {name: vars(row) for name, row in found.items()}})
         return
     console.out.print(
-        f"{counts['negatives']:,} negatives for {counts['queries']:,} queries: {counts['full']:,} have all "
-        f"{settings.negatives}, {counts['short']:,} fewer, {counts['none']:,} none ({run.seconds:,.0f} s)"
+        console.figures_table(
+            f"Hold-out audit of {run}: {next(iter(found.values())).queries:,} queries with several positives",
+            {
+                name: [
+                    f"{row.false_negative_rate:.3f} ± {row.spread:.3f}",
+                    f"{row.hardness:.3f}",
+                    f"{row.full_rows:.2f}",
+                ]
+                for name, row in found.items()
+            },
+            ["false-negative rate", "hardness", "full rows"],
+        )
     )
-    console.out.print(f"next: {_typed()} train {shlex.quote(str(out))} --out runs/model", markup=False)
+
+
+def _show_mined(run: Any, negatives: int, *, as_json: bool) -> None:
+    """Show what a run of `mine` or `select` found, and what to do next."""
+    counts = run.manifest["counts"]["mining"]
+    if as_json:
+        calibration = run.manifest["counts"].get("calibration")
+        extra = {"settings": run.manifest["settings"], "calibration": calibration} if calibration else {}
+        console.print_json({"run": str(run.folder), "seconds": run.seconds, **counts, **extra})
+        return
+    rare = {"filled up": counts["filled"], "dropped": counts["dropped"]}
+    console.out.print(
+        f"{counts['negatives']:,} negatives for {counts['queries']:,} queries: {counts['full']:,} have all "
+        f"{negatives}, {counts['short']:,} fewer, {counts['none']:,} none"
+        + "".join(f", {number:,} {what}" for what, number in rare.items() if number)
+        + f" ({run.seconds:,.0f} s)"
+    )
+    folder = shlex.quote(str(run.folder))
+    console.out.print(f"next: {_typed()} train {folder} --out runs/model", markup=False)
+    console.out.print(f"      {_typed()} audit {folder}", markup=False)
 
 
 @app.command()

@@ -41,7 +41,7 @@ def with_options(
             given: dict[str, dict[str, Any]] = {group: {} for group in groups}
             for key, (group, name, _) in generated.items():
                 value = values.pop(key)
-                if value is not None:
+                if value is not None and value != []:
                     given[group][name] = value
             command(**values, **given)
 
@@ -107,6 +107,6 @@ def _plain(annotation: Any) -> Any:
     if get_origin(annotation) in (Union, types.UnionType):
         inner = [a for a in get_args(annotation) if a is not type(None)]
         return _plain(inner[0]) if len(inner) == 1 else None
-    if get_origin(annotation) is Literal or annotation in (str, int, float, bool):
+    if get_origin(annotation) is Literal or annotation in (str, int, float, bool, list[str], list[float]):
         return annotation
     return None

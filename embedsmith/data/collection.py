@@ -17,6 +17,7 @@ from jaxtyping import Int64
 
 from embedsmith.data.texts import Objects, Rows, Texts, digests, numbered
 
+
 def _no_rows() -> Int64[np.ndarray, " 0"]:
     return np.empty(0, np.int64)
 

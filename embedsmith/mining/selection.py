@@ -140,7 +140,11 @@ def select(
         fates=fates,
         outcome=_outcomes(rows, settings),
     )
-    return _filled(selection, candidates, listed or Listed.nothing(), settings) if settings.short == "random" else selection
+    return (
+        _filled(selection, candidates, listed or Listed.nothing(), settings)
+        if settings.short == "random"
+        else selection
+    )
 
 
 def examples(selection: Selection, candidates: Candidates, collection: Collection) -> Iterator[Example]:
@@ -365,9 +369,7 @@ def _together(verdicts: list[tuple[UInt8[np.ndarray, "R K"], Any]]) -> UInt8[np.
     return fates
 
 
-def _ranks_of(
-    view: View, query: Int64[np.ndarray, " n"], place: Int64[np.ndarray, " n"]
-) -> Int64[np.ndarray, " n"]:
+def _ranks_of(view: View, query: Int64[np.ndarray, " n"], place: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """Return the ranks of some candidates by a view's score, from 1."""
     if view.is_sorted:
         return place + 1

@@ -114,6 +114,7 @@ class MiningSettings(SelectionSettings):
     """Candidates of each teacher for each query, before anything is dropped."""
     teacher_settings: TeacherSettings = TeacherSettings()
     """How the teachers read texts."""
+
     def model_post_init(self, context: Any) -> None:
         """Refuse what does not go together."""
         if len(set(self.teachers)) < len(self.teachers):

@@ -129,17 +129,16 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
         for data in prepared:
             if not data.test:
                 continue
-            names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teacher}
+            names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teachers[0]}
             for label, name in names.items():
                 if label not in _scores(run).get(data.name, {}):
                     teacher = open_teacher(
                         name,
                         data.test.passages,
                         vectors=run.folder / "vectors",
-                        settings=TeacherSettings(
-                            dtype=recipe.evaluation.dtype,
-                            max_tokens=recipe.mining.teacher_max_tokens if label == "teacher" else None,
-                        ),
+                        settings=(
+                            recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
+                        ).model_copy(update={"dtype": recipe.evaluation.dtype}),
                         on_progress=on_progress,
                     )
                     _note(run, data.name, label, evaluate_retrieval(teacher, data.test).mean)

@@ -83,9 +83,7 @@ def mine_into(
         with run.timed("mine"):
             teachers = _teachers(run, collection, settings, on_progress)
             parts = folder / "candidates-parts"
-            found = mine_candidates(
-                teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress
-            )
+            found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
             write_candidates(path, found)
             shutil.rmtree(parts, ignore_errors=True)
     with run.timed("select"):
@@ -142,7 +140,9 @@ def read_mined(folder: str | Path) -> Mined:
             hint="mine first: embedsmith mine DATA --out RUN",
         )
     if manifest["status"] != "finished":
-        raise RunError(f"{folder}: a run that was cut short", hint="give its command again; it goes on where it stopped")
+        raise RunError(
+            f"{folder}: a run that was cut short", hint="give its command again; it goes on where it stopped"
+        )
     if manifest["command"] == "select":
         source = read_mined(manifest["inputs"]["run"])
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
@@ -154,9 +154,7 @@ def read_mined(folder: str | Path) -> Mined:
     collection = load_collection(data, split=split or _default_split(Path(data)))
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
-    return Mined(
-        folder, settings, collection, read_candidates(folder / "candidates"), _listed(collection, settings)
-    )
+    return Mined(folder, settings, collection, read_candidates(folder / "candidates"), _listed(collection, settings))
 
 
 def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_progress: Progress) -> list[Teacher]:

@@ -13,6 +13,7 @@ from embedsmith.errors import InputError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import MINILM, SMOLLM2, StudentSettings
 from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings, Recipe
+from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.settings import StageSettings
 
 CPU_LAYERS = 6
@@ -56,7 +57,7 @@ def quickstart_recipe(
         name=f"quickstart-{student}",
         seed=seed,
         data={"code": DataSettings(path=source, format="code")},
-        mining=MiningSettings(teacher_max_tokens=models[student].passage_max_tokens),
+        mining=MiningSettings(teacher_settings=TeacherSettings(max_tokens=models[student].passage_max_tokens)),
         student=models[student],
         stages=[stages[student]],
         evaluation=EvaluationSettings(),

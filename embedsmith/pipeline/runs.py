@@ -142,6 +142,12 @@ class Run:
         self.manifest["counts"][name] = counts
         self.save()
 
+    def choose(self, settings: Settings) -> None:
+        """Note the settings that the run itself has chosen; what was asked for stays its identity."""
+        self.manifest["settings"] = settings.model_dump(mode="json")
+        self._write_recipe(settings)
+        self.save()
+
     def finish(self) -> None:
         """Declare the run whole."""
         self.manifest["status"] = "finished"

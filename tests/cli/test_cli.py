@@ -121,7 +121,7 @@ def test_results_for_people_are_on_stdout_and_progress_on_stderr(embedsmith_comm
 def test_a_recipe_is_carried_out(embedsmith_command, pairs: Path, tiny_bert: Path, tmp_path: Path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"data: {{animals: {{path: {pairs}}}}}\nmining: {{teacher: bm25, method: naive}}\n"
+        f"data: {{animals: {{path: {pairs}}}}}\nmining: {{teachers: [bm25], method: naive}}\n"
         f"student: {{name: {tiny_bert}}}\nstages: [{{steps: 1, batch_size: 4}}]\n"
     )
     done = embedsmith_command("train", recipe, "--out", tmp_path / "run", "--seed", 3, "--json")

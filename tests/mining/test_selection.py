@@ -72,7 +72,9 @@ class Slow:
         }
         return min(limits.get(method, float("inf")) for method in self.settings.methods)
 
-    def left(self, q: int, pairs: list[int], scores: np.ndarray, pair_scores: np.ndarray, ranked: np.ndarray) -> list[int]:
+    def left(
+        self, q: int, pairs: list[int], scores: np.ndarray, pair_scores: np.ndarray, ranked: np.ndarray
+    ) -> list[int]:
         """Return the places that every rule leaves, best first."""
         c, s = self.candidates, self.settings
         order = sorted(range(c.rows.shape[1]), key=lambda k: (-np.nan_to_num(scores[q, k], nan=-9), k))
@@ -126,7 +128,9 @@ def test_the_best_that_every_rule_leaves_are_taken(rule: dict, seed: int) -> Non
     ]
     selection = select(candidates, settings)
     assert places(selection) == expected
-    assert [OUTCOMES[o] for o in selection.outcome] == [("none", "short", "short", "full")[len(row)] for row in expected]
+    assert [OUTCOMES[o] for o in selection.outcome] == [
+        ("none", "short", "short", "full")[len(row)] for row in expected
+    ]
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -285,7 +289,9 @@ def test_short_queries_are_kept_dropped_or_filled_up_and_say_so() -> None:
         assert not set(texts) & {*answers.tolist(), int(candidates.query_text[query])}
         assert len(set(texts)) == len(texts)
         full = (filled.rows[row] != NO_PASSAGE).all()
-        assert OUTCOMES[filled.outcome[row]] == ("full" if kept.outcome[row] == 0 else "filled" if full else OUTCOMES[kept.outcome[row]])
+        assert OUTCOMES[filled.outcome[row]] == (
+            "full" if kept.outcome[row] == 0 else "filled" if full else OUTCOMES[kept.outcome[row]]
+        )
     assert any((filled.teacher == len(filled.teachers)).any(axis=1))
     assert RANDOM not in filled.teachers
 

@@ -16,6 +16,7 @@ from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.pipeline import mine as mining
 from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings, Recipe
 from embedsmith.pipeline.runs import read_manifest
+from embedsmith.teachers.settings import TeacherSettings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_pairs.py"
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
@@ -98,7 +99,13 @@ def rows_of(path: Path) -> list[dict]:
 
 
 def mining_settings(model: Path) -> MiningSettings:
-    return MiningSettings(teacher=str(model), method="naive", negatives=3, depth=10, teacher_dtype="float32")
+    return MiningSettings(
+        teachers=[str(model)],
+        method="naive",
+        negatives=3,
+        depth=10,
+        teacher_settings=TeacherSettings(dtype="float32"),
+    )
 
 
 @pytest.fixture(scope="module")

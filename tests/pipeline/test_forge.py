@@ -14,6 +14,7 @@ from embedsmith.errors import InputError
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.settings import MINILM
 from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings, Recipe, read_recipe
+from embedsmith.teachers.settings import TeacherSettings
 
 MODULES = {
     "geometry": ["circle", "square", "triangle", "polygon", "sphere"],
@@ -56,7 +57,9 @@ def recipe(source: Path) -> Recipe:
     return Recipe(
         name="small",
         data={"code": DataSettings(path=str(source), format="code")},
-        mining=MiningSettings(teacher=MINILM, depth=20, negatives=2, teacher_max_tokens=48),
+        mining=MiningSettings(
+            teachers=[MINILM], depth=20, negatives=2, teacher_settings=TeacherSettings(max_tokens=48)
+        ),
         student=StudentSettings(name=MINILM, query_max_tokens=24, passage_max_tokens=48),
         stages=[StageSettings(steps=2, batch_size=8)],
         evaluation=EvaluationSettings(dtype="float32"),

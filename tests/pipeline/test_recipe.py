@@ -17,7 +17,7 @@ NV_EMBED = RECIPES / "nv-embed.yaml"
 UNCONFIRMED = {
     "negatives",
     "depth",
-    "teacher_max_tokens",
+    "max_tokens",
     "query_max_tokens",
     "passage_max_tokens",
     "hard_negatives",
