@@ -167,7 +167,9 @@ def test_a_handler_that_catches_every_mistake_is_seen():
     ids=["import", "help", "selection"],
 )
 def test_no_heavy_library_is_loaded_before_it_is_needed(command: tuple[str, ...]):
-    assert loaded_by(*command) & HEAVY == set()
+    # The texts of a collection are Arrow's; no model library comes with them.
+    needed = {"pyarrow"} if "selection" in command[-1] else set()
+    assert loaded_by(*command) & HEAVY - needed == set()
 
 
 def test_a_heavy_library_that_is_loaded_is_seen():

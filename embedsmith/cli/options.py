@@ -21,7 +21,8 @@ def with_options(
     """Give a command one option for each field of some settings.
 
     The command's parameter of the group's name receives a dictionary of the options that were given; `settings_of`
-    makes settings of it. Fields that hold other settings or lists of them are left to recipes.
+    makes settings of it. Fields that hold other settings are left to recipes, and so are lists that `flags` does not
+    name; an option of a list is given once for each member.
 
     Args:
         flags: "group.field" -> another name for its option, or None for no option at all.
@@ -72,10 +73,11 @@ def _parameters(
     for name, field in settings.model_fields.items():
         annotation = _plain(field.annotation)
         flag = flags.get(f"{group}.{name}", name)
-        if annotation is None or flag is None:
+        is_unnamed_list = get_origin(annotation) is list and f"{group}.{name}" not in flags
+        if annotation is None or flag is None or is_unnamed_list:
             continue
         default = field.get_default(call_default_factory=True)
-        shown = "" if default in (None, "", PydanticUndefined) else f" Default: {str(default)!r}."
+        shown = "" if default in (None, "", [], PydanticUndefined) else f" Default: {str(default)!r}."
         option = typer.Option(
             _flag(flag, annotation),
             help=" ".join((field.description or "").split()) + shown.replace("'", ""),

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -31,6 +32,10 @@ NO_PASSAGE = -1
 
 _BLOCK = 8192
 """Queries between two files: what a killed run loses, and enough for a fast matrix product."""
+
+
+_POSITIVES = 64
+"""Positives of each query that are scored at once."""
 
 
 @dataclass(frozen=True)
@@ -218,17 +223,16 @@ def _moments(
 def _pair_scores(
     teacher: Teacher, queries: list[str], pair_query: Int64[np.ndarray, " s"], pair_passage: Int64[np.ndarray, " s"]
 ) -> Float32[np.ndarray, " s"]:
-    """Return a teacher's score of each pair, with queries of one positive apart from those of many."""
+    """Return a teacher's score of each pair."""
     counts = np.bincount(pair_query, minlength=len(queries))
     first = np.cumsum(counts) - counts
     scores = np.empty(len(pair_query), np.float32)
-    # By powers of two: one query with a hundred positives must not make a hundred columns for all.
-    size = np.ceil(np.log2(np.maximum(counts, 1))).astype(int)
-    for width in np.unique(size[counts > 0]):
-        some = np.flatnonzero((size == width) & (counts > 0))
-        columns = np.minimum(np.arange(2**width), counts[some, None] - 1)
-        places = first[some, None] + columns
-        scores[places] = teacher.scores([queries[q] for q in some], pair_passage[places])
+    # A slice of the positives at a time: one query with a thousand must not make a thousand columns for all at once.
+    for column in range(0, int(counts.max(initial=0)), _POSITIVES):
+        number = np.arange(column, min(column + _POSITIVES, int(counts.max())))
+        there = number < counts[:, None]
+        places = np.where(there, first[:, None] + number, 0)
+        scores[places[there]] = teacher.scores(queries, pair_passage[places])[there]
     return scores
 
 
@@ -239,7 +243,7 @@ def _joined(blocks: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     for name, array in blocks[0].items():
         axis = 1 if name in ("scores", "mean", "deviation", "pair_scores") else 0
         wide = name in ("rows", "scores") or name.startswith("neighbours-")
-        fill = NO_PASSAGE if name == "rows" else np.nan
+        fill = float(NO_PASSAGE) if name == "rows" else np.nan
         arrays = [_widened(block[name], width, fill) if wide else block[name] for block in blocks]
         joined[name] = np.concatenate(arrays, axis=axis) if len(arrays) > 1 else array
     return joined
@@ -268,7 +272,8 @@ def read_candidates(folder: Path) -> Candidates:
     """
     if not (folder / "teachers.json").is_file():
         raise InputError(f"{folder}: no candidates", hint="mine first: embedsmith mine DATA --out RUN")
-    plain, arrays = read_json(folder / "teachers.json"), _read_arrays(folder)
+    plain: dict[str, Any] = read_json(folder / "teachers.json")
+    arrays: dict[str, Any] = _read_arrays(folder)
     try:
         names = plain.pop("neighbours")
         neighbours = {name: arrays.pop(f"neighbours-{number}") for number, name in enumerate(names)}

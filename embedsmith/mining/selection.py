@@ -140,11 +140,9 @@ def select(
         fates=fates,
         outcome=_outcomes(rows, settings),
     )
-    return (
-        _filled(selection, candidates, listed or Listed.nothing(), settings)
-        if settings.short == "random"
-        else selection
-    )
+    if settings.short == "random":
+        return _filled(selection, candidates, listed or Listed.nothing(), settings)
+    return selection
 
 
 def examples(selection: Selection, candidates: Candidates, collection: Collection) -> Iterator[Example]:
@@ -189,8 +187,8 @@ def _passages(
 ) -> list[Passage]:
     """Return passages with their scores; None where no teacher gave one."""
     ids, texts = collection.passage_ids.take(rows), collection.passages.take(rows)
-    known = np.where(np.isnan(scores), None, np.round(scores.astype(np.float64), 6)).tolist()
-    return [Passage(id=i, text=t, score=s) for i, t, s in zip(ids, texts, known, strict=True)]
+    written = np.round(scores.astype(np.float64), 6).tolist()
+    return [Passage(id=i, text=t, score=None if s != s else s) for i, t, s in zip(ids, texts, written, strict=True)]
 
 
 def _of_rows(table: np.ndarray, row_query: Int64[np.ndarray, " R"], *, copy: bool = False) -> np.ndarray:

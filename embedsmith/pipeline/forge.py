@@ -132,13 +132,12 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
             names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teachers[0]}
             for label, name in names.items():
                 if label not in _scores(run).get(data.name, {}):
+                    reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
                     teacher = open_teacher(
                         name,
                         data.test.passages,
                         vectors=run.folder / "vectors",
-                        settings=(
-                            recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
-                        ).model_copy(update={"dtype": recipe.evaluation.dtype}),
+                        settings=reading.model_copy(update={"dtype": recipe.evaluation.dtype}),
                         on_progress=on_progress,
                     )
                     _note(run, data.name, label, evaluate_retrieval(teacher, data.test).mean)

@@ -111,7 +111,8 @@ def select_again(
         InputError, RunError, SettingsError: see `embedsmith.errors`.
     """
     mined = read_mined(source)
-    settings = SelectionSettings.parse({**mined.settings.model_dump(), **(changes or {})}, where="options")
+    kept = mined.settings.model_dump(include=set(SelectionSettings.model_fields))
+    settings = SelectionSettings.parse({**kept, **(changes or {})}, where="options")
     inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
     with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
         if target_false_negatives is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -104,7 +105,8 @@ class JoinedTeacher:
 
     def _reduction(self, variance: float) -> tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, "D d"]]:
         """Return the passages' mean, and the principal axes that hold a share of their variance."""
-        total, second = 0.0, 0.0
+        total: Any = 0.0
+        second: Any = 0.0
         for block in self._joined():
             self._digest.update(np.ascontiguousarray(block).data)
             wide = block.astype(np.float64)

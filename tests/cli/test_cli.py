@@ -202,7 +202,7 @@ def test_a_full_disk_ends_with_1_and_the_same_command_goes_on(
         (["mine", "PAIRS", "--out", "OUT", "--methd", "naive"], "No such option: --methd"),
         (["mine", "PAIRS"], "Missing option '--out'"),
         (["mine", "--out", "OUT"], "Missing argument 'data'"),
-        (["mine", "PAIRS", "--out", "OUT", "--method", "best"], "'best' is not one of 'naive', 'shifted'"),
+        (["mine", "PAIRS", "--out", "OUT", "--method", "best"], 'no method "best"; there are naive'),
         (["mine", "PAIRS", "--out", "OUT", "--depth", "many"], "Invalid value for '--depth': "),
         (["mine", "PAIRS", "--out", "OUT", "--negatives", "0"], "options: negatives: Input should be greater than 0"),
         (["mine", "PAIRZ", "--out", "OUT"], 'pairz.jsonl: no such file or folder (did you mean "pairs.jsonl"?)'),

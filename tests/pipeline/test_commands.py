@@ -181,7 +181,7 @@ def test_a_mining_run_that_is_interrupted_at_every_piece_of_work_ends_the_same(
     def call(**keywords):
         embedsmith.mine(beir, out=tmp_path / "run", settings=mining_settings(tiny_bert), **keywords)
 
-    assert until_finished(call, Once()) == 4
+    assert until_finished(call, Once()) == 5
     assert (tmp_path / "run" / "negatives.jsonl").read_bytes() == (mined / "negatives.jsonl").read_bytes()
     assert (encoded.count("passage"), encoded.count("query")) == (40, 24)
 
