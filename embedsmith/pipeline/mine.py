@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embedsmith.data.beir import splits
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import write_examples
-from embedsmith.data.load import load_collection
+from embedsmith.data.load import known_splits, load_collection
 from embedsmith.mining.candidates import mine_candidates, read_candidates, write_candidates
 from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings
@@ -32,7 +31,7 @@ def mine(
     """Mine hard negatives for a user's data into a run folder.
 
     Args:
-        data: a BEIR folder, or a JSONL file of pairs.
+        data: a BEIR folder, pairs, or whatever else `load_collection` reads.
         out: the run folder; a run that was cut short goes on.
         split: the split of a BEIR folder; `train` where there is one.
         settings: teacher, method and number of negatives.
@@ -42,7 +41,7 @@ def mine(
         InputError, ModelError, RunError: see `embedsmith.errors`.
     """
     settings = settings or MiningSettings()
-    collection = load_collection(data, split=split or _default_split(Path(data)))
+    collection = load_collection(data, split=split or _default_split(data))
     run = Run.open(out, command="mine", settings=settings, inputs={"data": str(Path(data).resolve()), "split": split})
     with run:
         selection = mine_into(run, run.folder, collection, settings, on_progress=on_progress)
@@ -51,9 +50,9 @@ def mine(
     return run
 
 
-def _default_split(data: Path) -> str | None:
+def _default_split(data: str | Path) -> str | None:
     """Return `train` for a folder that has it."""
-    return "train" if (data / "qrels").is_dir() and "train" in splits(data) else None
+    return "train" if "train" in known_splits(data) else None
 
 
 def mine_into(
