@@ -35,6 +35,11 @@ def print_error(message: str, hint: str) -> None:
         err.print(f"hint: {hint}", markup=False)
 
 
+def note(message: str) -> None:
+    """Print one line beside the results."""
+    err.print(f"note: {message}", markup=False)
+
+
 def scores_table(title: str, rows: dict[str, dict[str, float]], metrics: list[str]) -> Table:
     """Return a table of scores, one row each."""
     table = Table(title=title, title_justify="left")

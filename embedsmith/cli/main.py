@@ -14,6 +14,8 @@ import typer
 from embedsmith import __version__
 from embedsmith.cli import console
 from embedsmith.cli.options import settings_of, with_options
+from embedsmith.data.columns import ColumnSettings
+from embedsmith.data.source import SourceSettings
 from embedsmith.errors import EmbedsmithError
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.models.settings import StudentSettings
@@ -32,6 +34,12 @@ app = typer.Typer(
     epilog="Start with `embedsmith quickstart`. Your own data: `mine`, then `train`, then `evaluate`.",
 )
 
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A BEIR folder, a file of pairs (JSON lines, Parquet, CSV), a folder of `datasets`, or hf:OWNER/NAME."
+    ),
+]
 Out = Annotated[Path, typer.Option(help="Run folder to write; one that was cut short goes on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Seed = Annotated[int, typer.Option(help="Seed of new weights, batches and dropout.")]
@@ -86,26 +94,41 @@ _TEACHER_FLAGS: dict[str, str | None] = {
     "teacher.passage_prompt": "teacher-passage-prompt",
     "teacher.batch_size": "teacher-batch-size",
     "teacher.seed": "teacher-seed",
+    "source.exclude_qrels": "exclude-qrels",
+    "columns.query": "query-column",
+    "columns.positive": "positive-column",
+    "columns.negative": "negative-column",
+    "columns.query_id": "query-id-column",
+    "columns.positive_id": "positive-id-column",
 }
 
 
 @app.command()
-@with_options(flags=_TEACHER_FLAGS, mining=MiningSettings, teacher=TeacherSettings)
+@with_options(
+    flags=_TEACHER_FLAGS, source=SourceSettings, columns=ColumnSettings, mining=MiningSettings, teacher=TeacherSettings
+)
 def mine(
-    data: Annotated[Path, typer.Argument(help="A BEIR folder, or a JSONL file of pairs.")],
+    data: Data,
     out: Out,
+    source: dict[str, Any],
+    columns: dict[str, Any],
     mining: dict[str, Any],
     teacher: dict[str, Any],
-    split: Annotated[str | None, typer.Option(help="Split of a BEIR folder; train where there is one.")] = None,
     as_json: Json = False,
 ) -> None:
     """Mine hard negatives for your queries: RUN/negatives.jsonl."""
     from embedsmith.pipeline.mine import mine as mine_run
 
-    settings = settings_of(MiningSettings, {**mining, "teacher_settings": settings_of(TeacherSettings, teacher)})
     with console.progress() as tell:
-        run = mine_run(data, out=out, split=split, settings=settings, on_progress=tell)
-    _show_mined(run, settings.negatives, as_json=as_json)
+        run = mine_run(
+            data,
+            out=out,
+            settings=settings_of(MiningSettings, {**mining, "teacher_settings": settings_of(TeacherSettings, teacher)}),
+            source=settings_of(SourceSettings, {**source, "columns": settings_of(ColumnSettings, columns)}),
+            on_skip=console.note,
+            on_progress=tell,
+        )
+    _show_mined(run, as_json=as_json)
 
 
 @app.command()
@@ -138,7 +161,7 @@ def select(
             f"{found['hardness']:.3f}, full rows {found['full_rows']:.2f}",
             markup=False,
         )
-    _show_mined(run, settings["negatives"], as_json=as_json)
+    _show_mined(run, as_json=as_json)
 
 
 @app.command()
@@ -175,7 +198,7 @@ def audit(
     )
 
 
-def _show_mined(run: Any, negatives: int, *, as_json: bool) -> None:
+def _show_mined(run: Any, *, as_json: bool) -> None:
     """Show what a run of `mine` or `select` found, and what to do next."""
     counts = run.manifest["counts"]["mining"]
     if as_json:
@@ -186,7 +209,7 @@ def _show_mined(run: Any, negatives: int, *, as_json: bool) -> None:
     rare = {"filled up": counts["filled"], "dropped": counts["dropped"]}
     console.out.print(
         f"{counts['negatives']:,} negatives for {counts['queries']:,} queries: {counts['full']:,} have all "
-        f"{negatives}, {counts['short']:,} fewer, {counts['none']:,} none"
+        f"{run.manifest['settings']['negatives']}, {counts['short']:,} fewer, {counts['none']:,} none"
         + "".join(f", {number:,} {what}" for what, number in rare.items() if number)
         + f" ({run.seconds:,.0f} s)"
     )

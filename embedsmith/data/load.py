@@ -2,44 +2,114 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from embedsmith.data.bad_rows import OnBad, Tally, refuse
 from embedsmith.data.beir import read_beir, splits
 from embedsmith.data.collection import Collection
+from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.pairs import read_pairs
+from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, hub_tables, is_saved, open_table, saved_tables
 from embedsmith.errors import InputError, did_you_mean
 
+_WANTED = f"a BEIR folder, a folder of `datasets`, a file of pairs ({', '.join(SUFFIXES)}) or hf:OWNER/NAME"
 
-def load_collection(path: str | Path, *, split: str | None) -> Collection:
-    """Return the collection at a path: a BEIR folder, or a `.jsonl` file of pairs.
 
-    `split` names a file in the folder's `qrels`; None stands for the only one there is. A file of pairs is one split,
-    whatever it is called: `split` is not looked at.
+def load_collection(
+    path: str | Path,
+    *,
+    split: str | None = None,
+    columns: ColumnSettings | None = None,
+    corpus: str | Path | None = None,
+    skip_bad: bool = False,
+    on_skip: Callable[[str], None] | None = None,
+) -> Collection:
+    """Return the collection at a path.
+
+    Args:
+        path: a BEIR folder; a file of pairs (JSON lines, Parquet, CSV with commas or tabs); a folder that
+            `save_to_disk` of `datasets` wrote; or a data set of pairs on the hub, `hf:OWNER/NAME` or
+            `hf:OWNER/NAME/CONFIG`.
+        split: which one; several with commas between, or `all`. None stands for the only one there is. A file of pairs
+            is one split, whatever it is called: `split` is not looked at.
+        columns: names of the columns of pairs that are not the conventional ones.
+        corpus: a file of passages that join the corpus: JSON lines (as BEIR's), Parquet or CSV.
+        skip_bad: leave out what cannot be used.
+        on_skip: told, when all is read, how many rows were left out for each reason.
 
     Raises:
-        InputError: there is no such path, it is neither of the two, its splits leave a choice, or a line is bad.
+        InputError: there is no such path, it is none of these, its splits leave a choice, or a row is bad.
+        OSError: the hub cannot be reached.
     """
+    tally = Tally()
+    try:
+        extra = None if corpus is None else open_table(Path(corpus))
+        return _load(path, split, columns or ColumnSettings(), extra, tally if skip_bad else refuse)
+    finally:
+        if on_skip:
+            for line in tally.lines():
+                on_skip(line)
+
+
+def known_splits(path: str | Path) -> list[str]:
+    """Return the splits of a folder that has some; a file of pairs and a data set on the hub have none to choose."""
     path = Path(path)
-    if path.is_dir():
-        if not any(path.iterdir()):
-            raise InputError(f"{path}: an empty folder", hint="wanted a BEIR folder or a .jsonl file of pairs")
-        return read_beir(path, _only_split(path) if split is None else split)
-    if not path.exists():
-        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise InputError(f"{path}: no such file or folder{did_you_mean(path.name, siblings)}", hint="check the path")
-    if path.suffix != ".jsonl":
-        raise InputError(
-            f'{path}: a file that ends in "{path.suffix}", wanted a BEIR folder or a .jsonl file of pairs',
-            hint='write the pairs as JSON lines, {"query": "...", "positive": "..."} each',
-        )
-    return read_pairs(path)
+    if path.is_dir() and is_saved(path):
+        return [name for name in saved_tables(path) if name]
+    return splits(path) if (path / "qrels").is_dir() else []
 
 
-def _only_split(folder: Path) -> str:
-    """Return the name of a folder's only split."""
-    names = splits(folder)
-    if len(names) > 1:
-        raise InputError(
-            f"{folder}: there are {len(names)} splits, and none was chosen", hint=f"choose {', '.join(names)}"
-        )
-    return names[0]
+def _load(
+    path: str | Path, split: str | None, columns: ColumnSettings, corpus: Table | None, on_bad: OnBad
+) -> Collection:
+    if str(path).startswith(HUB):
+        tables = hub_tables(str(path), None)
+        return _of_tables(str(path), tables, split, columns, corpus, on_bad)
+    path = Path(path)
+    check_exists(path)
+    if path.is_file():
+        return read_pairs([open_table(path)], columns, on_bad, corpus=corpus)
+    if not any(path.iterdir()):
+        raise InputError(f"{path}: an empty folder", hint=f"wanted {_WANTED}")
+    if is_saved(path):
+        return _of_tables(str(path), saved_tables(path), split, columns, corpus, on_bad)
+    if columns != ColumnSettings():
+        raise InputError(f"{path}: a BEIR folder has no columns to name", hint="name columns for files of pairs only")
+    return read_beir(path, _chosen(str(path), splits(path), split), on_bad, corpus=corpus)
+
+
+def _of_tables(
+    name: str,
+    tables: dict[str, Table],
+    split: str | None,
+    columns: ColumnSettings,
+    corpus: Table | None,
+    on_bad: OnBad,
+) -> Collection:
+    """Return the collection of the chosen tables; a table without a name is all there is, whatever the split."""
+    chosen = [""] if "" in tables else _chosen(name, list(tables), split)
+    return read_pairs([tables[split] for split in chosen], columns, on_bad, corpus=corpus)
+
+
+def _chosen(name: str, known: Sequence[str], split: str | None) -> list[str]:
+    """Return the names of the splits that are asked for.
+
+    >>> _chosen("data", ["dev", "train"], "all"), _chosen("data", ["dev", "train"], "train,dev")
+    (['dev', 'train'], ['train', 'dev'])
+    """
+    if split is None:
+        if len(known) > 1:
+            raise InputError(
+                f"{name}: there are {len(known)} splits, and none was chosen", hint=f"choose {', '.join(known)} or all"
+            )
+        return list(known)
+    if split in known:
+        return [split]
+    chosen = list(known) if split == "all" else [part.strip() for part in split.split(",")]
+    for part in chosen:
+        if part not in known:
+            raise InputError(
+                f'{name}: no split "{part}"{did_you_mean(part, known)}', hint=f"its splits: {', '.join(known)}"
+            )
+    return list(dict.fromkeys(chosen))

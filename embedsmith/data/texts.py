@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import index
 from typing import Any, SupportsIndex, overload
@@ -43,11 +44,6 @@ class Texts(Sequence[str]):
         if isinstance(texts, Texts):
             return texts
         return cls(pa.array(texts if isinstance(texts, Sequence) else list(texts), pa.large_string()))
-
-    @classmethod
-    def joined(cls, chunks: list[pa.LargeStringArray]) -> Texts:
-        """Return the texts of several arrays one after the other."""
-        return cls(pa.concat_arrays(chunks) if chunks else pa.array([], pa.large_string()))
 
     @property
     def arrow(self) -> pa.LargeStringArray:
@@ -89,17 +85,57 @@ class Texts(Sequence[str]):
 
     def kept(self, rows: Int64[np.ndarray, " R"]) -> Texts:
         """Return the texts of some rows."""
+        if len(rows) == len(self) and (rows == np.arange(len(rows))).all():
+            return self
         return Texts(self._arrow.take(pa.array(rows)))
 
-    def update(self, digest: Any) -> None:
+    def update(self, hasher: Any) -> None:
         """Feed a hash with the texts and where each ends."""
         offsets = np.frombuffer(self._arrow.buffers()[1], np.int64) if len(self) else np.zeros(1, np.int64)
         offsets = offsets[self._arrow.offset : self._arrow.offset + len(self) + 1]
-        digest.update(len(self).to_bytes(8, "little"))
-        digest.update(np.diff(offsets).astype("<i8", copy=False).data)
+        hasher.update(len(self).to_bytes(8, "little"))
+        hasher.update(np.diff(offsets).astype("<i8", copy=False).data)
         data = self._arrow.buffers()[2]
         if data is not None and len(self):
-            digest.update(memoryview(data)[offsets[0] : offsets[-1]])
+            hasher.update(memoryview(data)[offsets[0] : offsets[-1]])
+
+
+class TextsBuilder:
+    """Texts that come one by one.
+
+    >>> builder = TextsBuilder()
+    >>> builder.add("a cat")
+    >>> builder.texts() == ["a cat"]
+    True
+    """
+
+    def __init__(self) -> None:
+        # As they lie in an Arrow array, which takes them over: nothing is copied in the end.
+        self._data = bytearray()
+        self._ends = array("q", [0])
+
+    def add(self, text: str) -> None:
+        """Add one text at the end."""
+        self.add_bytes(text.encode())
+
+    def add_bytes(self, raw: bytes) -> None:
+        """Add the UTF-8 of one text at the end."""
+        self._data += raw
+        self._ends.append(len(self._data))
+
+    def pad(self, count: int) -> None:
+        """Add empty texts until there are so many."""
+        self._ends.extend([len(self._data)] * (count - len(self)))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def texts(self) -> Texts:
+        """Return all of them, and forget them."""
+        data, ends = pa.py_buffer(self._data), pa.py_buffer(self._ends)
+        arrow = pa.LargeStringArray.from_buffers(len(self), ends, data)
+        self._data, self._ends = bytearray(), array("q", [0])
+        return Texts(arrow)
 
 
 class Rows(Mapping[str, int]):
@@ -168,10 +204,10 @@ class Objects(Sequence[dict[str, Any]]):
     @overload
     def __getitem__(self, row: slice) -> Objects: ...
     def __getitem__(self, row: SupportsIndex | slice) -> dict[str, Any] | Objects:
-        return Objects(self.texts[row]) if isinstance(row, slice) else json.loads(self.texts[row])
+        return Objects(self.texts[row]) if isinstance(row, slice) else _from_json(self.texts[row])
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        return map(json.loads, self.texts)
+        return map(_from_json, self.texts)
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, Objects) and self.texts == other.texts:
@@ -186,26 +222,36 @@ class Objects(Sequence[dict[str, Any]]):
         return f"Objects({list(self[:3])}{'...' if len(self) > 3 else ''}, {len(self):,} objects)"
 
 
-def as_json(value: Any) -> str:
-    """Return a value as JSON in one line, its characters as they are.
+def as_json(value: Mapping[str, Any]) -> str:
+    """Return an object as JSON, its characters as they are; an empty one as no text at all.
 
-    >>> as_json({"name": "猫"})
-    '{"name": "猫"}'
+    >>> as_json({"name": "猫"}), as_json({})
+    ('{"name": "猫"}', '')
     """
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False) if value else ""
+
+
+def _from_json(text: str) -> dict[str, Any]:
+    return json.loads(text) if text else {}
+
+
+def digest(raw: bytes) -> bytes:
+    """Return 128 bits of hash of a text in UTF-8, the same in every process.
+
+    Among a thousand million texts two share theirs with a chance of one in 10^21.
+    """
+    return hashlib.blake2b(raw, digest_size=16).digest()
 
 
 def digests(texts: Iterable[str]) -> Int64[np.ndarray, "N 2"]:
-    """Return 128 bits of hash for each text, the same in every process.
-
-    Among a thousand million texts two share theirs with a chance of one in 10^21.
+    """Return the digest of each text as two numbers.
 
     >>> bool((digests(["a"]) == digests(["b", "a"])[1]).all())
     True
     """
     raw = bytearray()
     for text in texts:
-        raw += hashlib.blake2b(text.encode(), digest_size=16).digest()
+        raw += digest(text.encode())
     return np.frombuffer(raw, np.int64).reshape(-1, 2)
 
 

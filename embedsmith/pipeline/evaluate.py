@@ -5,8 +5,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from embedsmith.data.beir import splits
-from embedsmith.data.load import load_collection
+from embedsmith.data.load import known_splits, load_collection
 from embedsmith.evaluation.metrics import Scores
 from embedsmith.evaluation.retrieval import evaluate_retrieval
 from embedsmith.models.settings import Dtype
@@ -28,7 +27,7 @@ def evaluate(
 
     Args:
         model: a run folder, any other name of a model, or `bm25`.
-        data: a BEIR folder, or a JSONL file of pairs.
+        data: a BEIR folder, pairs, or whatever else `load_collection` reads.
         split: the split of a BEIR folder; `test` where there is one.
         dtype: precision. `auto`: bfloat16 where the hardware has it.
         vectors: folder to keep vectors in, so that a second evaluation costs seconds; a run keeps its own.
@@ -37,7 +36,7 @@ def evaluate(
     Raises:
         InputError, ModelError: see `embedsmith.errors`.
     """
-    collection = load_collection(data, split=split or _default_split(Path(data)))
+    collection = load_collection(data, split=split or _default_split(data))
     is_run = (Path(model) / "manifest.json").is_file()
     with tempfile.TemporaryDirectory(prefix="embedsmith-") as scratch:
         keep = Path(vectors) if vectors else Path(model) / "vectors" if is_run else Path(scratch)
@@ -48,6 +47,6 @@ def evaluate(
         return evaluate_retrieval(teacher, collection)
 
 
-def _default_split(data: Path) -> str | None:
+def _default_split(data: str | Path) -> str | None:
     """Return `test` for a folder that has it."""
-    return "test" if (data / "qrels").is_dir() and "test" in splits(data) else None
+    return "test" if "test" in known_splits(data) else None

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.beir import splits
 from embedsmith.data.collection import Collection
-from embedsmith.data.load import load_collection
+from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError, RunError
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import Dtype
@@ -75,9 +74,7 @@ def find(
 def _corpus(run: Path, data: str | Path | None) -> Collection:
     """Return the collection to search."""
     if data:
-        # The splits of a folder share its corpus: any of them will do.
-        split = splits(Path(data))[0] if (Path(data) / "qrels").is_dir() else None
-        return load_collection(data, split=split)
+        return load_collection(data, split="all" if known_splits(data) else None)
     harvested = sorted(run.glob("data/*/test"))
     if not harvested:
         raise RunError(f"{run}: the run has no corpus of its own", hint="name one with --data")

@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedsmith.data.beir import splits, write_beir
+from embedsmith.data.beir import write_beir
 from embedsmith.data.code_search import CodeSettings, harvest, split
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import read_json, write_json
-from embedsmith.data.load import load_collection
+from embedsmith.data.load import known_splits, load_collection
 from embedsmith.evaluation.retrieval import evaluate_retrieval
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
 from embedsmith.models.settings import StudentSettings
@@ -95,8 +95,8 @@ def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress)
             train=load_collection(folder / "train", split="train"),
             test=load_collection(folder / "test", split="test"),
         )
-    path = Path(settings.path)
-    known = splits(path) if (path / "qrels").is_dir() else []
+    path = settings.path
+    known = known_splits(path)
     train = load_collection(path, split=settings.split or ("train" if "train" in known else None))
     test = load_collection(path, split=settings.test_split) if settings.test_split in known else None
     return Prepared(name, settings, train, test)

@@ -8,17 +8,19 @@ RUN/vectors/           the teachers' vectors
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from embedsmith.data.beir import splits
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, write_examples
-from embedsmith.data.load import load_collection
+from embedsmith.data.load import known_splits, load_collection
+from embedsmith.data.qrels import read_exclusions, read_passage_ids
+from embedsmith.data.source import SourceSettings
+from embedsmith.data.tables import HUB
 from embedsmith.errors import InputError, RunError
 from embedsmith.mining.audit import calibrate
 from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
@@ -49,32 +51,45 @@ def mine(
     out: str | Path,
     split: str | None = None,
     settings: MiningSettings | None = None,
+    source: SourceSettings | None = None,
+    on_skip: Callable[[str], None] | None = None,
     on_progress: Progress = silent,
 ) -> Run:
     """Mine hard negatives for a user's data into a run folder.
 
     Args:
-        data: a BEIR folder, or a JSONL file of pairs.
+        data: a BEIR folder, pairs, or whatever else `load_collection` reads.
         out: the run folder; a run that was cut short goes on.
-        split: the split of a BEIR folder; `train` where there is one.
+        split: short for `SourceSettings(split=...)`.
         settings: teachers, method and number of negatives.
+        source: which part of the data, and how it is read.
+        on_skip: told how many rows were left out for each reason, where `source` says that they may be.
         on_progress: told of the work.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
-    settings = settings or MiningSettings()
-    collection = load_collection(data, split=split or _default_split(Path(data)))
-    run = Run.open(out, command="mine", settings=settings, inputs={"data": str(Path(data).resolve()), "split": split})
-    with run:
-        selection = mine_into(run, run.folder, collection, settings, on_progress=on_progress)
+    settings, source = settings or MiningSettings(), source or SourceSettings()
+    if split is not None:
+        source = source.model_copy(update={"split": split})
+    place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
+    collection, listed = _read(place, source, settings, on_skip)
+    inputs = {"data": place, "source": source.model_dump(mode="json")}
+    with Run.open(out, command="mine", settings=settings, inputs=inputs) as run:
+        selection = mine_into(run, run.folder, collection, settings, listed=listed, on_progress=on_progress)
         run.count("mining", selection.counts)
         run.finish()
     return run
 
 
 def mine_into(
-    run: Run, folder: Path, collection: Collection, settings: MiningSettings, *, on_progress: Progress = silent
+    run: Run,
+    folder: Path,
+    collection: Collection,
+    settings: MiningSettings,
+    *,
+    listed: Listed | None = None,
+    on_progress: Progress = silent,
 ) -> Selection:
     """Write candidates and negatives of one collection into a folder of a run; candidates that are there are used."""
     run.same_content(collection.name if folder == run.folder else folder.name, collection.content_hash())
@@ -88,7 +103,7 @@ def mine_into(
             shutil.rmtree(parts, ignore_errors=True)
     with run.timed("select"):
         candidates = read_candidates(path)
-        selection = select(candidates, settings, listed=_listed(collection, settings))
+        selection = select(candidates, settings, listed=listed)
         _write(folder, selection, candidates, collection, settings)
     return selection
 
@@ -149,13 +164,37 @@ def read_mined(folder: str | Path) -> Mined:
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
         return Mined(folder, settings, source.collection, source.candidates, source.listed)
     settings = MiningSettings.parse(manifest["settings"], where=str(folder))
-    data, split = manifest["inputs"]["data"], manifest["inputs"]["split"]
-    if not Path(data).exists():
+    data = manifest["inputs"]["data"]
+    if not data.startswith(HUB) and not Path(data).exists():
         raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
-    collection = load_collection(data, split=split or _default_split(Path(data)))
+    source = SourceSettings.parse(manifest["inputs"]["source"], where=str(folder))
+    collection, listed = _read(data, source, settings, None)
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
-    return Mined(folder, settings, collection, read_candidates(folder / "candidates"), _listed(collection, settings))
+    return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
+
+
+def _read(
+    data: str, source: SourceSettings, settings: SelectionSettings, on_skip: Callable[[str], None] | None
+) -> tuple[Collection, Listed]:
+    """Return the collection, and what is excluded beside its known positives."""
+    collection = load_collection(
+        data,
+        split=source.split or _default_split(data),
+        columns=source.columns,
+        corpus=source.corpus,
+        skip_bad=source.skip_bad,
+        on_skip=on_skip,
+    )
+    queries, passages = read_exclusions(source.exclude_qrels, collection, on_skip=on_skip)
+    if settings.keep_negatives:
+        # They are in each row already; they must not come twice.
+        given = collection.existing_negatives()
+        queries, passages = np.concatenate([queries, given[0]]), np.concatenate([passages, given[1]])
+    everywhere = np.zeros(0, np.int64)
+    if source.exclude_ids:
+        everywhere = read_passage_ids(source.exclude_ids, collection, on_skip=on_skip)
+    return collection, Listed(queries, passages, everywhere)
 
 
 def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_progress: Progress) -> list[Teacher]:
@@ -176,15 +215,6 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
         )
         return [*teachers, joined]
     return teachers
-
-
-def _listed(collection: Collection, settings: SelectionSettings) -> Listed:
-    """Return what is excluded beside the known positives."""
-    none = np.zeros(0, np.int64)
-    if settings.keep_negatives:
-        # They are in each row already; they must not come twice.
-        return Listed(*collection.existing_negatives(), none)
-    return Listed.nothing()
 
 
 def _write(
@@ -208,6 +238,6 @@ def _with_given(rows: Iterator[Example], collection: Collection) -> Iterator[Exa
         yield Example(row.query_id, row.query, row.positives, own + row.negatives, row.outcome)
 
 
-def _default_split(data: Path) -> str | None:
-    """Return `train` for a folder that has it."""
-    return "train" if (data / "qrels").is_dir() and "train" in splits(data) else None
+def _default_split(data: str | Path) -> str | None:
+    """Return `train` for data that has it."""
+    return "train" if "train" in known_splits(data) else None

@@ -27,7 +27,8 @@ class DataSettings(Settings):
     """One data set of a recipe."""
 
     path: str
-    """A BEIR folder, a JSONL file of pairs, or (`format: code`) Python sources; `stdlib` is the running Python's."""
+    """A BEIR folder, pairs (a file, a `datasets` folder, hf:OWNER/NAME), or (`format: code`) Python sources, of which
+    `stdlib` is the running Python's."""
     format: Literal["auto", "code"] = "auto"
     """`auto`: a BEIR folder or pairs; `code`: harvest (docstring, function) pairs from a tree of Python files."""
     split: str | None = None

@@ -110,8 +110,8 @@ def test_an_empty_file_has_no_rows(tmp_path):
         (b'{"a": \xff}', r"a\.jsonl:2: not UTF-8 \(byte 7 of the line\)"),
         (b'{"a": 1', r"a\.jsonl:2: broken JSON: "),
         (b'{"a": 1} {"a": 2}', r"a\.jsonl:2: broken JSON: Extra data"),
-        (b"[1]", r"a\.jsonl:2: got a JSON list, wanted an object"),
-        (b'"text"', r"a\.jsonl:2: got a JSON str, wanted an object"),
+        (b"[1]", r"a\.jsonl:2: got a list, wanted an object"),
+        (b'"text"', r"a\.jsonl:2: got a string, wanted an object"),
     ],
 )
 def test_a_line_that_is_no_object_is_named(tmp_path, line, message):

@@ -9,7 +9,6 @@ import pytest
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.load import load_collection
-from embedsmith.data.pairs import read_pairs
 from embedsmith.errors import InputError
 
 
@@ -26,7 +25,7 @@ def test_pairs_become_a_collection(tmp_path):
         {"query": "bark?", "positive": "a dog"},
         {"query": "pet?", "positive": "a cat"},
     )
-    assert read_pairs(path) == Collection.of(
+    assert load_collection(path) == Collection.of(
         name="pairs",
         passage_ids=["p0", "p1"],
         passages=["a cat", "a dog"],
@@ -39,13 +38,13 @@ def test_pairs_become_a_collection(tmp_path):
 @pytest.mark.parametrize("query", ["query", "anchor", "question"])
 @pytest.mark.parametrize("positive", ["positive", "passage", "document", "answer"])
 def test_the_conventional_names_are_found(tmp_path, query, positive):
-    collection = read_pairs(pairs_of(tmp_path, {"id": 7, query: "purr?", positive: "a cat", "source": "x"}))
+    collection = load_collection(pairs_of(tmp_path, {"id": 7, query: "purr?", positive: "a cat", "source": "x"}))
     assert (collection.queries, collection.passages) == (["purr?"], ["a cat"])
 
 
 @pytest.mark.parametrize("key", ["pos", "positives", "positive"])
 def test_a_list_is_several_positives(tmp_path, key):
-    collection = read_pairs(pairs_of(tmp_path, {"query": "pet?", key: ["a cat", "a dog"]}))
+    collection = load_collection(pairs_of(tmp_path, {"query": "pet?", key: ["a cat", "a dog"]}))
     assert collection.qrels == {"q0": {"p0": 1, "p1": 1}}
     assert collection.passages == ["a cat", "a dog"]
 
@@ -58,14 +57,14 @@ def test_rows_of_one_query_are_merged(tmp_path):
         {"query": " which  PET? ", "positive": "a dog"},
         {"query": "Which pet?", "positive": "a cat"},
     )
-    collection = read_pairs(path)
+    collection = load_collection(path)
     assert collection.queries == ["Which pet?", "milk?"]
     assert collection.qrels == {"q0": {"p0": 1, "p2": 1}, "q1": {"p1": 1}}
 
 
 def test_passages_that_differ_in_a_capital_stay_two(tmp_path):
     path = pairs_of(tmp_path, {"query": "all?", "answer": "ls -a"}, {"query": "almost all?", "answer": "ls -A"})
-    assert read_pairs(path).passages == ["ls -a", "ls -A"]
+    assert load_collection(path).passages == ["ls -a", "ls -A"]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +81,7 @@ def test_negatives_join_the_corpus_without_a_judgement(tmp_path, negatives):
     path = pairs_of(
         tmp_path, {"query": "purr?", "positive": "a cat", **negatives}, {"query": "bark?", "positive": "a dog"}
     )
-    collection = read_pairs(path)
+    collection = load_collection(path)
     assert collection.passages == ["a cat", "a dog", "a cow"]
     assert collection.qrels == {"q0": {"p0": 1}, "q1": {"p1": 1}}
 
@@ -97,12 +96,12 @@ def test_no_other_text_joins_the_corpus(tmp_path):
         "neg_scores": [],
         "type": "x",
     }
-    assert read_pairs(pairs_of(tmp_path, row)).passages == ["a cat"]
+    assert load_collection(pairs_of(tmp_path, row)).passages == ["a cat"]
 
 
 def test_a_null_counts_as_no_column(tmp_path):
     path = pairs_of(tmp_path, {"query": "purr?", "positive": None, "passage": "a cat"})
-    assert read_pairs(path).passages == ["a cat"]
+    assert load_collection(path).passages == ["a cat"]
 
 
 GOOD = {"query": "purr?", "positive": "a cat"}
@@ -117,27 +116,27 @@ GOOD = {"query": "purr?", "positive": "a cat"}
         ({"query": None}, "no query; the row has no values"),
         ({"query": "a", "positive": "b", "passage": "c"}, '"positive", "passage" could each be the positive'),
         ({"query": "a", "question": "b", "answer": "c"}, '"query", "question" could each be the query'),
-        ({"query": ["a"], "positive": "b"}, '"query" is a JSON list, wanted a string'),
+        ({"query": ["a"], "positive": "b"}, '"query" is a list, wanted a string'),
         ({"query": " ", "positive": "b"}, '"query" is empty'),
         ({"query": "a", "positive": ""}, '"positive" holds an empty text'),
-        ({"query": "a", "positive": 3}, '"positive" is a JSON int, wanted a string or a list of strings'),
-        ({"query": "a", "pos": "a cat"}, '"pos" is a JSON str, wanted a list of strings'),
+        ({"query": "a", "positive": 3}, '"positive" is a number, wanted a string or a list of strings'),
+        ({"query": "a", "pos": "a cat"}, '"pos" is a string, wanted a list of strings'),
         ({"query": "a", "pos": []}, '"pos" is an empty list'),
-        ({"query": "a", "pos": ["b", {"text": "c"}]}, '"pos" holds a JSON dict, wanted strings'),
-        ({"query": "a", "pos": ["b"], "neg": "a dog"}, '"neg" is a JSON str, wanted a list of strings'),
+        ({"query": "a", "pos": ["b", {"text": "c"}]}, '"pos" holds an object, wanted strings'),
+        ({"query": "a", "pos": ["b"], "neg": "a dog"}, '"neg" is a string, wanted a list of strings'),
         ({"query": "a", "pos": ["b"], "neg": ["c", "\t"]}, '"neg" holds an empty text'),
-        ({"query": "a", "positive": "b", "negativ": "c"}, r'unknown key "negativ" \(did you mean "negative"\?\)'),
+        ({"query": "a", "positive": "b", "negativ": "c"}, r'unknown column "negativ" \(did you mean "negative"\?\)'),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_with_its_line(tmp_path, row, message):
     with pytest.raises(InputError, match=rf"pairs\.jsonl:3: {message}") as caught:
-        read_pairs(pairs_of(tmp_path, GOOD, GOOD, row))
+        load_collection(pairs_of(tmp_path, GOOD, GOOD, row))
     assert caught.value.hint
 
 
 def test_a_missing_side_is_answered_with_the_names_it_may_have(tmp_path):
     with pytest.raises(InputError, match="no query") as caught:
-        read_pairs(pairs_of(tmp_path, {"sentence1": "a"}))
+        load_collection(pairs_of(tmp_path, {"sentence1": "a"}))
     assert caught.value.hint == "name the query one of query, anchor, question"
 
 
@@ -145,18 +144,18 @@ def test_a_file_without_rows_is_refused(tmp_path):
     path = tmp_path / "pairs.jsonl"
     path.write_text("\n \n")
     with pytest.raises(InputError, match=r"pairs\.jsonl: no pairs"):
-        read_pairs(path)
+        load_collection(path)
 
 
 def test_a_file_that_is_missing_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"pairs\.jsonl: no such file"):
-        read_pairs(tmp_path / "pairs.jsonl")
+    with pytest.raises(InputError, match=r"pairs\.jsonl: no such file or folder"):
+        load_collection(tmp_path / "pairs.jsonl")
 
 
 @pytest.mark.parametrize("split", [None, "train", "test"])
 def test_a_file_of_pairs_is_one_split_whatever_it_is_called(tmp_path, split):
     path = pairs_of(tmp_path, GOOD)
-    assert load_collection(path, split=split) == read_pairs(path)
+    assert load_collection(path, split=split) == load_collection(path)
 
 
 def test_a_mistyped_file_is_answered_with_its_nearest_sibling(tmp_path):

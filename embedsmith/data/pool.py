@@ -1,0 +1,165 @@
+"""A pool of texts, some with ids: read from several files, then made one list in which no id comes twice.
+
+Shapes: A texts that were added, N different ones.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Int64
+
+from embedsmith.data.bad_rows import BadRow, OnBad, Unusable
+from embedsmith.data.tables import Table
+from embedsmith.data.texts import Objects, Texts, TextsBuilder, as_json, digest, numbered
+
+DROPPED = -1
+"""The row of a text that was added and could not be used."""
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The different texts of a pool, in the order in which they first appeared."""
+
+    ids: Texts
+    texts: Texts
+    metadata: Objects
+    rows: Int64[np.ndarray, " A"]
+    """Which text each of those became that were added; `DROPPED` where it could not be used."""
+
+
+class Pool:
+    """Texts as they are read.
+
+    With an id a text is what the id says, and two ids may have the same text. Without one it is the first text with an
+    id that is equal, else the first that is equal.
+
+    Args:
+        prefix: of the ids that texts without one get: `p0`, `p1`...
+        key: texts without an id are equal when this is; None for the text itself.
+    """
+
+    def __init__(self, prefix: str, key: Callable[[str], str] | None = None) -> None:
+        self._prefix = prefix
+        self._key = key
+        self._ids = TextsBuilder()
+        self._texts = TextsBuilder()
+        self._metadata = TextsBuilder()
+        self._digests = bytearray()
+        self._numbers = array("q")
+        self._starts: list[int] = []
+        self._tables: list[tuple[Table, bool]] = []
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def begin(self, table: Table, *, unique: bool) -> None:
+        """Say where the texts come from that are added next, and whether each id stands there only once."""
+        self._starts.append(len(self))
+        self._tables.append((table, unique))
+
+    def add(self, text: str, text_id: str | None, number: int, metadata: dict[str, Any] | None = None) -> int:
+        """Add the text of a line or row; return how many were added before."""
+        added = len(self._numbers)
+        raw = text.encode()
+        self._texts.add_bytes(raw)
+        self._digests += digest(raw if self._key is None else self._key(text).encode())
+        self._numbers.append(number)
+        # Most files of pairs have neither.
+        if text_id is not None:
+            self._ids.pad(added)
+            self._ids.add(text_id)
+        if metadata:
+            self._metadata.pad(added)
+            self._metadata.add(as_json(metadata))
+        return added
+
+    def pooled(self, on_bad: OnBad) -> Pooled:
+        """Return the different texts, and forget what was added."""
+        text_of, first_of = numbered(np.frombuffer(self._digests, np.int64).reshape(-1, 2))
+        owner = first_of[text_of]
+        has_ids, has_metadata = len(self._ids) > 0, len(self._metadata) > 0
+        for builder in (self._ids, self._metadata):
+            builder.pad(len(self))
+        ids, metadata, texts = self._ids.texts(), self._metadata.texts(), self._texts.texts()
+        if has_ids:
+            owner = self._owners(ids, text_of, owner, on_bad)
+        kept = np.flatnonzero(owner != DROPPED)
+        owners, first, inverse = np.unique(owner[kept], return_index=True, return_inverse=True)
+        order = np.argsort(first)
+        row_of = np.empty(len(order), np.int64)
+        row_of[order] = np.arange(len(order))
+        rows = np.full(len(owner), DROPPED, np.int64)
+        rows[kept] = row_of[inverse]
+        owners = owners[order]
+        return Pooled(
+            ids=self._named(ids.kept(owners)),
+            texts=texts.kept(owners),
+            metadata=Objects(metadata.kept(owners)) if has_metadata else Objects.of([]),
+            rows=rows,
+        )
+
+    def _owners(
+        self, ids: Texts, text_of: Int64[np.ndarray, " A"], first_of_text: Int64[np.ndarray, " A"], on_bad: OnBad
+    ) -> Int64[np.ndarray, " A"]:
+        """Return for each text that was added the first one that it is the same as."""
+        encoded = ids.arrow.dictionary_encode()
+        first_of_id = _first(encoded.indices.to_numpy().astype(np.int64))
+        named = pc.not_equal(ids.arrow, "").to_numpy(zero_copy_only=False)
+        owner = np.where(named, first_of_id, first_of_text)
+        for at in np.flatnonzero(named & self._clashes(first_of_id, text_of)).tolist():
+            owner[at] = DROPPED
+            on_bad(BadRow(self._place(at), self._clash(ids[at], at, int(first_of_id[at]))))
+        # Backwards, so that the first of the texts with an id is what remains.
+        of_text = np.full(len(text_of), DROPPED, np.int64)
+        last_to_first = np.flatnonzero(named & (owner != DROPPED))[::-1]
+        of_text[text_of[last_to_first]] = owner[last_to_first]
+        found = of_text[text_of]
+        return np.where(~named & (found != DROPPED), found, owner)
+
+    def _clashes(self, first: Int64[np.ndarray, " A"], text_of: Int64[np.ndarray, " A"]) -> Bool[np.ndarray, " A"]:
+        """Return which texts have an id that is taken."""
+        at = np.arange(len(first))
+        file_of = np.searchsorted(self._starts, at, side="right") - 1
+        unique = np.array([unique for _, unique in self._tables])[file_of]
+        again = unique & (file_of == file_of[first]) & (at != first)
+        return again | (text_of != text_of[first])
+
+    def _clash(self, text_id: str, at: int, first: int) -> Unusable:
+        """Return what is wrong with an id that is taken."""
+        here, there = (self._tables[bisect_right(self._starts, place) - 1][0] for place in (at, first))
+        number = self._numbers[first]
+        other = f"{there.unit} {number:,}" if here.name == there.name else there.place(number)
+        return Unusable(
+            f'the id "{text_id}" is taken by {other}', reason="duplicate id", hint="remove or rename one of the two"
+        )
+
+    def _place(self, at: int) -> str:
+        return self._tables[bisect_right(self._starts, at) - 1][0].place(self._numbers[at])
+
+    def _named(self, ids: Texts) -> Texts:
+        """Return ids where each text has one."""
+        numbers = pa.array(np.arange(len(ids))).cast(pa.large_string())
+        prefix = self._prefix
+        while True:
+            given = pc.binary_join_element_wise(pa.scalar(prefix, numbers.type), numbers, pa.scalar("", numbers.type))
+            if not pc.any(pc.is_in(given, value_set=ids.arrow)).as_py():
+                return Texts(pc.if_else(pc.equal(ids.arrow, ""), given, ids.arrow))
+            prefix = f"_{prefix}"
+
+
+def _first(numbers: Int64[np.ndarray, " A"]) -> Int64[np.ndarray, " A"]:
+    """Return where each number stands first.
+
+    >>> _first(np.array([7, 5, 7]))
+    array([0, 1, 0])
+    """
+    _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
+    return first[inverse].astype(np.int64)

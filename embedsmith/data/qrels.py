@@ -1,0 +1,195 @@
+"""Judgements in files: BEIR's three columns or TREC's four, and lists of passage ids.
+
+    BEIR    query-id, corpus-id, score: tab separated, the grade a whole number; the header is optional
+    TREC    query-id, iteration, passage-id, grade: separated by tabs or spaces
+
+Shapes: J judgements, S pairs, R passages.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int64
+
+from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
+from embedsmith.data.collection import Collection
+from embedsmith.data.tables import check_exists
+from embedsmith.data.texts import Rows, Texts, TextsBuilder
+from embedsmith.errors import did_you_mean
+
+HEADER = ("query-id", "corpus-id", "score")
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """The lines of one file, ids not yet looked up."""
+
+    path: Path
+    query_ids: Texts
+    passage_ids: Texts
+    grades: Int64[np.ndarray, " J"]
+    lines: Int64[np.ndarray, " J"]
+
+    def place(self, row: int) -> str:
+        """Return file and line of a judgement."""
+        return f"{self.path}:{self.lines[row]}"
+
+
+def read_judgements(path: Path, on_bad: OnBad, *, trec: bool = False) -> Judgements:
+    """Return the judgements of a file in BEIR's form, or, with `trec`, in either form."""
+    query_ids, passage_ids, grades, lines = TextsBuilder(), TextsBuilder(), array("q"), array("q")
+    for number, line in _lines(path, on_bad):
+        try:
+            judgement = _judgement(line, is_first=number == 1, trec=trec)
+        except Unusable as flaw:
+            on_bad(BadRow(f"{path}:{number}", flaw))
+            continue
+        if judgement is not None:
+            query_ids.add(judgement[0])
+            passage_ids.add(judgement[1])
+            grades.append(judgement[2])
+            lines.append(number)
+    return Judgements(
+        path, query_ids.texts(), passage_ids.texts(), np.array(grades, np.int64), np.array(lines, np.int64)
+    )
+
+
+def look_up(
+    judgements: Judgements, query_ids: Texts, passage_ids: Texts, on_bad: OnBad
+) -> tuple[Int64[np.ndarray, " J"], Int64[np.ndarray, " J"], Int64[np.ndarray, " J"]]:
+    """Return query rows, passage rows and line places of the judgements whose ids are known; others are bad rows."""
+    queries = Rows(query_ids).of(judgements.query_ids.arrow)
+    passages = Rows(passage_ids).of(judgements.passage_ids.arrow)
+    seen: set[str] = set()
+    for row in np.flatnonzero((queries < 0) | (passages < 0)).tolist():
+        if queries[row] < 0:
+            flaw = _unknown("query", judgements.query_ids[row], query_ids, seen)
+        else:
+            flaw = _unknown("passage", judgements.passage_ids[row], passage_ids, seen)
+        on_bad(BadRow(judgements.place(row), flaw))
+    known = np.flatnonzero((queries >= 0) & (passages >= 0))
+    return queries[known], passages[known], known
+
+
+def read_exclusions(
+    paths: Iterable[str | Path], collection: Collection, *, on_skip: Callable[[str], None] | None = None
+) -> tuple[Int64[np.ndarray, " S"], Int64[np.ndarray, " S"]]:
+    """Return pairs (query row, passage row) that extra judgements call relevant, by query row, each once.
+
+    What a file judges not relevant may stay a negative. Extra judgements often cover more than one collection: those
+    that name a query or a passage that this one lacks are counted.
+
+    Args:
+        paths: files in BEIR's or TREC's form.
+        collection: whose rows are meant.
+        on_skip: told of the count of each file.
+
+    Raises:
+        InputError: a file is missing, or a line cannot be used.
+    """
+    queries, passages = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    for path in map(Path, paths):
+        check_exists(path)
+        judgements = read_judgements(path, refuse, trec=True)
+        found = (
+            collection.query_index.of(judgements.query_ids.arrow),
+            collection.passage_index.of(judgements.passage_ids.arrow),
+        )
+        known = (found[0] >= 0) & (found[1] >= 0)
+        _tell(on_skip, path, int((~known).sum()), len(known), "judgements", "query or passage")
+        relevant = known & (judgements.grades > 0)
+        queries.append(found[0][relevant])
+        passages.append(found[1][relevant])
+    pairs = np.unique(np.stack([np.concatenate(queries), np.concatenate(passages)], axis=1), axis=0)
+    return pairs[:, 0], pairs[:, 1]
+
+
+def read_passage_ids(
+    path: str | Path, collection: Collection, *, on_skip: Callable[[str], None] | None = None
+) -> Int64[np.ndarray, " R"]:
+    """Return the rows, ascending, of the passages whose ids a file lists, one a line.
+
+    Raises:
+        InputError: the file is missing or not UTF-8.
+    """
+    path = Path(path)
+    check_exists(path)
+    ids = TextsBuilder()
+    for _, line in _lines(path, refuse):
+        ids.add(line)
+    rows = collection.passage_index.of(ids.texts().arrow)
+    _tell(on_skip, path, int((rows < 0).sum()), len(rows), "ids", "passage")
+    return np.unique(rows[rows >= 0])
+
+
+def _tell(on_skip: Callable[[str], None] | None, path: Path, unknown: int, count: int, what: str, of: str) -> None:
+    if on_skip and unknown:
+        on_skip(f"{path}: {unknown:,} of {count:,} {what} name a {of} that the collection lacks")
+
+
+def _lines(path: Path, on_bad: OnBad) -> Iterator[tuple[int, str]]:
+    """Yield (line number from 1, line) for each line that is not blank."""
+    with open(path, "rb") as file:
+        for number, raw in enumerate(file, start=1):
+            try:
+                line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+            except UnicodeDecodeError as error:
+                flaw = Unusable(
+                    f"not UTF-8 (byte {error.start + 1} of the line)", reason="not UTF-8", hint="save the file as UTF-8"
+                )
+                on_bad(BadRow(f"{path}:{number}", flaw))
+                continue
+            if line and not line.isspace():
+                yield number, line
+
+
+def _judgement(line: str, *, is_first: bool, trec: bool) -> tuple[str, str, int] | None:
+    """Return query id, passage id and grade of a line, None for the header.
+
+    >>> _judgement("q 1\\td1\\t2", is_first=False, trec=True), _judgement("q1 0 d1 2", is_first=False, trec=True)
+    (('q 1', 'd1', 2), ('q1', 'd1', 2))
+    """
+    cells = line.split("\t")
+    if trec and len(cells) != 3:
+        cells = cells if len(cells) == 4 else line.split()
+        cells = [cells[0], *cells[2:]] if len(cells) == 4 else cells
+    if len(cells) != 3:
+        forms = f"{', '.join(HEADER)}" + (", or TREC's four: query-id 0 passage-id grade" if trec else "")
+        raise Unusable(
+            f"{len(cells)} {'column' if len(cells) == 1 else 'columns'}, wanted 3{' or 4' if trec else ''}",
+            reason="wrong number of columns",
+            hint=f"separate by tabs: {forms}",
+        )
+    query_id, passage_id, grade = cells
+    # By name: "not a number" would take a first line with a broken grade for a header.
+    if is_first and (query_id == HEADER[0] or grade == HEADER[2]):
+        return None
+    if not _INTEGER.fullmatch(grade.strip()):
+        raise Unusable(
+            f'the grade "{grade}" is not a whole number',
+            reason="the grade is not a whole number",
+            hint="write 0 for not relevant, 1 or more else",
+        )
+    return query_id, passage_id, int(grade)
+
+
+def _unknown(what: str, wrong: str, known: Texts, seen: set[str]) -> Unusable:
+    """Return what is wrong with an id that nothing has; the first of its kind is compared with those that there are."""
+    # The first few thousand ids of about the same length: difflib is slow.
+    alike = islice((name for name in known if abs(len(name) - len(wrong)) <= 2), 0 if what in seen else 3000)
+    seen.add(what)
+    count = {"query": f"there are {len(known):,} queries", "passage": f"the corpus has {len(known):,} passages"}[what]
+    file = {"query": "queries.jsonl", "passage": "corpus.jsonl"}[what]
+    return Unusable(
+        f'unknown {what} id "{wrong}"; {count}{did_you_mean(wrong, alike)}',
+        reason=f"unknown {what} id",
+        hint=f"remove the line, or add the {what} to {file}",
+    )

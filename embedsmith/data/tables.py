@@ -1,0 +1,297 @@
+"""Tables: rows of JSON lines, CSV, Parquet, a `datasets` folder or a data set on the hub, as they stream by.
+
+What is read at a time is a few thousand rows; a row is a dict of plain values for as long as it takes to read it.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from embedsmith.data.bad_rows import BadRow, OnBad, Unusable
+from embedsmith.data.files import read_json, read_jsonl
+from embedsmith.errors import InputError, did_you_mean
+
+SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")
+HUB = "hf:"
+
+_BATCH = 8192
+
+
+@dataclass(frozen=True)
+class Table:
+    """A named stream of rows that can be read again and again."""
+
+    name: str
+    """The path, as messages show it."""
+    stem: str
+    """The name without folder and suffix."""
+    unit: Literal["line", "row"]
+    columns: tuple[str, ...] | None
+    """The columns that every row has; None for JSON lines, where each row has its own keys."""
+    reader: Callable[[Sequence[str] | None, OnBad], Iterator[tuple[int, dict[str, Any]]]]
+    has_lists: bool = True
+    """Whether a value may be a list."""
+
+    def rows(self, on_bad: OnBad, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (number from 1, row); of a table with columns only those that are asked for."""
+        return self.reader(columns, on_bad)
+
+    def place(self, number: int) -> str:
+        """Return where a row stands.
+
+        >>> Table("a.parquet", "a", "row", ("query",), lambda columns, on_bad: iter([])).place(17)
+        'a.parquet: row 17'
+        """
+        return f"{self.name}:{number}" if self.unit == "line" else f"{self.name}: row {number:,}"
+
+
+def open_table(path: Path) -> Table:
+    """Return the table in a file.
+
+    Raises:
+        InputError: there is no such file, its suffix is unknown, or it is not what its suffix says.
+    """
+    check_exists(path)
+    if path.suffix == ".jsonl":
+        return Table(str(path), path.stem, "line", None, lambda _, on_bad: read_jsonl(path, on_bad=on_bad))
+    if path.suffix in (".csv", ".tsv"):
+        return _csv_table(path, delimiter="\t" if path.suffix == ".tsv" else ",")
+    if path.suffix == ".parquet":
+        return _parquet_table(path)
+    raise InputError(
+        f'{path}: a file that ends in "{path.suffix}", wanted one of {", ".join(SUFFIXES)}',
+        hint='write JSON lines, {"query": "...", "positive": "..."} each',
+    )
+
+
+def check_exists(path: Path) -> None:
+    """Raise InputError where there is nothing at a path; names the nearest sibling."""
+    if not path.exists():
+        siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise InputError(f"{path}: no such file or folder{did_you_mean(path.name, siblings)}", hint="check the path")
+
+
+# --- CSV --------------------------------------------------------------------------------------------------------------
+
+
+def _csv_table(path: Path, *, delimiter: str) -> Table:
+    """Return the table of a CSV file whose first line names the columns."""
+
+    def refuse(error: BadRow) -> None:
+        raise error
+
+    header = next(_csv_cells(path, delimiter, refuse), (1, []))[1]
+    if not header:
+        raise InputError(f"{path}: an empty file", hint="the first line names the columns, as in query,positive")
+    twice = next((name for name in header if header.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f'{path}:1: two columns are called "{twice}"', hint="rename one of the two")
+
+    def read(columns: Sequence[str] | None, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
+        cells = _csv_cells(path, delimiter, on_bad)
+        next(cells)
+        wanted = [(place, name) for place, name in enumerate(header) if columns is None or name in columns]
+        for number, row in cells:
+            if len(row) != len(header):
+                what = f"{len(row)} {'cell' if len(row) == 1 else 'cells'}, wanted {len(header)}"
+                flaw = Unusable(what, reason="wrong number of cells", hint='quote cells with commas or tabs: "a, b"')
+                on_bad(BadRow(f"{path}:{number}", flaw))
+                continue
+            # CSV has no way to tell an empty text from none.
+            yield number, {name: row[place] or None for place, name in wanted}
+
+    return Table(str(path), path.stem, "line", tuple(header), read, has_lists=False)
+
+
+def _csv_cells(path: Path, delimiter: str, on_bad: OnBad) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line where it begins, cells) of each row of a CSV file that is not blank, the header first."""
+    undecoded = 0
+
+    def lines(file: Iterable[bytes]) -> Iterator[str]:
+        nonlocal undecoded
+        for number, raw in enumerate(file, start=1):
+            try:
+                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                flaw = Unusable(
+                    f"not UTF-8 (byte {error.start + 1} of the line)", reason="not UTF-8", hint="save the file as UTF-8"
+                )
+                on_bad(BadRow(f"{path}:{number}", flaw))
+                undecoded = number
+                # The line may be one of several of a row, which is dropped as a whole.
+                yield raw.decode("utf-8", "replace")
+
+    limit = csv.field_size_limit(sys.maxsize)  # 131,072 characters by default: passages are longer
+    try:
+        with open(path, "rb") as file:
+            reader = csv.reader(lines(file), delimiter=delimiter, strict=True)
+            while True:
+                begins = reader.line_num + 1
+                try:
+                    cells = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    flaw = Unusable(
+                        f"broken CSV: {error}",
+                        reason="broken CSV",
+                        hint='write a quote inside a cell twice: "a ""b"" c"',
+                    )
+                    on_bad(BadRow(f"{path}:{begins}", flaw))
+                    continue
+                if cells and undecoded < begins:
+                    yield begins, cells
+    finally:
+        csv.field_size_limit(limit)
+
+
+# --- Arrow ------------------------------------------------------------------------------------------------------------
+
+
+def _parquet_table(path: Path) -> Table:
+    """Return the table of a Parquet file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            names = tuple(file.schema_arrow.names)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{path}: not a whole Parquet file: {_one_line(error)}", hint="write it again") from None
+
+    def batches(columns: Sequence[str] | None) -> Iterator[Any]:
+        with pq.ParquetFile(path) as file:
+            yield from file.iter_batches(batch_size=_BATCH, columns=None if columns is None else list(columns))
+
+    return _arrow_table(str(path), path.stem, names, batches)
+
+
+def saved_tables(folder: Path) -> dict[str, Table]:
+    """Return the splits of a folder that `save_to_disk` of `datasets` wrote; a single data set is the split "".
+
+    Raises:
+        InputError: a file is missing or cannot be used.
+    """
+    if (folder / "dataset_dict.json").is_file():
+        names = read_json(folder / "dataset_dict.json").get("splits", [])
+        return {name: _saved_table(folder / name, folder.name) for name in names}
+    return {"": _saved_table(folder, folder.name)}
+
+
+def is_saved(folder: Path) -> bool:
+    """Return whether `save_to_disk` of `datasets` wrote a folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
+
+
+def _saved_table(folder: Path, stem: str) -> Table:
+    """Return the table of one data set: Arrow streams that `state.json` lists."""
+    import pyarrow as pa
+
+    state = read_json(folder / "state.json")
+    files = [folder / file["filename"] for file in state.get("_data_files") or []]
+    if state.get("_indices_data_files") or not files:
+        raise InputError(
+            f"{folder}: its state.json names {'a selection of rows' if files else 'no data files'}",
+            hint="save it again: dataset.flatten_indices().save_to_disk(...)",
+        )
+
+    def streams() -> Iterator[Any]:
+        for file in files:
+            try:
+                yield pa.ipc.open_stream(pa.memory_map(str(file)))
+            except FileNotFoundError:
+                raise InputError(f"{file}: no such file, state.json names it", hint="copy the whole folder") from None
+            except pa.ArrowInvalid as error:
+                raise InputError(f"{file}: not a whole Arrow file: {_one_line(error)}", hint="save it again") from None
+
+    def batches(columns: Sequence[str] | None) -> Iterator[Any]:
+        for stream in streams():
+            for batch in stream:
+                yield batch if columns is None else batch.select(list(columns))
+
+    return _arrow_table(str(folder), stem, tuple(next(streams()).schema.names), batches)
+
+
+def hub_tables(name: str, split: str | None) -> dict[str, Table]:
+    """Return the splits of a data set on the Hugging Face hub, or the one that is asked for.
+
+    Args:
+        name: `hf:OWNER/NAME` or `hf:OWNER/NAME/CONFIG`.
+        split: None for all of them.
+
+    Raises:
+        InputError: the name is malformed, the `datasets` package is not installed, or the hub has no such data set.
+        OSError: the hub cannot be reached.
+    """
+    parts = name.removeprefix(HUB).split("/")
+    if len(parts) not in (2, 3) or not all(parts):
+        raise InputError(f'"{name}" names no data set', hint="write hf:OWNER/NAME or hf:OWNER/NAME/CONFIG")
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(
+            f"{name}: to read a data set of the hub, the package datasets is needed",
+            hint='pip install "embedsmith[datasets]", or save it elsewhere with save_to_disk and copy the folder here',
+        ) from None
+    config = parts[2] if len(parts) == 3 else None
+    try:
+        found = datasets.load_dataset("/".join(parts[:2]), config, split=split)
+    except datasets.exceptions.DatasetNotFoundError as error:
+        raise InputError(f"{name}: {_one_line(error)}", hint="check the name, and whether it is public") from None
+    except ValueError as error:  # an unknown configuration or split, also one that the cache lacks
+        raise InputError(f"{name}: {_one_line(error)}", hint="name one of those that there are") from None
+    except OSError as error:
+        raise OSError(f"{name}: the hub cannot be reached: {_one_line(error)}") from None
+    splits = found if isinstance(found, dict) else {split or "": found}
+    return {key: _hub_table(name, parts[1], dataset) for key, dataset in splits.items()}
+
+
+def _hub_table(name: str, stem: str, dataset: Any) -> Table:
+    """Return the table of a data set that `datasets` has loaded."""
+
+    def batches(columns: Sequence[str] | None) -> Iterator[Any]:
+        some = dataset if columns is None else dataset.select_columns(list(columns))
+        yield from some.with_format("arrow").iter(batch_size=_BATCH)
+
+    return _arrow_table(name, stem, tuple(dataset.column_names), batches)
+
+
+def _arrow_table(
+    name: str, stem: str, columns: tuple[str, ...], batches: Callable[[Sequence[str] | None], Iterator[Any]]
+) -> Table:
+    """Return the table that Arrow batches make."""
+
+    def read(wanted: Sequence[str] | None, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
+        number = 1
+        for batch in batches(wanted):
+            for start in range(0, batch.num_rows, _BATCH):
+                some = batch.slice(start, _BATCH)
+                yield from _plain_rows(table, some, number, on_bad)
+                number += some.num_rows
+
+    table = Table(name, stem, "row", columns, read)
+    return table
+
+
+def _plain_rows(table: Table, batch: Any, number: int, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (number, row) of an Arrow batch whose first row has that number."""
+    try:
+        yield from enumerate(batch.to_pylist(), start=number)
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            on_bad(
+                BadRow(table.place(number), Unusable(f"not UTF-8: {error}", reason="not UTF-8", hint="write it anew"))
+            )
+            return
+        for row in range(batch.num_rows):
+            yield from _plain_rows(table, batch.slice(row, 1), number + row, on_bad)
+
+
+def _one_line(error: BaseException) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
