@@ -18,16 +18,25 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device, truncate_embeddings
 
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 from embedsmith.models.names import ModelSource, find_model
+from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.settings import Dtype
 from embedsmith.settings import fingerprint
 
 Role = Literal["query", "passage"]
+
+_CPU_TOKENS = 2048
+"""A batch whose token states stay in a processor's caches: eight times as many take a third more time a token."""
+_GPU_TOKENS = 32_768
+_WINDOW = 4096
+"""Texts tokenised at once."""
+_WINDOW_CHARACTERS = 8 * 2**20
 
 _FILE = Path(modeling_embedsmith.__file__).stem
 _OURS = {cls.__name__: cls for cls in (InstructedTransformer, LatentAttentionPooling)}
@@ -75,18 +84,44 @@ class EmbeddingModel(SentenceTransformer):
         """The transformers model inside."""
         return self[0].model
 
+    @torch.inference_mode()
     def embed(
-        self,
-        texts: Sequence[str],
-        role: Role,
-        *,
-        batch_size: int = 32,
+        self, texts: Sequence[str], role: Role, *, tokens: int | None = None
     ) -> Float32[np.ndarray, "N D"]:
-        """Return one vector of length 1 for each text, in the order given, with the role's instruction and length."""
-        encode = self.encode_query if role == "query" else self.encode_document
-        vectors = encode(list(texts), batch_size=batch_size, convert_to_tensor=True)
+        """Return one vector of length 1 for each text, in the order given, with the role's instruction and length.
+
+        They are those of `encode_query` and `encode_document` up to rounding, in about half the time: tokenised first,
+        sorted by their tokens, packed to a budget. A batch's composition may move the last bits of a vector; the same
+        texts in the same order give the same bytes.
+
+        Args:
+            tokens: of a batch, padding included; by default what suits the device.
+        """
+        if not texts:
+            return np.empty((0, self.get_embedding_dimension()), np.float32)
+        self.eval()
+        prompt, task = self.prompt_of(role), "query" if role == "query" else "document"
+        tokens = tokens or (_CPU_TOKENS if self.device.type == "cpu" else _GPU_TOKENS)
+        places: list[int] = []
+        vectors = []
+        lists = windows([len(text) for text in texts], texts=_WINDOW, characters=_WINDOW_CHARACTERS)
+        tokenised = ahead(lambda some: self.preprocess([texts[i] for i in some], prompt=prompt, task=task), lists)
+        for window, features in tokenised:
+            for rows, batch in batches(features, tokens):
+                places += [window[row] for row in rows.tolist()]
+                vectors.append(self(batch_to_device(batch, self.device), task=task)["sentence_embedding"].float())
+        stacked = truncate_embeddings(torch.cat(vectors), self.truncate_dim)
         # In float32: a length of 1 in bfloat16 is off by up to a percent.
-        return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+        found = torch.nn.functional.normalize(stacked, dim=-1).cpu().numpy()
+        ordered = np.empty_like(found)
+        ordered[places] = found
+        return ordered
+
+    def prompt_of(self, role: Role) -> str:
+        """Return what stands before every text of a role: as sentence-transformers chooses it."""
+        names = ("query",) if role == "query" else ("document", "passage", "corpus")
+        name = next((name for name in (*names, self.default_prompt_name) if name in self.prompts), None)
+        return self.prompts[name] if name else ""
 
     def set_max_tokens(self, *, query: int, passage: int) -> None:
         """Cut queries and passages at these many tokens, now and when the model is saved and opened again.
@@ -106,7 +141,6 @@ class EmbeddingModel(SentenceTransformer):
 
     def contract(self, role: Role) -> dict[str, Any]:
         """Return everything besides the texts that determines the vectors of a role, as plain values."""
-        prompt = self.prompts.get("query" if role == "query" else "document") or ""
         length = self[0].query_length if role == "query" else self[0].document_length
         return {
             "weights": self.weights_hash(),
@@ -117,7 +151,7 @@ class EmbeddingModel(SentenceTransformer):
             "padding_side": self.tokenizer.padding_side,
             "truncation_side": self.tokenizer.truncation_side,
             "role": role,
-            "prompt": prompt,
+            "prompt": self.prompt_of(role),
             "max_tokens": length or self.max_seq_length,
             "dtype": str(self.dtype),
             "device": self.device.type,
