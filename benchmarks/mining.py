@@ -3,7 +3,7 @@
 Same teacher, texts, lengths and threads; PercPos 0.95, 4 negatives, 100 candidates deep. Each side runs in a process
 of its own, the sides take turns, and medians are printed: seconds from loading the model to the negatives, without
 imports; seconds of processor time, which other work on the machine moves less; the process's peak memory, imports
-included; and for how many queries the negatives are those of another side.
+included; and for how many queries the negatives are the same set as another side's, and how many negatives both have.
 
 Policies are equal but for three points. Candidates with the positive's words in other case, width or white space, and
 candidates that are the query itself, are never our negatives; queries where it took one as a negative are left out of
@@ -141,9 +141,11 @@ def in_a_process(side: str, pairs: Path, threads: int, out: Path) -> dict[str, f
 
 
 def agreement(one: Negatives, other: Negatives, queries: set[str]) -> str:
-    """Return the share of queries with the same negatives."""
+    """Return the share of queries with the same negatives, and the share of all negatives that both have."""
     same = sum(one[query] == other[query] for query in queries)
-    return f"{same / len(queries):.2%} of {len(queries):,}"
+    shared = sum(len(one[query] & other[query]) for query in queries)
+    most = sum(max(len(one[query]), len(other[query])) for query in queries)
+    return f"{same / len(queries):.2%} of {len(queries):,} | {shared / most:.2%}"
 
 
 def with_equal_policies(pairs: Path, theirs: list[Negatives]) -> set[str]:
@@ -170,13 +172,13 @@ def report(figures: dict[str, list[dict[str, float]]], negatives: dict[str, Nega
             ratios = [middle[slow][key] / middle[fast][key] for key in ("wall", "processor")]
             print(f"| {SIDES[slow][0]} | {SIDES[fast][0]} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
     equal = with_equal_policies(pairs, list(negatives.values()))
-    print("\n| one | other | same negatives | equal policies |\n| --- | --- | --- | --- |")
+    print("\n| one | other | queries | with the same negatives | negatives that both have |")
+    print("| --- | --- | --- | --- | --- |")
     for one, other in AGREEMENTS:
         if {one, other} <= negatives.keys():
             pair = negatives[one], negatives[other]
-            print(
-                f"| {SIDES[one][0]} | {SIDES[other][0]} | {agreement(*pair, set(pair[0]))} | {agreement(*pair, equal)} |"
-            )
+            for which, queries in (("all", set(pair[0])), ("equal policies", equal)):
+                print(f"| {SIDES[one][0]} | {SIDES[other][0]} | {which} | {agreement(*pair, queries)} |")
 
 
 def main() -> None:

@@ -85,9 +85,7 @@ class EmbeddingModel(SentenceTransformer):
         return self[0].model
 
     @torch.inference_mode()
-    def embed(
-        self, texts: Sequence[str], role: Role, *, tokens: int | None = None
-    ) -> Float32[np.ndarray, "N D"]:
+    def embed(self, texts: Sequence[str], role: Role, *, tokens: int | None = None) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text, in the order given, with the role's instruction and length.
 
         They are those of `encode_query` and `encode_document` up to rounding, in about half the time: tokenised first,

@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt32, UInt64
 from torch import Tensor
 
 from embedsmith.errors import InputError
-from embedsmith.vectors.store import gather
+from embedsmith.vectors.shards import gather
 
 _MAX_ROW = 0xFFFF_FFFF
 _QUERIES = {"cpu": 512, "cuda": 8192}
@@ -178,7 +178,7 @@ def _multiplies_bfloat16(device: str) -> bool:
 def _slack(queries: _Rounded, passages: _Rounded) -> Float32[Tensor, " Q"]:
     """Return the most by which the product of rounded vectors is off, before it is rounded itself.
 
-        |q·p - q'·p'| ≤ |q - q'| |p| + |q'| |p - p'|,   and adding D products in float32: ≤ D 2⁻²³ |q'| |p'|
+    |q·p - q'·p'| ≤ |q - q'| |p| + |q'| |p - p'|,   and adding D products in float32: ≤ D 2⁻²³ |q'| |p'|
     """
     longest, most = passages.lengths.max(), passages.errors.max()
     rounded, dimensions = queries.lengths + queries.errors, passages.vectors.shape[1]
