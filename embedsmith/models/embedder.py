@@ -20,17 +20,26 @@ import torch
 from jaxtyping import Float32
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from sentence_transformers.util import batch_to_device, truncate_embeddings
 
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 from embedsmith.models.names import ModelSource, find_model
+from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.settings import Dtype
 from embedsmith.models.static import read_static
 from embedsmith.settings import fingerprint
 
 Role = Literal["query", "passage"]
+
+_CPU_TOKENS = 2048
+"""A batch whose token states stay in a processor's caches: eight times as many take a third more time a token."""
+_GPU_TOKENS = 32_768
+_WINDOW = 4096
+"""Texts tokenised at once."""
+_WINDOW_CHARACTERS = 8 * 2**20
 
 _FILE = Path(modeling_embedsmith.__file__).stem
 _OURS = {cls.__name__: cls for cls in (InstructedTransformer, LatentAttentionPooling)}
@@ -81,23 +90,43 @@ class EmbeddingModel(SentenceTransformer):
         """The transformers model inside; None where there is none, as in static embeddings."""
         return getattr(self[0], "model", None)
 
-    def embed(
-        self,
-        texts: Sequence[str],
-        role: Role,
-        *,
-        batch_size: int = 32,
-    ) -> Float32[np.ndarray, "N D"]:
-        """Return one vector of length 1 for each text, in the order given, with the role's instruction and length."""
-        encode = self.encode_query if role == "query" else self.encode_document
-        vectors = encode(
-            list(texts),
-            prompt=self.prompt_of(role),
-            batch_size=batch_size,
-            convert_to_tensor=True,
-            pool=self._workers,
-        )
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[str], role: Role, *, tokens: int | None = None) -> Float32[np.ndarray, "N D"]:
+        """Return one vector of length 1 for each text, in the order given, with the role's instruction and length.
+
+        They are those of `encode_query` and `encode_document` up to rounding, in about half the time: tokenised first,
+        sorted by their tokens, packed to a budget. A batch's composition may move the last bits of a vector; the same
+        texts in the same order give the same bytes.
+
+        Args:
+            tokens: of a batch, padding included; by default what suits the device.
+        """
+        if not texts:
+            return np.empty((0, self.get_embedding_dimension()), np.float32)
+        self.eval()
+        prompt, task = self.prompt_of(role), "query" if role == "query" else "document"
+        if self._workers or self.backbone is None:
+            return self._encoded(texts, prompt=prompt, task=task)
+        tokens = tokens or (_CPU_TOKENS if self.device.type == "cpu" else _GPU_TOKENS)
+        places: list[int] = []
+        vectors = []
+        lists = windows([len(text) for text in texts], texts=_WINDOW, characters=_WINDOW_CHARACTERS)
+        tokenised = ahead(lambda some: self.preprocess([texts[i] for i in some], prompt=prompt, task=task), lists)
+        for window, features in tokenised:
+            for rows, batch in batches(features, tokens):
+                places += [window[row] for row in rows.tolist()]
+                vectors.append(self(batch_to_device(batch, self.device), task=task)["sentence_embedding"].float())
+        stacked = truncate_embeddings(torch.cat(vectors), self.truncate_dim)
         # In float32: a length of 1 in bfloat16 is off by up to a percent.
+        found = torch.nn.functional.normalize(stacked, dim=-1).cpu().numpy()
+        ordered = np.empty_like(found)
+        ordered[places] = found
+        return ordered
+
+    def _encoded(self, texts: Sequence[str], *, prompt: str, task: str) -> Float32[np.ndarray, "N D"]:
+        """Return vectors as sentence-transformers computes them: over several devices, or without a transformer."""
+        encode = self.encode_query if task == "query" else self.encode_document
+        vectors = encode(list(texts), prompt=prompt, convert_to_tensor=True, pool=self._workers)
         return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
 
     def prompt_of(self, role: Role) -> str:

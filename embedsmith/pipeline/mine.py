@@ -160,9 +160,9 @@ def read_mined(folder: str | Path) -> Mined:
             f"{folder}: a run that was cut short", hint="give its command again; it goes on where it stopped"
         )
     if manifest["command"] == "select":
-        source = read_mined(manifest["inputs"]["run"])
+        origin = read_mined(manifest["inputs"]["run"])
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
-        return Mined(folder, settings, source.collection, source.candidates, source.listed)
+        return Mined(folder, settings, origin.collection, origin.candidates, origin.listed)
     settings = MiningSettings.parse(manifest["settings"], where=str(folder))
     data = manifest["inputs"]["data"]
     if not data.startswith(HUB) and not Path(data).exists():

@@ -1,26 +1,40 @@
-"""Exact top-k by inner product, streamed over shards.
+"""Exact top-k by inner product, streamed over shards with bounded memory.
 
-Score and row of a candidate make one 64-bit key that sorts as the pair does. Keys are all different, so the best k are
-always the same ones, whatever the blocks; ties go to the lower row at no extra cost.
+Two passes over each block. The first multiplies bfloat16 copies of the vectors, four times as fast as float32 where a
+processor has instructions for it; its error is bounded, and what the bound rules out (nearly everything, once k good
+passages are known) is never looked at again. The second gives the rest their score: the inner product of the float32
+vectors, added up in float64 and rounded once. So rows and scores depend on the two vectors alone: not on blocks,
+threads, shards or the device of the first pass.
 
-Shapes: Q queries, N passages, n passages of a shard or block, D dimensions, K candidates.
+Score and row of a candidate make one 64-bit key that sorts as the pair does: ties go to the lower row at no extra cost.
+
+Shapes: Q queries, N passages, q and n those of a block, D dimensions, K candidates, c pairs of a query and a passage.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, UInt64
+import torch
+from jaxtyping import Bool, Float, Float32, Int64, UInt32, UInt64
+from torch import Tensor
 
 from embedsmith.errors import InputError
-from embedsmith.vectors.store import gather
+from embedsmith.vectors.shards import gather
 
 _MAX_ROW = 0xFFFF_FFFF
-_QUERY_BLOCK = 512
-"""Queries scored at once: enough for a fast matrix product, few enough to leave the memory to passages."""
+_QUERIES = {"cpu": 512, "cuda": 8192}
+"""Queries multiplied at once: enough for a fast matrix product."""
+_PASSAGES = {"cpu": 8192, "cuda": 65_536}
+"""The most passages multiplied at once: on a CPU their copies stay in its caches."""
 _BYTES_PER_SCORE = 32
-"""A score (4), its key (8) twice while both are put together and partitioned, temporary arrays."""
+"""At worst, when nothing is ruled out: a score (4), whether it counts (1), place (8), query (8), key (8), spare."""
+_BYTES_PER_KEY = 48
+"""A key twice (16), and again when the table is sorted and cut."""
+_PAIRS = 256
+"""Pairs scored at once, so that their vectors stay in the caches."""
 
 
 def top_k(
@@ -28,17 +42,20 @@ def top_k(
     passages: Float[np.ndarray, "_ _"] | Iterable[Float[np.ndarray, "_ _"]],
     *,
     k: int,
-    block_bytes: int = 256 * 2**20,
+    memory_gib: float = 1.0,
+    device: str = "cpu",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
     """Return the rows and the inner products of the k best passages of each query, best first.
 
-    Products are float32. Ties go to the lower row. With k > N, K is N.
+    Ties go to the lower row. With k > N, K is N.
 
     Args:
         passages: one array, or shards in order; memory maps, float32 or float16 (converted block by block).
-        block_bytes: memory for one block of passages and its scores; beside it only K keys a query are held.
-        on_progress: called with (passages done, N) after each block.
+        memory_gib: memory beside arguments and result. Queries whose best passages do not fit a quarter of it are
+            searched in groups, each of which reads the passages once.
+        device: of the first pass, as torch names it. (On a GPU: not tested yet.)
+        on_progress: called with (passages done, N) after each block; with several groups, N counts once for each.
 
     Raises:
         InputError: there is no passage, the dimensions differ, or a vector is not finite.
@@ -52,30 +69,28 @@ def top_k(
     total = sum(len(shard) for shard in shards)
     _check(queries, shards, total)
     k = min(k, total)
-    best = np.zeros((len(queries), 0), np.uint64)
-    for start, block in _blocks(shards, max(1, block_bytes // _bytes_per_passage(queries))):
-        if not np.isfinite(block).all():
-            raise InputError(
-                f"a passage vector among rows {start:,} to {start + len(block) - 1:,} is not finite",
-                hint="encode again in float32 or bfloat16: float16 overflows in many models",
-            )
-        best = _merge(best, queries, block, start, k)
-        if on_progress:
-            on_progress(start + len(block), total)
-    best = np.sort(best, axis=1)[:, ::-1]
-    return _rows(best), _scores(best)
+    rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+    memory = int(memory_gib * 2**30)
+    size = max(1, memory // (4 * _BYTES_PER_KEY * k))
+    starts = range(0, len(queries), size)
+    for number, start in enumerate(starts):
+        some = slice(start, start + size)
+        best = _Best(len(queries[some]), k)
+        for done in _search(queries[some], shards, best, memory - memory // 4, device):
+            if on_progress:
+                on_progress(number * total + done, len(starts) * total)
+        rows[some], scores[some] = best.result()
+    return rows, scores
 
 
 def scores_of(
     queries: Float32[np.ndarray, "Q D"],
     passages: Float[np.ndarray, "_ _"] | Iterable[Float[np.ndarray, "_ _"]],
     rows: Int64[np.ndarray, "Q K"],
-    *,
-    block_bytes: int = 256 * 2**20,
 ) -> Float32[np.ndarray, "Q K"]:
     """Return the inner products of each query with passages of its own, such as candidates that another teacher found.
 
-    They equal those of `top_k` up to rounding: a matrix product adds in another order.
+    They equal those of `top_k` bit for bit.
 
     >>> passages = np.array([[1.0], [2.0], [4.0]], np.float32)
     >>> scores_of(np.array([[1.0], [10.0]], np.float32), passages, np.array([[0, 2], [2, 1]]))
@@ -84,12 +99,8 @@ def scores_of(
     """
     shards = [passages] if isinstance(passages, np.ndarray) else list(passages)
     _check(queries, shards, sum(len(shard) for shard in shards))
-    scores = np.empty(rows.shape, np.float32)
-    step = max(1, block_bytes // (4 * max(1, rows.shape[1]) * queries.shape[1]))
-    for start in range(0, len(queries), step):
-        some = slice(start, start + step)
-        scores[some] = np.einsum("qd,qkd->qk", queries[some], gather(shards, rows[some]))
-    return scores
+    of_query = np.repeat(np.arange(len(queries)), rows.shape[1])
+    return _products(queries, of_query, partial(gather, shards), rows.ravel()).reshape(rows.shape)
 
 
 def _check(queries: np.ndarray, shards: list[np.ndarray], total: int) -> None:
@@ -111,58 +122,183 @@ def _check(queries: np.ndarray, shards: list[np.ndarray], total: int) -> None:
         )
 
 
-def _bytes_per_passage(queries: np.ndarray) -> int:
-    """Return what one passage of a block costs: its vector, a mask of it, and its scores."""
-    dimensions: int = queries.shape[1]
-    return 5 * dimensions + _BYTES_PER_SCORE * min(len(queries), _QUERY_BLOCK)
+def _search(
+    queries: Float32[np.ndarray, "Q D"], shards: list[np.ndarray], best: _Best, memory: int, device: str
+) -> Iterator[int]:
+    """Put the best passages of all shards into `best`; yield how many passages are done, after each block."""
+    kind = torch.device(device).type
+    at_once = min(_QUERIES[kind], len(queries))
+    bytes_per_passage = 16 * queries.shape[1] + _BYTES_PER_SCORE * at_once
+    size = min(_PASSAGES[kind], max(1, memory // bytes_per_passage))
+    rough_queries = _Rounded(queries, device)
+    for start, block in _blocks(shards, size):
+        if not np.isfinite(block).all():
+            raise InputError(
+                f"a passage vector among rows {start:,} to {start + len(block) - 1:,} is not finite",
+                hint="encode again in float32 or bfloat16: float16 overflows in many models",
+            )
+        rough_block = _Rounded(block, device)
+        slack = _slack(rough_queries, rough_block)
+        for first in range(0, len(queries), at_once):
+            some = slice(first, first + at_once)
+            rough = rough_queries.vectors[some] @ rough_block.vectors.T
+            query, place = _not_ruled_out(rough, best.floors(some), slack[some], best.k)
+            query += first
+            scores = _products(queries, query, partial(block.take, axis=0), place)
+            best.add(query, _keys(scores, start + place))
+        yield start + len(block)
 
 
 def _blocks(shards: list[np.ndarray], size: int) -> Iterator[tuple[int, Float32[np.ndarray, "n D"]]]:
-    """Yield (first row, at most `size` vectors as float32)."""
+    """Yield (first row, copy of at most `size` vectors as float32)."""
     first = 0
     for shard in shards:
         for start in range(0, len(shard), size):
-            yield first + start, np.asarray(shard[start : start + size], dtype=np.float32)
+            yield first + start, np.array(shard[start : start + size], dtype=np.float32)
         first += len(shard)
 
 
-def _merge(
-    best: UInt64[np.ndarray, "Q k"], queries: np.ndarray, block: Float32[np.ndarray, "n D"], start: int, k: int
-) -> UInt64[np.ndarray, "Q K"]:
-    """Return the best k keys, in no order, after one more block of passages."""
-    width = min(k, best.shape[1] + len(block))
-    merged = np.empty((len(queries), width), np.uint64)
-    for first in range(0, len(queries), _QUERY_BLOCK):
-        some = slice(first, first + _QUERY_BLOCK)
-        keys = np.concatenate([best[some], _keys(queries[some] @ block.T, start)], axis=1)
-        keys.partition(keys.shape[1] - width, axis=1)
-        merged[some] = keys[:, keys.shape[1] - width :]
-    return merged
+class _Rounded:
+    """Vectors rounded to bfloat16, and how far that moved them."""
+
+    def __init__(self, vectors: Float32[np.ndarray, "n D"], device: str) -> None:
+        exact = torch.from_numpy(np.require(vectors, requirements=["C", "W"])).to(device)
+        rounded = exact.bfloat16()
+        self.lengths = torch.linalg.vector_norm(exact, dim=1)
+        self.errors = torch.linalg.vector_norm(exact - rounded.float(), dim=1)
+        # Elsewhere as float32, which holds them exactly: so does TF32, should a GPU use it.
+        self.vectors = rounded if _multiplies_bfloat16(device) else rounded.float()
 
 
-def _keys(scores: Float32[np.ndarray, "q n"], start: int) -> UInt64[np.ndarray, "q n"]:
+def _multiplies_bfloat16(device: str) -> bool:
+    """Return whether a device multiplies bfloat16 fast, adding in float32."""
+    return device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+
+
+def _slack(queries: _Rounded, passages: _Rounded) -> Float32[Tensor, " Q"]:
+    """Return the most by which the product of rounded vectors is off, before it is rounded itself.
+
+    |q·p - q'·p'| ≤ |q - q'| |p| + |q'| |p - p'|,   and adding D products in float32: ≤ D 2⁻²³ |q'| |p'|
+    """
+    longest, most = passages.lengths.max(), passages.errors.max()
+    rounded, dimensions = queries.lengths + queries.errors, passages.vectors.shape[1]
+    adding = dimensions * 2**-23 * rounded * (longest + most)
+    # One part in a thousand for the rounding of the bound; 1e-30 for numbers so small that a processor makes them 0.
+    return (queries.errors * longest + rounded * most + adding) * 1.001 + 1e-30
+
+
+def _not_ruled_out(
+    rough: Float[Tensor, "q n"], floors: Float32[np.ndarray, " q"], slack: Float32[Tensor, " q"], k: int
+) -> tuple[Int64[np.ndarray, " c"], Int64[np.ndarray, " c"]]:
+    """Return the pairs (query, place), by query, whose exact score may reach the floor: the k-th best score so far."""
+    reached = _at_least(rough, torch.from_numpy(floors).to(rough.device) - slack)
+    if not slack.isfinite().all():
+        reached[:] = True  # vectors so long that products overflow
+    elif rough.shape[1] > k and np.count_nonzero(reached) > 4 * k * len(rough):
+        # Little is known yet, as in the first block: k passages of this block score at least its k-th best less slack.
+        own = rough.topk(k, dim=1, sorted=False).values.amin(1).float()
+        reached &= _at_least(rough, _less(own - slack) - slack)
+    flat = np.flatnonzero(reached)
+    return flat // rough.shape[1], flat % rough.shape[1]
+
+
+def _at_least(rough: Float[Tensor, "q n"], floors: Float32[Tensor, " q"]) -> Bool[np.ndarray, "q n"]:
+    """Return which products may reach a floor, whichever way they and this were rounded."""
+    lowest = _less(floors).to(rough.dtype)[:, None]
+    if rough.dtype == torch.bfloat16 and bool((floors > 0).all()):
+        # A positive float sorts as its bits do, and numpy compares integers ten times as fast as torch bfloat16.
+        return rough.view(torch.int16).numpy() >= lowest.view(torch.int16).numpy()
+    return (rough >= lowest).cpu().numpy()
+
+
+def _less(values: Float32[Tensor, " q"]) -> Float32[Tensor, " q"]:
+    """Return values less a hundredth: more than two roundings to bfloat16 lose (2⁻⁸ each)."""
+    return values - 0.01 * values.abs()
+
+
+def _products(
+    queries: Float32[np.ndarray, "Q D"],
+    query: Int64[np.ndarray, " c"],
+    passages: Callable[[Int64[np.ndarray, " _"]], Float[np.ndarray, "_ D"]],
+    row: Int64[np.ndarray, " c"],
+) -> Float32[np.ndarray, " c"]:
+    """Return the inner product of each pair: exact products, added in float64 in an order of their own, rounded once.
+
+    Args:
+        passages: returns the vectors of rows.
+    """
+    scores = np.empty(len(query), np.float32)
+    for start in range(0, len(query), _PAIRS):
+        some = slice(start, start + _PAIRS)
+        products = np.multiply(queries.take(query[some], axis=0), passages(row[some]), dtype=np.float64)
+        with np.errstate(over="ignore"):
+            scores[some] = products.sum(axis=1)
+    return scores
+
+
+class _Best:
+    """The k best keys of each query: a table with room for k more, cut back to k when there are a quarter more."""
+
+    def __init__(self, queries: int, k: int) -> None:
+        self.k = k
+        self._keys = np.zeros((queries, 2 * k), np.uint64)  # 0 is below every key
+        self._filled = np.zeros(queries, np.int64)
+        self._floor = np.zeros(queries, np.uint64)
+
+    def floors(self, some: slice) -> Float32[np.ndarray, " q"]:
+        """Return the score that a passage must reach to be among the best, as known at the last cut."""
+        floor = self._floor[some]
+        return np.where(floor > 0, _scores(np.maximum(floor, 1)), np.float32(-np.inf))
+
+    def add(self, query: Int64[np.ndarray, " c"], keys: UInt64[np.ndarray, " c"]) -> None:
+        """Add keys, sorted by their query."""
+        while len(query):
+            better = keys > self._floor[query]
+            query, keys = query[better], keys[better]
+            place = self._filled[query] + np.arange(len(query)) - np.searchsorted(query, query)
+            fits = place < self._keys.shape[1]
+            self._keys[query[fits], place[fits]] = keys[fits]
+            self._filled += np.bincount(query[fits], minlength=len(self._filled))
+            most = np.where(self._floor == 0, self.k, self.k + self.k // 4 + 1)
+            self._cut(np.flatnonzero(self._filled >= most))
+            query, keys = query[~fits], keys[~fits]
+
+    def _cut(self, some: Int64[np.ndarray, " _"]) -> None:
+        """Keep the k best keys of some queries."""
+        table = self._keys[some]
+        table.partition(self.k, axis=1)
+        self._keys[some, : self.k] = table[:, self.k :]
+        self._keys[some, self.k :] = 0
+        self._filled[some] = self.k
+        self._floor[some] = table[:, self.k :].min(axis=1)
+
+    def result(self) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """Return rows and scores, best first, once N keys or more were offered to every query."""
+        best = np.sort(self._keys, axis=1)[:, : -self.k - 1 : -1]
+        return _rows(best), _scores(best)
+
+
+def _keys(scores: Float32[np.ndarray, " c"], rows: Int64[np.ndarray, " c"]) -> UInt64[np.ndarray, " c"]:
     """Return keys that grow with the score and, where scores tie, with a lower row.
 
-    >>> keys = _keys(np.array([[-1.0, 2.0, 2.0, -3.0, -0.0, 0.0]], np.float32), start=7)
-    >>> np.argsort(keys[0])[::-1]
+    >>> keys = _keys(np.array([-1.0, 2.0, 2.0, -3.0, -0.0, 0.0], np.float32), np.arange(7, 13))
+    >>> np.argsort(keys)[::-1]
     array([1, 2, 4, 5, 0, 3])
     >>> _scores(keys), _rows(keys)
-    (array([[-1.,  2.,  2., -3.,  0.,  0.]], dtype=float32), array([[ 7,  8,  9, 10, 11, 12]]))
+    (array([-1.,  2.,  2., -3.,  0.,  0.], dtype=float32), array([ 7,  8,  9, 10, 11, 12]))
     """
-    bits = (scores + np.float32(0)).view(np.uint32)  # adding 0 turns -0 into 0, which it ties with
+    bits: UInt32[np.ndarray, " c"] = (scores + np.float32(0)).view(np.uint32)  # adding 0 turns -0 into 0, its equal
     # A float's bits sort as an integer's once the sign bit is flipped, and for negative numbers all the others too.
     bits ^= np.where(bits >> 31, np.uint32(0xFFFF_FFFF), np.uint32(0x8000_0000))
-    keys = bits.astype(np.uint64) << np.uint64(32)
-    keys |= np.uint64(_MAX_ROW) - np.arange(start, start + scores.shape[1], dtype=np.uint64)
-    return keys
+    return (bits.astype(np.uint64) << np.uint64(32)) | (np.uint64(_MAX_ROW) - rows.astype(np.uint64))
 
 
-def _rows(keys: UInt64[np.ndarray, "q n"]) -> Int64[np.ndarray, "q n"]:
+def _rows(keys: UInt64[np.ndarray, "*shape"]) -> Int64[np.ndarray, "*shape"]:
     """Return the rows that keys hold."""
     return (np.uint64(_MAX_ROW) - (keys & np.uint64(_MAX_ROW))).astype(np.int64)
 
 
-def _scores(keys: UInt64[np.ndarray, "q n"]) -> Float32[np.ndarray, "q n"]:
+def _scores(keys: UInt64[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Return the scores that keys hold, bit for bit."""
     bits = (keys >> np.uint64(32)).astype(np.uint32)
     bits ^= np.where(bits >> 31, np.uint32(0x8000_0000), np.uint32(0xFFFF_FFFF))

@@ -17,7 +17,8 @@ from jaxtyping import Float32, Float64, Int64
 from embedsmith.models.embedder import Role
 from embedsmith.progress import Progress, silent
 from embedsmith.search.exact import scores_of, top_k
-from embedsmith.vectors.store import VectorStore, gather
+from embedsmith.vectors.shards import gather
+from embedsmith.vectors.store import VectorStore
 
 _SHARD = 1024
 """Texts between two files: seconds of work to lose, and enough to sort by length."""
@@ -33,7 +34,7 @@ _BLOCK = 4096
 class Encoder(Protocol):
     """Makes vectors of texts: an `EmbeddingModel` on this machine, or a URL."""
 
-    def embed(self, texts: Sequence[str], role: Role, *, batch_size: int) -> Float32[np.ndarray, "N D"]:
+    def embed(self, texts: Sequence[str], role: Role, *, tokens: int | None) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text."""
 
     def contract(self, role: Role) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class DenseTeacher:
         *,
         name: str,
         folder: Path,
-        batch_size: int = 32,
+        batch_tokens: int | None = None,
         devices: Sequence[str] = (),
         on_progress: Progress = silent,
     ) -> None:
@@ -65,14 +66,14 @@ class DenseTeacher:
             model: gives vectors of length 1.
             name: how the teacher is called in what it mines.
             folder: where the stores lie, one for each fingerprint.
-            batch_size: texts that the model reads at once.
+            batch_tokens: tokens that the model reads at once; by default what suits the device.
             devices: several to encode many texts on, each with a copy of the model.
             on_progress: told of encoding and search.
         """
         self.name = name
         self._model = model
         self._folder = folder
-        self._batch_size = batch_size
+        self._batch_tokens = batch_tokens
         self._devices = devices
         self._on_progress = on_progress
         # Every store of one teacher has the same weights: hash them once.
@@ -130,7 +131,7 @@ class DenseTeacher:
         """Return the store of some texts, filled."""
         shard_size = _SHARD * max(1, len(self._devices))
         store = VectorStore.open_or_create(
-            self._folder, contract=self._contracts[role], texts=list(texts), shard_size=shard_size
+            self._folder, contract=self._contracts[role], texts=texts, shard_size=shard_size
         )
         if store.is_complete:
             return store
@@ -138,6 +139,6 @@ class DenseTeacher:
         spread = self._devices and len(texts) >= _WORTH_SPREADING
         with self._model.spread(self._devices) if spread else nullcontext():
             return store.fill(
-                lambda some: self._model.embed(some, role, batch_size=self._batch_size),
+                lambda some: self._model.embed(some, role, tokens=self._batch_tokens),
                 on_progress=lambda done, total: self._on_progress(what, done, total),
             )

@@ -20,7 +20,7 @@ from embedsmith.errors import SettingsError
 from embedsmith.progress import Progress, silent
 from embedsmith.search.exact import scores_of, top_k
 from embedsmith.teachers.named import Teacher
-from embedsmith.vectors.store import gather
+from embedsmith.vectors.shards import gather
 
 _ROWS = 16384
 """Passages that are joined at once."""

@@ -106,7 +106,7 @@ def open_teacher(
         passages,
         name=name,
         folder=vectors,
-        batch_size=settings.batch_size,
+        batch_tokens=settings.batch_tokens,
         devices=() if url else _devices(device),
         on_progress=on_progress,
     )

@@ -139,12 +139,12 @@ class RemoteModel:
         return nullcontext()
 
     def embed(
-        self, texts: Sequence[str], role: Literal["query", "passage"], *, batch_size: int = 32
+        self, texts: Sequence[str], role: Literal["query", "passage"], *, tokens: int | None = None
     ) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text, in the order given.
 
         Args:
-            batch_size: of a model on this machine; requests have their own.
+            tokens: of a batch of a model on this machine; requests have their own size.
 
         Raises:
             ModelError: the server refuses the request, or its answer is not one vector a text.

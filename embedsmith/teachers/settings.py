@@ -21,8 +21,10 @@ class TeacherSettings(Settings):
     """What stands before a query; the model's own prompt by default, "" for none."""
     passage_prompt: str | None = None
     """What stands before a passage; the model's own prompt by default, "" for none."""
+    batch_tokens: int | None = Field(None, gt=0)
+    """Tokens, padding included, that an embedding model reads at once; by default what suits the device."""
     batch_size: int = Field(32, gt=0)
-    """Texts, or pairs of a cross-encoder, that a model on this machine reads at once."""
+    """Pairs of query and passage that a cross-encoder reads at once."""
     bm25_stemmer: Stemmer | None = None
     """Language of BM25's Snowball stemmer, which needs the extra `stemming`; words stay whole by default."""
     bm25_stop_words: StopWords = "english"

@@ -1,6 +1,7 @@
 """A vector store: texts encoded once, in shards on disk, under the fingerprint of all that determines the numbers.
 
     vectors/0f3a…/store.json         the contract, the hash of the texts, their number
+    vectors/0f3a…/texts.npy          the texts' hashes, by which a store of a grown corpus finds their vectors
     vectors/0f3a…/shard-00000.npy    float32, shape (rows, dimensions)
 
 Shapes: n rows of a shard or of a batch of texts, D dimensions, N texts.
@@ -16,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float32, Int64
 
 from embedsmith.data.files import atomic_write, read_json, write_json
 from embedsmith.errors import InputError
 from embedsmith.settings import fingerprint
+from embedsmith.vectors.known import HASHES, KnownVectors, known_vectors, write_hashes
+from embedsmith.vectors.shards import gather, open_shard, shard_path
 
 FORMAT = 1
 
@@ -64,12 +67,14 @@ class VectorStore:
             InputError: there is no text, or the folder holds another store.
         """
         assert shard_size >= 1, f"shard_size is {shard_size}"
-        if not texts:
+        if not len(texts):
             raise InputError("no texts to encode", hint="give at least one text")
         contract = json.loads(json.dumps(contract))  # as a file gives it back: tuples become lists
         texts_hash = hash_of_texts(texts)
         folder = parent / fingerprint({"contract": contract, "texts": texts_hash})
         wanted = {"format": FORMAT, "contract": contract, "texts": texts_hash, "count": len(texts)}
+        if not (folder / HASHES).exists():
+            write_hashes(folder, texts)
         if (folder / "store.json").exists():
             found = read_json(folder / "store.json")
             _check_description(folder / "store.json", found, wanted, dimensions)
@@ -103,7 +108,11 @@ class VectorStore:
         """Encode the shards that are missing or damaged, in order; return the store.
 
         Each shard appears whole or not at all, so a run that was killed resumes at its next shard. `encode` sees the
-        distinct texts of one shard at a time.
+        distinct texts of one shard at a time, without those that another store in the same folder holds under the same
+        contract: their vectors are copied, bit for bit. Texts added to a corpus cost their own encoding and no other.
+
+        The same texts in the same folder of stores give the same bytes, wherever a run was cut. A copied vector may
+        differ in its last bits from one encoded anew, as any does that was encoded among other texts.
 
         Args:
             on_progress: called with (texts done, N), first with what was there already.
@@ -115,8 +124,9 @@ class VectorStore:
         done = len(self) - sum(self._rows_of(shard) for shard in missing)
         if on_progress:
             on_progress(done, len(self))
+        others = self._others() if missing else []
         for shard in missing:
-            vectors = self._encoded(shard, encode)
+            vectors = self._vectors(shard, encode, others)
             with atomic_write(self._path(shard), "wb") as file:
                 np.save(file, vectors)
             done += len(vectors)
@@ -146,12 +156,26 @@ class VectorStore:
         """Return the vectors of some texts, in memory."""
         return gather(self.shards(), np.asarray(indices, np.int64))
 
+    def _others(self) -> list[KnownVectors]:
+        """Return what other stores hold under the same contract, in the order of their folders' names."""
+        own = read_json(self._description)
+        others = []
+        for path in sorted(self.folder.parent.glob("*/store.json")):
+            try:
+                found = read_json(path)
+            except InputError:
+                continue  # broken, or gone since: of no use here, and its owner will hear of it
+            same = isinstance(found, dict) and all(found.get(key) == own[key] for key in ("format", "contract"))
+            if same and path != self._description:
+                others.append(KnownVectors(path.parent, found))
+        return [other for other in others if other.usable]
+
     @property
     def _shard_count(self) -> int:
         return math.ceil(len(self) / self._shard_size)
 
     def _path(self, shard: int) -> Path:
-        return self.folder / f"shard-{shard:05d}.npy"
+        return shard_path(self.folder, shard)
 
     def _rows_of(self, shard: int) -> int:
         """Return how many rows a shard has."""
@@ -163,28 +187,25 @@ class VectorStore:
 
     def _open(self, shard: int) -> Float32[np.ndarray, "n D"] | None:
         """Return a shard as a memory map, or None if it is not there, not whole or not of this store."""
-        path = self._path(shard)
-        if self._dimensions is None or not path.exists():
+        if self._dimensions is None:
             return None
-        try:
-            vectors = np.load(path, mmap_mode="r")
-        except (ValueError, EOFError):  # shorter than its header says, or without one
-            return None
-        whole = vectors.offset + vectors.nbytes == path.stat().st_size
-        fits = vectors.dtype == np.float32 and vectors.shape == (self._rows_of(shard), self._dimensions)
-        return vectors if whole and fits else None
+        return open_shard(self._path(shard), self._rows_of(shard), self._dimensions)
 
-    def _encoded(
-        self, shard: int, encode: Callable[[list[str]], Float32[np.ndarray, "n D"]]
+    def _vectors(
+        self, shard: int, encode: Callable[[list[str]], Float32[np.ndarray, "n D"]], others: list[KnownVectors]
     ) -> Float32[np.ndarray, "n D"]:
-        """Return the vectors of a shard, each distinct text encoded once."""
+        """Return the vectors of a shard: those that other stores hold, and each other text encoded once."""
         start = shard * self._shard_size
-        texts = self._texts[start : start + self._shard_size]
-        place = {text: i for i, text in enumerate(dict.fromkeys(texts))}
-        vectors = encode(list(place))
-        assert vectors.ndim == 2 and len(vectors) == len(place), f"{len(place)} texts gave shape {vectors.shape}"
-        assert vectors.dtype == np.float32, f"encode gave {vectors.dtype}"
-        vectors = vectors[[place[text] for text in texts]]
+        texts = list(self._texts[start : start + self._shard_size])
+        distinct = dict.fromkeys(texts)
+        found = known_vectors(list(distinct), others)
+        new = [text for text in distinct if text not in found]
+        if new:
+            vectors = encode(new)
+            assert vectors.ndim == 2 and len(vectors) == len(new), f"{len(new)} texts gave shape {vectors.shape}"
+            assert vectors.dtype == np.float32, f"encode gave {vectors.dtype}"
+            found.update(zip(new, vectors, strict=True))
+        vectors = np.stack([found[text] for text in texts])
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
             raise InputError(
@@ -222,24 +243,6 @@ def hash_of_texts(texts: Sequence[str]) -> str:
         digest.update(len(raw).to_bytes(8, "little"))
         digest.update(raw)
     return digest.hexdigest()
-
-
-def gather(
-    shards: Sequence[Float[np.ndarray, "_ D"]], rows: Int64[np.ndarray, "*shape"]
-) -> Float32[np.ndarray, "*shape D"]:
-    """Return rows, as float32, of the matrix that the shards make when stacked.
-
-    >>> gather([np.zeros((2, 1), np.float32), np.ones((2, 1), np.float32)], np.array([3, 0])).tolist()
-    [[1.0], [0.0]]
-    """
-    ends = np.cumsum([len(shard) for shard in shards])
-    assert rows.size == 0 or (rows.min() >= 0 and rows.max() < ends[-1]), f"rows must be in [0, {ends[-1]})"
-    owner = np.searchsorted(ends, rows, side="right")
-    gathered = np.empty((*rows.shape, shards[0].shape[1]), np.float32)
-    for shard in np.unique(owner):
-        here = owner == shard
-        gathered[here] = shards[shard][rows[here] - (ends[shard] - len(shards[shard]))]
-    return gathered
 
 
 def _check_description(path: Path, found: Any, wanted: dict[str, Any], dimensions: int | None) -> None:

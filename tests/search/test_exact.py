@@ -22,11 +22,11 @@ def small_integers(seed, shape):
 
 @pytest.mark.parametrize("k", [1, 7, 60, 61, 200])
 @pytest.mark.parametrize("shard_sizes", [[60], [1] * 60, [7] * 8 + [4], [59, 1], [20, 0, 40]], ids=str)
-@pytest.mark.parametrize("block_bytes", [1, 3000, 256 * 2**20])
-def test_rows_and_scores_equal_a_stable_sort_with_many_ties(k, shard_sizes, block_bytes):
+@pytest.mark.parametrize("memory_gib", [0.0, 1e-5, 1.0])
+def test_rows_and_scores_equal_a_stable_sort_with_many_ties(k, shard_sizes, memory_gib):
     queries, passages = small_integers(0, (9, 5)), small_integers(1, (60, 5))
     shards = np.split(passages, np.cumsum(shard_sizes)[:-1])
-    rows, scores = top_k(queries, shards, k=k, block_bytes=block_bytes)
+    rows, scores = top_k(queries, shards, k=k, memory_gib=memory_gib)
     wanted_rows, wanted_scores = slow_top_k(queries, passages, k)
     np.testing.assert_array_equal(rows, wanted_rows)
     np.testing.assert_array_equal(scores, wanted_scores)
@@ -35,7 +35,7 @@ def test_rows_and_scores_equal_a_stable_sort_with_many_ties(k, shard_sizes, bloc
 
 def test_more_queries_than_a_block_holds_are_all_answered():
     queries, passages = small_integers(0, (1100, 4)), small_integers(1, (50, 4))
-    rows, scores = top_k(queries, passages, k=5, block_bytes=200_000)
+    rows, scores = top_k(queries, passages, k=5, memory_gib=2e-4)
     wanted_rows, wanted_scores = slow_top_k(queries, passages, 5)
     np.testing.assert_array_equal(rows, wanted_rows)
     np.testing.assert_array_equal(scores, wanted_scores)
@@ -60,14 +60,14 @@ def test_shards_may_be_memory_maps(tmp_path, dtype):
     np.testing.assert_array_equal(scores, wanted_scores)
 
 
-def test_memory_stays_within_the_block():
-    queries, passages = small_integers(0, (300, 8)), small_integers(1, (20_000, 8))  # 24 MB of scores
+def test_memory_stays_within_its_bound():
+    queries, passages = small_integers(0, (300, 8)), small_integers(1, (40_000, 8))  # 24 MB of scores even in bfloat16
+    top_k(queries[:1], passages[:1], k=1)  # torch and numpy get ready
     tracemalloc.start()
-    top_k(queries, passages, k=10, block_bytes=2**20)
+    top_k(queries, passages, k=10, memory_gib=2**-8)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    # Beside the block: the best keys, before and after a merge, and the result.
-    assert peak < 2**20 + 300 * 10 * 8 * 5
+    assert peak < 2**22
 
 
 def test_no_queries_give_no_rows():
@@ -104,14 +104,13 @@ def test_no_passages_are_refused(passages):
         top_k(np.ones((1, 2), np.float32), passages, k=1)
 
 
-@pytest.mark.parametrize("block_bytes", [1, 2**20])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_scores_of_given_rows_equal_the_products(block_bytes, dtype):
+def test_scores_of_given_rows_equal_the_products(dtype):
     queries, passages = small_integers(0, (9, 5)), small_integers(1, (60, 5)).astype(dtype)
     rows = np.random.default_rng(2).integers(0, 60, (9, 11))
     wanted = np.take_along_axis(queries @ passages.astype(np.float32).T, rows, axis=1)
     for given in (passages, np.split(passages, [1, 20, 20])):
-        scores = scores_of(queries, given, rows, block_bytes=block_bytes)
+        scores = scores_of(queries, given, rows)
         np.testing.assert_array_equal(scores, wanted)
         assert scores.dtype == np.float32
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from embedsmith.errors import InputError
-from embedsmith.vectors.store import VectorStore, gather
+from embedsmith.vectors.shards import gather
+from embedsmith.vectors.store import VectorStore
 
 CONTRACT = {"weights": "abc", "prompt": "query: ", "max_tokens": 512}
 TEXTS = [f"text {i}" for i in range(10)]
@@ -26,6 +28,9 @@ class Encoder:
             raise KeyboardInterrupt
         self.calls.append(texts)
         return np.stack([self.vector(text) for text in texts])
+
+    def texts(self):
+        return [text for call in self.calls for text in call]
 
     def vector(self, text):
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
@@ -194,7 +199,7 @@ def test_a_vector_that_is_not_finite_is_refused_and_not_stored(tmp_path):
     store = opened(tmp_path)
     with pytest.raises(InputError, match=r"text 5 of 10 \('text 4'\): its vector is not finite"):
         store.fill(encode)
-    assert sorted(files(store.folder)) == ["shard-00000.npy", "store.json"]
+    assert sorted(files(store.folder)) == ["shard-00000.npy", "store.json", "texts.npy"]
 
 
 @pytest.mark.parametrize(
@@ -249,3 +254,96 @@ def test_gathered_rows_equal_those_of_the_stacked_shards():
     np.testing.assert_array_equal(gather(shards, rows), matrix[rows])
     with pytest.raises(AssertionError, match=r"rows must be in \[0, 7\)"):
         gather(shards, np.array([7]))
+
+
+class TestACorpusThatGrew:
+    """Vectors of equal texts are taken from older stores under the same contract."""
+
+    def test_only_new_texts_are_encoded_and_the_others_are_copied_bit_for_bit(self, tmp_path):
+        noisy = np.random.default_rng(0)
+        old = opened(tmp_path).fill(lambda texts: noisy.standard_normal((len(texts), 4)).astype(np.float32))
+        encoder = Encoder()
+        grown = opened(tmp_path, texts=[*TEXTS, "new 1", "new 2"]).fill(encoder)
+        assert encoder.calls == [["new 1", "new 2"]]
+        np.testing.assert_array_equal(grown.matrix()[:10], old.matrix())
+        np.testing.assert_array_equal(grown.matrix()[10:], [encoder.vector("new 1"), encoder.vector("new 2")])
+
+    def test_the_order_and_the_size_of_shards_do_not_matter(self, tmp_path):
+        old = opened(tmp_path).fill(Encoder())
+        encoder = Encoder()
+        texts = ["new", *TEXTS[::-1], "text 3"]
+        grown = opened(tmp_path, texts=texts, shard_size=5).fill(encoder)
+        assert encoder.calls == [["new"]]
+        np.testing.assert_array_equal(grown.rows(range(1, 11)), old.matrix()[::-1])
+        np.testing.assert_array_equal(grown.matrix(), np.stack([encoder.vector(text) for text in texts]))
+
+    def test_the_first_of_several_stores_gives_a_vector(self, tmp_path):
+        stores = [
+            opened(tmp_path, texts=["a", name]).fill(lambda some, i=i: np.full((len(some), 4), i, np.float32))
+            for i, name in enumerate(["b", "c"])
+        ]
+        # "a" was copied from the first store into the second.
+        np.testing.assert_array_equal(stores[1].matrix()[:, 0], [0, 1])
+        encoder = Encoder()
+        np.testing.assert_array_equal(opened(tmp_path, texts=["c", "b", "a"]).fill(encoder).matrix()[:, 0], [1, 0, 0])
+        assert encoder.calls == []
+
+    def test_a_store_under_another_contract_gives_nothing(self, tmp_path):
+        opened(tmp_path, contract={**CONTRACT, "prompt": "passage: "}).fill(Encoder())
+        encoder = Encoder()
+        opened(tmp_path).fill(encoder)
+        assert encoder.texts() == TEXTS
+
+    def test_shards_that_are_missing_or_damaged_give_nothing(self, tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path).fill(Encoder(fail_after=2))
+        shard = opened(tmp_path).folder / "shard-00001.npy"
+        shard.write_bytes(shard.read_bytes()[:-1])
+        encoder = Encoder()
+        opened(tmp_path, texts=[*TEXTS, "new"]).fill(encoder)
+        assert encoder.texts() == [*TEXTS[3:], "new"]
+
+    @pytest.mark.parametrize("raw", [b"", b"\x93NUMPY damaged", None], ids=["empty", "damaged", "absent"])
+    def test_without_its_hashes_a_store_gives_nothing_until_it_is_opened_again(self, tmp_path, raw):
+        path = opened(tmp_path).fill(Encoder()).folder / "texts.npy"
+        whole = path.read_bytes()
+        path.write_bytes(raw) if raw is not None else path.unlink()
+        encoder = Encoder()
+        opened(tmp_path, texts=[*TEXTS, "new"]).fill(encoder)
+        assert encoder.texts() == [*TEXTS, "new"]
+        if raw is None:
+            opened(tmp_path)
+            assert path.read_bytes() == whole
+
+    def test_a_run_that_was_cut_ends_with_the_same_bytes(self, tmp_path):
+        texts = ["new 1", *TEXTS[:4], "new 2", *TEXTS[4:], "new 3"]
+        for parent in ("whole", "cut"):
+            opened(tmp_path / parent).fill(Encoder())
+        whole = opened(tmp_path / "whole", texts=texts).fill(Encoder())
+        with pytest.raises(KeyboardInterrupt):
+            opened(tmp_path / "cut", texts=texts).fill(Encoder(fail_after=1))
+        encoder = Encoder()
+        cut = opened(tmp_path / "cut", texts=texts).fill(encoder)
+        assert encoder.calls == [["new 2"], ["new 3"]]
+        assert files(cut.folder) == files(whole.folder)
+
+    @pytest.mark.parametrize("content", ['["not", "a", "store"]', "{broken", json.dumps({"contract": CONTRACT})])
+    def test_another_folder_beside_the_stores_does_no_harm(self, tmp_path, content):
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "store.json").write_text(content)
+        assert opened(tmp_path).fill(Encoder()).is_complete
+
+
+def test_texts_may_be_any_sequence(tmp_path):
+    class Lazy(Sequence):
+        def __len__(self):
+            return len(TEXTS)
+
+        def __getitem__(self, place):
+            return Lazy.Slice(TEXTS[place]) if isinstance(place, slice) else TEXTS[place]
+
+        class Slice(tuple):
+            pass
+
+    store = opened(tmp_path, texts=Lazy()).fill(Encoder())
+    np.testing.assert_array_equal(store.matrix(), opened(tmp_path, texts=TEXTS).matrix())

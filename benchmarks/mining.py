@@ -1,0 +1,217 @@
+"""How long does mining take? Ours against sentence-transformers' `mine_hard_negatives`, on the same pairs.
+
+Same teacher, texts, lengths and threads; PercPos 0.95, 4 negatives, 100 candidates deep. Each side runs in a process
+of its own, the sides take turns, and medians are printed: seconds from loading the model to the negatives, without
+imports; seconds of processor time, which other work on the machine moves less; the process's peak memory, imports
+included; and for how many queries the negatives are the same set as another side's, and how many negatives both have.
+
+Policies are equal but for three points. Candidates with the positive's words in other case, width or white space, and
+candidates that are the query itself, are never our negatives; queries where it took one as a negative are left out of
+"equal policies". A candidate exactly at the ceiling is dropped here and kept there. Queries that are equal but for
+case and white space are one query here; the pairs are written so that there are none.
+
+    python benchmarks/mining.py --data FOLDER [--split train] [--rows 3000] [--rounds 3] [--sides ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+from embedsmith.data.collection import Collection, normalised
+from embedsmith.data.files import read_jsonl, write_json, write_jsonl
+from embedsmith.data.load import load_collection
+from embedsmith.models.settings import MINILM
+
+DEPTH = 100
+SIDES = {
+    "st-float32": ("sentence-transformers, float32 (its default)", "float32"),
+    "st-bfloat16": ("sentence-transformers, bfloat16", "bfloat16"),
+    "ours-auto": ("embedsmith, auto (our default)", "auto"),
+    "ours-float32": ("embedsmith, float32", "float32"),
+}
+RATIOS = [("st-float32", "ours-auto"), ("st-bfloat16", "ours-auto"), ("st-float32", "ours-float32")]
+AGREEMENTS = [("st-float32", "ours-float32"), ("ours-float32", "ours-auto"), ("st-bfloat16", "ours-auto")]
+
+Negatives = dict[str, set[str]]
+
+
+def write_pairs(path: Path, collection: Collection, rows: int | None) -> None:
+    """Write the first pairs of a collection; with all of them, passages that answer no query come along."""
+    texts = dict(zip(collection.passage_ids, collection.passages, strict=True))
+    first_text: dict[str, str] = {}
+    pairs = [
+        {"query": first_text.setdefault(normalised(query), query), "positive": texts[passage]}
+        for query_id, query in zip(collection.query_ids, collection.queries, strict=True)
+        for passage in collection.positives(query_id)
+    ]
+    if rows is None:
+        pairs[0]["negatives"] = list(texts.values())
+    write_jsonl(path, pairs[:rows])
+
+
+def mine_theirs(pairs: Path, dtype: str) -> Negatives:
+    """Return what `mine_hard_negatives` takes for each query."""
+    import torch
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import mine_hard_negatives
+
+    from embedsmith.models.names import find_model
+
+    rows = [row for _, row in read_jsonl(pairs)]
+    dataset = Dataset.from_dict({key: [row[key] for row in rows] for key in ("query", "positive")})
+    start()
+    model = SentenceTransformer(find_model(MINILM).path, model_kwargs={"dtype": getattr(torch, dtype)}, device="cpu")
+    mined = mine_hard_negatives(
+        dataset,
+        model,
+        corpus=rows[0].get("negatives"),
+        relative_margin=0.05,
+        num_negatives=4,
+        range_max=DEPTH,
+        output_format="triplet",
+        verbose=False,
+    )
+    stop()
+    found: Negatives = {row["query"]: set() for row in rows}
+    for query, negative in zip(mined["query"], mined["negative"], strict=True):
+        found[query].add(negative)
+    return found
+
+
+def mine_ours(pairs: Path, dtype: str) -> Negatives:
+    """Return what `embedsmith mine` takes for each query."""
+    import embedsmith.teachers.dense  # noqa: F401  (imports are not timed)
+    from embedsmith.mining.settings import MiningSettings
+    from embedsmith.pipeline.mine import mine
+
+    with tempfile.TemporaryDirectory() as scratch:
+        start()
+        mine(pairs, out=Path(scratch) / "run", settings=MiningSettings(teacher_dtype=dtype, depth=DEPTH, negatives=4))
+        stop()
+        rows = [row for _, row in read_jsonl(Path(scratch) / "run" / "negatives.jsonl")]
+    return {row["query"]: {passage["text"] for passage in row["negatives"]} for row in rows}
+
+
+_clock: dict[str, float] = {}
+
+
+def start() -> None:
+    _clock.update(wall=-time.perf_counter(), processor=-time.process_time())
+
+
+def stop() -> None:
+    _clock["wall"] += time.perf_counter()
+    _clock["processor"] += time.process_time()
+
+
+def run_side(side: str, pairs: Path, threads: int, out: Path) -> None:
+    """Mine in this process; leave figures and negatives in a file."""
+    import torch
+
+    torch.set_num_threads(threads)
+    mine = mine_theirs if side.startswith("st-") else mine_ours
+    negatives = mine(pairs, SIDES[side][1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    write_json(out, {**_clock, "gib": peak, "negatives": {query: sorted(found) for query, found in negatives.items()}})
+
+
+def in_a_process(side: str, pairs: Path, threads: int, out: Path) -> dict[str, float]:
+    """Run a side in a process of its own; return its figures."""
+    command = [sys.executable, __file__, "--side", side, "--pairs", pairs, "--threads", str(threads), "--out", out]
+    done = subprocess.run(
+        list(map(str, command)),
+        env={**os.environ, "OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(out.read_text())
+    print(f"  {side}: {found['wall']:.1f} s, processor {found['processor']:.1f} s, {found['gib']:.2f} GiB", flush=True)
+    return {key: found[key] for key in ("wall", "processor", "gib")}
+
+
+def agreement(one: Negatives, other: Negatives, queries: set[str]) -> str:
+    """Return the share of queries with the same negatives, and the share of all negatives that both have."""
+    same = sum(one[query] == other[query] for query in queries)
+    shared = sum(len(one[query] & other[query]) for query in queries)
+    most = sum(max(len(one[query]), len(other[query])) for query in queries)
+    return f"{same / len(queries):.2%} of {len(queries):,} | {shared / most:.2%}"
+
+
+def with_equal_policies(pairs: Path, theirs: list[Negatives]) -> set[str]:
+    """Return the queries where no side took a copy of the query or of a positive of it."""
+    answers: dict[str, set[str]] = {}
+    for _, row in read_jsonl(pairs):
+        answers.setdefault(row["query"], {normalised(row["query"])}).add(normalised(row["positive"]))
+    return {
+        query
+        for query, excluded in answers.items()
+        if not any(normalised(text) in excluded for side in theirs for text in side[query])
+    }
+
+
+def report(figures: dict[str, list[dict[str, float]]], negatives: dict[str, Negatives], pairs: Path) -> None:
+    """Print the tables."""
+    middle = {side: {key: median(f[key] for f in runs) for key in runs[0]} for side, runs in figures.items()}
+    print("\n| side | seconds | processor seconds | peak GiB |\n| --- | --- | --- | --- |")
+    for side, found in middle.items():
+        print(f"| {SIDES[side][0]} | {found['wall']:.1f} | {found['processor']:.1f} | {found['gib']:.2f} |")
+    print("\n| against | side | times faster | by processor time |\n| --- | --- | --- | --- |")
+    for slow, fast in RATIOS:
+        if {slow, fast} <= middle.keys():
+            ratios = [middle[slow][key] / middle[fast][key] for key in ("wall", "processor")]
+            print(f"| {SIDES[slow][0]} | {SIDES[fast][0]} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+    equal = with_equal_policies(pairs, list(negatives.values()))
+    print("\n| one | other | queries | with the same negatives | negatives that both have |")
+    print("| --- | --- | --- | --- | --- |")
+    for one, other in AGREEMENTS:
+        if {one, other} <= negatives.keys():
+            pair = negatives[one], negatives[other]
+            for which, queries in (("all", set(pair[0])), ("equal policies", equal)):
+                print(f"| {SIDES[one][0]} | {SIDES[other][0]} | {which} | {agreement(*pair, queries)} |")
+
+
+def main() -> None:
+    """Run every side, in turns, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=os.environ.get("EMBEDSMITH_DATA"), help="or EMBEDSMITH_DATA")
+    parser.add_argument("--split", help="of a BEIR folder that has several")
+    parser.add_argument("--rows", type=int, help="pairs; all of them, with the whole corpus, when not given")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--sides", nargs="+", default=list(SIDES), choices=SIDES)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--pairs", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        run_side(arguments.side, arguments.pairs, arguments.threads, arguments.out)
+        return
+    if not arguments.data:
+        parser.error("name a data set with --data or EMBEDSMITH_DATA")
+    with tempfile.TemporaryDirectory() as scratch:
+        pairs = Path(scratch) / "pairs.jsonl"
+        write_pairs(pairs, load_collection(arguments.data, split=arguments.split), arguments.rows)
+        figures: dict[str, list[dict[str, float]]] = {side: [] for side in arguments.sides}
+        for number in range(arguments.rounds):
+            print(f"round {number + 1}", flush=True)
+            for side in arguments.sides:
+                out = Path(scratch) / f"{side}.json"
+                figures[side].append(in_a_process(side, pairs, arguments.threads, out))
+        found = {side: json.loads((Path(scratch) / f"{side}.json").read_text()) for side in arguments.sides}
+        negatives = {s: {q: set(texts) for q, texts in f["negatives"].items()} for s, f in found.items()}
+        report(figures, negatives, pairs)
+
+
+if __name__ == "__main__":
+    main()
