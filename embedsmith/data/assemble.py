@@ -58,7 +58,9 @@ def assembled(name: str, passages: Pooled, queries: Pooled, judged: Judged, nega
     judged, _ = distinct(judged.only((judged.queries != DROPPED) & (judged.passages != DROPPED)))
     negatives, _ = distinct(negatives.only((negatives.queries != DROPPED) & (negatives.passages != DROPPED)))
     positive = judged.only(judged.grades > 0)
-    answered = np.unique(positive.queries)
+    is_answered = np.zeros(len(queries.ids), bool)
+    is_answered[positive.queries] = True
+    answered = np.flatnonzero(is_answered)
     if not len(answered):
         return None
     row_of = np.full(len(queries.ids), DROPPED, np.int64)

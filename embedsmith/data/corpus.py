@@ -49,7 +49,7 @@ def read_queries(table: Table, pool: Pool, on_bad: OnBad) -> None:
     for number, row in table.rows(on_bad):
         try:
             query_id, text = _row_id(row, needed=True), _text(row)
-            if not text.strip():
+            if _is_blank(text):
                 raise _empty(f'the text of query "{query_id}" is empty')
         except Unusable as flaw:
             on_bad(BadRow(table.place(number), flaw))
@@ -70,7 +70,7 @@ def _passage(row: dict[str, Any], *, needs_ids: bool) -> tuple[str | None, str, 
     if not isinstance(metadata, dict | None):
         raise _wrong_kind("metadata", metadata, "an object", hint='write {"key": value}')
     text = join_title(title or "", _text(row, may_lack=bool(title)))
-    if not text.strip():
+    if _is_blank(text):
         of = f' of "{passage_id}"' if passage_id else ""
         raise _empty(f"the text and the title{of} are empty")
     return passage_id, text, metadata
@@ -78,7 +78,7 @@ def _passage(row: dict[str, Any], *, needs_ids: bool) -> tuple[str | None, str, 
 
 def _row_id(row: dict[str, Any], *, needed: bool) -> str | None:
     """Return the id of a row."""
-    key = next((key for key in IDS if key in row), None)
+    key = "_id" if "_id" in row else next((key for key in IDS if key in row), None)
     found = None if key is None else id_of(row[key])
     if found is None and (needed or (key is not None and row[key] is not None)):
         got = f"got {row[key]!r}" if key else f"got the keys {', '.join(map(repr, row))}"
@@ -110,7 +110,7 @@ def _text(row: dict[str, Any], *, may_lack: bool = False) -> str:
 
 def _text_key(names: Sequence[str] | dict[str, Any]) -> str | None:
     """Return the key of the text."""
-    return next((key for key in TEXTS if key in names), None)
+    return "text" if "text" in names else next((key for key in TEXTS if key in names), None)
 
 
 def _check_columns(table: Table, needs_ids: bool) -> None:
@@ -128,6 +128,10 @@ def _check_columns(table: Table, needs_ids: bool) -> None:
 
 def _wrong_kind(key: str, value: Any, wanted: str, *, hint: str) -> Unusable:
     return Unusable(f'"{key}" is {kind(value)}, wanted {wanted}', reason=f'"{key}" is not {wanted}', hint=hint)
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()
 
 
 def _empty(what: str) -> Unusable:

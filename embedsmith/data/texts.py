@@ -11,6 +11,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, islice
 from operator import index
 from typing import Any, SupportsIndex, overload
 
@@ -113,29 +114,40 @@ class TextsBuilder:
         # As they lie in an Arrow array, which takes them over: nothing is copied in the end.
         self._data = bytearray()
         self._ends = array("q", [0])
+        self._pending: list[bytes] = []
 
     def add(self, text: str) -> None:
         """Add one text at the end."""
-        self.add_bytes(text.encode())
+        self._pending.append(text.encode())
+        if len(self._pending) == _CHUNK:
+            self._flush()
 
-    def add_bytes(self, raw: bytes) -> None:
-        """Add the UTF-8 of one text at the end."""
-        self._data += raw
-        self._ends.append(len(self._data))
+    def extend(self, raws: Sequence[bytes]) -> None:
+        """Add texts, which are given in UTF-8, at the end."""
+        self._flush()
+        self._ends.extend(islice(accumulate(map(len, raws), initial=len(self._data)), 1, None))
+        self._data += b"".join(raws)
 
     def pad(self, count: int) -> None:
         """Add empty texts until there are so many."""
+        self._flush()
         self._ends.extend([len(self._data)] * (count - len(self)))
 
     def __len__(self) -> int:
-        return len(self._ends) - 1
+        return len(self._ends) - 1 + len(self._pending)
 
     def texts(self) -> Texts:
         """Return all of them, and forget them."""
+        self._flush()
         data, ends = pa.py_buffer(self._data), pa.py_buffer(self._ends)
         arrow = pa.LargeStringArray.from_buffers(len(self), ends, data)
         self._data, self._ends = bytearray(), array("q", [0])
         return Texts(arrow)
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, []
+        if pending:
+            self.extend(pending)
 
 
 class Rows(Mapping[str, int]):
