@@ -1,6 +1,6 @@
 """How fast is exact search? Ours against FAISS's IndexFlatIP, over the same vectors, with the same threads.
 
-Both find the 100 best of N passages for Q queries, all random vectors of length 1: passages in a file, mapped by ours and
+Both find the 100 best of N passages for Q queries, all random vectors of length 1: passages in a file, mapped by ours,
 added to its index by FAISS (not timed). Each side runs in a process of its own, the sides take turns, and medians are
 printed: seconds of the search, seconds of processor time, which other work on the machine moves less, and the peak of
 memory that is not the mapped file (Linux only). Rows must be the same, ties within 1e-6 aside. The last line is the

@@ -67,7 +67,7 @@ def top_k(
     assert k >= 1, f"k is {k}"
     shards = [passages] if isinstance(passages, np.ndarray) else list(passages)
     total = sum(len(shard) for shard in shards)
-    _check(queries, shards, total)
+    check_vectors(queries, shards, total)
     k = min(k, total)
     rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     memory = int(memory_gib * 2**30)
@@ -98,12 +98,12 @@ def scores_of(
            [40., 20.]], dtype=float32)
     """
     shards = [passages] if isinstance(passages, np.ndarray) else list(passages)
-    _check(queries, shards, sum(len(shard) for shard in shards))
+    check_vectors(queries, shards, sum(len(shard) for shard in shards))
     of_query = np.repeat(np.arange(len(queries)), rows.shape[1])
     return _products(queries, of_query, partial(gather, shards), rows.ravel()).reshape(rows.shape)
 
 
-def _check(queries: np.ndarray, shards: list[np.ndarray], total: int) -> None:
+def check_vectors(queries: np.ndarray, shards: list[np.ndarray], total: int) -> None:
     """Raise InputError unless queries and passages can be multiplied."""
     if total == 0:
         raise InputError("no passages to search", hint="give at least one passage")
