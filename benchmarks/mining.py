@@ -152,7 +152,7 @@ def agreement(one: Negatives, other: Negatives, queries: set[str]) -> str:
 
 
 def differ_by_ties(one: dict[str, float], other: dict[str, float]) -> bool:
-    """Return whether what only one side has scores as the last negative does: an uncased model ties `ls -a`, `ls -A`."""
+    """Return whether what only one side has scores as the last negative does, as `ls -a` and `ls -A` do uncased."""
     return len(one) == len(other) and all(
         abs(side[text] - min(side.values())) < 2e-6
         for side, against in ((one, other), (other, one))

@@ -99,7 +99,7 @@ def _index(shards: list[np.ndarray], total: int, settings: ApproximateSettings) 
         ) from None
     dimensions = shards[0].shape[1]
     if settings.index == "hnsw":
-        index = faiss.IndexHNSWFlat(dimensions, settings.links, faiss.METRIC_INNER_PRODUCT)
+        index: Any = faiss.IndexHNSWFlat(dimensions, settings.links, faiss.METRIC_INNER_PRODUCT)
         index.hnsw.efConstruction = index.hnsw.efSearch = settings.effort
     else:
         lists = max(1, min(round(4 * math.sqrt(total)), total // 39))  # FAISS warns of fewer than 39 passages a list
