@@ -3,7 +3,7 @@
 Same teacher, texts, lengths and threads; PercPos 0.95, 4 negatives, 100 candidates deep. Each side runs in a process
 of its own, the sides take turns, and medians are printed: seconds from loading the model to the negatives, without
 imports; seconds of processor time, which other work on the machine moves less; the process's peak memory, imports
-included; and for how many queries the negatives are the same set as another side's, and how many negatives both have.
+included; and for how many queries the negatives are another side's, in whatever order.
 
 Policies are equal but for three points. Candidates with the positive's words in other case, width or white space, and
 candidates that are the query itself, are never our negatives; queries where it took one as a negative are left out of
@@ -41,7 +41,8 @@ SIDES = {
 RATIOS = [("st-float32", "ours-auto"), ("st-bfloat16", "ours-auto"), ("st-float32", "ours-float32")]
 AGREEMENTS = [("st-float32", "ours-float32"), ("ours-float32", "ours-auto"), ("st-bfloat16", "ours-auto")]
 
-Negatives = dict[str, set[str]]
+Negatives = dict[str, dict[str, float]]
+"""Scores of the negatives of each query."""
 
 
 def write_pairs(path: Path, collection: Collection, rows: int | None) -> None:
@@ -79,12 +80,13 @@ def mine_theirs(pairs: Path, dtype: str) -> Negatives:
         num_negatives=4,
         range_max=DEPTH,
         output_format="triplet",
+        output_scores=True,
         verbose=False,
     )
     stop()
-    found: Negatives = {row["query"]: set() for row in rows}
-    for query, negative in zip(mined["query"], mined["negative"], strict=True):
-        found[query].add(negative)
+    found: Negatives = {row["query"]: {} for row in rows}
+    for query, negative, scores in zip(mined["query"], mined["negative"], mined["scores"], strict=True):
+        found[query][negative] = scores[1]
     return found
 
 
@@ -99,7 +101,7 @@ def mine_ours(pairs: Path, dtype: str) -> Negatives:
         mine(pairs, out=Path(scratch) / "run", settings=MiningSettings(teacher_dtype=dtype, depth=DEPTH, negatives=4))
         stop()
         rows = [row for _, row in read_jsonl(Path(scratch) / "run" / "negatives.jsonl")]
-    return {row["query"]: {passage["text"] for passage in row["negatives"]} for row in rows}
+    return {row["query"]: {passage["text"]: passage["score"] for passage in row["negatives"]} for row in rows}
 
 
 _clock: dict[str, float] = {}
@@ -122,7 +124,7 @@ def run_side(side: str, pairs: Path, threads: int, out: Path) -> None:
     mine = mine_theirs if side.startswith("st-") else mine_ours
     negatives = mine(pairs, SIDES[side][1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    write_json(out, {**_clock, "gib": peak, "negatives": {query: sorted(found) for query, found in negatives.items()}})
+    write_json(out, {**_clock, "gib": peak, "negatives": negatives})
 
 
 def in_a_process(side: str, pairs: Path, threads: int, out: Path) -> dict[str, float]:
@@ -141,11 +143,21 @@ def in_a_process(side: str, pairs: Path, threads: int, out: Path) -> dict[str, f
 
 
 def agreement(one: Negatives, other: Negatives, queries: set[str]) -> str:
-    """Return the share of queries with the same negatives, and the share of all negatives that both have."""
-    same = sum(one[query] == other[query] for query in queries)
-    shared = sum(len(one[query] & other[query]) for query in queries)
+    """Return the share of queries with the same negatives, that with ties aside, and the share that both have."""
+    same = sum(one[query].keys() == other[query].keys() for query in queries)
+    but_ties = sum(differ_by_ties(one[query], other[query]) for query in queries)
+    shared = sum(len(one[query].keys() & other[query].keys()) for query in queries)
     most = sum(max(len(one[query]), len(other[query])) for query in queries)
-    return f"{same / len(queries):.2%} of {len(queries):,} | {shared / most:.2%}"
+    return f"{len(queries):,} | {same / len(queries):.2%} | {but_ties / len(queries):.2%} | {shared / most:.2%}"
+
+
+def differ_by_ties(one: dict[str, float], other: dict[str, float]) -> bool:
+    """Return whether what only one side has scores as the last negative does, as `ls -a` and `ls -A` do uncased."""
+    return len(one) == len(other) and all(
+        abs(side[text] - min(side.values())) < 2e-6
+        for side, against in ((one, other), (other, one))
+        for text in side.keys() - against.keys()
+    )
 
 
 def with_equal_policies(pairs: Path, theirs: list[Negatives]) -> set[str]:
@@ -172,8 +184,8 @@ def report(figures: dict[str, list[dict[str, float]]], negatives: dict[str, Nega
             ratios = [middle[slow][key] / middle[fast][key] for key in ("wall", "processor")]
             print(f"| {SIDES[slow][0]} | {SIDES[fast][0]} | {ratios[0]:.2f} | {ratios[1]:.2f} |")
     equal = with_equal_policies(pairs, list(negatives.values()))
-    print("\n| one | other | queries | with the same negatives | negatives that both have |")
-    print("| --- | --- | --- | --- | --- |")
+    print("\n| one | other | which queries | queries | same negatives | same but for ties | negatives of both |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for one, other in AGREEMENTS:
         if {one, other} <= negatives.keys():
             pair = negatives[one], negatives[other]
@@ -209,8 +221,7 @@ def main() -> None:
                 out = Path(scratch) / f"{side}.json"
                 figures[side].append(in_a_process(side, pairs, arguments.threads, out))
         found = {side: json.loads((Path(scratch) / f"{side}.json").read_text()) for side in arguments.sides}
-        negatives = {s: {q: set(texts) for q, texts in f["negatives"].items()} for s, f in found.items()}
-        report(figures, negatives, pairs)
+        report(figures, {side: figure["negatives"] for side, figure in found.items()}, pairs)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ Shapes: Q queries, N passages, q and n those of a block, D dimensions, K candida
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
 
 import numpy as np
 import torch
@@ -25,14 +24,16 @@ from embedsmith.errors import InputError
 from embedsmith.vectors.shards import gather
 
 _MAX_ROW = 0xFFFF_FFFF
-_QUERIES = {"cpu": 512, "cuda": 8192}
-"""Queries multiplied at once: enough for a fast matrix product."""
-_PASSAGES = {"cpu": 8192, "cuda": 65_536}
+_QUERIES = {True: 512, False: 8192}
+"""Queries multiplied at once, on a CPU and elsewhere: enough for a fast matrix product."""
+_PASSAGES = {True: 8192, False: 65_536}
 """The most passages multiplied at once: on a CPU their copies stay in its caches."""
 _BYTES_PER_SCORE = 32
 """At worst, when nothing is ruled out: a score (4), whether it counts (1), place (8), query (8), key (8), spare."""
 _BYTES_PER_KEY = 48
 """A key twice (16), and again when the table is sorted and cut."""
+_GATHERED = 16_384
+"""Passages brought together at once from their shards."""
 _PAIRS = 256
 """Pairs scored at once, so that their vectors stay in the caches."""
 
@@ -67,7 +68,7 @@ def top_k(
     assert k >= 1, f"k is {k}"
     shards = [passages] if isinstance(passages, np.ndarray) else list(passages)
     total = sum(len(shard) for shard in shards)
-    _check(queries, shards, total)
+    check_vectors(queries, shards, total)
     k = min(k, total)
     rows, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
     memory = int(memory_gib * 2**30)
@@ -98,12 +99,17 @@ def scores_of(
            [40., 20.]], dtype=float32)
     """
     shards = [passages] if isinstance(passages, np.ndarray) else list(passages)
-    _check(queries, shards, sum(len(shard) for shard in shards))
+    check_vectors(queries, shards, sum(len(shard) for shard in shards))
     of_query = np.repeat(np.arange(len(queries)), rows.shape[1])
-    return _products(queries, of_query, partial(gather, shards), rows.ravel()).reshape(rows.shape)
+    scores = np.empty(rows.size, np.float32)
+    for start in range(0, rows.size, _GATHERED):
+        some = slice(start, start + _GATHERED)
+        vectors = gather(shards, rows.ravel()[some])
+        scores[some] = _products(queries, of_query[some], vectors, np.arange(len(vectors)))
+    return scores.reshape(rows.shape)
 
 
-def _check(queries: np.ndarray, shards: list[np.ndarray], total: int) -> None:
+def check_vectors(queries: np.ndarray, shards: list[np.ndarray], total: int) -> None:
     """Raise InputError unless queries and passages can be multiplied."""
     if total == 0:
         raise InputError("no passages to search", hint="give at least one passage")
@@ -126,10 +132,10 @@ def _search(
     queries: Float32[np.ndarray, "Q D"], shards: list[np.ndarray], best: _Best, memory: int, device: str
 ) -> Iterator[int]:
     """Put the best passages of all shards into `best`; yield how many passages are done, after each block."""
-    kind = torch.device(device).type
-    at_once = min(_QUERIES[kind], len(queries))
+    on_cpu = device == "cpu"
+    at_once = min(_QUERIES[on_cpu], len(queries))
     bytes_per_passage = 16 * queries.shape[1] + _BYTES_PER_SCORE * at_once
-    size = min(_PASSAGES[kind], max(1, memory // bytes_per_passage))
+    size = min(_PASSAGES[on_cpu], max(1, memory // bytes_per_passage))
     rough_queries = _Rounded(queries, device)
     for start, block in _blocks(shards, size):
         if not np.isfinite(block).all():
@@ -144,7 +150,7 @@ def _search(
             rough = rough_queries.vectors[some] @ rough_block.vectors.T
             query, place = _not_ruled_out(rough, best.floors(some), slack[some], best.k)
             query += first
-            scores = _products(queries, query, partial(block.take, axis=0), place)
+            scores = _products(queries, query, block, place)
             best.add(query, _keys(scores, start + place))
         yield start + len(block)
 
@@ -219,18 +225,14 @@ def _less(values: Float32[Tensor, " q"]) -> Float32[Tensor, " q"]:
 def _products(
     queries: Float32[np.ndarray, "Q D"],
     query: Int64[np.ndarray, " c"],
-    passages: Callable[[Int64[np.ndarray, " _"]], Float[np.ndarray, "_ D"]],
-    row: Int64[np.ndarray, " c"],
+    passages: Float32[np.ndarray, "n D"],
+    place: Int64[np.ndarray, " c"],
 ) -> Float32[np.ndarray, " c"]:
-    """Return the inner product of each pair: exact products, added in float64 in an order of their own, rounded once.
-
-    Args:
-        passages: returns the vectors of rows.
-    """
+    """Return the inner product of each pair: added in float64 in an order of its own, and rounded once."""
     scores = np.empty(len(query), np.float32)
     for start in range(0, len(query), _PAIRS):
         some = slice(start, start + _PAIRS)
-        products = np.multiply(queries.take(query[some], axis=0), passages(row[some]), dtype=np.float64)
+        products = np.multiply(queries.take(query[some], axis=0), passages.take(place[some], axis=0), dtype=np.float64)
         with np.errstate(over="ignore"):
             scores[some] = products.sum(axis=1)
     return scores

@@ -6,7 +6,6 @@ Shapes: N texts of a store, n texts that are looked for, D dimensions.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,43 +35,37 @@ class KnownVectors:
 
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
         """Open the store of a folder, given its store.json."""
-        self._size, dimensions = description["shard_size"], description["dimensions"]
-        self._entries = _open_hashes(folder / HASHES, description["count"])
-        self._shards = [
-            open_shard(
-                shard_path(folder, shard), min(self._size, description["count"] - shard * self._size), dimensions
-            )
-            for shard in range(math.ceil(description["count"] / self._size) if dimensions else 0)
-        ]
+        self._folder = folder
+        self._size, self._count, self._dimensions = (description[k] for k in ("shard_size", "count", "dimensions"))
+        self._entries = _open_hashes(folder / HASHES, self._count)
 
-    @property
-    def usable(self) -> bool:
-        """Whether there is any vector."""
-        return self._entries is not None and any(shard is not None for shard in self._shards)
-
-    def find(self, hashes: Shaped[np.ndarray, " n"]) -> list[Float32[np.ndarray, " D"] | None]:
-        """Return the vector of each text, or None where there is none."""
-        entries = self._entries
-        assert entries is not None, "ask only what is usable"
-        places = np.minimum(np.searchsorted(entries["hash"], hashes), len(entries) - 1)
-        known = entries["hash"][places] == hashes
-        return [
-            self._row(int(entries["row"][place])) if there else None for place, there in zip(places, known, strict=True)
-        ]
-
-    def _row(self, row: int) -> Float32[np.ndarray, " D"] | None:
-        """Return the vector of a row, if its shard is whole."""
-        shard = self._shards[row // self._size]
-        return None if shard is None else shard[row % self._size]
+    def find(self, texts: list[str]) -> dict[str, Float32[np.ndarray, " D"]]:
+        """Return the vectors of the texts that the store has."""
+        if self._entries is None or self._dimensions is None or not texts:
+            return {}
+        hashes = _hashes(texts)
+        places = np.minimum(np.searchsorted(self._entries["hash"], hashes), self._count - 1)
+        row_of = {
+            text: int(self._entries["row"][place])
+            for text, place, there in zip(texts, places, self._entries["hash"][places] == hashes, strict=True)
+            if there
+        }
+        found: dict[str, Float32[np.ndarray, " D"]] = {}
+        # One shard open at a time: a memory map holds a file descriptor.
+        for shard in sorted({row // self._size for row in row_of.values()}):
+            rows = min(self._size, self._count - shard * self._size)
+            vectors = open_shard(shard_path(self._folder, shard), rows, self._dimensions)
+            if vectors is not None:
+                here = {text: row % self._size for text, row in row_of.items() if row // self._size == shard}
+                found.update(zip(here, np.array(vectors[list(here.values())]), strict=True))
+        return found
 
 
 def known_vectors(texts: list[str], stores: list[KnownVectors]) -> dict[str, Float32[np.ndarray, " D"]]:
     """Return the vectors that stores hold for texts; the first store that has one gives it."""
     found: dict[str, Float32[np.ndarray, " D"]] = {}
     for store in stores:
-        left = [text for text in texts if text not in found]
-        vectors = store.find(_hashes(left)) if left else []
-        found.update({text: v for text, v in zip(left, vectors, strict=True) if v is not None})
+        found.update(store.find([text for text in texts if text not in found]))
     return found
 
 

@@ -168,7 +168,7 @@ class VectorStore:
             same = isinstance(found, dict) and all(found.get(key) == own[key] for key in ("format", "contract"))
             if same and path != self._description:
                 others.append(KnownVectors(path.parent, found))
-        return [other for other in others if other.usable]
+        return others
 
     @property
     def _shard_count(self) -> int:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from embedsmith.errors import CausalityError, ModelError, SettingsError
+from embedsmith.models import embedder
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
@@ -70,6 +71,35 @@ def test_a_vector_is_the_same_for_any_batch_size_and_order(students, kind, role,
     close(student.embed(TEXTS, role, tokens=1), alone)
     order = np.random.default_rng(0).permutation(len(TEXTS))
     close(student.embed([TEXTS[i] for i in order], role, tokens=40), alone[order])
+
+
+@pytest.mark.parametrize("role", ["query", "passage"])
+@pytest.mark.parametrize("kind", STUDENTS)
+def test_vectors_are_those_of_sentence_transformers_own_encode(students, kind, role, monkeypatch):
+    monkeypatch.setattr(embedder, "_WINDOW", 3)  # several lists are tokenised
+    student = students[kind]
+    encode = student.encode_query if role == "query" else student.encode_document
+    expected = encode(TEXTS, batch_size=3)
+    close(student.embed(TEXTS, role, tokens=40), expected / np.linalg.norm(expected, axis=1, keepdims=True))
+
+
+def test_the_same_texts_give_the_same_bytes_and_none_give_none(students):
+    student = students["latent with an instruction"]
+    assert student.embed(TEXTS, "query").tobytes() == student.embed(tuple(TEXTS), "query").tobytes()
+    assert student.embed([], "query").shape == (0, student.get_embedding_dimension())
+
+
+@pytest.mark.parametrize("name", ["document", "passage", "corpus"])
+def test_a_passage_gets_the_prompt_that_sentence_transformers_chooses(tiny_bert, name):
+    model = build_student(StudentSettings(name=str(tiny_bert)), device="cpu")
+    model.prompts = {"query": "", name: "the cat "}
+    expected = model.encode_document(TEXTS)
+    close(model.embed(TEXTS, "passage"), expected / np.linalg.norm(expected, axis=1, keepdims=True))
+    assert model.contract("passage")["prompt"] == "the cat "
+    model.prompts, model.default_prompt_name = {"other": "a dog "}, "other"
+    expected = model.encode_query(TEXTS)
+    close(model.embed(TEXTS, "query"), expected / np.linalg.norm(expected, axis=1, keepdims=True))
+    assert model.contract("query")["prompt"] == "a dog "
 
 
 @pytest.mark.parametrize("kind", ["mean with an instruction", "latent with an instruction"])

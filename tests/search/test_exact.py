@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from embedsmith.errors import InputError
+from embedsmith.search import exact
 from embedsmith.search.exact import scores_of, top_k
 
 
@@ -119,3 +120,73 @@ def test_a_row_that_does_not_exist_is_refused():
     vectors = np.ones((2, 2), np.float32)
     with pytest.raises(AssertionError, match=r"rows must be in \[0, 2\)"):
         scores_of(vectors, vectors, np.array([[0], [-1]]))
+
+
+def unit_vectors(seed, count, dimensions=24):
+    vectors = np.random.default_rng(seed).standard_normal((count, dimensions))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def true_scores(queries, passages):
+    """The products that float64 gives, rounded once."""
+    return (queries.astype(np.float64) @ passages.astype(np.float64).T).astype(np.float32)
+
+
+class TestTheTwoPasses:
+    """The first pass is rough; what comes out is not."""
+
+    @pytest.fixture(params=[True, False], ids=["bfloat16", "float32"], autouse=True)
+    def _first_pass(self, request, monkeypatch):
+        monkeypatch.setattr(exact, "_multiplies_bfloat16", lambda device: request.param)
+
+    @pytest.mark.parametrize("k", [1, 10, 100])
+    @pytest.mark.parametrize("memory_gib", [1e-5, 1e-3, 1.0])
+    def test_rows_and_scores_are_those_of_float64(self, k, memory_gib):
+        queries, passages = unit_vectors(0, 50), unit_vectors(1, 3000)
+        rows, scores = top_k(queries, passages, k=k, memory_gib=memory_gib)
+        wanted = true_scores(queries, passages)
+        wanted_rows = np.argsort(-wanted, axis=1, kind="stable")[:, :k]
+        np.testing.assert_array_equal(rows, wanted_rows)
+        np.testing.assert_array_equal(scores, np.take_along_axis(wanted, wanted_rows, axis=1))
+
+    def test_passages_closer_together_than_bfloat16_can_tell_are_told_apart(self):
+        queries = unit_vectors(0, 20)
+        # A thousand copies of each query, a hair apart: every one of them has the same rough score.
+        noise = np.random.default_rng(1).standard_normal((20, 1000, 24)).astype(np.float32) * 1e-5
+        passages = (queries[:, None] + noise).reshape(-1, 24)
+        rows, scores = top_k(queries, passages, k=10, memory_gib=1e-3)
+        wanted = true_scores(queries, passages)
+        wanted_rows = np.argsort(-wanted, axis=1, kind="stable")[:, :10]
+        np.testing.assert_array_equal(rows, wanted_rows)
+        np.testing.assert_array_equal(scores, np.take_along_axis(wanted, wanted_rows, axis=1))
+
+    @pytest.mark.parametrize("scale", [1e-20, 1e-3, 1e3, 1e18, 1e25])
+    def test_the_scale_of_the_vectors_does_not_matter(self, scale):
+        queries, passages = unit_vectors(0, 5), unit_vectors(1, 500)
+        scaled = passages * np.float32(scale)
+        rows, _ = top_k(queries * np.float32(scale if scale <= 1e18 else 1), scaled, k=7, memory_gib=1e-4)
+        wanted = queries.astype(np.float64) @ scaled.astype(np.float64).T
+        np.testing.assert_array_equal(rows, np.argsort(-wanted, axis=1)[:, :7])
+
+    @pytest.mark.parametrize("k", [1, 5, 300])
+    def test_passages_that_only_get_better_or_worse_are_all_seen(self, k):
+        rising = np.linspace(-1, 1, 2000, dtype=np.float32)[:, None]
+        queries = np.array([[1.0], [-1.0]], np.float32)
+        rows, _ = top_k(queries, rising, k=k, memory_gib=1e-4)
+        np.testing.assert_array_equal(rows, [np.arange(1999, 1999 - k, -1), np.arange(k)])
+
+    def test_the_scores_of_given_rows_are_bit_for_bit_those_of_the_search(self):
+        queries, passages = unit_vectors(0, 30), unit_vectors(1, 700)
+        rows, scores = top_k(queries, passages, k=20)
+        np.testing.assert_array_equal(scores_of(queries, np.split(passages, [1, 300]), rows), scores)
+
+
+def test_queries_whose_best_passages_do_not_fit_the_memory_are_searched_in_groups():
+    queries, passages = small_integers(0, (40, 4)), small_integers(1, (50, 4))
+    seen = []
+    memory = 10 * 5 * 4 * exact._BYTES_PER_KEY / 2**30  # of 10 queries
+    rows, scores = top_k(queries, passages, k=5, memory_gib=memory, on_progress=lambda *done: seen.append(done))
+    assert [done for done in seen if done[0] % 50 == 0] == [(50, 200), (100, 200), (150, 200), (200, 200)]
+    wanted_rows, wanted_scores = slow_top_k(queries, passages, 5)
+    np.testing.assert_array_equal(rows, wanted_rows)
+    np.testing.assert_array_equal(scores, wanted_scores)

@@ -1,0 +1,116 @@
+"""Approximate top-k for very large corpora: a FAISS index, and how much of the exact result it finds.
+
+The index only proposes: every proposal gets its exact score, so that rows come in the exact search's order and what is
+missing is all that is approximate. How much that is, is measured each time.
+
+Shapes: Q queries, N passages, D dimensions, K candidates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+from pydantic import Field
+
+from embedsmith.errors import SettingsError
+from embedsmith.search.exact import check_vectors, scores_of, top_k
+from embedsmith.settings import Settings
+from embedsmith.vectors.shards import gather
+
+_ADDED_AT_ONCE = 65_536
+_TRAINED_ON = 64
+"""Passages for each list, to place the lists."""
+
+
+class ApproximateSettings(Settings):
+    """Which index, how thorough, and how its recall is measured."""
+
+    index: Literal["ivf", "hnsw"] = "ivf"
+    """ivf: passages in lists by nearness, few of them read for a query; quick to build. hnsw: a graph of neighbours;
+    slow to build, quicker to search, more memory."""
+    probes: int = Field(32, gt=0)
+    """ivf: lists that are read for each query, of about 4 √N."""
+    links: int = Field(32, gt=1)
+    """hnsw: neighbours of each passage."""
+    effort: int = Field(200, gt=0)
+    """hnsw: passages that are kept in view, in building and in search."""
+    sample: int = Field(200, gt=0)
+    """Queries, at random, that are searched exactly as well, to measure the recall."""
+    seed: int = Field(0, ge=0)
+    """Of the sample, and of the passages that the lists are placed by."""
+
+
+@dataclass(frozen=True)
+class Approximation:
+    """What an approximate search found, and how good it is."""
+
+    rows: Int64[np.ndarray, "Q K"]
+    """Best first; -1 where the index proposed fewer than K passages."""
+    scores: Float32[np.ndarray, "Q K"]
+    """Exact inner products; -inf where there is no row."""
+    recall: float
+    """Share of the exact K best that were found, over the sample."""
+
+
+def approximate_top_k(
+    queries: Float32[np.ndarray, "Q D"],
+    passages: Float[np.ndarray, "_ _"] | Iterable[Float[np.ndarray, "_ _"]],
+    *,
+    k: int,
+    settings: ApproximateSettings | None = None,
+) -> Approximation:
+    """Return about the k best passages of each query, with the measured recall; passages are held in memory.
+
+    Vectors should have length 1: lists and graph are built by inner product.
+
+    Raises:
+        InputError: as `top_k`.
+        SettingsError: FAISS is not installed.
+    """
+    settings = settings or ApproximateSettings()
+    shards = [passages] if isinstance(passages, np.ndarray) else list(passages)
+    total = sum(len(shard) for shard in shards)
+    check_vectors(queries, shards, total)
+    k = min(k, total)
+    _, proposed = _index(shards, total, settings).search(np.ascontiguousarray(queries), k)
+    # Places without a proposal hold -1; row 0 stands in for them, and its score is not used.
+    scores = np.where(proposed < 0, np.float32(-np.inf), scores_of(queries, shards, np.maximum(proposed, 0)))
+    order = np.lexsort((proposed, -scores), axis=1)
+    rows, scores = (np.take_along_axis(values, order, axis=1) for values in (proposed, scores))
+    count = min(settings.sample, len(queries))
+    some = np.sort(np.random.default_rng(settings.seed).choice(len(queries), count, replace=False))
+    exact, _ = top_k(queries[some], shards, k=k)
+    found = sum(len(np.intersect1d(one, other)) for one, other in zip(rows[some], exact, strict=True))
+    return Approximation(rows=rows, scores=scores, recall=found / exact.size if exact.size else 1.0)
+
+
+def _index(shards: list[np.ndarray], total: int, settings: ApproximateSettings) -> Any:
+    """Return a FAISS index of all passages."""
+    try:
+        import faiss
+    except ImportError:
+        raise SettingsError(
+            "approximate search needs the package faiss", hint='pip install "embedsmith[faiss]"'
+        ) from None
+    dimensions = shards[0].shape[1]
+    if settings.index == "hnsw":
+        index: Any = faiss.IndexHNSWFlat(dimensions, settings.links, faiss.METRIC_INNER_PRODUCT)
+        index.hnsw.efConstruction = index.hnsw.efSearch = settings.effort
+    else:
+        lists = max(1, min(round(4 * math.sqrt(total)), total // 39))  # FAISS warns of fewer than 39 passages a list
+        quantizer = faiss.IndexFlatIP(dimensions)
+        index = faiss.IndexIVFFlat(quantizer, dimensions, lists, faiss.METRIC_INNER_PRODUCT)
+        index.cp.seed = settings.seed
+        index.nprobe = settings.probes
+        count = min(total, _TRAINED_ON * lists)
+        chosen = np.random.default_rng(settings.seed).choice(total, count, replace=False)
+        index.train(gather(shards, np.sort(chosen)))
+    for shard in shards:
+        for start in range(0, len(shard), _ADDED_AT_ONCE):
+            index.add(np.array(shard[start : start + _ADDED_AT_ONCE], np.float32))
+    return index

@@ -1,0 +1,83 @@
+"""Batches of about equal work: every text once, within the budget, little padding."""
+
+import numpy as np
+import pytest
+import torch
+
+from embedsmith.models.packing import ahead, batches, windows
+
+
+def features(lengths, *, left=False):
+    """Features of texts of some lengths; every token is the number of its text."""
+    width = max(lengths)
+    mask = torch.zeros(len(lengths), width, dtype=torch.long)
+    for row, length in enumerate(lengths):
+        mask[row, width - length :] = 1 if left else mask[row, width - length :]
+        mask[row, :length] = mask[row, :length] if left else 1
+    numbers = torch.arange(len(lengths))[:, None] * mask
+    return {"input_ids": numbers, "attention_mask": mask, "prompt_length": 3, "modality": "text"}
+
+
+@pytest.mark.parametrize("left", [False, True], ids=["padded right", "padded left"])
+@pytest.mark.parametrize("tokens", [1, 16, 64, 10_000])
+def test_every_text_is_in_one_batch_with_all_its_tokens_and_no_more_columns_than_the_longest_has(tokens, left):
+    lengths = np.random.default_rng(0).integers(1, 30, 100).tolist()
+    whole = features(lengths, left=left)
+    seen = []
+    for rows, batch in batches(whole, tokens):
+        longest = max(lengths[row] for row in rows)
+        assert batch["input_ids"].shape == batch["attention_mask"].shape == (len(rows), longest)
+        assert batch["attention_mask"].sum(1).tolist() == [lengths[row] for row in rows]
+        assert batch["input_ids"].amax(1).tolist() == rows.tolist()
+        assert (batch["prompt_length"], batch["modality"]) == (3, "text")
+        assert len(rows) * longest <= max(tokens, longest)
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(100))
+    assert [lengths[row] for row in seen] == sorted(lengths, reverse=True)
+
+
+def test_a_text_of_no_token_keeps_a_column():
+    whole = features([2, 1])
+    whole["attention_mask"][1] = 0
+    ((_, first), (rows, last)) = batches(whole, tokens=2)
+    assert first["input_ids"].shape == (1, 2)
+    assert rows.tolist() == [1] and last["input_ids"].shape == (1, 1)
+
+
+def test_padding_is_a_twentieth_where_lengths_vary():
+    lengths = np.random.default_rng(0).geometric(1 / 25, 4096).clip(3, 256).tolist()
+    padded = sum(batch["input_ids"].numel() for _, batch in batches(features(lengths), 2048))
+    assert padded < 1.05 * sum(lengths)
+
+
+def test_windows_hold_every_text_longest_first_within_their_limits():
+    lengths = np.random.default_rng(0).integers(0, 50, 200).tolist()
+    found = list(windows(lengths, texts=30, characters=500))
+    flat = [place for window in found for place in window]
+    assert sorted(flat) == list(range(200))
+    assert [lengths[place] for place in flat] == sorted(lengths, reverse=True)
+    assert all(len(window) <= 30 and len(window) * lengths[window[0]] <= 500 for window in found)
+
+
+def test_work_goes_on_one_list_ahead_and_in_order():
+    started = []
+
+    def work(places):
+        started.append(places)
+        return {"sum": sum(places)}
+
+    results = []
+    for places, result in ahead(work, iter([[1, 2], [3], [4, 5]])):
+        results.append((places, result["sum"], len(started)))
+    assert [(places, total) for places, total, _ in results] == [([1, 2], 3), ([3], 3), ([4, 5], 9)]
+    assert all(begun <= number + 2 for number, (_, _, begun) in enumerate(results))
+
+
+def test_work_that_fails_fails_where_its_list_is_asked_for():
+    def work(places):
+        return {"inverse": 1 / places[0]}
+
+    found = ahead(work, iter([[2], [0]]))
+    assert next(found) == ([2], {"inverse": 0.5})
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
+        next(found)
