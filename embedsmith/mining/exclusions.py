@@ -48,7 +48,7 @@ class Fate(IntEnum):
     FLOOR = 13
     """Below the floor."""
     VETO = 14
-    """At or above another teacher's ceiling."""
+    """At or above some teacher's own ceiling, or far above another teacher's mean."""
     UNRANKED = 15
     """Not among the candidates of the teacher that decides."""
 

@@ -111,7 +111,8 @@ def select(
     opinions = views(candidates, settings)
     fates = _of_rows(exclusions(candidates, listed or Listed.nothing(), near), row_query, copy=True)
     _drop_neighbours(fates, candidates, settings)
-    vetoed = _vetoed(candidates, settings, row_query) if settings.veto else None
+    asked = settings.veto or settings.veto_deviations is not None
+    vetoed = _vetoed(candidates, settings, row_query) if asked else None
     verdicts = [_verdict(view, fates, candidates, settings, row_query, vetoed) for view in opinions]
     places, view_of = _chosen(opinions, verdicts, row_query, settings)
     taken = places != NONE
@@ -239,13 +240,20 @@ def _drop_neighbours(fates: UInt8[np.ndarray, "R K"], candidates: Candidates, se
 def _vetoed(
     candidates: Candidates, settings: SelectionSettings, row_query: Int64[np.ndarray, " R"]
 ) -> Bool[np.ndarray, "R K"]:
-    """Return which candidates some teacher puts at or above its own ceiling."""
+    """Return which candidates some teacher puts at or above its own ceiling, or far above its mean."""
     vetoed = np.zeros((len(row_query), candidates.rows.shape[1]), bool)
     for t, name in enumerate(candidates.teachers):
-        if name != PCA:
-            view = teacher_view(candidates, t)
+        if name == PCA:
+            continue
+        view = teacher_view(candidates, t)
+        scores = _of_rows(view.scores, row_query)
+        if settings.veto:
             limits = ceiling(_positive_scores(view.pair_scores, candidates.pair_query, settings), settings)
-            vetoed |= _of_rows(view.scores, row_query) >= limits[:, None]
+            vetoed |= scores >= limits[:, None]
+        if settings.veto_deviations is not None and t > 0:
+            high = candidates.mean[t] + np.float32(settings.veto_deviations) * candidates.deviation[t]
+            # A teacher that scores all passages alike (BM25 without a known word) says nothing.
+            vetoed |= (scores >= high[row_query, None]) & (candidates.deviation[t] > 0)[row_query, None]
     return vetoed
 
 

@@ -43,6 +43,9 @@ class MethodSettings(Settings):
     Measured by the first teacher that has vectors."""
     veto: bool = False
     """Drop a candidate that any teacher puts above its own ceiling, whichever teacher proposed it."""
+    veto_deviations: float | None = None
+    """Drop a candidate that another teacher than the first one scores this many standard deviations above its mean
+    over the corpus: two teachers of different kinds seldom take the same passage for an answer by mistake."""
 
     @field_validator("method")
     @classmethod

@@ -27,6 +27,7 @@ RULES = [
     {"method": "percpos", "ratio": 1.25, "neighbour": 0.25},
     {"method": "percpos+abs+shifted", "ratio": 1.5, "threshold": 0.5, "shift": 1},
     {"method": "percpos", "ratio": 1.0, "veto": True},
+    {"method": "percpos", "ratio": 1.25, "veto_deviations": 0.5},
     {"method": "percpos", "ratio": 1.0, "positive": "max"},
     {"method": "marginpos", "margin": 0.25, "positive": "mean"},
     {"method": "percpos", "ratio": 0.75, "positive": "each"},
@@ -100,6 +101,9 @@ class Slow:
                 for t, name in enumerate(c.teachers)
                 if name != PCA
             ):
+                continue
+            z = [(c.scores[t, q, place] - c.mean[t, q]) / c.deviation[t, q] for t in range(1, len(c.teachers) - 1)]
+            if s.veto_deviations is not None and max(z) >= s.veto_deviations:
                 continue
             left.append(place)
         return left
