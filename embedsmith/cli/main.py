@@ -198,6 +198,24 @@ def audit(
     )
 
 
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    as_json: Json = False,
+) -> None:
+    """Write RUN/report.html: scores, losses, rules, suspected false negatives and samples to read, in one page.
+
+    It opens in any browser, without a network. With --json its numbers are printed.
+    """
+    from embedsmith.pipeline.mining_report import write_mining_report
+
+    path, numbers = write_mining_report(run)
+    if as_json:
+        console.print_json({"run": str(run), "report": str(path), **numbers})
+        return
+    console.out.print(str(path), markup=False)
+
+
 def _show_mined(run: Any, *, as_json: bool) -> None:
     """Show what a run of `mine` or `select` found, and what to do next."""
     counts = run.manifest["counts"]["mining"]

@@ -273,3 +273,19 @@ def test_a_public_name_is_loaded_when_it_is_used():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "embedsmith.mining.settings" in done.stdout.split()
     assert "embedsmith.pipeline" not in done.stdout.split()
+
+
+def test_a_report_is_one_page_and_its_numbers_are_one_object(embedsmith_command, mined: Path):
+    done = embedsmith_command("report", mined)
+    assert (done.code, done.out) == (0, f"{mined / 'report.html'}\n")
+    assert (mined / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+    numbers = embedsmith_command("report", mined, "--json").json
+    assert numbers["report"] == str(mined / "report.html")
+    assert sum(numbers["judged"][0]["positives"]["counts"]) == 40
+    assert sum(numbers["outcomes"].values()) == 40
+
+
+def test_a_report_of_what_is_no_mining_run_is_refused_in_one_line(embedsmith_command, tmp_path: Path):
+    done = embedsmith_command("report", tmp_path)
+    assert done.code == 2
+    assert "not a run folder" in done.error

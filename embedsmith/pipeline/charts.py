@@ -1,0 +1,113 @@
+"""Histograms as SVG that stands inside a page: no script, colours from the page's style sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from math import ceil, floor, log10
+
+# Of about a phone's width, so that the letters are as large there as they are here.
+_WIDTH, _HEIGHT = 360, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 14, 40
+
+
+@dataclass(frozen=True)
+class Series:
+    """One set of bars."""
+
+    name: str
+    counts: Sequence[int]
+    is_outline: bool = False
+    """A line without bars: told from the bars without colours."""
+
+
+def histogram_svg(
+    title: str,
+    edges: Sequence[float],
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_label: str,
+    marks: Sequence[tuple[float, str]] = (),
+) -> str:
+    """Return a histogram: of one series in counts, of several in per cent of each.
+
+    Args:
+        title: what a screen reader says in its place.
+        marks: places on the x axis that get a line, and its words.
+    """
+    shares = [_heights(one.counts, in_percent=len(series) > 1) for one in series]
+    ticks = round_ticks(0, max([1e-9, *(height for heights in shares for height in heights)]))
+    top, left, right = ticks[-1], edges[0], edges[-1]
+
+    def x(value: float) -> float:
+        return _LEFT + (value - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
+
+    def y(height: float) -> float:
+        return _HEIGHT - _BOTTOM - height / top * (_HEIGHT - _TOP - _BOTTOM)
+
+    floor_y = y(0)
+    parts = [
+        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        f'<text class="tick" x="{_LEFT - 5}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{tick:,g}</text>'
+        for tick in ticks
+    ]
+    for number, (one, heights) in enumerate(zip(series, shares, strict=True)):
+        if one.is_outline:
+            parts.append(_outline(number, [x(edge) for edge in edges], [y(height) for height in heights], floor_y))
+            continue
+        for low, high, count, height in zip(edges[:-1], edges[1:], one.counts, heights, strict=True):
+            if count:
+                parts.append(
+                    f'<rect class="s{number}" x="{x(low) + 0.5:.1f}" y="{y(height):.1f}" '
+                    f'width="{max(x(high) - x(low) - 1, 0.5):.1f}" height="{floor_y - y(height):.1f}">'
+                    f"<title>{low:g} to {high:g}: {count:,} {escape(one.name)}</title></rect>"
+                )
+    parts += [
+        f'<text class="tick" x="{x(tick):.1f}" y="{floor_y + 14:.1f}" text-anchor="middle">{tick:,g}</text>'
+        for tick in round_ticks(left, right)
+        if left <= tick <= right
+    ]
+    for value, words in marks:
+        if left <= value <= right:
+            side = "end" if value > (left + right) / 2 else "start"
+            shift = -4 if side == "end" else 4
+            parts.append(
+                f'<line class="mark" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{_TOP - 6}" y2="{floor_y:.1f}"/>'
+                f'<text class="mark" x="{x(value) + shift:.1f}" y="{_TOP}" text-anchor="{side}">{escape(words)}</text>'
+            )
+    parts.append(
+        f'<text class="axis" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">'
+        f"{escape(x_label)}</text>"
+        f'<text class="axis" transform="translate(10 {(_TOP + floor_y) / 2}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y_label)}</text>"
+    )
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">' + "".join(parts) + "</svg>"
+
+
+def round_ticks(low: float, high: float, *, about: int = 4) -> list[float]:
+    """Return round numbers from `low` or below to `high` or above.
+
+    >>> round_ticks(0, 37), round_ticks(0.1, 0.44)
+    ([0, 10, 20, 30, 40], [0.1, 0.2, 0.3, 0.4, 0.5])
+    """
+    rough = (high - low) / about
+    power = 10.0 ** floor(log10(rough))
+    step = min((factor * power for factor in (1, 2, 2.5, 5, 10)), key=lambda step: abs(step - rough))
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    ticks = [round(number * step, 12) for number in range(first, last + 1)]
+    return [int(tick) if tick == int(tick) else tick for tick in ticks]
+
+
+def _heights(counts: Sequence[int], *, in_percent: bool) -> list[float]:
+    """Return the height of each bar."""
+    return [100 * count / max(sum(counts), 1) if in_percent else float(count) for count in counts]
+
+
+def _outline(number: int, xs: list[float], ys: list[float], floor_y: float) -> str:
+    """Return the outline of bars as one line."""
+    path = f"M{xs[0]:.1f} {floor_y:.1f}"
+    for right, height in zip(xs[1:], ys, strict=True):
+        path += f"V{height:.1f}H{right:.1f}"
+    return f'<path class="s{number} outline" d="{path}V{floor_y:.1f}"/>'
