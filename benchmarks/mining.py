@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from statistics import median
 
@@ -70,6 +71,7 @@ def mine_theirs(pairs: Path, dtype: str) -> Negatives:
 
     rows = [row for _, row in read_jsonl(pairs)]
     dataset = Dataset.from_dict({key: [row[key] for row in rows] for key in ("query", "positive")})
+    most_positives = max(Counter(row["query"] for row in rows).values())
     start()
     model = SentenceTransformer(find_model(MINILM).path, model_kwargs={"dtype": getattr(torch, dtype)}, device="cpu")
     mined = mine_hard_negatives(
@@ -78,7 +80,7 @@ def mine_theirs(pairs: Path, dtype: str) -> Negatives:
         corpus=rows[0].get("negatives"),
         relative_margin=0.05,
         num_negatives=4,
-        range_max=DEPTH,
+        range_max=DEPTH - most_positives,  # it adds as many as the query with most positives has
         output_format="triplet",
         output_scores=True,
         verbose=False,

@@ -35,7 +35,7 @@ from embedsmith.settings import fingerprint
 Role = Literal["query", "passage"]
 
 _CPU_TOKENS = 1024
-"""For each thread: a batch whose token states stay in its caches. Eight times as many take a third more time a token."""
+"""For each thread: a batch whose states stay in its caches. Eight times as many take a third more time a token."""
 _GPU_TOKENS = 32_768
 _WINDOW = 4096
 """Texts tokenised at once."""
