@@ -35,7 +35,7 @@ from embedsmith.settings import fingerprint
 Role = Literal["query", "passage"]
 
 _CPU_TOKENS = 1024
-"""For each thread: a batch whose token states stay in its caches. Eight times as many take a third more time a token."""
+"""For each thread: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
 _GPU_TOKENS = 32_768
 _WINDOW = 4096
 """Texts tokenised at once."""
@@ -133,7 +133,9 @@ class EmbeddingModel(SentenceTransformer):
         """Return what stands before every text of a role."""
         # sentence-transformers adds an empty "document", and then never looks at the "passage" of a folder.
         names = ("query",) if role == "query" else ("document", "passage", "corpus")
-        return next((prompt for name in names if (prompt := self.prompts.get(name))), "")
+        given = [self.prompts[name] for name in names if name in self.prompts]
+        default = self.prompts.get(self.default_prompt_name or "", "")
+        return next(filter(None, given), "" if given else default)
 
     def set_prompt(self, role: Role, prompt: str) -> None:
         """Put another prompt, or none, before every text of a role."""
