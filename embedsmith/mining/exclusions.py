@@ -32,7 +32,7 @@ class Fate(IntEnum):
     OWN_TEXT = 5
     """The query's own text."""
     LISTED = 6
-    """Excluded by the caller: extra qrels, or a list of ids."""
+    """Excluded by the caller, or the text of what is: extra qrels, or a list of ids."""
     COPY = 7
     """The text of a better candidate under another id."""
     NEAR_DUPLICATE = 8
@@ -88,11 +88,11 @@ def exclusions(
     query, pair = _pairs_of_same_text(candidates.query_text, pair_query)
     _mark(fates, Fate.SAME_TEXT, texts, query, candidates.passage_text[pair_passage[pair]])
     _set(fates, Fate.OWN_TEXT, texts == candidates.query_text[:, None])
-    _mark(fates, Fate.LISTED, rows, listed.queries, listed.passages)
+    _mark(fates, Fate.LISTED, texts, listed.queries, candidates.passage_text[listed.passages])
     if len(listed.everywhere):
-        everywhere = np.zeros(len(candidates.passage_text), bool)
-        everywhere[listed.everywhere] = True
-        _set(fates, Fate.LISTED, everywhere[rows])
+        everywhere = np.zeros(int(candidates.passage_text.max()) + 1, bool)
+        everywhere[candidates.passage_text[listed.everywhere]] = True
+        _set(fates, Fate.LISTED, everywhere[texts])
     if int(candidates.passage_text.max()) + 1 < len(candidates.passage_text):
         _set(fates, Fate.COPY, _copies(texts))
     if near is not None:

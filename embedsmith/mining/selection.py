@@ -395,21 +395,22 @@ def _filled(selection: Selection, candidates: Candidates, listed: Listed, settin
     """Return a selection whose short rows are filled up with random passages, in place."""
     texts, answers = candidates.passage_text, _answers(candidates)
     listed_of: dict[int, set[int]] = {}
-    for query, passage in zip(listed.queries.tolist(), listed.passages.tolist(), strict=True):
-        listed_of.setdefault(query, set()).add(passage)
-    everywhere = set(listed.everywhere.tolist())
+    for query, text in zip(listed.queries.tolist(), texts[listed.passages].tolist(), strict=True):
+        listed_of.setdefault(query, set()).add(text)
+    everywhere = set(texts[listed.everywhere].tolist())
     for row in np.flatnonzero(selection.outcome != 0):
         query = int(selection.row_query[row])
         own = candidates.rows[query][candidates.rows[query] != NO_PASSAGE]
         # Whatever was a candidate was dropped, or is there already; so is each copy of it.
-        banned = {int(candidates.query_text[query]), *texts[own].tolist(), *answers[int(candidates.query_text[query])]}
+        text = int(candidates.query_text[query])
+        banned = {text, *texts[own].tolist(), *answers[text], *listed_of.get(query, ()), *everywhere}
         rng = np.random.default_rng([settings.mining_seed, 1 << 20, int(row)])
         free = np.flatnonzero(selection.rows[row] == NO_PASSAGE)
         draws = rng.permutation(len(texts)) if len(texts) <= _SMALL else rng.integers(len(texts), size=_SMALL)
         for passage in draws.tolist():
             if not len(free):
                 break
-            if passage in everywhere or passage in listed_of.get(query, ()) or int(texts[passage]) in banned:
+            if int(texts[passage]) in banned:
                 continue
             banned.add(int(texts[passage]))
             selection.rows[row, free[0]] = passage

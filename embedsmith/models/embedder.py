@@ -143,7 +143,9 @@ class EmbeddingModel(SentenceTransformer):
         """Return what stands before every text of a role."""
         # sentence-transformers adds an empty "document", and then never looks at the "passage" of a folder.
         names = ("query",) if role == "query" else ("document", "passage", "corpus")
-        return next((prompt for name in names if (prompt := self.prompts.get(name))), "")
+        given = [self.prompts[name] for name in names if name in self.prompts]
+        default = self.prompts.get(self.default_prompt_name or "", "")
+        return next(filter(None, given), "" if given else default)
 
     def set_prompt(self, role: Role, prompt: str) -> None:
         """Put another prompt, or none, before every text of a role."""

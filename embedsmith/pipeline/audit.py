@@ -21,4 +21,5 @@ def audit_run(run: str | Path, *, seed: int = 0, draws: int = DRAWS) -> dict[str
         RunError: the run is missing, unfinished or of another command.
     """
     mined = read_mined(run)
-    return audit(mined.candidates, side_by_side(mined.settings), listed=mined.listed, seed=seed, draws=draws)
+    ways = side_by_side(mined.settings)
+    return audit(mined.candidates, ways, listed=mined.excluded(mined.settings), seed=seed, draws=draws)
