@@ -95,17 +95,23 @@ def select(
     settings: SelectionSettings,
     *,
     listed: Listed | None = None,
-    near: Bool[np.ndarray, "Q K"] | None = None,
+    near: Bool[np.ndarray, "S K"] | None = None,
 ) -> Selection:
     """Return each row's negatives.
 
     Args:
         listed: what is excluded beside the known positives.
-        near: which candidates are near-duplicates of a positive.
+        near: which candidates are near-duplicates of each pair's positive, where the settings exclude them.
 
     Raises:
         SettingsError: the settings ask for what the candidates do not hold.
     """
+    if settings.near_duplicates is None:
+        near = None
+    elif near is None:
+        raise SettingsError(
+            "near_duplicates: the candidates' texts are needed", hint="give `near`; it is made by near_duplicates()"
+        )
     each = settings.positive == "each"
     row_query = candidates.pair_query if each else np.arange(len(candidates.rows))
     opinions = views(candidates, settings)
