@@ -14,15 +14,14 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from embedsmith.data.files import read_jsonl, write_jsonl
 from embedsmith.data.parquet import read_parquet, write_parquet
 from embedsmith.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """A passage in the role of a positive or a negative."""
 
     id: str
