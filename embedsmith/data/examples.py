@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat
 
 from embedsmith.data.files import read_jsonl, write_jsonl
 from embedsmith.data.parquet import read_parquet, write_parquet
@@ -113,7 +113,7 @@ def writable(examples: Iterable[Example], path: Path) -> Iterator[Example]:
         yield example
 
 
-def rounded(score: float | None) -> float | None:
+def rounded(score: SupportsFloat | None) -> float | None:
     """Return a score as files hold it.
 
     >>> rounded(0.12345678)
