@@ -46,17 +46,17 @@ class Example:
     """`full`: as many negatives as asked for; `short`: fewer; `none`: not one."""
 
 
-def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Write examples as JSON lines.
+def write_examples(path: Path, examples: Iterable[Example]) -> int:
+    """Write examples as JSON lines; return how many.
 
     Raises:
         InputError: an example that no file can hold, as `writable` finds it.
     """
-    write_jsonl(path, (_row(example) for example in writable(examples, path)))
+    return write_jsonl(path, (_row(example) for example in writable(examples, path)))
 
 
-def write_examples_parquet(path: Path, examples: Iterable[Example]) -> None:
-    """Write examples as Parquet, the passages as lists of structs.
+def write_examples_parquet(path: Path, examples: Iterable[Example]) -> int:
+    """Write examples as Parquet, the passages as lists of structs; return how many.
 
     Raises:
         InputError: an example that no file can hold, as `writable` finds it.
@@ -74,7 +74,7 @@ def write_examples_parquet(path: Path, examples: Iterable[Example]) -> None:
             ("outcome", pa.string()),
         ]
     )
-    write_parquet(path, schema, (_row(example) for example in writable(examples, path)))
+    return write_parquet(path, schema, (_row(example) for example in writable(examples, path)))
 
 
 def read_examples(path: Path) -> list[Example]:
