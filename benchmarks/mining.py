@@ -97,10 +97,15 @@ def mine_ours(pairs: Path, dtype: str) -> Negatives:
     import embedsmith.teachers.dense  # noqa: F401  (imports are not timed)
     from embedsmith.mining.settings import MiningSettings
     from embedsmith.pipeline.mine import mine
+    from embedsmith.teachers.settings import TeacherSettings
 
     with tempfile.TemporaryDirectory() as scratch:
         start()
-        mine(pairs, out=Path(scratch) / "run", settings=MiningSettings(teacher_dtype=dtype, depth=DEPTH, negatives=4))
+        mine(
+            pairs,
+            out=Path(scratch) / "run",
+            settings=MiningSettings(teacher_settings=TeacherSettings(dtype=dtype), depth=DEPTH, negatives=4),
+        )
         stop()
         rows = [row for _, row in read_jsonl(Path(scratch) / "run" / "negatives.jsonl")]
     return {row["query"]: {passage["text"]: passage["score"] for passage in row["negatives"]} for row in rows}

@@ -72,11 +72,14 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON object a line."""
-    with atomic_write(path) as file:
+def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
+    """Write one JSON object a line, without spaces between; return how many."""
+    count = 0
+    with atomic_write(path, "wb") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            count += 1
+    return count
 
 
 def read_json(path: Path) -> Any:

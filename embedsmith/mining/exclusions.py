@@ -71,12 +71,12 @@ class Listed:
 
 
 def exclusions(
-    candidates: Candidates, listed: Listed, near: Bool[np.ndarray, "Q K"] | None = None
+    candidates: Candidates, listed: Listed, near: Bool[np.ndarray, "S K"] | None = None
 ) -> UInt8[np.ndarray, "Q K"]:
     """Return the fate of the candidates that no method may choose, `LEFT` for the others.
 
     Args:
-        near: which candidates are near-duplicates of a positive.
+        near: which candidates are near-duplicates of each pair's positive.
     """
     rows = candidates.rows
     texts = np.where(rows == NO_PASSAGE, NO_PASSAGE, candidates.passage_text[rows])
@@ -96,7 +96,9 @@ def exclusions(
     if int(candidates.passage_text.max()) + 1 < len(candidates.passage_text):
         _set(fates, Fate.COPY, _copies(texts))
     if near is not None:
-        _set(fates, Fate.NEAR_DUPLICATE, near)
+        # Every query has a positive, and pairs are ascending by query.
+        first = np.flatnonzero(np.diff(pair_query, prepend=-1))
+        _set(fates, Fate.NEAR_DUPLICATE, np.logical_or.reduceat(near, first, axis=0))
     return fates
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, write_examples
@@ -26,6 +27,7 @@ from embedsmith.mining.audit import calibrate
 from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
+from embedsmith.mining.near_duplicates import near_duplicates
 from embedsmith.mining.selection import Selection, examples, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.runs import Run, read_manifest
@@ -108,7 +110,8 @@ def mine_into(
     shutil.rmtree(folder / "candidates-parts", ignore_errors=True)
     with run.timed("select"):
         candidates = read_candidates(path)
-        selection = select(candidates, settings, listed=_with_given(listed, collection, settings))
+        near = near_of(candidates, collection, settings)
+        selection = select(candidates, settings, listed=_with_given(listed, collection, settings), near=near)
         _write(folder, selection, candidates, collection, settings)
     return selection
 
@@ -136,11 +139,12 @@ def select_again(
     listed = mined.excluded(settings)
     inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
     with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
+        near = near_of(mined.candidates, mined.collection, settings)
         if target_false_negatives is not None:
-            settings, measured = calibrate(mined.candidates, settings, target_false_negatives, listed=listed)
+            settings, measured = calibrate(mined.candidates, settings, target_false_negatives, listed=listed, near=near)
             run.choose(settings)
             run.count("calibration", vars(measured))
-        selection = select(mined.candidates, settings, listed=listed)
+        selection = select(mined.candidates, settings, listed=listed, near=near)
         _write(run.folder, selection, mined.candidates, mined.collection, settings)
         run.count("mining", selection.counts)
         run.finish()
@@ -178,6 +182,15 @@ def read_mined(folder: str | Path) -> Mined:
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
     return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
+
+
+def near_of(
+    candidates: Candidates, collection: Collection, settings: SelectionSettings
+) -> Bool[np.ndarray, "S K"] | None:
+    """Return which candidates are near-duplicates of each pair's positive, None where the settings do not ask."""
+    if settings.near_duplicates is None:
+        return None
+    return near_duplicates(candidates, collection.passages, settings.near_duplicates, seed=settings.mining_seed)
 
 
 def _read(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
