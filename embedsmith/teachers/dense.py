@@ -114,6 +114,8 @@ class DenseTeacher:
 
     def vectors(self, queries: Sequence[str]) -> Float32[np.ndarray, "Q D"]:
         """Return the queries' vectors."""
+        if not queries:
+            return np.empty((0, self.store.dimensions), np.float32)
         return self._encode(queries, "query").matrix()
 
     @cached_property

@@ -104,7 +104,7 @@ def test_every_row_of_every_way_obeys_the_rules(
                 again = tmp_path / "again" / out.name
                 selected(embedsmith_command, mined, again, method, sampler, short, ensemble)
                 assert (again / "negatives.jsonl").read_bytes() == (out / "negatives.jsonl").read_bytes()
-    assert seen.keys() >= {"full", "short", "filled"}
+    assert {outcome for outcome, times in seen.items() if times} >= {"full", "filled"}
 
 
 def selected(command, mined: Path, out: Path, method: str, sampler: str, short: str, ensemble: str) -> Done:

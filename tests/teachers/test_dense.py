@@ -30,6 +30,14 @@ def model(tiny_llama) -> EmbeddingModel:
     return build_student(settings, device="cpu")
 
 
+def test_no_queries_have_no_vectors_and_leave_no_store(model, tmp_path):
+    teacher = DenseTeacher(model, PASSAGES, name="one", folder=tmp_path)
+    queries, passages = teacher.vectors_of([])
+    assert queries.shape == (0, 32)
+    assert sum(map(len, passages)) == len(PASSAGES)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.fixture
 def encoded(monkeypatch) -> list[tuple[str, int]]:
     """What was encoded: (role, number of texts) for each call of the model."""
