@@ -1,13 +1,13 @@
 """How many mined negatives are false, how hard are they, how many queries get all of them? The hold-out audit.
 
-Each data set is mined with MiniLM and BM25, all splits together, and audited over five draws. Every rule stands in a row
-of its own: the paper's methods with one teacher, then what goes beyond it, one rule at a time.
+Each data set is mined with MiniLM and BM25, all splits together, and audited over five draws. Every rule stands in a
+row of its own: the paper's methods with one teacher, then what goes beyond it, one rule at a time.
 
 The setting called `cleaner` was chosen on cranfield and cacm: of 210 combinations of ratio, neighbour and veto, the
 lowest mean rate among those that are no less hard and no less full than PercPos .95 on both; of four that tied within
 .01, the one of the roundest numbers.
 
-    python benchmarks/false_negatives.py --out runs/false-negatives [--data DIR] [--sets cranfield,cacm,stackfaq,medquad]
+    python benchmarks/false_negatives.py --out runs/false-negatives [--data DIR] [--sets cranfield,cacm]
 
 A data set that is mined already is read again.
 """

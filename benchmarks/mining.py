@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 from statistics import median
 
@@ -70,6 +71,7 @@ def mine_theirs(pairs: Path, dtype: str) -> Negatives:
 
     rows = [row for _, row in read_jsonl(pairs)]
     dataset = Dataset.from_dict({key: [row[key] for row in rows] for key in ("query", "positive")})
+    most_positives = max(Counter(row["query"] for row in rows).values())
     start()
     model = SentenceTransformer(find_model(MINILM).path, model_kwargs={"dtype": getattr(torch, dtype)}, device="cpu")
     mined = mine_hard_negatives(
@@ -78,7 +80,7 @@ def mine_theirs(pairs: Path, dtype: str) -> Negatives:
         corpus=rows[0].get("negatives"),
         relative_margin=0.05,
         num_negatives=4,
-        range_max=DEPTH,
+        range_max=DEPTH - most_positives,  # it adds as many as the query with most positives has
         output_format="triplet",
         output_scores=True,
         verbose=False,
@@ -95,10 +97,15 @@ def mine_ours(pairs: Path, dtype: str) -> Negatives:
     import embedsmith.teachers.dense  # noqa: F401  (imports are not timed)
     from embedsmith.mining.settings import MiningSettings
     from embedsmith.pipeline.mine import mine
+    from embedsmith.teachers.settings import TeacherSettings
 
     with tempfile.TemporaryDirectory() as scratch:
         start()
-        mine(pairs, out=Path(scratch) / "run", settings=MiningSettings(teacher_dtype=dtype, depth=DEPTH, negatives=4))
+        mine(
+            pairs,
+            out=Path(scratch) / "run",
+            settings=MiningSettings(teacher_settings=TeacherSettings(dtype=dtype), depth=DEPTH, negatives=4),
+        )
         stop()
         rows = [row for _, row in read_jsonl(Path(scratch) / "run" / "negatives.jsonl")]
     return {row["query"]: {passage["text"]: passage["score"] for passage in row["negatives"]} for row in rows}

@@ -15,6 +15,7 @@ from embedsmith import __version__
 from embedsmith.cli import console
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.data.columns import ColumnSettings
+from embedsmith.data.dialects import DIALECTS, DialectSettings
 from embedsmith.data.source import SourceSettings
 from embedsmith.errors import EmbedsmithError
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
@@ -214,6 +215,30 @@ def report(
         console.print_json({"run": str(run), "report": str(path), **numbers})
         return
     console.out.print(str(path), markup=False)
+
+
+@app.command()
+@with_options(writing=DialectSettings)
+def write(
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    out: Annotated[Path, typer.Option(help="File to write; for tevatron and nemo a folder.")],
+    writing: dict[str, Any],
+    dialect: Annotated[str, typer.Option(help=f"One of {', '.join(DIALECTS)}.")] = "jsonl",
+    as_json: Json = False,
+) -> None:
+    """Write what was mined in the form that another training library reads.
+
+    What a dialect cannot say is left out and counted, never filled up.
+    """
+    from embedsmith.pipeline.write import write as write_run
+
+    written = write_run(run, out=out, dialect=dialect, settings=settings_of(DialectSettings, writing))
+    if as_json:
+        console.print_json({"path": str(written.path), "rows": written.rows, "left_out": written.left_out})
+        return
+    console.out.print(f"{written.rows:,} rows in {written.path}", markup=False)
+    for reason, number in written.left_out.items():
+        console.out.print(f"left out: {number:,} queries with {reason}", markup=False)
 
 
 def _show_mined(run: Any, *, as_json: bool) -> None:

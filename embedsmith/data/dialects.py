@@ -1,5 +1,6 @@
 """Training examples in the files that other training libraries read.
 
+    jsonl, parquet                                              our own: ids, scores, teachers and ranks, all of it
     st-triplet, st-n-tuple, st-labeled-pair, st-labeled-list    sentence-transformers: a .parquet file
     flagembedding                                               FlagEmbedding: a .jsonl file
     tevatron-legacy                                             Tevatron, texts in the rows: a .jsonl file
@@ -27,7 +28,7 @@ from typing import Any
 
 from pydantic import Field
 
-from embedsmith.data.examples import Example, Passage, rounded, writable
+from embedsmith.data.examples import Example, Passage, rounded, writable, write_examples, write_examples_parquet
 from embedsmith.data.files import atomic_write, write_json
 from embedsmith.data.parquet import open_parquet, write_parquet
 from embedsmith.errors import InputError, SettingsError, did_you_mean
@@ -41,7 +42,8 @@ class DialectSettings(Settings):
     """Negatives of a query, the first ones; None: all of them. `st-n-tuple` leaves out queries that have fewer; None
     stands there for as many as the first query has whose outcome is `full`."""
     scores: bool = False
-    """Write the teacher's scores. Where the dialect has labels, the scores take their place."""
+    """Write the teacher's scores, and leave out a query with a passage that has none. Where the dialect has labels, the
+    scores take their place. `jsonl` and `parquet` hold the scores that there are in any case."""
     instruction: str = ""
     """The instruction of the queries; empty: none is written."""
 
@@ -425,6 +427,10 @@ def _new_folder(path: Path) -> Iterator[Path]:
 
 
 DIALECTS: dict[str, Dialect] = {
+    "jsonl": Dialect(lambda path, examples, _: write_examples(path, examples), ".jsonl", lone_positives=True),
+    "parquet": Dialect(
+        lambda path, examples, _: write_examples_parquet(path, examples), ".parquet", lone_positives=True
+    ),
     "st-triplet": Dialect(_write_triplets, ".parquet"),
     "st-n-tuple": Dialect(_write_n_tuples, ".parquet", same_length=True),
     "st-labeled-pair": Dialect(_write_labeled_pairs, ".parquet", lone_positives=True),

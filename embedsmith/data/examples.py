@@ -14,15 +14,14 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, SupportsFloat
 
 from embedsmith.data.files import read_jsonl, write_jsonl
 from embedsmith.data.parquet import read_parquet, write_parquet
 from embedsmith.errors import InputError
 
 
-@dataclass(frozen=True, slots=True)
-class Passage:
+class Passage(NamedTuple):
     """A passage in the role of a positive or a negative."""
 
     id: str
@@ -47,17 +46,17 @@ class Example:
     """`full`: as many negatives as asked for; `short`: fewer; `none`: not one."""
 
 
-def write_examples(path: Path, examples: Iterable[Example]) -> None:
-    """Write examples as JSON lines.
+def write_examples(path: Path, examples: Iterable[Example]) -> int:
+    """Write examples as JSON lines; return how many.
 
     Raises:
         InputError: an example that no file can hold, as `writable` finds it.
     """
-    write_jsonl(path, (_row(example) for example in writable(examples, path)))
+    return write_jsonl(path, (_row(example) for example in writable(examples, path)))
 
 
-def write_examples_parquet(path: Path, examples: Iterable[Example]) -> None:
-    """Write examples as Parquet, the passages as lists of structs.
+def write_examples_parquet(path: Path, examples: Iterable[Example]) -> int:
+    """Write examples as Parquet, the passages as lists of structs; return how many.
 
     Raises:
         InputError: an example that no file can hold, as `writable` finds it.
@@ -75,7 +74,7 @@ def write_examples_parquet(path: Path, examples: Iterable[Example]) -> None:
             ("outcome", pa.string()),
         ]
     )
-    write_parquet(path, schema, (_row(example) for example in writable(examples, path)))
+    return write_parquet(path, schema, (_row(example) for example in writable(examples, path)))
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -114,7 +113,7 @@ def writable(examples: Iterable[Example], path: Path) -> Iterator[Example]:
         yield example
 
 
-def rounded(score: float | None) -> float | None:
+def rounded(score: SupportsFloat | None) -> float | None:
     """Return a score as files hold it.
 
     >>> rounded(0.12345678)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
 import orjson
 
 from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, kind, refuse
@@ -31,8 +33,36 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        # A write that fails names no file, and the temporary name says nothing.
+        if error.filename in (None, str(partial)):
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove what `atomic_write` and others left below a folder when they were killed."""
+    for path in sorted(folder.rglob(".*.partial")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write one array as `.npy`."""
+    with atomic_write(path, "wb") as file:
+        # Not straight from numpy to the file: where a disk is full, numpy does not say so.
+        np.lib.format.write_array(_Pipe(file), array, allow_pickle=False)
+
+
+class _Pipe:
+    """A file as numpy takes it for something that can only be written to."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -42,11 +72,14 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
-    """Write one JSON object a line."""
-    with atomic_write(path) as file:
+def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
+    """Write one JSON object a line, without spaces between; return how many."""
+    count = 0
+    with atomic_write(path, "wb") as file:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            count += 1
+    return count
 
 
 def read_json(path: Path) -> Any:

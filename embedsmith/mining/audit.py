@@ -49,7 +49,7 @@ def audit(
     ways: Mapping[str, SelectionSettings],
     *,
     listed: Listed | None = None,
-    near: Bool[np.ndarray, "Q K"] | None = None,
+    near: Bool[np.ndarray, "S K"] | None = None,
     seed: int = 0,
     draws: int = DRAWS,
 ) -> dict[str, Audit]:
@@ -58,7 +58,7 @@ def audit(
     Args:
         ways: name -> settings.
         listed: what is excluded beside the known positives.
-        near: which candidates are near-duplicates of a positive.
+        near: which candidates are near-duplicates of each pair's positive, for the ways that exclude them.
 
     Raises:
         InputError: no query has two positives of different texts.
@@ -72,8 +72,9 @@ def audit(
         query = candidates.pair_query[kept]
         hidden = _hidden_keys(candidates, kept)
         few_listed = _listed_of(listed, query)
+        few_near = None if near is None else near[kept]
         for name, settings in ways.items():
-            selection = select(few, settings, listed=few_listed, near=None if near is None else near[query])
+            selection = select(few, settings, listed=few_listed, near=few_near)
             found[name].append(_measured(selection, few, hidden))
     return {
         name: Audit(
@@ -81,7 +82,7 @@ def audit(
             spread=round(pstdev([rate for rate, *_ in rows]), 4),
             hardness=round(mean(hardness for _, hardness, *_ in rows), 4),
             full_rows=round(mean(full for _, _, full, _ in rows), 4),
-            negatives=mean(count for *_, count in rows),
+            negatives=float(mean(count for *_, count in rows)),
             queries=queries,
         )
         for name, rows in found.items()
@@ -98,7 +99,13 @@ def side_by_side(settings: SelectionSettings) -> dict[str, SelectionSettings]:
 
 
 def calibrate(
-    candidates: Candidates, settings: SelectionSettings, target: float, *, listed: Listed | None = None, seed: int = 0
+    candidates: Candidates,
+    settings: SelectionSettings,
+    target: float,
+    *,
+    listed: Listed | None = None,
+    near: Bool[np.ndarray, "S K"] | None = None,
+    seed: int = 0,
 ) -> tuple[SelectionSettings, Audit]:
     """Return settings whose ceiling is the highest with a false-negative rate of at most `target`, and their audit.
 
@@ -125,7 +132,7 @@ def calibrate(
     audits: dict[int, Audit] = {}
 
     def rate(step: int) -> float:
-        audits[step] = audit(candidates, {"": steps[step]}, listed=listed, seed=seed)[""]
+        audits[step] = audit(candidates, {"": steps[step]}, listed=listed, near=near, seed=seed)[""]
         return audits[step].false_negative_rate
 
     best = bisect_right(range(len(steps)), target, key=rate) - 1

@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import read_json, write_json
+from embedsmith.data.files import read_json, write_array, write_json
 from embedsmith.errors import InputError
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.named import Teacher
@@ -288,7 +288,7 @@ def _write_arrays(folder: Path, arrays: dict[str, np.ndarray], plain: dict[str, 
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     for name, array in arrays.items():
-        np.save(partial / f"{name}.npy", array, allow_pickle=False)
+        write_array(partial / f"{name}.npy", array)
     write_json(partial / "teachers.json", plain)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

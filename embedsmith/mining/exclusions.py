@@ -32,7 +32,7 @@ class Fate(IntEnum):
     OWN_TEXT = 5
     """The query's own text."""
     LISTED = 6
-    """Excluded by the caller: extra qrels, or a list of ids."""
+    """Excluded by the caller, or the text of what is: extra qrels, or a list of ids."""
     COPY = 7
     """The text of a better candidate under another id."""
     NEAR_DUPLICATE = 8
@@ -71,12 +71,12 @@ class Listed:
 
 
 def exclusions(
-    candidates: Candidates, listed: Listed, near: Bool[np.ndarray, "Q K"] | None = None
+    candidates: Candidates, listed: Listed, near: Bool[np.ndarray, "S K"] | None = None
 ) -> UInt8[np.ndarray, "Q K"]:
     """Return the fate of the candidates that no method may choose, `LEFT` for the others.
 
     Args:
-        near: which candidates are near-duplicates of a positive.
+        near: which candidates are near-duplicates of each pair's positive.
     """
     rows = candidates.rows
     texts = np.where(rows == NO_PASSAGE, NO_PASSAGE, candidates.passage_text[rows])
@@ -88,15 +88,17 @@ def exclusions(
     query, pair = _pairs_of_same_text(candidates.query_text, pair_query)
     _mark(fates, Fate.SAME_TEXT, texts, query, candidates.passage_text[pair_passage[pair]])
     _set(fates, Fate.OWN_TEXT, texts == candidates.query_text[:, None])
-    _mark(fates, Fate.LISTED, rows, listed.queries, listed.passages)
+    _mark(fates, Fate.LISTED, texts, listed.queries, candidates.passage_text[listed.passages])
     if len(listed.everywhere):
-        everywhere = np.zeros(len(candidates.passage_text), bool)
-        everywhere[listed.everywhere] = True
-        _set(fates, Fate.LISTED, everywhere[rows])
+        everywhere = np.zeros(int(candidates.passage_text.max()) + 1, bool)
+        everywhere[candidates.passage_text[listed.everywhere]] = True
+        _set(fates, Fate.LISTED, everywhere[texts])
     if int(candidates.passage_text.max()) + 1 < len(candidates.passage_text):
         _set(fates, Fate.COPY, _copies(texts))
     if near is not None:
-        _set(fates, Fate.NEAR_DUPLICATE, near)
+        # Every query has a positive, and pairs are ascending by query.
+        first = np.flatnonzero(np.diff(pair_query, prepend=-1))
+        _set(fates, Fate.NEAR_DUPLICATE, np.logical_or.reduceat(near, first, axis=0))
     return fates
 
 

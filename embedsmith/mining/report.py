@@ -174,11 +174,13 @@ def sample_rows(selection: Selection, count: int) -> list[int]:
     return sorted(np.concatenate(picked).tolist())
 
 
-def some_queries(candidates: Candidates, listed: Listed) -> tuple[Candidates, Listed]:
-    """Return at most `SAMPLED` of the queries, and what is listed for them."""
+def some_queries(
+    candidates: Candidates, listed: Listed, near: Bool[np.ndarray, "S K"] | None
+) -> tuple[Candidates, Listed, Bool[np.ndarray, "s K"] | None]:
+    """Return at most `SAMPLED` of the queries, what is listed for them, and the near-duplicates of their positives."""
     queries = evenly(len(candidates.rows), SAMPLED)
     if len(queries) == len(candidates.rows):
-        return candidates, listed
+        return candidates, listed, near
     pairs = np.flatnonzero(np.isin(candidates.pair_query, queries))
     few = replace(
         candidates,
@@ -194,7 +196,8 @@ def some_queries(candidates: Candidates, listed: Listed) -> tuple[Candidates, Li
     )
     here = np.isin(listed.queries, queries)
     own = np.searchsorted(queries, listed.queries[here])
-    return few, Listed(own, listed.passages[here], listed.everywhere)
+    few_listed = Listed(own, listed.passages[here], listed.everywhere)
+    return few, few_listed, None if near is None else near[pairs]
 
 
 def evenly(total: int, count: int) -> Int64[np.ndarray, " _"]:

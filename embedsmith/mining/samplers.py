@@ -64,11 +64,15 @@ def _first(allowed: Bool[np.ndarray, "R K"], count: int) -> Int64[np.ndarray, "R
            [ 2, -1]])
     """
     picked = np.full((len(allowed), count), NONE, np.int64)
-    row, place = np.nonzero(allowed)
-    # The number of each hit within its row: its number among all hits, less that of the row's first one.
-    number = np.arange(len(row)) - np.searchsorted(row, row)
-    early = number < count
-    picked[row[early], number[early]] = place[early]
+    # In turns: a few passes over bytes are faster than one over the places of all that are allowed.
+    left, row = allowed.copy(), np.arange(len(allowed))
+    for turn in range(min(count, allowed.shape[1])):
+        place = left.argmax(axis=1)
+        found = left[row, place]
+        if not found.any():
+            break
+        picked[found, turn] = place[found]
+        left[row, place] = False
     return picked
 
 

@@ -9,9 +9,9 @@ Shapes: Q queries, K candidates, S pairs of a query and its positive, M negative
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import count
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import count, repeat
 from typing import Any
 
 import numpy as np
@@ -95,17 +95,23 @@ def select(
     settings: SelectionSettings,
     *,
     listed: Listed | None = None,
-    near: Bool[np.ndarray, "Q K"] | None = None,
+    near: Bool[np.ndarray, "S K"] | None = None,
 ) -> Selection:
     """Return each row's negatives.
 
     Args:
         listed: what is excluded beside the known positives.
-        near: which candidates are near-duplicates of a positive.
+        near: which candidates are near-duplicates of each pair's positive, where the settings exclude them.
 
     Raises:
         SettingsError: the settings ask for what the candidates do not hold.
     """
+    if settings.near_duplicates is None:
+        near = None
+    elif near is None:
+        raise SettingsError(
+            "near_duplicates: the candidates' texts are needed", hint="give `near`; it is made by near_duplicates()"
+        )
     each = settings.positive == "each"
     row_query = candidates.pair_query if each else np.arange(len(candidates.rows))
     opinions = views(candidates, settings)
@@ -153,43 +159,51 @@ def examples(selection: Selection, candidates: Candidates, collection: Collectio
     for start in range(0, len(selection.row_query), _BATCH):
         some = np.arange(start, min(start + _BATCH, len(selection.row_query)))
         query = selection.row_query[some]
-        texts = list(zip(collection.query_ids.take(query), collection.queries.take(query), strict=True))
+        query_ids, queries = collection.query_ids.take(query), collection.queries.take(query)
+        # The pairs of neighbouring rows are neighbours.
         if selection.row_pair is None:
-            pairs = [range(first_pair[q], first_pair[q + 1]) for q in query]
+            own = np.diff(first_pair)[query]
+            pairs = slice(first_pair[query[0]], first_pair[query[-1] + 1])
         else:
-            pairs = [range(row, row + 1) for row in some]
-        in_order = np.array([pair for own in pairs for pair in own])
-        positives = _passages(collection, candidates.pair_passage[in_order], selection.pair_scores[in_order])
+            own = np.ones_like(query)
+            pairs = slice(some[0], some[-1] + 1)
+        positives = _passages(collection, candidates.pair_passage[pairs], selection.pair_scores[pairs])
         has = selection.rows[some] != NO_PASSAGE
-        negatives = [
-            replace(negative, teacher=names[teacher], rank=rank or None)
-            for negative, teacher, rank in zip(
-                _passages(collection, selection.rows[some][has], selection.scores[some][has]),
-                selection.teacher[some][has].tolist(),
-                selection.ranks[some][has].tolist(),
-                strict=True,
-            )
-        ]
-        upto_positive, upto_negative = np.cumsum([len(own) for own in pairs]), np.cumsum(has.sum(axis=1))
-        for number, row in enumerate(some):
-            outcome = OUTCOMES[selection.outcome[row]]
-            if outcome != "dropped":
+        negatives = _passages(
+            collection,
+            selection.rows[some][has],
+            selection.scores[some][has],
+            teachers=[names[number] for number in selection.teacher[some][has].tolist()],
+            ranks=[rank or None for rank in selection.ranks[some][has].tolist()],
+        )
+        upto_positive, upto_negative = iter(np.cumsum(own).tolist()), iter(np.cumsum(has.sum(axis=1)).tolist())
+        first_positive = first_negative = 0
+        for query_id, query_text, outcome in zip(query_ids, queries, selection.outcome[some].tolist(), strict=True):
+            last_positive, last_negative = next(upto_positive), next(upto_negative)
+            if OUTCOMES[outcome] != "dropped":
                 yield Example(
-                    query_id=texts[number][0],
-                    query=texts[number][1],
-                    positives=positives[upto_positive[number] - len(pairs[number]) : upto_positive[number]],
-                    negatives=negatives[upto_negative[number] - int(has[number].sum()) : upto_negative[number]],
-                    outcome=outcome,
+                    query_id=query_id,
+                    query=query_text,
+                    positives=positives[first_positive:last_positive],
+                    negatives=negatives[first_negative:last_negative],
+                    outcome=OUTCOMES[outcome],
                 )
+            first_positive, first_negative = last_positive, last_negative
 
 
 def _passages(
-    collection: Collection, rows: Int64[np.ndarray, " n"], scores: Float32[np.ndarray, " n"]
+    collection: Collection,
+    rows: Int64[np.ndarray, " n"],
+    scores: Float32[np.ndarray, " n"],
+    *,
+    teachers: Iterable[str | None] = repeat(None),
+    ranks: Iterable[int | None] = repeat(None),
 ) -> list[Passage]:
     """Return passages with their scores; None where no teacher gave one."""
     ids, texts = collection.passage_ids.take(rows), collection.passages.take(rows)
-    written = np.round(scores.astype(np.float64), 6).tolist()
-    return [Passage(id=i, text=t, score=None if s != s else s) for i, t, s in zip(ids, texts, written, strict=True)]
+    written = np.round(scores.astype(np.float64), 6).astype(object)
+    written[np.isnan(scores)] = None
+    return list(map(Passage, ids, texts, written, teachers, ranks))
 
 
 def _of_rows(table: np.ndarray, row_query: Int64[np.ndarray, " R"], *, copy: bool = False) -> np.ndarray:
@@ -395,21 +409,22 @@ def _filled(selection: Selection, candidates: Candidates, listed: Listed, settin
     """Return a selection whose short rows are filled up with random passages, in place."""
     texts, answers = candidates.passage_text, _answers(candidates)
     listed_of: dict[int, set[int]] = {}
-    for query, passage in zip(listed.queries.tolist(), listed.passages.tolist(), strict=True):
-        listed_of.setdefault(query, set()).add(passage)
-    everywhere = set(listed.everywhere.tolist())
+    for query, text in zip(listed.queries.tolist(), texts[listed.passages].tolist(), strict=True):
+        listed_of.setdefault(query, set()).add(text)
+    everywhere = set(texts[listed.everywhere].tolist())
     for row in np.flatnonzero(selection.outcome != 0):
         query = int(selection.row_query[row])
         own = candidates.rows[query][candidates.rows[query] != NO_PASSAGE]
         # Whatever was a candidate was dropped, or is there already; so is each copy of it.
-        banned = {int(candidates.query_text[query]), *texts[own].tolist(), *answers[int(candidates.query_text[query])]}
+        text = int(candidates.query_text[query])
+        banned = {text, *texts[own].tolist(), *answers[text], *listed_of.get(query, ()), *everywhere}
         rng = np.random.default_rng([settings.mining_seed, 1 << 20, int(row)])
         free = np.flatnonzero(selection.rows[row] == NO_PASSAGE)
         draws = rng.permutation(len(texts)) if len(texts) <= _SMALL else rng.integers(len(texts), size=_SMALL)
         for passage in draws.tolist():
             if not len(free):
                 break
-            if passage in everywhere or passage in listed_of.get(query, ()) or int(texts[passage]) in banned:
+            if int(texts[passage]) in banned:
                 continue
             banned.add(int(texts[passage]))
             selection.rows[row, free[0]] = passage

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,7 @@ from embedsmith.settings import fingerprint
 Role = Literal["query", "passage"]
 
 _CPU_TOKENS = 1024
-"""For each thread: a batch whose token states stay in its caches. Eight times as many take a third more time a token."""
+"""For each thread: a batch whose states stay in its caches. Eight times as many take a third more time a token."""
 _GPU_TOKENS = 32_768
 _WINDOW = 4096
 """Texts tokenised at once."""
@@ -91,7 +91,14 @@ class EmbeddingModel(SentenceTransformer):
         return getattr(self[0], "model", None)
 
     @torch.inference_mode()
-    def embed(self, texts: Sequence[str], role: Role, *, tokens: int | None = None) -> Float32[np.ndarray, "N D"]:
+    def embed(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        *,
+        tokens: int | None = None,
+        on_done: Callable[[int], None] | None = None,
+    ) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text, in the order given, with the role's instruction and length.
 
         They are those of `encode_query` and `encode_document` up to rounding, in about half the time: tokenised first,
@@ -100,6 +107,7 @@ class EmbeddingModel(SentenceTransformer):
 
         Args:
             tokens: of a batch, padding included; by default what suits the device.
+            on_done: called with the number of texts done after each batch.
         """
         if not texts:
             return np.empty((0, self.get_embedding_dimension()), np.float32)
@@ -116,6 +124,8 @@ class EmbeddingModel(SentenceTransformer):
             for rows, batch in batches(features, tokens):
                 places += [window[row] for row in rows.tolist()]
                 vectors.append(self(batch_to_device(batch, self.device), task=task)["sentence_embedding"].float())
+                if on_done:
+                    on_done(len(places))
         stacked = truncate_embeddings(torch.cat(vectors), self.truncate_dim)
         # In float32: a length of 1 in bfloat16 is off by up to a percent.
         found = torch.nn.functional.normalize(stacked, dim=-1).cpu().numpy()
@@ -133,7 +143,9 @@ class EmbeddingModel(SentenceTransformer):
         """Return what stands before every text of a role."""
         # sentence-transformers adds an empty "document", and then never looks at the "passage" of a folder.
         names = ("query",) if role == "query" else ("document", "passage", "corpus")
-        return next((prompt for name in names if (prompt := self.prompts.get(name))), "")
+        given = [self.prompts[name] for name in names if name in self.prompts]
+        default = self.prompts.get(self.default_prompt_name or "", "")
+        return next(filter(None, given), "" if given else default)
 
     def set_prompt(self, role: Role, prompt: str) -> None:
         """Put another prompt, or none, before every text of a role."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from embedsmith.mining.audit import DRAWS, Audit, audit, side_by_side
-from embedsmith.pipeline.mine import read_mined
+from embedsmith.pipeline.mine import near_of, read_mined
 
 
 def audit_run(run: str | Path, *, seed: int = 0, draws: int = DRAWS) -> dict[str, Audit]:
@@ -21,4 +21,7 @@ def audit_run(run: str | Path, *, seed: int = 0, draws: int = DRAWS) -> dict[str
         RunError: the run is missing, unfinished or of another command.
     """
     mined = read_mined(run)
-    return audit(mined.candidates, side_by_side(mined.settings), listed=mined.listed, seed=seed, draws=draws)
+    near = near_of(mined.candidates, mined.collection, mined.settings)
+    ways = side_by_side(mined.settings)
+    listed = mined.excluded(mined.settings)
+    return audit(mined.candidates, ways, listed=listed, near=near, seed=seed, draws=draws)

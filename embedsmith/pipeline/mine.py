@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, write_examples
@@ -26,6 +27,7 @@ from embedsmith.mining.audit import calibrate
 from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
+from embedsmith.mining.near_duplicates import near_duplicates
 from embedsmith.mining.selection import Selection, examples, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.runs import Run, read_manifest
@@ -43,6 +45,11 @@ class Mined:
     collection: Collection
     candidates: Candidates
     listed: Listed
+    """What the source's settings exclude."""
+
+    def excluded(self, settings: SelectionSettings) -> Listed:
+        """Return all that some settings exclude beside the known positives."""
+        return _with_given(self.listed, self.collection, settings)
 
 
 def mine(
@@ -73,7 +80,7 @@ def mine(
     if split is not None:
         source = source.model_copy(update={"split": split})
     place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
-    collection, listed = _read(place, source, settings, on_skip)
+    collection, listed = _read(place, source, on_skip)
     inputs = {"data": place, "source": source.model_dump(mode="json")}
     with Run.open(out, command="mine", settings=settings, inputs=inputs) as run:
         selection = mine_into(run, run.folder, collection, settings, listed=listed, on_progress=on_progress)
@@ -100,10 +107,11 @@ def mine_into(
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
             write_candidates(path, found)
-            shutil.rmtree(parts, ignore_errors=True)
+    shutil.rmtree(folder / "candidates-parts", ignore_errors=True)
     with run.timed("select"):
         candidates = read_candidates(path)
-        selection = select(candidates, settings, listed=listed)
+        near = near_of(candidates, collection, settings)
+        selection = select(candidates, settings, listed=_with_given(listed, collection, settings), near=near)
         _write(folder, selection, candidates, collection, settings)
     return selection
 
@@ -128,13 +136,15 @@ def select_again(
     mined = read_mined(source)
     kept = mined.settings.model_dump(include=set(SelectionSettings.model_fields))
     settings = SelectionSettings.parse({**kept, **(changes or {})}, where="options")
+    listed = mined.excluded(settings)
     inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
     with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
+        near = near_of(mined.candidates, mined.collection, settings)
         if target_false_negatives is not None:
-            settings, measured = calibrate(mined.candidates, settings, target_false_negatives, listed=mined.listed)
+            settings, measured = calibrate(mined.candidates, settings, target_false_negatives, listed=listed, near=near)
             run.choose(settings)
             run.count("calibration", vars(measured))
-        selection = select(mined.candidates, settings, listed=mined.listed)
+        selection = select(mined.candidates, settings, listed=listed, near=near)
         _write(run.folder, selection, mined.candidates, mined.collection, settings)
         run.count("mining", selection.counts)
         run.finish()
@@ -168,15 +178,22 @@ def read_mined(folder: str | Path) -> Mined:
     if not data.startswith(HUB) and not Path(data).exists():
         raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
     source = SourceSettings.parse(manifest["inputs"]["source"], where=str(folder))
-    collection, listed = _read(data, source, settings, None)
+    collection, listed = _read(data, source, None)
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
     return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
 
 
-def _read(
-    data: str, source: SourceSettings, settings: SelectionSettings, on_skip: Callable[[str], None] | None
-) -> tuple[Collection, Listed]:
+def near_of(
+    candidates: Candidates, collection: Collection, settings: SelectionSettings
+) -> Bool[np.ndarray, "S K"] | None:
+    """Return which candidates are near-duplicates of each pair's positive, None where the settings do not ask."""
+    if settings.near_duplicates is None:
+        return None
+    return near_duplicates(candidates, collection.passages, settings.near_duplicates, seed=settings.mining_seed)
+
+
+def _read(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
     """Return the collection, and what is excluded beside its known positives."""
     collection = load_collection(
         data,
@@ -187,10 +204,6 @@ def _read(
         on_skip=on_skip,
     )
     queries, passages = read_exclusions(source.exclude_qrels, collection, on_skip=on_skip)
-    if settings.keep_negatives:
-        # They are in each row already; they must not come twice.
-        given = collection.existing_negatives()
-        queries, passages = np.concatenate([queries, given[0]]), np.concatenate([passages, given[1]])
     everywhere = np.zeros(0, np.int64)
     if source.exclude_ids:
         everywhere = read_passage_ids(source.exclude_ids, collection, on_skip=on_skip)
@@ -223,11 +236,22 @@ def _write(
     """Write the examples of a selection."""
     rows = examples(selection, candidates, collection)
     if settings.keep_negatives:
-        rows = _with_given(rows, collection)
+        rows = _given_first(rows, collection)
     write_examples(folder / "negatives.jsonl", rows)
 
 
-def _with_given(rows: Iterator[Example], collection: Collection) -> Iterator[Example]:
+def _with_given(listed: Listed | None, collection: Collection, settings: SelectionSettings) -> Listed:
+    """Return what is excluded, with the negatives that each row has already: they must not come twice."""
+    listed = listed or Listed.nothing()
+    if not settings.keep_negatives:
+        return listed
+    queries, passages = collection.existing_negatives()
+    return Listed(
+        np.concatenate([listed.queries, queries]), np.concatenate([listed.passages, passages]), listed.everywhere
+    )
+
+
+def _given_first(rows: Iterator[Example], collection: Collection) -> Iterator[Example]:
     """Yield examples whose mined negatives stand behind those that the data brought along."""
     queries, passages = collection.existing_negatives()
     for row in rows:

@@ -13,11 +13,15 @@ from math import isfinite, log
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Bool
+
 from embedsmith import __version__
 from embedsmith.data.files import atomic_write
 from embedsmith.errors import InputError
 from embedsmith.mining.audit import Audit, audit, side_by_side
-from embedsmith.mining.exclusions import Fate
+from embedsmith.mining.candidates import Candidates
+from embedsmith.mining.exclusions import Fate, Listed
 from embedsmith.mining.report import (
     Figures,
     Histogram,
@@ -32,7 +36,7 @@ from embedsmith.mining.report import (
 from embedsmith.mining.selection import OUTCOMES, Selection, select
 from embedsmith.mining.settings import SelectionSettings
 from embedsmith.pipeline.charts import Series, histogram_svg
-from embedsmith.pipeline.mine import Mined, read_mined
+from embedsmith.pipeline.mine import Mined, near_of, read_mined
 from embedsmith.training.settings import StageSettings
 
 _DRAWS = 2
@@ -91,9 +95,11 @@ def write_mining_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
         InputError, RunError: see `read_mined`.
     """
     mined = read_mined(run)
-    selection = select(mined.candidates, mined.settings, listed=mined.listed)
+    listed = mined.excluded(mined.settings)
+    near = near_of(mined.candidates, mined.collection, mined.settings)
+    selection = select(mined.candidates, mined.settings, listed=listed, near=near)
     found = figures(selection, mined.candidates, mined.settings, temperature=StageSettings().temperature)
-    audits = _audits(mined)
+    audits = _audits(mined, *some_queries(mined.candidates, listed, near))
     page = _template().render(**_page(mined, selection, found, audits)).lstrip()
     path = mined.folder / "report.html"
     with atomic_write(path) as file:
@@ -112,11 +118,12 @@ def _template() -> Any:
     return environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
 
 
-def _audits(mined: Mined) -> dict[str, Audit] | None:
-    """Return the audit of every method, None where no query has several positives."""
-    candidates, listed = some_queries(mined.candidates, mined.listed)
+def _audits(
+    mined: Mined, candidates: Candidates, listed: Listed, near: Bool[np.ndarray, "S K"] | None
+) -> dict[str, Audit] | None:
+    """Return the audit of every method on some candidates, None where no query has several positives."""
     try:
-        return audit(candidates, side_by_side(mined.settings), listed=listed, draws=_DRAWS)
+        return audit(candidates, side_by_side(mined.settings), listed=listed, near=near, draws=_DRAWS)
     except InputError:
         return None
 

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from embedsmith import __version__
-from embedsmith.data.files import atomic_write, read_json, write_json
+from embedsmith.data.files import atomic_write, read_json, remove_partials, write_json
 from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.settings import Settings, fingerprint
 
@@ -62,9 +62,13 @@ class Run:
                 raise RunError(
                     f"{folder}: this run is finished already", hint="choose another --out, or remove the folder"
                 )
+            remove_partials(folder)
             run = cls(folder, manifest)
             run._write_recipe(settings)
             return run
+        # All that there is of a run that was killed while it wrote its first file.
+        for partial in folder.glob(".manifest.json.*.partial"):
+            partial.unlink(missing_ok=True)
         if folder.is_dir() and any(folder.iterdir()):
             raise RunError(f"{folder}: not empty and not a run folder", hint="choose another --out")
         run = cls(

@@ -5,7 +5,7 @@ Shapes: Q queries, N passages, n passages of a shard, K candidates, P positives,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -20,8 +20,8 @@ from embedsmith.search.exact import scores_of, top_k
 from embedsmith.vectors.shards import gather
 from embedsmith.vectors.store import VectorStore
 
-_SHARD = 1024
-"""Texts between two files: seconds of work to lose, and enough to sort by length."""
+_SHARD = 4096
+"""Texts between two files: a few minutes of work to lose at most, and enough to sort by length."""
 
 _WORTH_SPREADING = 10_000
 """Texts from which on it pays to start a process for each device, which takes half a minute."""
@@ -34,7 +34,9 @@ _BLOCK = 4096
 class Encoder(Protocol):
     """Makes vectors of texts: an `EmbeddingModel` on this machine, or a URL."""
 
-    def embed(self, texts: Sequence[str], role: Role, *, tokens: int | None) -> Float32[np.ndarray, "N D"]:
+    def embed(
+        self, texts: Sequence[str], role: Role, *, tokens: int | None, on_done: Callable[[int], None] | None
+    ) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text."""
 
     def contract(self, role: Role) -> dict[str, Any]:
@@ -112,6 +114,8 @@ class DenseTeacher:
 
     def vectors(self, queries: Sequence[str]) -> Float32[np.ndarray, "Q D"]:
         """Return the queries' vectors."""
+        if not queries:
+            return np.empty((0, self.store.dimensions), np.float32)
         return self._encode(queries, "query").matrix()
 
     @cached_property
@@ -137,8 +141,20 @@ class DenseTeacher:
             return store
         what = f"encode {'queries' if role == 'query' else 'passages'} with {self.name}"
         spread = self._devices and len(texts) >= _WORTH_SPREADING
-        with self._model.spread(self._devices) if spread else nullcontext():
-            return store.fill(
-                lambda some: self._model.embed(some, role, tokens=self._batch_tokens),
-                on_progress=lambda done, total: self._on_progress(what, done, total),
+        whole = 0  # texts of the shards that are done
+
+        def encode(some: list[str]) -> Float32[np.ndarray, "n D"]:
+            return self._model.embed(
+                some,
+                role,
+                tokens=self._batch_tokens,
+                on_done=lambda done: self._on_progress(what, whole + done, len(texts)),
             )
+
+        def shard_done(done: int, total: int) -> None:
+            nonlocal whole
+            whole = done
+            self._on_progress(what, done, total)
+
+        with self._model.spread(self._devices) if spread else nullcontext():
+            return store.fill(encode, on_progress=shard_done)

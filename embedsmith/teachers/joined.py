@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from embedsmith.data.files import atomic_write
+from embedsmith.data.files import write_array
 from embedsmith.errors import SettingsError
 from embedsmith.progress import Progress, silent
 from embedsmith.search.exact import scores_of, top_k
 from embedsmith.teachers.named import Teacher
-from embedsmith.vectors.shards import gather
+from embedsmith.vectors.shards import gather, open_shard
 
 _ROWS = 16384
 """Passages that are joined at once."""
@@ -131,13 +131,14 @@ class JoinedTeacher:
         """Return the passages' reduced vectors, as a memory map of a file that is written once."""
         # Named by every joined vector in its order: another corpus, order or teacher is another file.
         path = folder / f"joined-{self._digest.hexdigest()[:16]}.npy"
-        if not path.is_file():
-            blocks: list[np.ndarray] = []
-            for block in self._joined():
-                blocks.append(self._reduced(block))
-                on_progress("join the teachers' vectors", sum(map(len, blocks)), self._count)
-            with atomic_write(path, "wb") as file:
-                np.save(file, np.concatenate(blocks))
+        found = open_shard(path, self._count, self._axes.shape[1])
+        if found is not None:
+            return found
+        blocks: list[np.ndarray] = []
+        for block in self._joined():
+            blocks.append(self._reduced(block))
+            on_progress("join the teachers' vectors", sum(map(len, blocks)), self._count)
+        write_array(path, np.concatenate(blocks))
         return np.load(path, mmap_mode="r")
 
     def _queries(self, queries: Sequence[str]) -> Float32[np.ndarray, "Q d"]:

@@ -15,7 +15,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -139,12 +139,18 @@ class RemoteModel:
         return nullcontext()
 
     def embed(
-        self, texts: Sequence[str], role: Literal["query", "passage"], *, tokens: int | None = None
+        self,
+        texts: Sequence[str],
+        role: Literal["query", "passage"],
+        *,
+        tokens: int | None = None,
+        on_done: Callable[[int], None] | None = None,
     ) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text, in the order given.
 
         Args:
             tokens: of a batch of a model on this machine; requests have their own size.
+            on_done: called with the number of texts done after each answer.
 
         Raises:
             ModelError: the server refuses the request, or its answer is not one vector a text.
@@ -158,7 +164,10 @@ class RemoteModel:
             # The very first alone: a wrong URL, model or key is then one failed request.
             parts = [] if self._has_answered else [self._request(batches[0], given_up)]
             futures = [pool.submit(self._request, batch, given_up) for batch in batches[len(parts) :]]
-            parts += [future.result() for future in futures]
+            for future in futures:
+                parts.append(future.result())
+                if on_done:
+                    on_done(sum(map(len, parts)))
         finally:
             given_up.set()
             pool.shutdown(cancel_futures=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from embedsmith.data.files import atomic_write
+from embedsmith.data.files import write_array
 from embedsmith.vectors.shards import open_shard, shard_path
 
 HASHES = "texts.npy"
@@ -26,8 +26,7 @@ def write_hashes(folder: Path, texts: Sequence[str]) -> None:
     """Write the hashes of a store's texts."""
     entries = np.empty(len(texts), _ENTRY)
     entries["hash"], entries["row"] = _hashes(texts), np.arange(len(texts))
-    with atomic_write(folder / HASHES, "wb") as file:
-        np.save(file, entries[np.argsort(entries["hash"], kind="stable")])
+    write_array(folder / HASHES, entries[np.argsort(entries["hash"], kind="stable")])
 
 
 class KnownVectors:

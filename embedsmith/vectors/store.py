@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from embedsmith.data.files import atomic_write, read_json, write_json
+from embedsmith.data.files import read_json, write_array, write_json
 from embedsmith.errors import InputError
 from embedsmith.settings import fingerprint
 from embedsmith.vectors.known import HASHES, KnownVectors, known_vectors, write_hashes
@@ -127,8 +127,7 @@ class VectorStore:
         others = self._others() if missing else []
         for shard in missing:
             vectors = self._vectors(shard, encode, others)
-            with atomic_write(self._path(shard), "wb") as file:
-                np.save(file, vectors)
+            write_array(self._path(shard), vectors)
             done += len(vectors)
             if on_progress:
                 on_progress(done, len(self))

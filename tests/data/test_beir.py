@@ -299,8 +299,8 @@ def test_written_files_have_the_published_format(tmp_path):
     write_beir(tmp_path, {"test": collection})
     written = {str(path.relative_to(tmp_path)): path.read_text(encoding="utf-8") for path in tmp_path.rglob("*.*")}
     assert written == {
-        "corpus.jsonl": '{"_id": "d1", "title": "", "text": "ein Bär"}\n',
-        "queries.jsonl": '{"_id": "q1", "text": "Bär?"}\n',
+        "corpus.jsonl": '{"_id":"d1","title":"","text":"ein Bär"}\n',
+        "queries.jsonl": '{"_id":"q1","text":"Bär?"}\n',
         "qrels/test.tsv": "query-id\tcorpus-id\tscore\nq1\td1\t2\n",
     }
 

@@ -79,7 +79,11 @@ def test_parquet_is_written_in_row_groups(tmp_path):
 
 @FORMATS
 def test_scores_are_rounded_to_six_decimals(tmp_path, name, write):
-    passages = [Passage("a", "a", 0.12345649), Passage("b", "b", -2.0000005e-5), Passage("c", "c", np.float32(0.1))]
+    passages = [
+        Passage("a", "a", 0.12345649),
+        Passage("b", "b", -2.0000005e-5),
+        Passage("c", "c", float(np.float32(0.1))),
+    ]
     write(tmp_path / name, [Example("q", "q", passages, [])])
     scores = [passage.score for passage in read_examples(tmp_path / name)[0].positives]
     assert scores == [0.123456, -0.00002, 0.1]

@@ -142,5 +142,5 @@ def test_a_row_that_is_not_json_leaves_no_file(tmp_path):
 
 def test_each_row_is_one_line_of_json(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"b": 1, "a": "ä"}])
-    assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"b": 1, "a": "ä"}\n'
+    assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"b":1,"a":"ä"}\n'
     assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8")) == {"a": "ä", "b": 1}

@@ -163,7 +163,9 @@ def test_some_queries_keep_their_pairs_and_lists(monkeypatch: pytest.MonkeyPatch
     candidates = toy_candidates(7, queries=20)
     monkeypatch.setattr(report, "SAMPLED", 5)
     listed = Listed(np.array([0, 1, 4]), np.array([10, 11, 12]), np.array([3]))
-    few, own = some_queries(candidates, listed)
+    near = np.random.default_rng(0).random((len(candidates.pair_query), candidates.rows.shape[1])) < 0.5
+    few, own, few_near = some_queries(candidates, listed, near)
+    assert (few_near == near[candidates.pair_query % 4 == 0]).all()
     assert (few.rows == candidates.rows[::4]).all()
     assert (own.queries.tolist(), own.passages.tolist(), own.everywhere.tolist()) == ([0, 1], [10, 12], [3])
     for new, old in enumerate(range(0, 20, 4)):

@@ -305,10 +305,15 @@ def test_what_the_caller_lists_is_never_taken() -> None:
     settings = SelectionSettings(method="naive", negatives=2)
     before = select(candidates, settings)
     listed = Listed(np.arange(12), before.rows[:, 0], before.rows[:1, 1])
-    after = select(candidates, settings, listed=listed)
-    assert not (after.rows == before.rows[:, :1]).any()
-    assert not (after.rows == before.rows[0, 1]).any()
-    assert after.counts["excluded_by_list"] >= 12
+    texts = candidates.passage_text
+    for short in ("keep", "random"):
+        after = select(candidates, settings.model_copy(update={"short": short}), listed=listed)
+        # By text: a copy under another id is what the caller meant too.
+        own = np.where(after.rows == NO_PASSAGE, NO_PASSAGE, texts[after.rows])
+        assert (own >= 0).sum() > 12
+        assert not (own == texts[before.rows[:, :1]]).any()
+        assert not (own == texts[before.rows[0, 1]]).any()
+        assert after.counts["excluded_by_list"] >= 12
 
 
 def test_every_candidate_has_one_fate_and_the_counts_add_up() -> None:

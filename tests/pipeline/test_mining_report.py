@@ -120,11 +120,12 @@ def test_the_same_run_makes_the_same_page(run: Path):
         ({"method": "abs", "threshold": -100.0}, "No negative was taken."),
         ({"method": "abs", "threshold": -100.0, "short": "random"}, "a random passage"),
         ({"method": "abs", "threshold": -100.0, "short": "drop"}, "dropped, for lack of negatives"),
+        ({"near_duplicates": 0.5}, "almost the words of a positive"),
         ({"positive": "each"}, "one a positive"),
         ({"ensemble": "intra"}, "By random"),
         ({"ensemble": "rrf", "method": "shifted", "shift": 3}, "among the first ones"),
     ],
-    ids=["none", "filled", "dropped", "each", "intra", "rrf"],
+    ids=["none", "filled", "dropped", "near", "each", "intra", "rrf"],
 )
 def test_every_way_of_selecting_has_a_page(run: Path, tmp_path: Path, changes: dict, words: str):
     select_again(run, out=tmp_path / "again", changes=changes)
