@@ -54,6 +54,8 @@ class Judged:
     teacher: str
     rows: int
     """Rows with a negative by this teacher."""
+    most: int
+    """The most that it gave one row: where all scores are equal the loss is log(1 + most)."""
     positives: Histogram
     """Scores of all positives, in the same bins as `negatives`."""
     negatives: Histogram
@@ -349,6 +351,7 @@ def _judged(
     scores[row[own], column[own]] = selection.scores[row[own], column[own]]
     there = np.unique(row[own])
     scores = scores[there]
+    most = int((~np.isnan(scores)).sum(axis=1).max(initial=0))
     positive = _positive_scores(view.pair_scores, candidates.pair_query, settings)[there]
     negatives = scores[~np.isnan(scores)]
     first = np.fmax.reduce(scores, axis=1, initial=-np.inf)
@@ -361,11 +364,12 @@ def _judged(
     return Judged(
         teacher=view.teacher,
         rows=len(there),
+        most=most,
         positives=histogram(view.pair_scores, edges),
         negatives=histogram(negatives, edges),
         differences=histogram(differences, round_edges(differences, through=(0.0,))),
         above=int((differences <= 0).sum()),
-        loss=histogram(losses, round_edges(losses, through=(0.0, float(np.log1p(scores.shape[1]))))),
+        loss=histogram(losses, round_edges(losses, through=(0.0, float(np.log1p(most))))),
         temperature=divisor,
     )
 

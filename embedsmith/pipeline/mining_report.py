@@ -170,7 +170,7 @@ def _page(mined: Mined, selection: Selection, found: Figures, audits: dict[str, 
         "audits": audits,
         "audit_draws": _DRAWS,
         "remarks": list(remarks(found, settings, audits)),
-        "charts": [_charts(judged, names, settings.negatives) for judged in found.judged],
+        "charts": [_charts(judged, names) for judged in found.judged],
         "rules": [
             {"words": words, "count": found.fates[fate.name.lower()]}
             for fate, words in FATES.items()
@@ -203,7 +203,7 @@ def in_words(settings: SelectionSettings, teachers: Sequence[str]) -> list[str]:
     A negative stays under every teacher's own ceiling.
     """
     limits = {
-        "naive": "anything",
+        "naive": "anything at all",
         "shifted": f"anything but the first {settings.shift}",
         "abs": f"under {settings.threshold:g}",
         "marginpos": f"under the positive's score minus {settings.margin:g}",
@@ -263,7 +263,7 @@ def remarks(found: Figures, settings: SelectionSettings, audits: dict[str, Audit
     above, judged = sum(one.above for one in found.judged), sum(one.rows for one in found.judged)
     if above > 0.05 * judged:
         said.append(
-            f"In {above:,} of {judged:,} rows ({_percent(above / judged)}) the first negative scores no lower than the "
+            f"In {_percent(above / judged)} of the rows the first negative scores no lower than the "
             "positive. Many such negatives answer the query: use percpos or marginpos, or a better teacher."
         )
     if audits and audits["this run"].false_negative_rate > 0.05:
@@ -280,10 +280,10 @@ def remarks(found: Figures, settings: SelectionSettings, audits: dict[str, Audit
     return said
 
 
-def _charts(judged: Judged, names: dict[str, str], negatives: int) -> dict[str, Any]:
+def _charts(judged: Judged, names: dict[str, str]) -> dict[str, Any]:
     """Return the histograms of one teacher's opinion."""
     teacher = names.get(judged.teacher, judged.teacher)
-    chance = log(1 + negatives)
+    chance = log(1 + judged.most)
     return {
         "teacher": teacher,
         "judged": judged,

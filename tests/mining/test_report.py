@@ -37,6 +37,7 @@ def test_the_figures_are_what_counting_one_by_one_finds(settings: SelectionSetti
     rule = {"each": min}.get(settings.positive, min)
     differences: dict[int, list[float]] = {}
     losses: dict[int, list[float]] = {}
+    most: dict[int, int] = {}
     sizes = [0] * (settings.negatives + 1)
     for row, query in enumerate(selection.row_query):
         kept = selection.outcome[row] != OUTCOMES.index("dropped")
@@ -50,6 +51,7 @@ def test_the_figures_are_what_counting_one_by_one_finds(settings: SelectionSetti
                 if kept and place != NONE and teacher == number
             ]
             if own:
+                most[number] = max(most.get(number, 0), len(own))
                 positive = rule(float(view.pair_scores[pair]) for pair in pairs)
                 differences.setdefault(number, []).append(positive - max(own))
                 scale = 0.05 if settings.ensemble != "fuse" else found.judged[number].temperature
@@ -61,6 +63,7 @@ def test_the_figures_are_what_counting_one_by_one_finds(settings: SelectionSetti
     assert sum(found.fates.values()) == int((selection.fates != Fate.ABSENT).sum())
     assert sum(found.ranks.values()) == int(sum(n * rows for n, rows in enumerate(sizes)))
     for number, judged in enumerate(found.judged):
+        assert judged.most == most.get(number, 0)
         assert judged.rows == len(differences.get(number, []))
         assert sum(judged.differences.counts) == sum(judged.loss.counts) == judged.rows
         if judged.rows:
