@@ -81,7 +81,7 @@ def audit(
             spread=round(pstdev([rate for rate, *_ in rows]), 4),
             hardness=round(mean(hardness for _, hardness, *_ in rows), 4),
             full_rows=round(mean(full for _, _, full, _ in rows), 4),
-            negatives=mean(count for *_, count in rows),
+            negatives=float(mean(count for *_, count in rows)),
             queries=queries,
         )
         for name, rows in found.items()
