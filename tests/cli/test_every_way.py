@@ -1,5 +1,6 @@
 """Every way of selecting, through the command: what must hold of each row that it writes."""
 
+import functools
 import itertools
 import json
 import os
@@ -8,9 +9,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import typer
 
+from embedsmith.cli import main
 from embedsmith.data.collection import normalised
 from embedsmith.data.files import write_jsonl
+from embedsmith.pipeline import mine
 from tests.cli.conftest import Done
 
 METHODS = ["naive", "shifted", "abs", "marginpos", "percpos", "percpos+abs"]
@@ -85,7 +89,7 @@ def mined(embedsmith_command, toy: Toy, tiny_bert: Path) -> Path:
 def test_every_row_of_every_way_obeys_the_rules(
     embedsmith_command, mined: Path, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ensemble: str
 ):
-    monkeypatch.setattr(os, "fsync", lambda file: None)  # thousands, of files that live for seconds
+    made_once(monkeypatch)
     seen: Counter[str] = Counter()
     for method in [method for method, joint in WAYS if joint == ensemble]:
         for sampler, short in itertools.product(SAMPLERS, SHORT):
@@ -105,6 +109,14 @@ def test_every_row_of_every_way_obeys_the_rules(
                 selected(embedsmith_command, mined, again, method, sampler, short, ensemble)
                 assert (again / "negatives.jsonl").read_bytes() == (out / "negatives.jsonl").read_bytes()
     assert {outcome for outcome, times in seen.items() if times} >= {"full", "filled"}
+
+
+def made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let hundreds of commands share what is the same in each of them."""
+    command = typer.main.get_command(main.app)
+    monkeypatch.setattr(main, "app", lambda **keywords: command(**keywords))
+    monkeypatch.setattr(mine, "_read", functools.lru_cache(mine._read))
+    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 def selected(command, mined: Path, out: Path, method: str, sampler: str, short: str, ensemble: str) -> Done:

@@ -1,0 +1,121 @@
+"""The audit against positives hidden by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from embedsmith.errors import InputError, SettingsError
+from embedsmith.mining.audit import audit, calibrate, kept_pairs, side_by_side
+from embedsmith.mining.candidates import NO_PASSAGE, Candidates
+from embedsmith.mining.exclusions import Listed
+from embedsmith.mining.samplers import NONE
+from embedsmith.mining.selection import select
+from embedsmith.mining.settings import SelectionSettings
+from tests.mining.toy import toy_candidates
+
+NAIVE = SelectionSettings(method="naive", negatives=4)
+
+
+def texts_of(candidates: Candidates, query: int) -> list[int]:
+    return [int(candidates.passage_text[p]) for p in candidates.pair_passage[candidates.pair_query == query]]
+
+
+def by_hand(candidates: Candidates, settings: SelectionSettings, seed: int, listed: Listed) -> tuple[float, float, int]:
+    """Return rate, hardness and negatives of one draw: a query at a time, alone with its one positive."""
+    hidden_mined, scores = [], []
+    for pair in kept_pairs(candidates, seed=seed):
+        query = int(candidates.pair_query[pair])
+        alone = candidates.of_pairs(np.array([pair]))
+        own = listed.queries == query
+        few = Listed(np.zeros(own.sum(), np.int64), listed.passages[own], listed.everywhere)
+        selection = select(alone, settings, listed=few)
+        others = {*texts_of(candidates, query)} - {int(candidates.passage_text[candidates.pair_passage[pair]])}
+        for row, place in zip(selection.rows[0], selection.places[0], strict=True):
+            if row != NO_PASSAGE:
+                hidden_mined.append(int(candidates.passage_text[row]) in others)
+            if place != NONE:
+                scores.append(float(candidates.scores[0, query, place]))
+    return float(np.mean(hidden_mined)), float(np.mean(scores)), len(hidden_mined)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_audit_is_what_hiding_by_hand_gives(seed: int):
+    # Queries of the same text would exclude each other's answers: here each has words of its own.
+    candidates = replace(toy_candidates(seed, queries=40), query_text=np.arange(1000, 1040))
+    ways = {
+        "naive": NAIVE,
+        "percpos": SelectionSettings(method="percpos", ratio=1.2, negatives=4),
+        "filled": SelectionSettings(method="percpos", ratio=1.2, negatives=4, short="random"),
+        "fused": SelectionSettings(method="naive", ensemble="fuse", negatives=4),
+    }
+    listed = Listed(np.array([0, 1, 2, 3]), candidates.rows[[0, 1, 2, 3], 0], candidates.rows[5, :1])
+    found = audit(candidates, ways, listed=listed, seed=7, draws=2)
+    for name, settings in ways.items():
+        if name == "filled":  # random passages depend on the number of the row, which is another by hand
+            continue
+        draws = [by_hand(candidates, settings, draw, listed) for draw in (7, 8)]
+        assert found[name].false_negative_rate == pytest.approx(np.mean([rate for rate, *_ in draws]), abs=1e-4)
+        assert found[name].spread == pytest.approx(np.std([rate for rate, *_ in draws]), abs=1e-4)
+        assert found[name].hardness == pytest.approx(np.mean([hardness for _, hardness, _ in draws]), abs=1e-4)
+        assert found[name].negatives == pytest.approx(np.mean([count for *_, count in draws]))
+        assert found[name].queries == len(kept_pairs(candidates, seed=0))
+    assert found["filled"].negatives > found["percpos"].negatives
+    assert found["naive"].false_negative_rate > found["percpos"].false_negative_rate > 0
+
+
+def test_one_pair_is_kept_of_each_query_with_positives_of_different_texts():
+    candidates = toy_candidates(1, queries=60)
+    kept = kept_pairs(candidates, seed=3)
+    several = [query for query in range(60) if len(set(texts_of(candidates, query))) > 1]
+    assert candidates.pair_query[kept].tolist() == several
+    assert kept.tolist() == kept_pairs(candidates, seed=3).tolist() != kept_pairs(candidates, seed=4).tolist()
+    drawn = np.concatenate([kept_pairs(candidates, seed=seed) for seed in range(40)])
+    assert set(drawn.tolist()) == set(np.flatnonzero(np.isin(candidates.pair_query, several)).tolist())
+
+
+def test_data_with_one_positive_a_query_cannot_be_audited():
+    candidates = toy_candidates(2)
+    single = candidates.of_pairs(np.flatnonzero(np.diff(candidates.pair_query, prepend=-1)))
+    with pytest.raises(InputError, match="no query has two positives of different texts"):
+        audit(single, {"naive": NAIVE})
+
+
+def test_every_method_stands_beside_the_settings_of_the_run():
+    own = SelectionSettings(method="percpos", ratio=0.5, negatives=2, ensemble="fuse", short="drop")
+    ways = side_by_side(own)
+    assert list(ways) == ["naive", "shifted", "abs", "marginpos", "percpos", "this run"]
+    assert ways["this run"] == own
+    assert all((way.ensemble, way.negatives) == ("first", 2) for name, way in ways.items() if name != "this run")
+
+
+@pytest.mark.parametrize(("method", "field", "step"), [("percpos+shifted", "ratio", 0.01), ("abs", "threshold", 0.01)])
+def test_calibration_reaches_its_target_and_one_step_more_does_not(method: str, field: str, step: float):
+    candidates = replace(toy_candidates(3, queries=40), query_text=np.arange(1000, 1040))
+    settings = SelectionSettings(method=method, shift=0, negatives=4)
+    target = 0.09
+    chosen, measured = calibrate(candidates, settings, target, seed=5)
+    assert measured == audit(candidates, {"": chosen}, seed=5)[""]
+    assert measured.false_negative_rate <= target
+    higher = chosen.model_copy(update={field: round(getattr(chosen, field) + step, 3)})
+    assert audit(candidates, {"": higher}, seed=5)[""].false_negative_rate > target
+    assert chosen.model_copy(update={field: getattr(settings, field)}) == settings
+
+
+def test_a_margin_is_calibrated_downwards():
+    candidates = replace(toy_candidates(3, queries=40), query_text=np.arange(1000, 1040))
+    settings = SelectionSettings(method="marginpos", negatives=4)
+    strict, loose = (calibrate(candidates, settings, target)[0].margin for target in (0.135, 0.3))
+    assert strict > loose
+
+
+def test_what_has_no_ceiling_or_cannot_reach_the_target_is_not_calibrated():
+    candidates = replace(toy_candidates(3, queries=40), query_text=np.arange(1000, 1040))
+    with pytest.raises(SettingsError, match="method shifted has no ceiling to move"):
+        calibrate(candidates, SelectionSettings(method="shifted"), 0.5)
+    with pytest.raises(
+        SettingsError, match=r"target_false_negatives: 0\.0 is not reached: marginpos at margin 0\.8 still"
+    ):
+        calibrate(candidates, SelectionSettings(method="marginpos"), 0.0)

@@ -1,0 +1,107 @@
+"""Selecting and auditing what was mined, and what a run must be for that."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from embedsmith.data.files import read_json, write_json
+from embedsmith.data.source import SourceSettings
+from embedsmith.errors import InputError, RunError
+from embedsmith.mining.settings import MiningSettings
+from embedsmith.pipeline.audit import audit_run
+from embedsmith.pipeline.mine import mine, read_mined, select_again
+
+NAIVE = MiningSettings(teachers=["bm25", "random"], method="naive", depth=8)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """16 queries with two positives each, and a negative that the data brings along."""
+    path = tmp_path / "pairs.jsonl"
+    names = ["apple", "pear", "plum", "fig"]
+    rows = [
+        {
+            "query": f"where is the {a} of the {b}",
+            "positive": [f"the {a} is on the {b}", f"a {b} holds the {a}"],
+            "negative": [f"the {b} is on the {names[0]}"],
+        }
+        for a in ["cat", "dog", "owl", "bat"]
+        for b in names
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def mined(data: Path, tmp_path: Path) -> Path:
+    return mine(data, out=tmp_path / "mined", settings=NAIVE).folder
+
+
+def rows_of(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / "negatives.jsonl").read_text().splitlines()]
+
+
+def test_selecting_again_gives_what_mining_so_gives(data: Path, mined: Path, tmp_path: Path):
+    changes = {"method": "percpos", "ratio": 1.5, "negatives": 3, "sampler": "uniform", "keep_negatives": True}
+    one = select_again(mined, out=tmp_path / "again", changes=changes).folder
+    other = mine(data, out=tmp_path / "other", settings=NAIVE.model_copy(update=changes)).folder
+    assert (one / "negatives.jsonl").read_bytes() == (other / "negatives.jsonl").read_bytes()
+    third = select_again(one, out=tmp_path / "third", changes={"keep_negatives": False, "method": "naive"})
+    assert {**third.manifest["settings"], "method": "percpos"} == {
+        **read_json(one / "manifest.json")["settings"],
+        "keep_negatives": False,
+    }
+
+
+def test_negatives_of_the_data_come_first_and_once(mined: Path, tmp_path: Path):
+    rows = rows_of(select_again(mined, out=tmp_path / "kept", changes={"keep_negatives": True}).folder)
+    for row in rows:
+        given = [passage["text"] for passage in row["negatives"] if passage["teacher"] == "given"]
+        assert len(given) == 1
+        assert [passage["text"] for passage in row["negatives"]].index(given[0]) == 0
+        assert len({passage["text"] for passage in row["negatives"]}) == len(row["negatives"]) == 5
+
+
+def test_the_target_of_the_audit_is_met_and_what_was_chosen_is_written(mined: Path, tmp_path: Path):
+    run = select_again(mined, out=tmp_path / "aimed", changes={"method": "percpos"}, target_false_negatives=0.3)
+    assert run.manifest["counts"]["calibration"]["false_negative_rate"] <= 0.3
+    assert audit_run(run.folder)["this run"].false_negative_rate <= 0.3
+    assert read_mined(run.folder).settings.ratio == run.manifest["settings"]["ratio"]
+
+
+def test_only_a_finished_run_of_mine_or_select_is_read(mined: Path, tmp_path: Path):
+    manifest = read_json(mined / "manifest.json")
+    write_json(mined / "manifest.json", {**manifest, "status": "running"})
+    with pytest.raises(RunError, match="a run that was cut short"):
+        read_mined(mined)
+    write_json(mined / "manifest.json", {**manifest, "command": "train"})
+    with pytest.raises(RunError, match="made by `train`, wanted a run of `mine` or `select`"):
+        select_again(mined, out=tmp_path / "again")
+    with pytest.raises(RunError, match="no such run folder"):
+        audit_run(tmp_path / "none")
+
+
+def test_data_that_is_gone_or_changed_is_not_selected_from(data: Path, mined: Path, tmp_path: Path):
+    text = data.read_text()
+    data.write_text(text.replace("owl", "elk"))
+    with pytest.raises(RunError, match="has changed since it was mined"):
+        select_again(mined, out=tmp_path / "again")
+    data.unlink()
+    with pytest.raises(InputError, match="the data it was mined from is gone"):
+        audit_run(mined)
+    data.write_text(text)
+    shutil.rmtree(mined / "candidates")
+    with pytest.raises(InputError, match="candidates: no candidates"):
+        audit_run(mined)
+
+
+def test_a_passage_that_a_file_lists_is_nobodys_negative(data: Path, mined: Path, tmp_path: Path):
+    taken = rows_of(mined)[0]["negatives"][0]["id"]
+    (tmp_path / "ids.txt").write_text(f"{taken}\n")
+    source = SourceSettings(exclude_ids=str(tmp_path / "ids.txt"))
+    run = mine(data, out=tmp_path / "without", settings=NAIVE, source=source).folder
+    assert taken not in {passage["id"] for row in rows_of(run) for passage in row["negatives"]}
+    again = select_again(run, out=tmp_path / "again", changes={"negatives": 6}).folder
+    assert taken not in {passage["id"] for row in rows_of(again) for passage in row["negatives"]}
