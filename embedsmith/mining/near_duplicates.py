@@ -47,16 +47,16 @@ def near_duplicates(candidates: Candidates, passages: Texts, limit: float, *, se
         SettingsError: datasketch is missing.
     """
     used, place = np.unique(np.append(candidates.pair_passage, candidates.rows), return_inverse=True)
-    pairs = len(candidates.pair_passage)
+    pairs, width = len(candidates.pair_passage), candidates.rows.shape[-1]
     positives, others = place[:pairs], place[pairs:].reshape(candidates.rows.shape)
     # An absent candidate comes first, with a signature that is never looked at.
     table = signatures(passages, np.maximum(used, 0), seed=seed)
-    near = np.zeros((pairs, others.shape[1]), bool)
+    near = np.zeros((pairs, width), np.bool_)
     # Rounded against the error of floats: 0.7 · 10 is a little more than 7.
     wanted = math.ceil(round(limit * SIGNATURE, 6))
     # Who differs in all of the first numbers has too few left to reach the limit: nearly everyone.
     first = SIGNATURE - wanted + 1
-    step = max(1, _CHUNK // (others.shape[1] * first))
+    step = max(1, _CHUNK // (width * first))
     for start in range(0, pairs, step):
         some = slice(start, start + step)
         own, theirs = positives[some], others[candidates.pair_query[some]]
