@@ -13,31 +13,45 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from embedsmith.data.columns import ColumnSettings as ColumnSettings
+    from embedsmith.data.dialects import DialectSettings as DialectSettings
     from embedsmith.data.load import load_collection as load_collection
+    from embedsmith.data.source import SourceSettings as SourceSettings
     from embedsmith.errors import EmbedsmithError as EmbedsmithError
     from embedsmith.mining.settings import MiningSettings as MiningSettings
+    from embedsmith.mining.settings import SelectionSettings as SelectionSettings
     from embedsmith.models.embedder import EmbeddingModel as EmbeddingModel
     from embedsmith.models.embedder import load as load
     from embedsmith.models.settings import StudentSettings as StudentSettings
     from embedsmith.models.student import build_student as build_student
+    from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
     from embedsmith.pipeline.evaluate import evaluate as evaluate
     from embedsmith.pipeline.find import find as find
     from embedsmith.pipeline.forge import forge as forge
     from embedsmith.pipeline.mine import mine as mine
+    from embedsmith.pipeline.mine import select_again as select  # noqa: F401
     from embedsmith.pipeline.recipe import Recipe as Recipe
     from embedsmith.pipeline.recipe import read_recipe as read_recipe
     from embedsmith.pipeline.train import train as train
+    from embedsmith.pipeline.write import write as write
+    from embedsmith.teachers.settings import TeacherSettings as TeacherSettings
     from embedsmith.training.settings import StageSettings as StageSettings
 
 __version__ = "0.1.0"
 
-_HOMES = {
+_HOMES = {  # name -> module, or module:name where it is called otherwise there
+    "ColumnSettings": "data.columns",
+    "DialectSettings": "data.dialects",
     "EmbeddingModel": "models.embedder",
     "EmbedsmithError": "errors",
     "MiningSettings": "mining.settings",
     "Recipe": "pipeline.recipe",
+    "SelectionSettings": "mining.settings",
+    "SourceSettings": "data.source",
     "StageSettings": "training.settings",
     "StudentSettings": "models.settings",
+    "TeacherSettings": "teachers.settings",
+    "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
     "evaluate": "pipeline.evaluate",
     "find": "pipeline.find",
@@ -46,7 +60,9 @@ _HOMES = {
     "load_collection": "data.load",
     "mine": "pipeline.mine",
     "read_recipe": "pipeline.recipe",
+    "select": "pipeline.mine:select_again",
     "train": "pipeline.train",
+    "write": "pipeline.write",
 }
 
 __all__ = sorted(_HOMES)
@@ -56,7 +72,8 @@ def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: the model libraries take seconds to import."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home, _, inner = _HOMES[name].partition(":")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), inner or name)
 
 
 def __dir__() -> list[str]:

@@ -13,8 +13,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 # Without emoji: in the name static:package:wordllama rich sees the picture of a package.
 out = Console(highlight=False, soft_wrap=True, emoji=False)
@@ -38,6 +48,30 @@ def print_error(message: str, hint: str) -> None:
 def note(message: str) -> None:
     """Print one line beside the results."""
     err.print(f"note: {message}", markup=False)
+
+
+def print_plan(plan: Any) -> None:
+    """Print what a mining run is going to do."""
+    teachers = ", ".join(plan.teachers)
+    err.print(f"plan: {plan.queries:,} queries, {plan.passages:,} passages, searched by {teachers}", markup=False)
+    for work in plan.encodings:
+        err.print(
+            f"  encode {work.texts:,} texts with {work.teacher}: about {work.tokens:,} tokens, "
+            f"{_duration(work.seconds)} on one device; {work.vector_bytes / 1e6:,.0f} MB of vectors on disk, "
+            f"a model of {work.model_bytes / 1e6:,.0f} MB in memory",
+            markup=False,
+        )
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in the unit that suits it.
+
+    >>> _duration(4.2), _duration(600), _duration(9000)
+    ('4 s', '10 min', '2.5 h')
+    """
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def scores_table(title: str, rows: dict[str, dict[str, float]], metrics: list[str]) -> Table:
@@ -85,6 +119,7 @@ def progress(*, show: bool = True) -> Iterator[Any]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
@@ -99,15 +134,34 @@ def progress(*, show: bool = True) -> Iterator[Any]:
         yield tell
 
 
+class _Rate(ProgressColumn):
+    """How many are done in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(_rate(task.finished_speed or task.speed or 0.0))
+
+
+def _rate(speed: float) -> str:
+    """Return a rate with as many digits as tell something, nothing where it is not known.
+
+    >>> _rate(1234.5), _rate(0.52), _rate(0)
+    ('1,234/s', '0.5/s', '')
+    """
+    return (f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s") if speed else ""
+
+
 class _PlainProgress:
     """A line at the start and the end of each piece of work, and every few seconds between."""
 
     def __init__(self) -> None:
         self._last: dict[str, float] = {}
+        self._first: dict[str, tuple[float, int]] = {}
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
         if what in self._last and done < total and now - self._last[what] < _PLAIN_EVERY_S:
             return
         self._last[what] = now
-        err.print(f"{what}: {done:,} of {total:,}{' ' + note if note else ''}", markup=False)
+        began, before = self._first.setdefault(what, (now, done))
+        rate = _rate((done - before) / (now - began)) if now > began and done > before else ""
+        err.print(" ".join(filter(None, [f"{what}: {done:,} of {total:,}", rate, note])), markup=False)

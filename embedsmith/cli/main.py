@@ -32,7 +32,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Start with `embedsmith quickstart`. Your own data: `mine`, then `train`, then `evaluate`.",
+    epilog="Start with `embedsmith quickstart`. Your own data: `mine`, then `train`, then `evaluate`. What was mined: "
+    "`audit` it, `select` again in seconds, `write` it for another library.",
 )
 
 Data = Annotated[
@@ -127,6 +128,7 @@ def mine(
             settings=settings_of(MiningSettings, {**mining, "teacher_settings": settings_of(TeacherSettings, teacher)}),
             source=settings_of(SourceSettings, {**source, "columns": settings_of(ColumnSettings, columns)}),
             on_skip=console.note,
+            on_plan=console.print_plan,
             on_progress=tell,
         )
     _show_mined(run, as_json=as_json)

@@ -35,7 +35,7 @@ from embedsmith.settings import fingerprint
 Role = Literal["query", "passage"]
 
 _CPU_TOKENS = 1024
-"""For each thread: a batch whose states stay in its caches. Eight times as many take a third more time a token."""
+"""For each thread: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
 _GPU_TOKENS = 32_768
 _WINDOW = 4096
 """Texts tokenised at once."""
@@ -138,6 +138,13 @@ class EmbeddingModel(SentenceTransformer):
         encode = self.encode_query if task == "query" else self.encode_document
         vectors = encode(list(texts), prompt=prompt, convert_to_tensor=True, pool=self._workers)
         return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+
+    def count_tokens(self, texts: Sequence[str], role: Role) -> int:
+        """Return how many tokens the model reads of some texts: with the prompt, and cut where it cuts."""
+        task = "query" if role == "query" else "document"
+        features = self.preprocess(list(texts), prompt=self.prompt_of(role), task=task)
+        # Static embeddings have all tokens in one row, and nothing is padded.
+        return int(features["attention_mask"].sum() if "attention_mask" in features else features["input_ids"].numel())
 
     def prompt_of(self, role: Role) -> str:
         """Return what stands before every text of a role."""

@@ -30,6 +30,7 @@ from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.near_duplicates import near_duplicates
 from embedsmith.mining.selection import Selection, examples, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
+from embedsmith.pipeline.plan import Plan, plan_of
 from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.joined import JoinedTeacher
@@ -60,6 +61,7 @@ def mine(
     settings: MiningSettings | None = None,
     source: SourceSettings | None = None,
     on_skip: Callable[[str], None] | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
     on_progress: Progress = silent,
 ) -> Run:
     """Mine hard negatives for a user's data into a run folder.
@@ -71,6 +73,7 @@ def mine(
         settings: teachers, method and number of negatives.
         source: which part of the data, and how it is read.
         on_skip: told how many rows were left out for each reason, where `source` says that they may be.
+        on_plan: told what is going to be done, before anything is encoded.
         on_progress: told of the work.
 
     Raises:
@@ -83,7 +86,9 @@ def mine(
     collection, listed = _read(place, source, on_skip)
     inputs = {"data": place, "source": source.model_dump(mode="json")}
     with Run.open(out, command="mine", settings=settings, inputs=inputs) as run:
-        selection = mine_into(run, run.folder, collection, settings, listed=listed, on_progress=on_progress)
+        selection = mine_into(
+            run, run.folder, collection, settings, listed=listed, on_plan=on_plan, on_progress=on_progress
+        )
         run.count("mining", selection.counts)
         run.finish()
     return run
@@ -96,6 +101,7 @@ def mine_into(
     settings: MiningSettings,
     *,
     listed: Listed | None = None,
+    on_plan: Callable[[Plan], None] | None = None,
     on_progress: Progress = silent,
 ) -> Selection:
     """Write candidates and negatives of one collection into a folder of a run; candidates that are there are used."""
@@ -104,6 +110,9 @@ def mine_into(
     if not path.is_dir():
         with run.timed("mine"):
             teachers = _teachers(run, collection, settings, on_progress)
+            if on_plan:
+                on_plan(plan_of(teachers, collection))
+            teachers += _joined(run, teachers, settings, on_progress)
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
             write_candidates(path, found)
@@ -211,23 +220,26 @@ def _read(data: str, source: SourceSettings, on_skip: Callable[[str], None] | No
 
 
 def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_progress: Progress) -> list[Teacher]:
-    """Return the teachers of the settings, and the one that joins their vectors where the ensemble wants it."""
-    teachers = [
+    """Return the teachers of the settings."""
+    return [
         open_teacher(
             name,
             collection.passages,
             vectors=run.folder / "vectors",
             settings=settings.teacher_settings,
+            lazy=True,
             on_progress=on_progress,
         )
         for name in settings.teachers
     ]
-    if settings.ensemble == PCA:
-        joined = JoinedTeacher(
-            teachers, name=PCA, variance=settings.pca_variance, folder=run.folder / "vectors", on_progress=on_progress
-        )
-        return [*teachers, joined]
-    return teachers
+
+
+def _joined(run: Run, teachers: list[Teacher], settings: MiningSettings, on_progress: Progress) -> list[Teacher]:
+    """Return the teacher that joins the vectors of the others where the ensemble wants it, or none."""
+    if settings.ensemble != PCA:
+        return []
+    folder = run.folder / "vectors"
+    return [JoinedTeacher(teachers, name=PCA, variance=settings.pca_variance, folder=folder, on_progress=on_progress)]
 
 
 def _write(

@@ -60,6 +60,7 @@ class DenseTeacher:
         folder: Path,
         batch_tokens: int | None = None,
         devices: Sequence[str] = (),
+        lazy: bool = False,
         on_progress: Progress = silent,
     ) -> None:
         """Index passages.
@@ -70,21 +71,35 @@ class DenseTeacher:
             folder: where the stores lie, one for each fingerprint.
             batch_tokens: tokens that the model reads at once; by default what suits the device.
             devices: several to encode many texts on, each with a copy of the model.
+            lazy: encode the passages when they are first needed, not now.
             on_progress: told of encoding and search.
         """
         self.name = name
-        self._model = model
+        self.model = model
+        self._passages = passages
         self._folder = folder
         self._batch_tokens = batch_tokens
         self._devices = devices
         self._on_progress = on_progress
         # Every store of one teacher has the same weights: hash them once.
         self._contracts = {role: model.contract(role) for role in ("query", "passage")}
-        self.store = self._encode(passages, "passage")
+        if not lazy:
+            _ = self.store
+
+    @cached_property
+    def store(self) -> VectorStore:
+        """The passages' vectors."""
+        return self._encode(self._passages, "passage")
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the passages' vectors are there already."""
+        return self._open(self._passages, "passage").is_complete
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
-        return top_k(self.vectors(queries), self.store.shards(), k=k)
+        shards = self.store.shards()
+        return top_k(self.vectors(queries), shards, k=k)
 
     def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
         """Return the scores of given passages."""
@@ -133,10 +148,7 @@ class DenseTeacher:
 
     def _encode(self, texts: Sequence[str], role: Role) -> VectorStore:
         """Return the store of some texts, filled."""
-        shard_size = _SHARD * max(1, len(self._devices))
-        store = VectorStore.open_or_create(
-            self._folder, contract=self._contracts[role], texts=texts, shard_size=shard_size
-        )
+        store = self._open(texts, role)
         if store.is_complete:
             return store
         what = f"encode {'queries' if role == 'query' else 'passages'} with {self.name}"
@@ -144,7 +156,7 @@ class DenseTeacher:
         whole = 0  # texts of the shards that are done
 
         def encode(some: list[str]) -> Float32[np.ndarray, "n D"]:
-            return self._model.embed(
+            return self.model.embed(
                 some,
                 role,
                 tokens=self._batch_tokens,
@@ -156,5 +168,12 @@ class DenseTeacher:
             whole = done
             self._on_progress(what, done, total)
 
-        with self._model.spread(self._devices) if spread else nullcontext():
+        with self.model.spread(self._devices) if spread else nullcontext():
             return store.fill(encode, on_progress=shard_done)
+
+    def _open(self, texts: Sequence[str], role: Role) -> VectorStore:
+        """Return the store of some texts as it is."""
+        shard_size = _SHARD * max(1, len(self._devices))
+        return VectorStore.open_or_create(
+            self._folder, contract=self._contracts[role], texts=texts, shard_size=shard_size
+        )

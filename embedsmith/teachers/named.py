@@ -59,6 +59,7 @@ def open_teacher(
     vectors: Path,
     settings: TeacherSettings | None = None,
     device: str | None = None,
+    lazy: bool = False,
     on_progress: Progress = silent,
 ) -> Teacher:
     """Return the teacher of a name with the passages indexed.
@@ -68,6 +69,7 @@ def open_teacher(
         vectors: folder of the vector stores; a teacher without vectors writes nothing.
         settings: how it reads texts.
         device: a torch device; default: every GPU of the machine, or the processor.
+        lazy: an embedding model encodes the passages when they are first needed, not now.
 
     Raises:
         ModelError: there is no such model.
@@ -108,6 +110,7 @@ def open_teacher(
         folder=vectors,
         batch_tokens=settings.batch_tokens,
         devices=() if url else _devices(device),
+        lazy=lazy,
         on_progress=on_progress,
     )
 
