@@ -11,7 +11,7 @@ A run that was cut short goes on; a finished one is read again.
 
     mined        PercPos .95, as the quickstart
     in-batch     no mined negatives, larger batches
-    cleaner      ratio 1.2, nothing with a cosine of .55 to the positive (see false_negatives.py; without its veto)
+    cleaner      PercPos 1.05, and nothing that is nearer to the positive than the query is
     safer        PercPos .8: further from the positive
     four         four mined negatives a query, smaller batches
 """
@@ -36,7 +36,7 @@ from embedsmith.training.settings import StageSettings
 SELECTIONS = {
     "mined": SelectionSettings(),
     "in-batch": SelectionSettings(),
-    "cleaner": SelectionSettings(ratio=1.2, neighbour=0.55),
+    "cleaner": SelectionSettings(ratio=1.05, neighbour_ratio=1.0),
     "safer": SelectionSettings(ratio=0.8),
     "four": SelectionSettings(),
 }

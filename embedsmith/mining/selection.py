@@ -239,7 +239,7 @@ def _neighbours(candidates: Candidates, name: str, settings: SelectionSettings) 
 
 def _drop_neighbours(fates: UInt8[np.ndarray, "R K"], candidates: Candidates, settings: SelectionSettings) -> None:
     """Drop the candidates that are too close to a positive, in place."""
-    if settings.neighbour is None:
+    if settings.neighbour is None and settings.neighbour_ratio is None:
         return
     name = next((name for name in candidates.neighbours if name != PCA), None)
     if name is None:
@@ -247,27 +247,38 @@ def _drop_neighbours(fates: UInt8[np.ndarray, "R K"], candidates: Candidates, se
             f"neighbour: none of the teachers has vectors ({', '.join(candidates.teachers)})",
             hint="name an embedding model among the teachers",
         )
-    near = _neighbours(candidates, name, settings) >= settings.neighbour
+    limits = np.full(len(candidates.pair_query), -np.inf, np.float32)
+    if settings.neighbour is not None:
+        limits[:] = settings.neighbour
+    if settings.neighbour_ratio is not None:
+        own = candidates.pair_scores[candidates.teachers.index(name)]
+        limits = np.maximum(limits, np.float32(settings.neighbour_ratio) * own)
+    near = candidates.neighbours[name] >= limits[:, None]
+    if settings.positive != "each":
+        near = np.logical_or.reduceat(near, np.flatnonzero(np.diff(candidates.pair_query, prepend=-1)), axis=0)
     fates[near & (fates == Fate.LEFT)] = Fate.NEIGHBOUR
 
 
 def _vetoed(
     candidates: Candidates, settings: SelectionSettings, row_query: Int64[np.ndarray, " R"]
 ) -> Bool[np.ndarray, "R K"]:
-    """Return which candidates some teacher puts at or above its own ceiling, or far above its mean."""
+    """Return which candidates some teacher puts at or above its own ceiling, or far above its mean, or both."""
     vetoed = np.zeros((len(row_query), candidates.rows.shape[1]), bool)
+    first = 0 if settings.veto_deviations is None else 1
     for t, name in enumerate(candidates.teachers):
-        if name == PCA:
+        if name == PCA or t < first:
             continue
         view = teacher_view(candidates, t)
         scores = _of_rows(view.scores, row_query)
+        limits = np.full(len(row_query), -np.inf, np.float32)
         if settings.veto:
             limits = ceiling(_positive_scores(view.pair_scores, candidates.pair_query, settings), settings)
-            vetoed |= scores >= limits[:, None]
-        if settings.veto_deviations is not None and t > 0:
-            high = candidates.mean[t] + np.float32(settings.veto_deviations) * candidates.deviation[t]
+        if settings.veto_deviations is not None:
             # A teacher that scores all passages alike (BM25 without a known word) says nothing.
-            vetoed |= (scores >= high[row_query, None]) & (candidates.deviation[t] > 0)[row_query, None]
+            far = candidates.mean[t] + np.float32(settings.veto_deviations) * candidates.deviation[t]
+            far = np.where(candidates.deviation[t] > 0, far, np.float32(np.inf))
+            limits = np.maximum(limits, far[row_query])
+        vetoed |= scores >= limits[:, None]
     return vetoed
 
 

@@ -41,11 +41,15 @@ class MethodSettings(Settings):
     neighbour: float | None = Field(None, gt=-1, le=1)
     """Drop a candidate whose cosine with a positive passage reaches this: what is that close to an answer often is one.
     Measured by the first teacher that has vectors."""
+    neighbour_ratio: float | None = Field(None, gt=0)
+    """The same with a limit that follows the data: this share of the query's own cosine with that positive. At 1 a
+    candidate may not be nearer to the positive than the query is. With `neighbour`, the higher limit counts."""
     veto: bool = False
     """Drop a candidate that any teacher puts above its own ceiling, whichever teacher proposed it."""
     veto_deviations: float | None = None
     """Drop a candidate that another teacher than the first one scores this many standard deviations above its mean
-    over the corpus: two teachers of different kinds seldom take the same passage for an answer by mistake."""
+    over the corpus: teachers of different kinds seldom take the same passage for an answer by mistake. With `veto`,
+    a teacher must do both: a ceiling is no evidence where the positive shares no word with the query."""
 
     @field_validator("method")
     @classmethod

@@ -28,6 +28,9 @@ RULES = [
     {"method": "percpos+abs+shifted", "ratio": 1.5, "threshold": 0.5, "shift": 1},
     {"method": "percpos", "ratio": 1.0, "veto": True},
     {"method": "percpos", "ratio": 1.25, "veto_deviations": 0.5},
+    {"method": "percpos", "ratio": 0.9, "veto": True, "veto_deviations": 0.25},
+    {"method": "percpos", "ratio": 1.25, "neighbour_ratio": 0.8},
+    {"method": "percpos", "ratio": 1.25, "neighbour": 0.25, "neighbour_ratio": 1.0},
     {"method": "percpos", "ratio": 1.0, "positive": "max"},
     {"method": "marginpos", "margin": 0.25, "positive": "mean"},
     {"method": "percpos", "ratio": 0.75, "positive": "each"},
@@ -84,8 +87,16 @@ class Slow:
         for place in order:
             if self.is_excluded(q, place):
                 continue
-            near = max(float(c.neighbours[c.teachers[0]][pair, place]) for pair in pairs)
-            if s.neighbour is not None and near >= s.neighbour:
+            first = c.neighbours[c.teachers[0]]
+            limits = {
+                pair: max(
+                    -9 if s.neighbour is None else s.neighbour,
+                    -9 if s.neighbour_ratio is None else s.neighbour_ratio * float(c.pair_scores[0, pair]),
+                )
+                for pair in pairs
+            }
+            asked = s.neighbour is not None or s.neighbour_ratio is not None
+            if asked and any(float(first[pair, place]) >= limits[pair] for pair in pairs):
                 continue
             if not ranked[q, place]:
                 continue
@@ -96,14 +107,12 @@ class Slow:
                 continue
             if s.floor is not None and float(scores[q, place]) < s.floor:
                 continue
-            if s.veto and any(
-                float(c.scores[t, q, place]) >= self.limit(pairs, c.pair_scores[t])
-                for t, name in enumerate(c.teachers)
-                if name != PCA
-            ):
-                continue
-            z = [(c.scores[t, q, place] - c.mean[t, q]) / c.deviation[t, q] for t in range(1, len(c.teachers) - 1)]
-            if s.veto_deviations is not None and max(z) >= s.veto_deviations:
+            vetoes = []
+            for t in range(1 if s.veto_deviations is not None else 0, len(c.teachers) - 1):
+                above = float(c.scores[t, q, place]) >= self.limit(pairs, c.pair_scores[t])
+                far = (c.scores[t, q, place] - c.mean[t, q]) / c.deviation[t, q] >= (s.veto_deviations or 0)
+                vetoes.append((above or not s.veto) and (far or s.veto_deviations is None))
+            if (s.veto or s.veto_deviations is not None) and any(vetoes):
                 continue
             left.append(place)
         return left
