@@ -35,7 +35,7 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         os.replace(partial, path)
     except OSError as error:
         # A write that fails names no file, and the temporary name says nothing.
-        if error.filename in (None, str(partial)):
+        if error.errno and error.filename in (None, str(partial)):
             error.filename = str(path)
         raise
     finally:

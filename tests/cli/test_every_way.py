@@ -115,7 +115,7 @@ def made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let hundreds of commands share what is the same in each of them."""
     command = typer.main.get_command(main.app)
     monkeypatch.setattr(main, "app", lambda **keywords: command(**keywords))
-    monkeypatch.setattr(mine, "_read", functools.lru_cache(mine._read))
+    monkeypatch.setattr(mine, "read_mined", functools.cache(mine.read_mined))
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 
-from embedsmith.data.files import atomic_write, read_json, read_jsonl, write_json, write_jsonl
+from embedsmith.data.files import (
+    atomic_write,
+    read_json,
+    read_jsonl,
+    remove_partials,
+    write_array,
+    write_json,
+    write_jsonl,
+)
 from embedsmith.errors import InputError
 
 
@@ -144,3 +154,25 @@ def test_each_row_is_one_line_of_json(tmp_path):
     write_jsonl(tmp_path / "a.jsonl", [{"b": 1, "a": "ä"}])
     assert (tmp_path / "a.jsonl").read_text(encoding="utf-8") == '{"b":1,"a":"ä"}\n'
     assert json.loads((tmp_path / "a.jsonl").read_text(encoding="utf-8")) == {"a": "ä", "b": 1}
+
+
+def test_a_disk_that_is_full_names_the_file_and_leaves_none(tmp_path: Path):
+    if not Path("/dev/full").exists():
+        pytest.skip("this system has no /dev/full")
+    with pytest.raises(OSError, match=r"No space left on device: '.*vectors\.npy'"):  # noqa: SIM117
+        with atomic_write(tmp_path / "vectors.npy", "wb") as file:
+            file.write(b"half")
+            with open("/dev/full", "wb", buffering=0) as full:
+                full.write(b"no")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_arrays_are_written_as_numpy_reads_them_and_partial_files_are_removed(tmp_path: Path):
+    for name, array in {"a": np.arange(6).reshape(2, 3).T, "b": np.zeros((0, 4), np.float32)}.items():
+        write_array(tmp_path / f"{name}.npy", array)
+        np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), array)
+    (tmp_path / "deep" / ".c.partial").mkdir(parents=True)
+    (tmp_path / "deep" / ".c.partial" / "rows.npy").write_text("half")
+    (tmp_path / ".d.npy.1234.partial").write_text("half")
+    remove_partials(tmp_path)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.npy", "b.npy", "deep"]
