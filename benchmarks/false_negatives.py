@@ -3,11 +3,11 @@
 Each data set is mined with MiniLM and BM25, all splits together, and audited over five draws. Every rule stands in a
 row of its own: the paper's methods with one teacher, then what goes beyond it, one rule at a time.
 
-Two settings go beyond the paper. `cleaner` follows the data: a candidate falls when it is nearer to the positive than the
-query is, or when BM25 too puts it above the positive, and 2.5 deviations above its mean; what that saves is spent on a
-higher ratio. `strict` has limits of its own for both, and loses hardness where passages are alike (medquad).
-Numbers were chosen on cranfield and cacm, by the mean rate among settings no less hard and no less full than PercPos .95
-on both; that they follow the data was decided after `strict` had been seen on stackfaq and medquad too.
+Two settings go beyond the paper. `cleaner` follows the data: a candidate falls when it is nearer to the positive than
+the query is, or when BM25 too puts it above the positive and 2.5 deviations above its mean; what that saves is spent
+on a higher ratio. `strict` has limits of its own for both, and loses hardness where passages are alike (medquad).
+Numbers were chosen on cranfield and cacm, by the mean rate among settings no less hard and no less full than PercPos
+.95 on both; that they follow the data was decided after `strict` had been seen on stackfaq and medquad too.
 
     python benchmarks/false_negatives.py --out runs/false-negatives [--data DIR] [--sets cranfield,cacm]
 
