@@ -28,7 +28,8 @@ from embedsmith.data.examples import write_examples
 from embedsmith.data.files import read_json
 from embedsmith.data.load import load_collection
 from embedsmith.mining.candidates import read_candidates
-from embedsmith.mining.selection import examples, select
+from embedsmith.mining.rows import examples
+from embedsmith.mining.selection import select
 from embedsmith.mining.settings import SelectionSettings
 from embedsmith.pipeline.recipe import Recipe
 from embedsmith.training.settings import StageSettings

@@ -101,7 +101,8 @@ def prepare_ours(folder: Path, collection: Collection) -> None:
 
 def ours(folder: Path, collection: Collection) -> int:
     from embedsmith.data.examples import write_examples
-    from embedsmith.mining.selection import examples, select
+    from embedsmith.mining.rows import examples
+    from embedsmith.mining.selection import select
 
     settings = SelectionSettings(method="marginpos", margin=0.05, negatives=4)
     start()

@@ -20,8 +20,9 @@ from embedsmith.mining.candidates import Candidates
 from embedsmith.mining.ensembles import PCA, View, views
 from embedsmith.mining.exclusions import Fate, Listed
 from embedsmith.mining.methods import ceiling
+from embedsmith.mining.rules import neighbour_cosines, positive_scores
 from embedsmith.mining.samplers import NONE
-from embedsmith.mining.selection import OUTCOMES, Selection, _neighbours, _positive_scores
+from embedsmith.mining.selection import OUTCOMES, Selection
 from embedsmith.mining.settings import SelectionSettings
 
 BINS = 30
@@ -224,7 +225,7 @@ def read_rows(
         pairs = range(*np.searchsorted(candidates.pair_query, [query, query + 1]).tolist())
         if selection.row_pair is not None:
             pairs = range(row, row + 1)
-        positive = _positive_scores(view.pair_scores, candidates.pair_query, settings)[row]
+        positive = positive_scores(view.pair_scores, candidates.pair_query, settings)[row]
         order = np.argsort(-view.scores[query], kind="stable")
         found.append(
             ReadRow(
@@ -352,7 +353,7 @@ def _judged(
     there = np.unique(row[own])
     scores = scores[there]
     most = int((~np.isnan(scores)).sum(axis=1).max(initial=0))
-    positive = _positive_scores(view.pair_scores, candidates.pair_query, settings)[there]
+    positive = positive_scores(view.pair_scores, candidates.pair_query, settings)[there]
     negatives = scores[~np.isnan(scores)]
     first = np.fmax.reduce(scores, axis=1, initial=-np.inf)
     differences = positive - first
@@ -399,14 +400,14 @@ def _suspects(
     column: Int64[np.ndarray, " n"],
 ) -> tuple[list[Suspect], list[Suspect]]:
     """Return the negatives with the highest score ratios, and those nearest to a positive passage; the worst first."""
-    positive = np.stack([_positive_scores(view.pair_scores, candidates.pair_query, settings) for view in opinions])
+    positive = np.stack([positive_scores(view.pair_scores, candidates.pair_query, settings) for view in opinions])
     positive = positive[selection.teacher[row, column], row]
     score, place = selection.scores[row, column], selection.places[row, column]
     ratio = score_ratios(score, positive)
     name = next((name for name in candidates.neighbours if name != PCA), None)
     cosine = np.full(len(row), np.nan, np.float32)
     if name is not None:
-        cosine = _neighbours(candidates, name, settings)[row, place]
+        cosine = neighbour_cosines(candidates, name, settings)[row, place]
 
     def listed(order: Int64[np.ndarray, " _"]) -> list[Suspect]:
         _, worst = np.unique(selection.row_query[row[order]], return_index=True)  # the first, so the worst, of a query

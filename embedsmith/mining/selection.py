@@ -9,33 +9,23 @@ Shapes: Q queries, K candidates, S pairs of a query and its positive, M negative
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import count, repeat
+from itertools import count
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
-from embedsmith.data.collection import Collection
-from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import SettingsError
 from embedsmith.mining.candidates import NO_PASSAGE, Candidates
-from embedsmith.mining.ensembles import PCA, View, teacher_view, views
+from embedsmith.mining.ensembles import View, views
 from embedsmith.mining.exclusions import Fate, Listed, exclusions
-from embedsmith.mining.methods import ceiling, first_rank
+from embedsmith.mining.filling import fill_up
+from embedsmith.mining.rules import drop_neighbours, of_rows, verdict_of, vetoed_by
 from embedsmith.mining.samplers import NONE, pick
 from embedsmith.mining.settings import SelectionSettings
 
 OUTCOMES = ("full", "short", "none", "filled", "dropped")
-RANDOM = "random passage"
-"""Stands in the place of a teacher where a short query was filled up."""
-
-_BATCH = 4096
-"""Rows whose texts are fetched at once."""
-
-_SMALL = 4096
-"""Passages that are all tried for a short query; of a larger corpus as many are drawn."""
 
 _DROPPED_BY = {
     "excluded_as_positive": (Fate.POSITIVE, Fate.SAME_TEXT),
@@ -115,11 +105,11 @@ def select(
     each = settings.positive == "each"
     row_query = candidates.pair_query if each else np.arange(len(candidates.rows))
     opinions = views(candidates, settings)
-    fates = _of_rows(exclusions(candidates, listed or Listed.nothing(), near), row_query, copy=True)
-    _drop_neighbours(fates, candidates, settings)
+    fates = of_rows(exclusions(candidates, listed or Listed.nothing(), near), row_query, copy=True)
+    drop_neighbours(fates, candidates, settings)
     asked = settings.veto or settings.veto_deviations is not None
-    vetoed = _vetoed(candidates, settings, row_query) if asked else None
-    verdicts = [_verdict(view, fates, candidates, settings, row_query, vetoed) for view in opinions]
+    vetoed = vetoed_by(candidates, settings, row_query) if asked else None
+    verdicts = [verdict_of(view, fates, candidates, settings, row_query, vetoed) for view in opinions]
     places, view_of = _chosen(opinions, verdicts, row_query, settings)
     taken = places != NONE
     row, column = np.nonzero(taken)
@@ -134,7 +124,10 @@ def select(
         own = view_of[taken] == number
         scores[row[own], column[own]] = view.scores[query[own], places[taken][own]]
         ranks[row[own], column[own]] = _ranks_of(view, query[own], places[taken][own])
-    selection = Selection(
+    if settings.short == "random":
+        rows = fill_up(rows, row_query, candidates, listed or Listed.nothing(), seed=settings.mining_seed)
+        view_of = np.where((rows != NO_PASSAGE) & ~taken, len(opinions), view_of)
+    return Selection(
         teachers=[view.teacher for view in opinions],
         row_query=row_query,
         row_pair=np.arange(len(row_query)) if each else None,
@@ -145,198 +138,8 @@ def select(
         ranks=ranks,
         pair_scores=opinions[0].pair_scores,
         fates=fates,
-        outcome=_outcomes(rows, settings),
+        outcome=_outcomes(taken, rows, settings),
     )
-    if settings.short == "random":
-        return _filled(selection, candidates, listed or Listed.nothing(), settings)
-    return selection
-
-
-def examples(selection: Selection, candidates: Candidates, collection: Collection) -> Iterator[Example]:
-    """Yield the training examples of a selection, one a row; dropped rows are left out."""
-    first_pair = np.searchsorted(candidates.pair_query, np.arange(len(candidates.rows) + 1))
-    names = [*selection.teachers, RANDOM]
-    for start in range(0, len(selection.row_query), _BATCH):
-        some = np.arange(start, min(start + _BATCH, len(selection.row_query)))
-        query = selection.row_query[some]
-        query_ids, queries = collection.query_ids.take(query), collection.queries.take(query)
-        # The pairs of neighbouring rows are neighbours.
-        if selection.row_pair is None:
-            own = np.diff(first_pair)[query]
-            pairs = slice(first_pair[query[0]], first_pair[query[-1] + 1])
-        else:
-            own = np.ones_like(query)
-            pairs = slice(some[0], some[-1] + 1)
-        positives = _passages(collection, candidates.pair_passage[pairs], selection.pair_scores[pairs])
-        has = selection.rows[some] != NO_PASSAGE
-        negatives = _passages(
-            collection,
-            selection.rows[some][has],
-            selection.scores[some][has],
-            teachers=[names[number] for number in selection.teacher[some][has].tolist()],
-            ranks=[rank or None for rank in selection.ranks[some][has].tolist()],
-        )
-        upto_positive, upto_negative = iter(np.cumsum(own).tolist()), iter(np.cumsum(has.sum(axis=1)).tolist())
-        first_positive = first_negative = 0
-        for query_id, query_text, outcome in zip(query_ids, queries, selection.outcome[some].tolist(), strict=True):
-            last_positive, last_negative = next(upto_positive), next(upto_negative)
-            if OUTCOMES[outcome] != "dropped":
-                yield Example(
-                    query_id=query_id,
-                    query=query_text,
-                    positives=positives[first_positive:last_positive],
-                    negatives=negatives[first_negative:last_negative],
-                    outcome=OUTCOMES[outcome],
-                )
-            first_positive, first_negative = last_positive, last_negative
-
-
-def _passages(
-    collection: Collection,
-    rows: Int64[np.ndarray, " n"],
-    scores: Float32[np.ndarray, " n"],
-    *,
-    teachers: Iterable[str | None] = repeat(None),
-    ranks: Iterable[int | None] = repeat(None),
-) -> list[Passage]:
-    """Return passages with their scores; None where no teacher gave one."""
-    ids, texts = collection.passage_ids.take(rows), collection.passages.take(rows)
-    written = np.round(scores.astype(np.float64), 6).astype(object)
-    written[np.isnan(scores)] = None
-    return list(map(Passage, ids, texts, written, teachers, ranks))
-
-
-def _of_rows(table: np.ndarray, row_query: Int64[np.ndarray, " R"], *, copy: bool = False) -> np.ndarray:
-    """Return a table of queries as one of rows."""
-    if len(row_query) == len(table):  # pairs are ascending by query, so as many rows as queries are the queries
-        return table.copy() if copy else table
-    return table[row_query]
-
-
-def _positive_scores(
-    pair_scores: Float32[np.ndarray, " S"], pair_query: Int64[np.ndarray, " S"], settings: SelectionSettings
-) -> Float32[np.ndarray, " R"]:
-    """Return the score that stands for a row's positives."""
-    if settings.positive == "each":
-        return pair_scores
-    first = np.flatnonzero(np.diff(pair_query, prepend=-1))
-    match settings.positive:
-        case "min":
-            return np.minimum.reduceat(pair_scores, first)
-        case "max":
-            return np.maximum.reduceat(pair_scores, first)
-        case _:
-            return np.add.reduceat(pair_scores, first) / np.diff(first, append=len(pair_scores)).astype(np.float32)
-
-
-def _neighbours(candidates: Candidates, name: str, settings: SelectionSettings) -> Float32[np.ndarray, "R K"]:
-    """Return each candidate's cosine with the row's positive, the nearest where there are several."""
-    cosines = candidates.neighbours[name]
-    if settings.positive == "each" or len(cosines) == len(candidates.rows):
-        return cosines
-    return np.maximum.reduceat(cosines, np.flatnonzero(np.diff(candidates.pair_query, prepend=-1)), axis=0)
-
-
-def _drop_neighbours(fates: UInt8[np.ndarray, "R K"], candidates: Candidates, settings: SelectionSettings) -> None:
-    """Drop the candidates that are too close to a positive, in place."""
-    if settings.neighbour is None and settings.neighbour_ratio is None:
-        return
-    name = next((name for name in candidates.neighbours if name != PCA), None)
-    if name is None:
-        raise SettingsError(
-            f"neighbour: none of the teachers has vectors ({', '.join(candidates.teachers)})",
-            hint="name an embedding model among the teachers",
-        )
-    limits = np.full(len(candidates.pair_query), -np.inf, np.float32)
-    if settings.neighbour is not None:
-        limits[:] = settings.neighbour
-    if settings.neighbour_ratio is not None:
-        own = candidates.pair_scores[candidates.teachers.index(name)]
-        limits = np.maximum(limits, np.float32(settings.neighbour_ratio) * own)
-    near = candidates.neighbours[name] >= limits[:, None]
-    if settings.positive != "each":
-        near = np.logical_or.reduceat(near, np.flatnonzero(np.diff(candidates.pair_query, prepend=-1)), axis=0)
-    fates[near & (fates == Fate.LEFT)] = Fate.NEIGHBOUR
-
-
-def _vetoed(
-    candidates: Candidates, settings: SelectionSettings, row_query: Int64[np.ndarray, " R"]
-) -> Bool[np.ndarray, "R K"]:
-    """Return which candidates some teacher puts at or above its own ceiling, or far above its mean, or both."""
-    vetoed = np.zeros((len(row_query), candidates.rows.shape[1]), bool)
-    first = 0 if settings.veto_deviations is None else 1
-    for t, name in enumerate(candidates.teachers):
-        if name == PCA or t < first:
-            continue
-        view = teacher_view(candidates, t)
-        scores = _of_rows(view.scores, row_query)
-        limits = np.full(len(row_query), -np.inf, np.float32)
-        if settings.veto:
-            limits = ceiling(_positive_scores(view.pair_scores, candidates.pair_query, settings), settings)
-        if settings.veto_deviations is not None:
-            # A teacher that scores all passages alike (BM25 without a known word) says nothing.
-            far = candidates.mean[t] + np.float32(settings.veto_deviations) * candidates.deviation[t]
-            far = np.where(candidates.deviation[t] > 0, far, np.float32(np.inf))
-            limits = np.maximum(limits, far[row_query])
-        vetoed |= scores >= limits[:, None]
-    return vetoed
-
-
-def _verdict(
-    view: View,
-    excluded: UInt8[np.ndarray, "R K"],
-    candidates: Candidates,
-    settings: SelectionSettings,
-    row_query: Int64[np.ndarray, " R"],
-    vetoed: Bool[np.ndarray, "R K"] | None,
-) -> tuple[UInt8[np.ndarray, "R K"], Int64[np.ndarray, "R K"]]:
-    """Return what one view makes of the candidates: their fates, and their ranks after exclusion, as they stand."""
-    fates = excluded.copy()
-    if view.ranked is not None:
-        fates[~_of_rows(view.ranked, row_query) & (fates == Fate.LEFT)] = Fate.UNRANKED
-    scores = _of_rows(view.scores, row_query)
-    positive = _positive_scores(view.pair_scores, candidates.pair_query, settings)
-    if "twodistances" in settings.methods:
-        _drop_by_distances(fates, scores, positive, candidates, settings)
-    ranks = _ranks_left(fates == Fate.LEFT, view, row_query)
-    free = fates == Fate.LEFT
-    if shift := first_rank(settings):
-        fates[free & (ranks <= shift)] = Fate.SHIFTED
-        free = fates == Fate.LEFT
-    # Strict: a candidate as good as the ceiling is too good.
-    fates[free & (scores >= ceiling(positive, settings)[:, None])] = Fate.CEILING
-    if settings.floor is not None:
-        fates[(fates == Fate.LEFT) & (scores < settings.floor)] = Fate.FLOOR
-    if vetoed is not None:
-        fates[(fates == Fate.LEFT) & vetoed] = Fate.VETO
-    return fates, ranks
-
-
-def _drop_by_distances(
-    fates: UInt8[np.ndarray, "R K"],
-    scores: Float32[np.ndarray, "R K"],
-    positive: Float32[np.ndarray, " R"],
-    candidates: Candidates,
-    settings: SelectionSettings,
-) -> None:
-    """Drop what is not nearer to the query than the positive is, or not nearer to it than to the positive, in place."""
-    if settings.ensemble != PCA:
-        raise SettingsError("method: twodistances compares distances in the joined vectors", hint="set ensemble: pca")
-    # Of vectors of length 1 the distance falls as the cosine grows.
-    between = (scores > positive[:, None]) & (scores > _neighbours(candidates, PCA, settings))
-    fates[~between & (fates == Fate.LEFT)] = Fate.DISTANCES
-
-
-def _ranks_left(
-    left: Bool[np.ndarray, "R K"], view: View, row_query: Int64[np.ndarray, " R"]
-) -> Int64[np.ndarray, "R K"]:
-    """Return each candidate's rank by a view's score among those that are left."""
-    if view.is_sorted:
-        return np.cumsum(left, axis=1)
-    order = _of_rows(view.order, row_query)
-    ranks = np.empty(left.shape, np.int64)
-    np.put_along_axis(ranks, order, np.cumsum(np.take_along_axis(left, order, axis=1), axis=1), axis=1)
-    return ranks
 
 
 def _picked(
@@ -350,10 +153,10 @@ def _picked(
 ) -> Int64[np.ndarray, "R M"]:
     """Return the places that a sampler takes by one view, best first."""
     fates, ranks = verdict
-    allowed, scores = fates == Fate.LEFT, _of_rows(view.scores, row_query)
+    allowed, scores = fates == Fate.LEFT, of_rows(view.scores, row_query)
     if view.is_sorted:
         return pick(allowed, scores, ranks, settings, negatives=negatives, stream=stream)
-    order = _of_rows(view.order, row_query)
+    order = of_rows(view.order, row_query)
     allowed, scores, ranks = (np.take_along_axis(table, order, axis=1) for table in (allowed, scores, ranks))
     picked = pick(allowed, scores, ranks, settings, negatives=negatives, stream=stream)
     return np.where(picked == NONE, NONE, np.take_along_axis(order, np.maximum(picked, 0), axis=1))
@@ -407,49 +210,13 @@ def _ranks_of(view: View, query: Int64[np.ndarray, " n"], place: Int64[np.ndarra
     return np.argmax(view.order[query] == place[:, None], axis=1) + 1
 
 
-def _outcomes(rows: Int64[np.ndarray, "R M"], settings: SelectionSettings) -> UInt8[np.ndarray, " R"]:
-    """Return each row's outcome."""
-    found = (rows != NO_PASSAGE).sum(axis=1)
-    outcome = np.where(found == rows.shape[1], 0, np.where(found > 0, 1, 2))
+def _outcomes(
+    taken: Bool[np.ndarray, "R M"], rows: Int64[np.ndarray, "R M"], settings: SelectionSettings
+) -> UInt8[np.ndarray, " R"]:
+    """Return each row's outcome, a number in `OUTCOMES`."""
+    found, wanted = taken.sum(axis=1), taken.shape[1]
+    outcome = np.where(found == wanted, 0, np.where(found > 0, 1, 2))
+    outcome[(found < wanted) & (rows != NO_PASSAGE).all(axis=1)] = OUTCOMES.index("filled")
     if settings.short == "drop":
-        outcome[found < rows.shape[1]] = OUTCOMES.index("dropped")
+        outcome[found < wanted] = OUTCOMES.index("dropped")
     return outcome.astype(np.uint8)
-
-
-def _filled(selection: Selection, candidates: Candidates, listed: Listed, settings: SelectionSettings) -> Selection:
-    """Return a selection whose short rows are filled up with random passages, in place."""
-    texts, answers = candidates.passage_text, _answers(candidates)
-    listed_of: dict[int, set[int]] = {}
-    for query, text in zip(listed.queries.tolist(), texts[listed.passages].tolist(), strict=True):
-        listed_of.setdefault(query, set()).add(text)
-    everywhere = set(texts[listed.everywhere].tolist())
-    for row in np.flatnonzero(selection.outcome != 0):
-        query = int(selection.row_query[row])
-        own = candidates.rows[query][candidates.rows[query] != NO_PASSAGE]
-        # Whatever was a candidate was dropped, or is there already; so is each copy of it.
-        text = int(candidates.query_text[query])
-        banned = {text, *texts[own].tolist(), *answers[text], *listed_of.get(query, ()), *everywhere}
-        rng = np.random.default_rng([settings.mining_seed, 1 << 20, int(row)])
-        free = np.flatnonzero(selection.rows[row] == NO_PASSAGE)
-        draws = rng.permutation(len(texts)) if len(texts) <= _SMALL else rng.integers(len(texts), size=_SMALL)
-        for passage in draws.tolist():
-            if not len(free):
-                break
-            if int(texts[passage]) in banned:
-                continue
-            banned.add(int(texts[passage]))
-            selection.rows[row, free[0]] = passage
-            selection.teacher[row, free[0]] = len(selection.teachers)
-            free = free[1:]
-        if not len(free):
-            selection.outcome[row] = OUTCOMES.index("filled")
-    return selection
-
-
-def _answers(candidates: Candidates) -> dict[int, set[int]]:
-    """Return the texts that answer each query's text."""
-    answers: dict[int, set[int]] = {int(text): set() for text in candidates.query_text}
-    texts = candidates.passage_text[candidates.pair_passage]
-    for query, text in zip(candidates.query_text[candidates.pair_query].tolist(), texts.tolist(), strict=True):
-        answers[query].add(text)
-    return answers

@@ -28,7 +28,8 @@ from embedsmith.mining.candidates import Candidates, mine_candidates, read_candi
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.near_duplicates import near_duplicates
-from embedsmith.mining.selection import Selection, examples, select
+from embedsmith.mining.rows import examples
+from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.plan import Plan, plan_of
 from embedsmith.pipeline.runs import Run, read_manifest

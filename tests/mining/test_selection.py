@@ -12,8 +12,9 @@ from embedsmith.errors import SettingsError
 from embedsmith.mining.candidates import NO_PASSAGE, Candidates
 from embedsmith.mining.ensembles import PCA, _accuracy
 from embedsmith.mining.exclusions import Fate, Listed
+from embedsmith.mining.filling import RANDOM
 from embedsmith.mining.samplers import NONE
-from embedsmith.mining.selection import OUTCOMES, RANDOM, Selection, select
+from embedsmith.mining.selection import OUTCOMES, Selection, select
 from embedsmith.mining.settings import SelectionSettings
 from tests.mining.toy import toy_candidates
 
