@@ -258,6 +258,8 @@ def _show_mined(run: Any, *, as_json: bool) -> None:
         + "".join(f", {number:,} {what}" for what, number in rare.items() if number)
         + f" ({run.seconds:,.0f} s)"
     )
+    for teacher, recall in run.manifest["counts"].get("recall", {}).items():
+        console.out.print(f"approximate search with {teacher}: recall {recall:.3f} against exact", markup=False)
     folder = shlex.quote(str(run.folder))
     console.out.print(f"next: {_typed()} train {folder} --out runs/model", markup=False)
     console.out.print(f"      {_typed()} audit {folder}", markup=False)

@@ -165,7 +165,7 @@ def _block_of(
     proposed = [teacher.search(queries, depth) for teacher in teachers if teacher.proposes]
     if len(teachers) == 1:
         rows, first = proposed[0]
-        scores = first[None]
+        scores = np.where(rows == NO_PASSAGE, np.float32(np.nan), first)[None]
     else:
         rows = _union([rows for rows, _ in proposed])
         scores = np.stack([_scores(teacher, queries, rows) for teacher in teachers])
@@ -188,7 +188,9 @@ def _union(tables: list[Int64[np.ndarray, "q _"]]) -> Int64[np.ndarray, "q K"]:
            [ 0,  2, -1]])
     """
     last = np.iinfo(np.int64).max
-    rows = np.sort(np.concatenate(tables, axis=1), axis=1)
+    rows = np.concatenate(tables, axis=1)
+    # An approximate search may propose fewer than it was asked for.
+    rows = np.sort(np.where(rows == NO_PASSAGE, last, rows), axis=1)
     rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = last
     rows.sort(axis=1)
     rows = rows[:, : int((rows != last).sum(axis=1).max())]

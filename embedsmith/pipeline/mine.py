@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -34,6 +35,7 @@ from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.plan import Plan, plan_of
 from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.progress import Progress, silent
+from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
 
@@ -117,6 +119,9 @@ def mine_into(
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
             write_candidates(path, found)
+            recalls = {teacher.name: round(mean(own), 4) for teacher in teachers if (own := _recalls_of(teacher))}
+            if recalls:
+                run.count("recall", recalls)
     shutil.rmtree(folder / "candidates-parts", ignore_errors=True)
     with run.timed("select"):
         candidates = read_candidates(path)
@@ -192,6 +197,11 @@ def read_mined(folder: str | Path) -> Mined:
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
     return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
+
+
+def _recalls_of(teacher: Teacher) -> list[float]:
+    """Return the recalls that an approximate search has measured, none of an exact one."""
+    return teacher.recalls if isinstance(teacher, DenseTeacher) else []
 
 
 def near_of(

@@ -57,6 +57,50 @@ class Approximation:
     """Share of the exact K best that were found, over the sample."""
 
 
+class ApproximateIndex:
+    """An index of all passages, built once; passages are held in memory."""
+
+    def __init__(
+        self,
+        passages: Float[np.ndarray, "_ _"] | Iterable[Float[np.ndarray, "_ _"]],
+        settings: ApproximateSettings | None = None,
+    ) -> None:
+        """Build the index.
+
+        Args:
+            passages: vectors of length 1: lists and graph are built by inner product.
+
+        Raises:
+            InputError: there is no passage.
+            SettingsError: FAISS is not installed.
+        """
+        self._settings = settings or ApproximateSettings()
+        self._shards = [passages] if isinstance(passages, np.ndarray) else list(passages)
+        self._total = sum(len(shard) for shard in self._shards)
+        self._index = _index(self._shards, self._total, self._settings) if self._total else None
+
+    def search(self, queries: Float32[np.ndarray, "Q D"], k: int) -> Approximation:
+        """Return about the k best passages of each query, with the recall as measured on a sample of them.
+
+        Raises:
+            InputError: as `top_k`.
+        """
+        settings, shards = self._settings, self._shards
+        check_vectors(queries, shards, self._total)
+        assert self._index is not None, "check_vectors refuses a corpus without a passage"
+        k = min(k, self._total)
+        _, proposed = self._index.search(np.ascontiguousarray(queries), k)
+        # Places without a proposal hold -1; row 0 stands in for them, and its score is not used.
+        scores = np.where(proposed < 0, np.float32(-np.inf), scores_of(queries, shards, np.maximum(proposed, 0)))
+        order = np.lexsort((proposed, -scores), axis=1)
+        rows, scores = (np.take_along_axis(values, order, axis=1) for values in (proposed, scores))
+        count = min(settings.sample, len(queries))
+        some = np.sort(np.random.default_rng(settings.seed).choice(len(queries), count, replace=False))
+        exact, _ = top_k(queries[some], shards, k=k)
+        found = sum(len(np.intersect1d(one, other)) for one, other in zip(rows[some], exact, strict=True))
+        return Approximation(rows=rows, scores=scores, recall=found / exact.size if exact.size else 1.0)
+
+
 def approximate_top_k(
     queries: Float32[np.ndarray, "Q D"],
     passages: Float[np.ndarray, "_ _"] | Iterable[Float[np.ndarray, "_ _"]],
@@ -64,29 +108,13 @@ def approximate_top_k(
     k: int,
     settings: ApproximateSettings | None = None,
 ) -> Approximation:
-    """Return about the k best passages of each query, with the measured recall; passages are held in memory.
-
-    Vectors should have length 1: lists and graph are built by inner product.
+    """Return about the k best passages of each query, with the measured recall, by an index for this one search.
 
     Raises:
         InputError: as `top_k`.
         SettingsError: FAISS is not installed.
     """
-    settings = settings or ApproximateSettings()
-    shards = [passages] if isinstance(passages, np.ndarray) else list(passages)
-    total = sum(len(shard) for shard in shards)
-    check_vectors(queries, shards, total)
-    k = min(k, total)
-    _, proposed = _index(shards, total, settings).search(np.ascontiguousarray(queries), k)
-    # Places without a proposal hold -1; row 0 stands in for them, and its score is not used.
-    scores = np.where(proposed < 0, np.float32(-np.inf), scores_of(queries, shards, np.maximum(proposed, 0)))
-    order = np.lexsort((proposed, -scores), axis=1)
-    rows, scores = (np.take_along_axis(values, order, axis=1) for values in (proposed, scores))
-    count = min(settings.sample, len(queries))
-    some = np.sort(np.random.default_rng(settings.seed).choice(len(queries), count, replace=False))
-    exact, _ = top_k(queries[some], shards, k=k)
-    found = sum(len(np.intersect1d(one, other)) for one, other in zip(rows[some], exact, strict=True))
-    return Approximation(rows=rows, scores=scores, recall=found / exact.size if exact.size else 1.0)
+    return ApproximateIndex(passages, settings).search(queries, k)
 
 
 def _index(shards: list[np.ndarray], total: int, settings: ApproximateSettings) -> Any:

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from embedsmith.models.embedder import Role
 from embedsmith.progress import Progress, silent
+from embedsmith.search.approximate import ApproximateIndex, ApproximateSettings
 from embedsmith.search.exact import scores_of, top_k
 from embedsmith.vectors.shards import gather
 from embedsmith.vectors.store import VectorStore
@@ -60,6 +61,8 @@ class DenseTeacher:
         folder: Path,
         batch_tokens: int | None = None,
         devices: Sequence[str] = (),
+        search: Literal["exact", "ivf", "hnsw"] = "exact",
+        memory_gib: float = 1.0,
         lazy: bool = False,
         on_progress: Progress = silent,
     ) -> None:
@@ -71,6 +74,8 @@ class DenseTeacher:
             folder: where the stores lie, one for each fingerprint.
             batch_tokens: tokens that the model reads at once; by default what suits the device.
             devices: several to encode many texts on, each with a copy of the model.
+            search: exact, or an index of FAISS.
+            memory_gib: what exact search may fill.
             lazy: encode the passages when they are first needed, not now.
             on_progress: told of encoding and search.
         """
@@ -80,6 +85,10 @@ class DenseTeacher:
         self._folder = folder
         self._batch_tokens = batch_tokens
         self._devices = devices
+        self._search = search
+        self._memory_gib = memory_gib
+        self.recalls: list[float] = []
+        """Of an approximate search, as measured in each call."""
         self._on_progress = on_progress
         # Every store of one teacher has the same weights: hash them once.
         self._contracts = {role: model.contract(role) for role in ("query", "passage")}
@@ -98,8 +107,17 @@ class DenseTeacher:
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
-        shards = self.store.shards()
-        return top_k(self.vectors(queries), shards, k=k)
+        if self._search == "exact":
+            return top_k(self.vectors(queries), self.store.shards(), k=k, memory_gib=self._memory_gib)
+        found = self._index.search(self.vectors(queries), k)
+        self.recalls.append(found.recall)
+        return found.rows, found.scores
+
+    @cached_property
+    def _index(self) -> ApproximateIndex:
+        """The approximate index of all passages."""
+        kind: Any = self._search
+        return ApproximateIndex(self.store.shards(), ApproximateSettings(index=kind))
 
     def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
         """Return the scores of given passages."""

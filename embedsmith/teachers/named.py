@@ -109,6 +109,8 @@ def open_teacher(
         name=name,
         folder=vectors,
         batch_tokens=settings.batch_tokens,
+        search=settings.search,
+        memory_gib=settings.memory_gib,
         devices=() if url else _devices(device),
         lazy=lazy,
         on_progress=on_progress,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from embedsmith.models.settings import Dtype
@@ -29,6 +31,11 @@ class TeacherSettings(Settings):
     """Language of BM25's Snowball stemmer, which needs the extra `stemming`; words stay whole by default."""
     bm25_stop_words: StopWords = "english"
     """Language of the words that BM25 leaves out; `none` keeps all."""
+    search: Literal["exact", "ivf", "hnsw"] = "exact"
+    """How vectors are searched: exact, or by a FAISS index for very large corpora (extra `faiss`), whose recall is
+    measured on a sample and reported."""
+    memory_gib: float = Field(1.0, gt=0)
+    """Memory that exact search may fill beside the vectors' file."""
     seed: int = 0
     """Seed of the teacher `random`."""
     request_texts: int = Field(64, gt=0)
