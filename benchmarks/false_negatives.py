@@ -1,6 +1,6 @@
 """How many mined negatives are false, how hard are they, how many queries get all of them? The hold-out audit.
 
-Each data set is mined with MiniLM and BM25, all splits together, and audited over five draws. Every rule stands in a
+Each data set is mined with MiniLM and BM25, all splits together, and audited over ten draws. Every rule stands in a
 row of its own: the paper's methods with one teacher, then what goes beyond it, one rule at a time.
 
 Two settings go beyond the paper. `cleaner` follows the data: a candidate falls when it is nearer to the positive than
@@ -50,7 +50,7 @@ def audit_of(data: Path, out: Path) -> dict[str, Audit]:
         settings = MiningSettings(teachers=[MINILM, "bm25"], depth=200)
         mine(data, out=out, settings=settings, source=SourceSettings(split="all"))
     mined = read_mined(out)
-    return audit(mined.candidates, WAYS, listed=mined.listed)
+    return audit(mined.candidates, WAYS, listed=mined.listed, draws=10)
 
 
 def main() -> None:
