@@ -108,8 +108,10 @@ class DenseTeacher:
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
         if self._search == "exact":
-            return top_k(self.vectors(queries), self.store.shards(), k=k, memory_gib=self._memory_gib)
-        found = self._index.search(self.vectors(queries), k)
+            shards = self.store.shards()  # passages before queries: they take longer, and an error comes sooner
+            return top_k(self.vectors(queries), shards, k=k, memory_gib=self._memory_gib)
+        index = self._index
+        found = index.search(self.vectors(queries), k)
         self.recalls.append(found.recall)
         return found.rows, found.scores
 
