@@ -49,4 +49,5 @@ def test_a_run_killed_at_random_writes_ends_byte_for_byte_as_one_never_killed(tm
         for out in ("whole", "cut")
     )
     assert whole.keys() == cut.keys()
-    assert [str(path) for path in whole if whole[path] != cut[path]] == ["manifest.json"]
+    # The manifest tells the seconds of each attempt; on a fast machine they may even be the same.
+    assert {str(path) for path in whole if whole[path] != cut[path]} <= {"manifest.json"}
