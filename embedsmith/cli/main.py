@@ -300,7 +300,7 @@ def train(
 @app.command()
 def evaluate(
     model: Annotated[str, typer.Argument(help="A run, a folder, a hub id, package:NAME/path, or bm25.")],
-    data: Annotated[list[Path], typer.Argument(help="BEIR folders, or JSONL files of pairs.")],
+    data: Annotated[list[Path], typer.Argument(help="BEIR folders, or files of pairs (JSON lines, Parquet, CSV).")],
     split: Annotated[str | None, typer.Option(help="Split of a BEIR folder; test where there is one.")] = None,
     vectors: Annotated[Path | None, typer.Option(help="Keep vectors here; a run keeps its own.")] = None,
     as_json: Json = False,

@@ -101,22 +101,6 @@ class ApproximateIndex:
         return Approximation(rows=rows, scores=scores, recall=found / exact.size if exact.size else 1.0)
 
 
-def approximate_top_k(
-    queries: Float32[np.ndarray, "Q D"],
-    passages: Float[np.ndarray, "_ _"] | Iterable[Float[np.ndarray, "_ _"]],
-    *,
-    k: int,
-    settings: ApproximateSettings | None = None,
-) -> Approximation:
-    """Return about the k best passages of each query, with the measured recall, by an index for this one search.
-
-    Raises:
-        InputError: as `top_k`.
-        SettingsError: FAISS is not installed.
-    """
-    return ApproximateIndex(passages, settings).search(queries, k)
-
-
 def _index(shards: list[np.ndarray], total: int, settings: ApproximateSettings) -> Any:
     """Return a FAISS index of all passages."""
     try:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from embedsmith.errors import InputError, SettingsError
-from embedsmith.search.approximate import ApproximateSettings, approximate_top_k
+from embedsmith.search.approximate import ApproximateIndex, ApproximateSettings
 from embedsmith.search.exact import scores_of, top_k
 
 pytest.importorskip("faiss")
@@ -24,7 +24,7 @@ HASTY = {"ivf": {"probes": 1}, "hnsw": {"effort": 1, "links": 2}}
 
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
 def test_a_thorough_index_finds_what_the_exact_search_finds(index):
-    found = approximate_top_k(QUERIES, PASSAGES, k=10, settings=ApproximateSettings(index=index, **THOROUGH[index]))
+    found = ApproximateIndex(PASSAGES, ApproximateSettings(index=index, **THOROUGH[index])).search(QUERIES, 10)
     rows, scores = top_k(QUERIES, PASSAGES, k=10)
     assert found.recall == 1
     np.testing.assert_array_equal(found.rows, rows)
@@ -34,7 +34,7 @@ def test_a_thorough_index_finds_what_the_exact_search_finds(index):
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
 def test_the_recall_of_a_hasty_index_is_what_a_count_by_hand_gives(index):
     settings = ApproximateSettings(index=index, sample=50, **HASTY[index])
-    found = approximate_top_k(QUERIES, np.split(PASSAGES, [1, 1000]), k=10, settings=settings)
+    found = ApproximateIndex(np.split(PASSAGES, [1, 1000]), settings).search(QUERIES, 10)
     exact, _ = top_k(QUERIES, PASSAGES, k=10)
     by_hand = np.mean(
         [len({*one} & {*other}) / 10 for one, other in zip(found.rows.tolist(), exact.tolist(), strict=True)]
@@ -49,23 +49,23 @@ def test_the_recall_of_a_hasty_index_is_what_a_count_by_hand_gives(index):
 
 
 def test_two_searches_find_the_same():
-    first, second = (approximate_top_k(QUERIES, PASSAGES, k=10) for _ in range(2))
+    first, second = (ApproximateIndex(PASSAGES).search(QUERIES, 10) for _ in range(2))
     np.testing.assert_array_equal(first.rows, second.rows)
     assert first.recall == second.recall
 
 
 def test_a_handful_of_passages_is_searched_all_the_same():
-    found = approximate_top_k(QUERIES, PASSAGES[:3], k=10)
+    found = ApproximateIndex(PASSAGES[:3]).search(QUERIES, 10)
     np.testing.assert_array_equal(found.rows, top_k(QUERIES, PASSAGES[:3], k=10)[0])
 
 
 def test_without_faiss_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(SettingsError, match="approximate search needs the package faiss") as raised:
-        approximate_top_k(QUERIES, PASSAGES, k=10)
+        ApproximateIndex(PASSAGES).search(QUERIES, 10)
     assert raised.value.hint == 'pip install "embedsmith[faiss]"'
 
 
 def test_passages_of_another_model_are_refused():
     with pytest.raises(InputError, match="queries have 16 dimensions, passages 8"):
-        approximate_top_k(QUERIES, PASSAGES[:, :8], k=10)
+        ApproximateIndex(PASSAGES[:, :8]).search(QUERIES, 10)
