@@ -1,0 +1,45 @@
+"""The application that every command joins, and what several commands take and say."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="embedsmith",
+    help="Mine hard negatives, train LLM embedding models with them, and measure what they are worth.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with `embedsmith quickstart`. Your own data: `mine`, then `train`, then `evaluate`. What was mined: "
+    "`audit` it, `select` again in seconds, `write` it for another library.",
+)
+
+Data = Annotated[
+    str,
+    typer.Argument(
+        help="A BEIR folder, a file of pairs (JSON lines, Parquet, CSV), a folder of `datasets`, or hf:OWNER/NAME."
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Run folder to write; one that was cut short goes on.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Seed = Annotated[int, typer.Option(help="Seed of new weights, batches and dropout.")]
+
+METRICS = ["ndcg@10", "recall@10", "mrr@10"]
+"""What is shown of retrieval scores."""
+
+
+def typed() -> str:
+    """Return how this command is to be typed: by its name, or by its path where the environment is not activated."""
+    here = Path(sys.argv[0])
+    if shutil.which("embedsmith") or here.name != "embedsmith":
+        return "embedsmith"
+    inside = here.is_absolute() and here.is_relative_to(Path.cwd())
+    return shlex.quote(str(here.relative_to(Path.cwd()) if inside else here))

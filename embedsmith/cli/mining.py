@@ -1,0 +1,196 @@
+"""The commands of mining: mine, select, audit, report, write."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedsmith.cli import console
+from embedsmith.cli.app import Data, Json, Out, app, typed
+from embedsmith.cli.options import settings_of, with_options
+from embedsmith.data.columns import ColumnSettings
+from embedsmith.data.dialects import DIALECTS, DialectSettings
+from embedsmith.data.source import SourceSettings
+from embedsmith.mining.settings import MiningSettings, SelectionSettings
+from embedsmith.teachers.settings import TeacherSettings
+
+_TEACHER_FLAGS: dict[str, str | None] = {
+    "mining.teachers": "teacher",
+    "mining.weights": "weight",
+    "selection.weights": "weight",
+    "teacher.dtype": "teacher-dtype",
+    "teacher.max_tokens": "teacher-max-tokens",
+    "teacher.query_prompt": "teacher-query-prompt",
+    "teacher.passage_prompt": "teacher-passage-prompt",
+    "teacher.batch_size": "teacher-batch-size",
+    "teacher.seed": "teacher-seed",
+    "source.exclude_qrels": "exclude-qrels",
+    "columns.query": "query-column",
+    "columns.positive": "positive-column",
+    "columns.negative": "negative-column",
+    "columns.query_id": "query-id-column",
+    "columns.positive_id": "positive-id-column",
+}
+
+
+@app.command()
+@with_options(
+    flags=_TEACHER_FLAGS, source=SourceSettings, columns=ColumnSettings, mining=MiningSettings, teacher=TeacherSettings
+)
+def mine(
+    data: Data,
+    out: Out,
+    source: dict[str, Any],
+    columns: dict[str, Any],
+    mining: dict[str, Any],
+    teacher: dict[str, Any],
+    as_json: Json = False,
+) -> None:
+    """Mine hard negatives for your queries: RUN/negatives.jsonl."""
+    from embedsmith.pipeline.mine import mine as mine_run
+
+    with console.progress() as tell:
+        run = mine_run(
+            data,
+            out=out,
+            settings=settings_of(MiningSettings, {**mining, "teacher_settings": settings_of(TeacherSettings, teacher)}),
+            source=settings_of(SourceSettings, {**source, "columns": settings_of(ColumnSettings, columns)}),
+            on_skip=console.note,
+            on_plan=console.print_plan,
+            on_progress=tell,
+        )
+    _show_mined(run, as_json=as_json)
+
+
+@app.command()
+@with_options(flags=_TEACHER_FLAGS, selection=SelectionSettings)
+def select(
+    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run of `mine` or `select`.")],
+    out: Out,
+    selection: dict[str, Any],
+    target_false_negatives: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Choose ratio, margin or threshold by the audit: the hardest with at most this rate."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Select negatives again, by another method, from what `mine` found. No model is loaded.
+
+    What is not given stays as it was in RUN.
+    """
+    from embedsmith.pipeline.mine import select_again
+
+    run = select_again(source, out=out, changes=selection, target_false_negatives=target_false_negatives)
+    settings = run.manifest["settings"]
+    if target_false_negatives is not None and not as_json:
+        found = run.manifest["counts"]["calibration"]
+        console.out.print(
+            f"{settings['method']} ratio {settings['ratio']}, margin {settings['margin']}, threshold "
+            f"{settings['threshold']}: false-negative rate {found['false_negative_rate']:.3f}, hardness "
+            f"{found['hardness']:.3f}, full rows {found['full_rows']:.2f}",
+            markup=False,
+        )
+    _show_mined(run, as_json=as_json)
+
+
+@app.command()
+def audit(
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="Draws of the positive that is kept; figures are means.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Measure how many mined negatives are positives after all, for every method side by side.
+
+    Of each query with several positives one is kept and the others are hidden. What is mined and hidden is a false
+    negative. No model and no judge is asked.
+    """
+    from embedsmith.pipeline.audit import audit_run
+
+    found = audit_run(run, seed=seed, draws=draws)
+    if as_json:
+        console.print_json({"run": str(run), "methods": {name: vars(row) for name, row in found.items()}})
+        return
+    console.out.print(
+        console.figures_table(
+            f"Hold-out audit of {run}: {next(iter(found.values())).queries:,} queries with several positives",
+            {
+                name: [
+                    f"{row.false_negative_rate:.3f} ± {row.spread:.3f}",
+                    f"{row.hardness:.3f}",
+                    f"{row.full_rows:.2f}",
+                ]
+                for name, row in found.items()
+            },
+            ["false-negative rate", "hardness", "full rows"],
+        )
+    )
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    as_json: Json = False,
+) -> None:
+    """Write RUN/report.html: scores, losses, rules, suspected false negatives and samples to read, in one page.
+
+    It opens in any browser, without a network. With --json its numbers are printed.
+    """
+    from embedsmith.pipeline.mining_report import write_mining_report
+
+    path, numbers = write_mining_report(run)
+    if as_json:
+        console.print_json({"run": str(run), "report": str(path), **numbers})
+        return
+    console.out.print(str(path), markup=False)
+
+
+@app.command()
+@with_options(writing=DialectSettings)
+def write(
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    out: Annotated[Path, typer.Option(help="File to write; for tevatron and nemo a folder.")],
+    writing: dict[str, Any],
+    dialect: Annotated[str, typer.Option(help=f"One of {', '.join(DIALECTS)}.")] = "jsonl",
+    as_json: Json = False,
+) -> None:
+    """Write what was mined in the form that another training library reads.
+
+    What a dialect cannot say is left out and counted, never filled up.
+    """
+    from embedsmith.pipeline.write import write as write_run
+
+    written = write_run(run, out=out, dialect=dialect, settings=settings_of(DialectSettings, writing))
+    if as_json:
+        console.print_json({"path": str(written.path), "rows": written.rows, "left_out": written.left_out})
+        return
+    console.out.print(f"{written.rows:,} rows in {written.path}", markup=False)
+    for reason, number in written.left_out.items():
+        console.out.print(f"left out: {number:,} queries with {reason}", markup=False)
+
+
+def _show_mined(run: Any, *, as_json: bool) -> None:
+    """Show what a run of `mine` or `select` found, and what to do next."""
+    counts = run.manifest["counts"]["mining"]
+    if as_json:
+        calibration = run.manifest["counts"].get("calibration")
+        extra = {"settings": run.manifest["settings"], "calibration": calibration} if calibration else {}
+        console.print_json({"run": str(run.folder), "seconds": run.seconds, **counts, **extra})
+        return
+    rare = {"filled up": counts["filled"], "dropped": counts["dropped"]}
+    console.out.print(
+        f"{counts['negatives']:,} negatives for {counts['queries']:,} queries: {counts['full']:,} have all "
+        f"{run.manifest['settings']['negatives']}, {counts['short']:,} fewer, {counts['none']:,} none"
+        + "".join(f", {number:,} {what}" for what, number in rare.items() if number)
+        + f" ({run.seconds:,.0f} s)"
+    )
+    for teacher, recall in run.manifest["counts"].get("recall", {}).items():
+        console.out.print(f"approximate search with {teacher}: recall {recall:.3f} against exact", markup=False)
+    folder = shlex.quote(str(run.folder))
+    console.out.print(f"next: {typed()} train {folder} --out runs/model", markup=False)
+    console.out.print(f"      {typed()} audit {folder}", markup=False)

@@ -1,0 +1,145 @@
+"""The commands that train: quickstart, train."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedsmith.cli import console
+from embedsmith.cli.app import METRICS, Json, Out, Seed, app, typed
+from embedsmith.cli.options import settings_of, with_options
+from embedsmith.models.settings import StudentSettings
+from embedsmith.pipeline.quickstart import StudentName
+from embedsmith.training.settings import StageSettings
+
+
+@app.command()
+def quickstart(
+    source: Annotated[
+        str, typer.Option(help="Folder of Python files; `stdlib` is the standard library of the running Python.")
+    ] = "stdlib",
+    student: Annotated[
+        StudentName, typer.Option(help="minilm: fine-tune all-MiniLM-L6. smollm2: make an NV-Embed of SmolLM2-135M.")
+    ] = "minilm",
+    out: Annotated[
+        Path | None, typer.Option(help="Run folder; by default runs/quickstart-STUDENT. A cut-short run goes on.")
+    ] = None,
+    seed: Seed = 0,
+    verbose: Annotated[bool, typer.Option(help="Name the files that could not be read.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Build a code-search model for Python code: harvest, mine, train, evaluate.
+
+    Pairs are the first sentence of a docstring and the function without it; evaluation is on modules never seen.
+    """
+    import torch
+
+    from embedsmith.pipeline.forge import forge
+    from embedsmith.pipeline.quickstart import quickstart_recipe
+
+    recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=torch.cuda.is_available())
+    folder = out or Path("runs") / recipe.name
+    with console.progress() as tell:
+        run = forge(recipe, out=folder, command="quickstart", on_progress=tell)
+    _show_skipped(folder, verbose=verbose)
+    search_hint = "open a zip file and list its members" if source == "stdlib" else _example_query(folder)
+    _show_forged(run, as_json=as_json, search_hint=search_hint)
+
+
+@app.command()
+@with_options(flags={"student.name": "student", "stage.name": None}, student=StudentSettings, stage=StageSettings)
+def train(
+    source: Annotated[Path, typer.Argument(metavar="RECIPE.yaml|RUN", help="A recipe, or a run of `mine`.")],
+    out: Out,
+    student: dict[str, Any],
+    stage: dict[str, Any],
+    seed: Annotated[int | None, typer.Option(help="Seed; the recipe's, or 0.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Train a student on mined negatives, or carry out a whole recipe from data to scores."""
+    if source.suffix in (".yaml", ".yml"):
+        _train_recipe(source, out, {**student, **stage}, seed, as_json)
+        return
+    from embedsmith.pipeline.train import train as train_run
+
+    with console.progress() as tell:
+        run = train_run(
+            source,
+            out=out,
+            student=settings_of(StudentSettings, student),
+            stage=settings_of(StageSettings, stage),
+            seed=seed or 0,
+            on_progress=tell,
+        )
+    if as_json:
+        console.print_json({"run": str(out), "seconds": run.seconds, "model": run.manifest["counts"]["model"]})
+        return
+    console.out.print(f"trained {out / 'model'} in {run.seconds:,.0f} s", markup=False)
+    console.out.print(f"next: {typed()} evaluate {shlex.quote(str(out))} DATA", markup=False)
+
+
+def _train_recipe(path: Path, out: Path, overrides: dict[str, Any], seed: int | None, as_json: bool) -> None:
+    """Carry out a recipe and show what came of it."""
+    from embedsmith.errors import SettingsError
+    from embedsmith.pipeline.forge import forge
+    from embedsmith.pipeline.recipe import read_recipe
+
+    if overrides:
+        name = next(iter(overrides))
+        flag = "student" if name == "name" else name.replace("_", "-")
+        raise SettingsError(f"--{flag}: a recipe has its own settings", hint=f"change them in {path}")
+    recipe = read_recipe(path)
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    with console.progress() as tell:
+        run = forge(recipe, out=out, on_progress=tell)
+    _show_forged(run, as_json=as_json, search_hint="")
+
+
+def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
+    """Show the scores of a recipe's run, and what to try next."""
+    from embedsmith.data.files import read_json
+
+    path = run.folder / "scores.json"
+    scores = read_json(path) if path.is_file() else {}
+    if as_json:
+        flat = next(iter(scores.values())) if len(scores) == 1 else {"scores": scores}
+        console.print_json({**flat, "seconds": run.seconds, "run": str(run.folder)})
+        return
+    for name, rows in scores.items():
+        order = [*(label for label in rows if label not in ("before", "after")), "before", "after"]
+        rows = {label: rows[label] for label in order if label in rows}
+        unseen = ", queries of modules never seen" if (run.folder / "data" / name / "test").is_dir() else ""
+        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, METRICS))
+    folder = shlex.quote(str(run.folder))
+    console.out.print(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:", markup=False)
+    if search_hint:
+        console.out.print(f"  {typed()} search {folder} {shlex.quote(search_hint)}", markup=False)
+    for name in scores:
+        if (run.folder / "data" / name / "test").is_dir():
+            console.out.print(f"  {typed()} evaluate {folder} {folder}/data/{name}/test", markup=False)
+    console.out.print(f"  {typed()} train {folder}/recipe.yaml --out runs/again", markup=False)
+
+
+def _example_query(folder: Path) -> str:
+    """Return something to search for in the code of a quickstart: what one of its functions says that it does."""
+    from embedsmith.data.files import read_jsonl
+
+    _, first = next(read_jsonl(folder / "data" / "code" / "test" / "queries.jsonl"))
+    return str(first["text"])
+
+
+def _show_skipped(folder: Path, *, verbose: bool) -> None:
+    """Say how many files could not be read, and which on request."""
+    from embedsmith.data.files import read_json
+
+    skipped = read_json(folder / "data" / "code" / "done.json")["skipped"]
+    if skipped:
+        more = "" if verbose else " (--verbose names them)"
+        console.err.print(f"{len(skipped):,} files could not be read{more}", markup=False)
+    for row in skipped if verbose else ():
+        place = row["path"] if row["line"] is None else f"{row['path']}:{row['line']}"
+        console.err.print(f"  {place}: {row['reason']}", markup=False)
