@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from embedsmith.models.student import build_student as build_student
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
     from embedsmith.pipeline.evaluate import evaluate as evaluate
+    from embedsmith.pipeline.export import export as export
     from embedsmith.pipeline.find import find as find
     from embedsmith.pipeline.forge import forge as forge
     from embedsmith.pipeline.mine import mine as mine
@@ -54,6 +55,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
     "evaluate": "pipeline.evaluate",
+    "export": "pipeline.export",
     "find": "pipeline.find",
     "forge": "pipeline.forge",
     "load": "models.embedder",

