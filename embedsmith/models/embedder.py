@@ -23,7 +23,12 @@ from sentence_transformers.util import batch_to_device, truncate_embeddings
 from embedsmith.data.files import read_json, whole_folder, write_json
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
-from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
+from embedsmith.models.modeling_embedsmith import (
+    InstructedTransformer,
+    LatentAttentionPooling,
+    MultiLayerPooling,
+    SelfAttentionPooling,
+)
 from embedsmith.models.names import ModelSource, find_model
 from embedsmith.models.nv_embed import is_nv_embed, read_nv_embed
 from embedsmith.models.packing import ahead, batches, windows
@@ -51,7 +56,10 @@ _OLD_POOLING_KEYS = {
 }
 
 _FILE = Path(modeling_embedsmith.__file__).stem
-_OURS = {cls.__name__: cls for cls in (InstructedTransformer, LatentAttentionPooling)}
+_OURS = {
+    cls.__name__: cls
+    for cls in (InstructedTransformer, LatentAttentionPooling, SelfAttentionPooling, MultiLayerPooling)
+}
 _MODULE_CLASSES = {
     f"{prefix}.{name}": cls for name, cls in _OURS.items() for prefix in (_FILE, modeling_embedsmith.__name__)
 }
