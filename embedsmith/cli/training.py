@@ -50,7 +50,11 @@ def quickstart(
 
 
 @app.command()
-@with_options(flags={"student.name": "student", "stage.name": None}, student=StudentSettings, stage=StageSettings)
+@with_options(
+    flags={"student.name": "student", "stage.name": None, "stage.lora_targets": "lora-target"},
+    student=StudentSettings,
+    stage=StageSettings,
+)
 def train(
     source: Annotated[Path, typer.Argument(metavar="RECIPE.yaml|RUN", help="A recipe, or a run of `mine`.")],
     out: Out,

@@ -43,11 +43,15 @@ class StageSettings(Settings):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the products; weights and optimizer stay in float32. `auto`: bfloat16 where the hardware has it."""
     lora_rank: int | None = Field(None, gt=0)
-    """Train low-rank adapters of the backbone's linear layers, merged when the stage ends, and the pooling in full."""
+    """Train low-rank adapters of the backbone's linear layers, and the pooling in full."""
     lora_alpha: int = Field(32, gt=0)
     """Scale of the adapters, over their rank (NV-Embed: 32)."""
     lora_dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout before the adapters (NV-Embed: 0.1)."""
+    lora_targets: list[str] = []
+    """Names of the layers that get adapters, q_proj for example; every linear layer of the backbone when empty."""
+    lora_merge: bool = True
+    """Merge the adapters when the stage ends; else the last stage's are saved alone, over the name of their base."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time."""
     chunk_tokens: int = Field(4096, gt=0)

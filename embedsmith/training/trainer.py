@@ -21,8 +21,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.data.files import write_json
-from embedsmith.errors import InputError, SettingsError
+from embedsmith.errors import InputError
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
+from embedsmith.models.lora import add_adapters, merge_adapters
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.losses import in_batch_accuracy, info_nce
 from embedsmith.training.settings import StageSettings
@@ -109,13 +110,19 @@ def train_stage(
     if settings.dropout is not None:
         _set_dropout(model, settings.dropout)
     if settings.lora_rank:
-        _add_adapters(model, settings)
+        add_adapters(
+            model,
+            rank=settings.lora_rank,
+            alpha=settings.lora_alpha,
+            dropout=settings.lora_dropout,
+            targets=settings.lora_targets,
+        )
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     trainer = _ContrastiveTrainer(model, plan, settings, arguments, on_step)
     trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-    if settings.lora_rank:
-        model[0].model = model[0].model.merge_and_unload()
+    if settings.lora_rank and settings.lora_merge:
+        merge_adapters(model, [example.query for example in sources[0].examples[:8]])
     model.eval()
     return trainer.reports
 
@@ -256,28 +263,6 @@ class _Watch(TrainerCallback):
         self.trainer.reports.append(report)
         if self.trainer.on_step:
             self.trainer.on_step(report)
-
-
-def _add_adapters(model: EmbeddingModel, settings: StageSettings) -> None:
-    """Freeze the backbone and put low-rank adapters beside its linear layers (LoRA).
-
-    Raises:
-        SettingsError: the package that does it is not installed.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise SettingsError(
-            f"stage {settings.name}: lora_rank needs the package peft", hint='pip install "embedsmith[lora]"'
-        ) from None
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
-    )
-    # `.model`, never `.auto_model`: that one has no setter, and assigning to it changes nothing.
-    model[0].model = get_peft_model(model[0].model, config)
 
 
 def _set_dropout(model: EmbeddingModel, share: float) -> None:
