@@ -26,6 +26,7 @@ from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 from embedsmith.models.names import ModelSource, find_model
+from embedsmith.models.nv_embed import is_nv_embed, read_nv_embed
 from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.settings import Dtype
@@ -290,6 +291,10 @@ def _without_lengths(config: dict[str, Any]) -> dict[str, Any]:
 
 def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> EmbeddingModel:
     """Open a source as a SentenceTransformer, with what can go wrong in one line."""
+    checkpoint = nv_embed_folder(source)
+    if checkpoint:
+        modules, prompts = read_nv_embed(checkpoint, name=source.name, dtype=dtype)
+        return EmbeddingModel(modules=modules, prompts=prompts, device=device).to(dtype)
     try:
         return EmbeddingModel(
             source.path,
@@ -302,6 +307,22 @@ def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> Emb
         first_line = str(error).strip().splitlines()[0]
         hint = "check the folder" if source.local else "check the id and the network, or name a folder on this machine"
         raise ModelError(f"{source.name}: cannot be opened: {first_line}", hint=hint) from error
+
+
+def nv_embed_folder(source: ModelSource) -> Path | None:
+    """Return the folder of an NV-Embed checkpoint in its released layout, fetched from the hub where it lies there."""
+    if source.local:
+        return source.local if source.local.is_dir() and is_nv_embed(source.local) else None
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        config = Path(hf_hub_download(source.path, "config.json"))
+        if not is_nv_embed(config.parent):
+            return None
+        # Neither their code nor pickles.
+        return Path(snapshot_download(source.path, allow_patterns=["*.json", "*.safetensors", "tokenizer.model"]))
+    except (OSError, ValueError):
+        return None  # sentence-transformers fails at the same place, and says why
 
 
 def refuse_foreign_code(source: ModelSource) -> None:
