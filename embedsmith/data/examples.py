@@ -6,7 +6,8 @@ One JSON object a line, or one row, with the same names in both:
  "negatives": [{"id", "text", "score", "teacher", "rank"}], "outcome": "full",
  "instruction": "…", "symmetric": true}
 
-The last two are there where an example brings its own instruction. Both are written and read as a stream. Scores are rounded to 6 decimals.
+The last two are there where an example brings its own instruction. Both files are written and read as a
+stream. Scores are rounded to 6 decimals.
 """
 
 from __future__ import annotations

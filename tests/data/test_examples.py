@@ -172,7 +172,10 @@ def test_what_is_not_given_has_a_value(tmp_path):
             '"positives" holds the teacher 1, wanted a string',
         ),
         ({"query": "q", "positives": [{"text": "p"}], "instruction": 3}, "the instruction is 3, wanted a string"),
-        ({"query": "q", "positives": [{"text": "p"}], "symmetric": "no"}, "\"symmetric\" is 'no', wanted true or false"),
+        (
+            {"query": "q", "positives": [{"text": "p"}], "symmetric": "no"},
+            "\"symmetric\" is 'no', wanted true or false",
+        ),
     ],
 )
 def test_a_bad_line_is_named_with_what_is_wrong(tmp_path, row, message):
