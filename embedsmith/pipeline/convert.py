@@ -124,8 +124,9 @@ def convert(
             pairs = chain.from_iterable(text_pairs(t, columns, on_bad, scores=is_sts) for t in tables)
             found = makers[settings.task](pairs, settings)
     finally:
-        for line in tally.lines() if on_skip else ():
-            on_skip(line)
+        if on_skip:
+            for line in tally.lines():
+                on_skip(line)
     found = capped(found, settings.max_examples, seed=settings.convert_seed)
     if not found.drafts:
         reasons = "; ".join(f"{reason}: {count:,}" for reason, count in found.dropped.most_common())
