@@ -99,8 +99,8 @@ def open_teacher(
             devices=_devices(device),
             on_progress=on_progress,
         )
+    from embedsmith.services.endpoint import is_url
     from embedsmith.teachers.dense import DenseTeacher
-    from embedsmith.teachers.remote import is_url
 
     url = is_url(name)
     return DenseTeacher(
@@ -119,7 +119,8 @@ def open_teacher(
 
 def _remote(name: str, settings: TeacherSettings) -> Any:
     """Return the model behind a URL."""
-    from embedsmith.teachers.remote import RemoteModel, endpoint, key_from_environment
+    from embedsmith.services.endpoint import endpoint, key_from_environment
+    from embedsmith.teachers.remote import RemoteModel
 
     return RemoteModel(
         endpoint(name),
