@@ -101,8 +101,8 @@ def open_teacher(
             devices=_devices(device),
             on_progress=on_progress,
         )
+    from embedsmith.services.endpoint import is_url
     from embedsmith.teachers.dense import DenseTeacher
-    from embedsmith.teachers.remote import is_url
 
     return DenseTeacher(
         open_encoder(name, settings, device=device) if encoder is None else encoder,
@@ -134,7 +134,8 @@ def open_encoder(name: str, settings: TeacherSettings, *, device: str | None = N
 
 def _remote(name: str, settings: TeacherSettings) -> Any:
     """Return the model behind a URL."""
-    from embedsmith.teachers.remote import RemoteModel, endpoint, key_from_environment
+    from embedsmith.services.endpoint import endpoint, key_from_environment
+    from embedsmith.teachers.remote import RemoteModel
 
     return RemoteModel(
         endpoint(name),
