@@ -24,6 +24,20 @@ from embedsmith.teachers.settings import TeacherSettings
 _CROSS_ENCODER = "cross-encoder:"
 
 
+def is_rescorer(name: str) -> bool:
+    """Return whether the teacher of a name scores what others found, and proposes nothing."""
+    return name.startswith(_CROSS_ENCODER)
+
+
+def has_vectors(name: str) -> bool:
+    """Return whether the teacher of a name makes vectors.
+
+    >>> [has_vectors(name) for name in ("bm25", "cross-encoder:x", "static:package:wordllama")]
+    [False, False, True]
+    """
+    return name not in ("bm25", "random") and not is_rescorer(name)
+
+
 class Teacher(Protocol):
     """Ranks or rescores the passages that it was opened with."""
 
@@ -84,7 +98,7 @@ def open_teacher(
         from embedsmith.teachers.chance import Chance
 
         return Chance(len(passages), seed=settings.seed)
-    if name.startswith(_CROSS_ENCODER):
+    if is_rescorer(name):
         from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 
         return CrossEncoderTeacher(
