@@ -404,7 +404,8 @@ class _ContrastiveTrainer(Trainer):
         limit_bytes = free_bytes(device) * _SHARE_OF_FREE_MEMORY if limit is None else limit * 2**30
         # What a process keeps is its own affair, unless all must encode in step.
         memory = ActivationMemory(
-            0.0 if self._sharded else limit_bytes, unseen_bytes_a_token=self._checkpointed_bytes()
+            0.0 if self._sharded else limit_bytes,
+            unseen_bytes_a_token=_checkpointed_bytes(self.embedder, self.stage, bfloat16=bool(self.args.bf16)),
         )
         # Gradients are summed by us, once a step: DistributedDataParallel would do it after every chunk.
         module = model if self._sharded else self.embedder
