@@ -39,6 +39,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 def main() -> None:
     """Run the command line; turn what went wrong into one line and an exit code."""
     console.quiet_libraries()
+    console.let_the_first_process_speak()
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:
