@@ -23,7 +23,7 @@ LEVELS = [
     ["training", "mining", "evaluation"],
     ["teachers"],
     ["search"],
-    ["models", "vectors"],
+    ["models", "vectors", "services"],
     ["data"],
     ["settings"],
     ["errors", "progress", "__version__"],

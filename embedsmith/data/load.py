@@ -93,6 +93,11 @@ def known_splits(path: str | Path) -> list[str]:
     return splits(path) if (path / "qrels").is_dir() else []
 
 
+def usual_split(path: str | Path, split: str) -> str | None:
+    """Return a split if the data has it; None leaves the choice to `load_collection`."""
+    return split if split in known_splits(path) else None
+
+
 def _load(
     path: str | Path, split: str | None, columns: ColumnSettings, corpus: Table | None, on_bad: OnBad
 ) -> Collection:
