@@ -12,8 +12,8 @@ from embedsmith.cli import console
 from embedsmith.cli.app import Json, app
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.data.contamination import ContaminationSettings
+from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.converters.settings import TASKS, ConvertSettings
-from embedsmith.data.labelled import LabelledColumns
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.teachers.settings import TeacherSettings
 

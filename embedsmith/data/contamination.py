@@ -16,7 +16,7 @@ from pydantic import Field
 from embedsmith.data.bad_rows import Unusable
 from embedsmith.data.collection import normalised
 from embedsmith.data.columns import quoted
-from embedsmith.data.labelled import FIRST, QUERY, SECOND, TEXT
+from embedsmith.data.converters.rows import FIRST, QUERY, SECOND, TEXT
 from embedsmith.errors import SettingsError
 from embedsmith.settings import Settings
 
