@@ -23,10 +23,10 @@ from embedsmith.data.converters.drafts import Converted, capped
 from embedsmith.data.converters.negatives import GIVEN, RANDOM, with_negatives
 from embedsmith.data.converters.pairs import convert_nli, convert_pairs, convert_sts
 from embedsmith.data.converters.reranking import convert_reranking
+from embedsmith.data.converters.rows import LabelledColumns, LabelledText, judged_queries, labelled_texts, text_pairs
 from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.examples import Example, iter_examples, write_examples, write_examples_parquet
 from embedsmith.data.instructions import OF_TASK, instruction_for
-from embedsmith.data.labelled import LabelledColumns, LabelledText, judged_queries, labelled_texts, text_pairs
 from embedsmith.data.load import load_tables
 from embedsmith.data.tables import HUB
 from embedsmith.errors import InputError
