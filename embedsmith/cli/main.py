@@ -12,6 +12,7 @@ from embedsmith import __version__
 from embedsmith.cli import console
 
 # Importing a module of commands adds them.
+from embedsmith.cli import generation as generation
 from embedsmith.cli import mining as mining
 from embedsmith.cli import scoring as scoring
 from embedsmith.cli import training as training
