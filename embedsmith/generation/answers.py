@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _THOUGHT = re.compile(r".*</think>", re.DOTALL)
-_MARK = re.compile(
-    r"""^\W*?(?:[-*•–]|\(?\d{1,3}[.):]|(?:search\s+)?(?:query|question)\s*\d*\s*:\**)\s+""", re.IGNORECASE
-)
+_MARK = re.compile(r"^\W*?(?:[-*•–]|\(?\d{1,3}[.):]|(?:search\s+)?(?:query|question)\s*\d*\s*:\**)\s+", re.IGNORECASE)
 _QUOTES = "\"'“”„«»`*"
 
 

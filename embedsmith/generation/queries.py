@@ -54,12 +54,15 @@ class QuerySettings(Settings):
     """How the teacher reads texts."""
 
 
-def queries_in(answer: Answer, passage: str, *, wanted: int, rejects: Rejects, passage_id: str) -> Iterator[str]:
+def queries_in(
+    answer: Answer, passage: str, *, wanted: int, prompt: str, rejects: Rejects, passage_id: str
+) -> Iterator[str]:
     """Yield the queries of an answer that can be used; tell why the others cannot.
 
     Args:
         passage: what they were written for.
         wanted: queries that were asked for.
+        prompt: what they were asked for with, before the passage was put in.
     """
     found = lines(said(answer.text))
     if answer.cut_off and found:
@@ -68,10 +71,11 @@ def queries_in(answer: Answer, passage: str, *, wanted: int, rejects: Rejects, p
     elif not found:
         rejects.add("no query in the answer", query=answer.text[:_LONGEST], passage_id=passage_id)
     known = set()
+    asked = normalised(prompt)
     for number, query in enumerate(found):
         same = normalised(query)
         reason = "more than were asked for" if number >= wanted else _flaw(query, passage)
-        reason = "said twice" if same in known else reason
+        reason = "said twice" if same in known else "copied from the prompt" if same in asked else reason
         known.add(same)
         if reason:
             rejects.add(reason, query=query, passage_id=passage_id)

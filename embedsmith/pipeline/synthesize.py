@@ -80,7 +80,14 @@ def synthesize_queries(
         written = _Written()
         for row, answer in zip(drawn, answers, strict=True):
             if answer:
-                given = queries_in(answer, passages[row], wanted=settings.queries, rejects=rejects, passage_id=ids[row])
+                given = queries_in(
+                    answer,
+                    passages[row],
+                    wanted=settings.queries,
+                    prompt=template.text,
+                    rejects=rejects,
+                    passage_id=ids[row],
+                )
                 written.add(given, row)
         with run.timed("find"):
             kept = _found_again(written, passages, run, settings, rejects, ids, on_progress)

@@ -8,11 +8,13 @@ from embedsmith.services.chat import Answer
 
 PASSAGE = "The cat sat on the mat and looked at the dog, which slept on the log."
 
+PROMPT = "Write two queries of one line each about {{passage}}"
+
 
 def found(text: str, *, wanted: int = 2, cut_off: bool = False) -> tuple[list[str], dict[str, int]]:
     rejects = Rejects()
     answer = Answer(text, cut_off, 1, 1)
-    queries = list(queries_in(answer, PASSAGE, wanted=wanted, rejects=rejects, passage_id="d1"))
+    queries = list(queries_in(answer, PASSAGE, wanted=wanted, prompt=PROMPT, rejects=rejects, passage_id="d1"))
     return queries, dict(rejects.counts)
 
 
@@ -30,6 +32,7 @@ def found(text: str, *, wanted: int = 2, cut_off: bool = False) -> tuple[list[st
         ("the cat sat on the mat and looked at the dog", [], {"copied from the passage": 1}),
         ("dog, which slept", ["dog, which slept"], {}),
         ("cat " * 200, [], {"too long": 1}),
+        ("queries of one\nwhat do dogs do", ["what do dogs do"], {"copied from the prompt": 1}),
         ("", [], {"no query in the answer": 1}),
         ("Here are some queries:", [], {"no query in the answer": 1}),
         ("2024 cat shows", ["2024 cat shows"], {}),
@@ -47,7 +50,7 @@ def test_the_last_line_of_an_answer_that_was_cut_off_is_left_out():
 
 def test_rejects_can_be_read():
     rejects = Rejects()
-    list(queries_in(Answer("?!", False, 1, 1), PASSAGE, wanted=2, rejects=rejects, passage_id="d1"))
+    list(queries_in(Answer("?!", False, 1, 1), PASSAGE, wanted=2, prompt=PROMPT, rejects=rejects, passage_id="d1"))
     assert rejects.rows == [{"reason": "no words", "query": "?!", "passage_id": "d1"}]
 
 
