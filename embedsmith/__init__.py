@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from embedsmith.models.settings import StudentSettings as StudentSettings
     from embedsmith.models.student import build_student as build_student
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
+    from embedsmith.pipeline.compare import compare as compare
     from embedsmith.pipeline.evaluate import evaluate as evaluate
     from embedsmith.pipeline.find import find as find
     from embedsmith.pipeline.forge import forge as forge
@@ -53,6 +54,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "TeacherSettings": "teachers.settings",
     "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
+    "compare": "pipeline.compare",
     "evaluate": "pipeline.evaluate",
     "find": "pipeline.find",
     "forge": "pipeline.forge",

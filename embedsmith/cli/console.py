@@ -36,6 +36,8 @@ _PLAIN_EVERY_S = 10.0
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout, and nothing else."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    # A program that asks one thing after the other waits for each answer.
+    sys.stdout.flush()
 
 
 def print_error(message: str, hint: str) -> None:
@@ -94,6 +96,19 @@ def figures_table(title: str, rows: dict[str, list[str]], columns: list[str]) ->
     for label, figures in rows.items():
         table.add_row(label, *figures)
     return table
+
+
+def lines(prompt: str) -> Iterator[str]:
+    """Yield the lines of the standard input that are not empty; at a terminal each is asked for with a prompt."""
+    asks = sys.stdin.isatty()
+    while True:
+        if asks:
+            err.print(prompt, end="")
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
 
 
 def quiet_libraries() -> None:

@@ -26,6 +26,7 @@ from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 from embedsmith.models.names import ModelSource, find_model
+from embedsmith.models.nv_embed import is_nv_embed, read_nv_embed
 from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.settings import Dtype
@@ -222,11 +223,16 @@ class EmbeddingModel(SentenceTransformer):
 
     def weights_hash(self) -> str:
         """Return a hash of every parameter and buffer that is saved, by name."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:32]
+        return hash_of_weights(self)
+
+
+def hash_of_weights(module: torch.nn.Module) -> str:
+    """Return a hash of every parameter and buffer of a module that is saved, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> EmbeddingModel:
@@ -290,6 +296,10 @@ def _without_lengths(config: dict[str, Any]) -> dict[str, Any]:
 
 def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> EmbeddingModel:
     """Open a source as a SentenceTransformer, with what can go wrong in one line."""
+    checkpoint = nv_embed_folder(source)
+    if checkpoint:
+        modules, prompts = read_nv_embed(checkpoint, name=source.name, dtype=dtype)
+        return EmbeddingModel(modules=modules, prompts=prompts, device=device).to(dtype)
     try:
         return EmbeddingModel(
             source.path,
@@ -302,6 +312,22 @@ def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> Emb
         first_line = str(error).strip().splitlines()[0]
         hint = "check the folder" if source.local else "check the id and the network, or name a folder on this machine"
         raise ModelError(f"{source.name}: cannot be opened: {first_line}", hint=hint) from error
+
+
+def nv_embed_folder(source: ModelSource) -> Path | None:
+    """Return the folder of an NV-Embed checkpoint in its released layout, fetched from the hub where it lies there."""
+    if source.local:
+        return source.local if source.local.is_dir() and is_nv_embed(source.local) else None
+    from huggingface_hub import hf_hub_download, snapshot_download
+
+    try:
+        config = Path(hf_hub_download(source.path, "config.json"))
+        if not is_nv_embed(config.parent):
+            return None
+        # Neither their code nor pickles.
+        return Path(snapshot_download(source.path, allow_patterns=["*.json", "*.safetensors", "tokenizer.model"]))
+    except (OSError, ValueError):
+        return None  # sentence-transformers fails at the same place, and says why
 
 
 def refuse_foreign_code(source: ModelSource) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,10 +38,30 @@ class InstructedTransformer(Transformer):
     Without an instruction all tokens are pooled. With one, tokens before the text (BOS, instruction) are left
     out and tokens after it (EOS, SEP) are kept. A text of no token leaves the last token of the sequence.
 
+    Two attributes make it equal to NV-Embed's released code, whose weights were trained with its habits:
+    `instruction_mask = "length"` leaves out as many tokens as the instruction alone has, BOS not counted, which pools
+    a stray token before a query that begins with a digit or a space; `suffix` stands after every text as characters
+    (there "</s>"), so a text that is cut off loses it.
+
     Source: NV-Embed, section 3.3, "we mask out the instruction tokens" in the pool, in training and evaluation.
-    The released code masks by the length of the tokenised instruction instead, which pools one stray token
-    before a query that begins with a digit or a space.
     """
+
+    # On the class: a Transformer that is made one of these has no attributes of its own for them.
+    instruction_mask: str = "offsets"
+    suffix: str = ""
+
+    def __init__(self, *args: Any, instruction_mask: str = "offsets", suffix: str = "", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if instruction_mask not in ("offsets", "length"):
+            raise ValueError(f'instruction_mask is {instruction_mask!r}, wanted "offsets" or "length"')
+        self.instruction_mask = instruction_mask
+        self.suffix = suffix
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the arguments that build this module again."""
+        own = {"instruction_mask": self.instruction_mask, "suffix": self.suffix}
+        usual = {"instruction_mask": "offsets", "suffix": ""}
+        return super().get_config_dict() | {key: value for key, value in own.items() if value != usual[key]}
 
     def preprocess(
         self,
@@ -67,18 +87,31 @@ class InstructedTransformer(Transformer):
             "return_special_tokens_mask": True,
         }
         processing_kwargs = {**(processing_kwargs or {}), "text": text_kwargs}
-        features = dict(super().preprocess(inputs, prompt=prompt, processing_kwargs=processing_kwargs, **kwargs))
+        texts = [text + self.suffix for text in inputs] if self.suffix else inputs
+        features = dict(super().preprocess(texts, prompt=prompt, processing_kwargs=processing_kwargs, **kwargs))
         ends = features.pop("offset_mapping")[..., 1]
         special = features.pop("special_tokens_mask").bool()
+        attended = features["attention_mask"].bool()
+        if self.instruction_mask == "length":
+            own = [prompt or ""] * len(inputs) if prompt_chars is None else map(_beginning, inputs, prompt_chars)
+            features["pooling_mask"] = mask_after(self._counts(own), attended)
+            return features
         if prompt_chars is None:
             prompt_chars = [len(prompt or "")] * len(inputs)
         features["pooling_mask"] = pooling_mask(
-            ends=ends,
-            special=special,
-            attended=features["attention_mask"].bool(),
-            prompt_chars=torch.tensor(prompt_chars),
+            ends=ends, special=special, attended=attended, prompt_chars=torch.tensor(prompt_chars)
         )
         return features
+
+    def _counts(self, instructions: Iterable[str]) -> Tensor:
+        """Return how many tokens each instruction has when it stands alone, without those that are added [B]."""
+        known: dict[str, int] = {"": 0}
+        return torch.tensor(
+            [
+                known[text] if text in known else known.setdefault(text, len(self.tokenizer.tokenize(text)))
+                for text in instructions
+            ]
+        )
 
     def forward(self, features: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Return the features with `token_embeddings` [B, T, D] and the tokens to pool as `attention_mask`."""
@@ -109,6 +142,22 @@ def pooling_mask(*, ends: Tensor, special: Tensor, attended: Tensor, prompt_char
     first = torch.where(text.any(1), text.int().argmax(1), last)
     pooled = attended & (positions >= first.unsqueeze(1))
     return torch.where(prompt_chars.unsqueeze(1) > 0, pooled, attended).long()
+
+
+def mask_after(counts: Tensor, attended: Tensor) -> Tensor:
+    """Return the tokens after the first `counts` [B] of each text as 0 and 1 [B, T]; at least its last one.
+
+    >>> mask_after(torch.tensor([2, 9, 0]), torch.tensor([[1, 1, 1, 0], [0, 1, 1, 1], [1, 1, 0, 0]]).bool()).tolist()
+    [[0, 0, 1, 0], [0, 0, 0, 1], [1, 1, 0, 0]]
+    """
+    place = attended.cumsum(1)
+    first = torch.minimum(counts.unsqueeze(1) + 1, place[:, -1:])
+    return (attended & (place >= first)).long()
+
+
+def _beginning(text: str, characters: int) -> str:
+    """Return the first characters of a text."""
+    return text[:characters]
 
 
 class LatentAttentionPooling(Module):

@@ -13,7 +13,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.embedder import EmbeddingModel, _open, refuse_foreign_code
+from embedsmith.models.embedder import EmbeddingModel, _open, nv_embed_folder, refuse_foreign_code
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 from embedsmith.models.names import ModelSource, find_model
 from embedsmith.models.probe import check_attention, measure_attention
@@ -76,7 +76,9 @@ def _settled(settings: StudentSettings, transformer: Transformer) -> StudentSett
 
 
 def _is_embedding_model(source: ModelSource) -> bool:
-    """Return whether a folder or hub id holds sentence-transformers modules."""
+    """Return whether a folder or hub id holds sentence-transformers modules, or an NV-Embed."""
+    if nv_embed_folder(source):
+        return True
     if source.local:
         return (source.local / "modules.json").is_file()
     from sentence_transformers.util import is_sentence_transformer_model
