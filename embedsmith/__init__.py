@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from embedsmith.models.settings import StudentSettings as StudentSettings
     from embedsmith.models.student import build_student as build_student
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
+    from embedsmith.pipeline.compare import compare as compare
     from embedsmith.pipeline.evaluate import evaluate as evaluate
+    from embedsmith.pipeline.evaluate import mteb_task as mteb_task
+    from embedsmith.pipeline.export import export as export
     from embedsmith.pipeline.find import find as find
     from embedsmith.pipeline.forge import forge as forge
     from embedsmith.pipeline.mine import mine as mine
@@ -53,12 +56,15 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "TeacherSettings": "teachers.settings",
     "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
+    "compare": "pipeline.compare",
     "evaluate": "pipeline.evaluate",
+    "export": "pipeline.export",
     "find": "pipeline.find",
     "forge": "pipeline.forge",
     "load": "models.embedder",
     "load_collection": "data.load",
     "mine": "pipeline.mine",
+    "mteb_task": "pipeline.evaluate",
     "read_recipe": "pipeline.recipe",
     "select": "pipeline.mine:select_again",
     "train": "pipeline.train",

@@ -2,37 +2,89 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import METRICS, Json, app
+from embedsmith.cli.options import settings_of, with_options
+from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.teachers.settings import TeacherSettings
+
+_FLAGS: dict[str, str | None] = {"scoring.metrics": "metric", "reading.seed": None}
 
 if TYPE_CHECKING:
     from embedsmith.pipeline.find import Hit
 
 
 @app.command()
+@with_options(flags=_FLAGS, scoring=ScoringSettings, reading=TeacherSettings)
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a folder, a hub id, package:NAME/path, or bm25.")],
-    data: Annotated[list[Path], typer.Argument(help="BEIR folders, or files of pairs (JSON lines, Parquet, CSV).")],
-    split: Annotated[str | None, typer.Option(help="Split of a BEIR folder; test where there is one.")] = None,
-    vectors: Annotated[Path | None, typer.Option(help="Keep vectors here; a run keeps its own.")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A run, a folder, a hub id, package:NAME/path, bm25, static:…, cross-encoder:…, a URL, "
+            "or a run file of TREC."
+        ),
+    ],
+    data: Annotated[
+        list[str],
+        typer.Argument(
+            help="BEIR folders, files of pairs (JSON lines, Parquet, CSV), folders of labelled texts or pairs. With a "
+            "run file, judgements as well."
+        ),
+    ],
+    scoring: dict[str, Any],
+    reading: dict[str, Any],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write scores, each query's and the ranking to; one that was cut short goes on."),
+    ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EMBEDSMITH_VECTORS",
+            help="Keep vectors here. By default a run keeps its own, the rest lies in ~/.cache/embedsmith.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model's retrieval: nDCG@10, recall@10, MRR@10."""
-    from embedsmith.pipeline.evaluate import evaluate as scores_of
+    """Score a model or a baseline on retrieval, STS, pair classification, classification, clustering, reranking.
 
+    What the data asks for is found from its columns. Vectors are kept, so a second evaluation costs seconds.
+    """
+    from embedsmith.data.files import read_json
+    from embedsmith.pipeline.contender import Contender
+    from embedsmith.pipeline.evaluate import evaluate_into, score
+
+    settings = settings_of(ScoringSettings, scoring)
     with console.progress() as tell:
-        scores = {
-            str(path): scores_of(model, path, split=split, vectors=vectors, on_progress=tell).mean for path in data
-        }
+        contender = Contender(model, reading=settings_of(TeacherSettings, reading), vectors=vectors, on_progress=tell)
+        if out:
+            command = shlex.join(["embedsmith", *sys.argv[1:]])
+            evaluate_into(out, contender, data, settings, command=command, on_skip=console.note)
+            found = read_json(out / "scores.json")
+            scores, tasks = found["scores"], {path: about["task"] for path, about in found["data"].items()}
+        else:
+            scored = {path: score(contender, path, settings, on_skip=console.note) for path in data}
+            scores = {path: one.scores.mean for path, one in scored.items()}
+            tasks = {path: one.about["task"] for path, one in scored.items()}
     if as_json:
-        console.print_json({"scores": scores})
+        console.print_json({"scores": scores} | ({"run": str(out)} if out else {}))
         return
-    console.out.print(console.scores_table(f"Scores of {model}", scores, METRICS))
+    _show_scores(model, scores, tasks, settings.metrics or METRICS)
+
+
+def _show_scores(model: str, scores: dict[str, dict[str, float]], tasks: dict[str, str], metrics: list[str]) -> None:
+    """Print a table for each kind of task."""
+    for task in dict.fromkeys(tasks.values()):
+        rows = {path: scores[path] for path in scores if tasks[path] == task}
+        shown = metrics if task == "retrieval" else list(next(iter(rows.values())))
+        console.out.print(console.scores_table(f"{task.replace('-', ' ')}: {model}", rows, shown))
 
 
 @app.command()

@@ -6,6 +6,7 @@ RUN/remined/STAGE/NAME/     the same, mined by the student as a stage found it
 RUN/vectors/                every vector that was needed, by fingerprint
 RUN/model/                  the trained model
 RUN/scores.json             scores of each data set: before, after, teacher, baselines
+RUN/scores/NAME/WHAT.jsonl  the same for each query, to compare runs by
 RUN/report.md               all of it to read
 """
 
@@ -23,7 +24,9 @@ from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.files import read_json, write_json
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError
-from embedsmith.evaluation.retrieval import evaluate_retrieval
+from embedsmith.evaluation.metrics import score_run
+from embedsmith.evaluation.per_query import per_query_path, write_per_query
+from embedsmith.evaluation.retrieval import rank
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
@@ -35,7 +38,7 @@ from embedsmith.pipeline.runs import Run
 from embedsmith.pipeline.train import train_into
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
-from embedsmith.teachers.named import open_teacher
+from embedsmith.teachers.named import Teacher, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.batches import Source
 from embedsmith.training.guide import Guide, read_guides
@@ -234,6 +237,7 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
         for data in prepared:
             if not data.test:
                 continue
+            run.same_content(f"{data.name} (test)", data.test.content_hash())
             names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teachers[0]}
             for label, name in names.items():
                 if label not in _scores(run).get(data.name, {}):
@@ -245,7 +249,7 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
                         settings=reading.model_copy(update={"dtype": recipe.evaluation.dtype}),
                         on_progress=on_progress,
                     )
-                    _note(run, data.name, label, evaluate_retrieval(teacher, data.test).mean)
+                    _note(run, data.name, label, data.test, teacher)
             if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
                 model = build_student(recipe.student, seed=recipe.seed)
                 model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
@@ -272,7 +276,7 @@ def _score_model(
             model.set_prompt("passage", prompt)
     name = "the student before" if label == "before" else "the trained student"
     teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress)
-    _note(run, data.name, label, evaluate_retrieval(teacher, data.test).mean)
+    _note(run, data.name, label, data.test, teacher)
 
 
 def prompt_of(recipe: Recipe, data: DataSettings) -> str | None:
@@ -288,8 +292,12 @@ def _scores(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     return read_json(path) if path.is_file() else {}
 
 
-def _note(run: Run, data: str, label: str, scores: dict[str, float]) -> None:
-    """Add scores to the run."""
+def _note(run: Run, data: str, label: str, test: Collection, teacher: Teacher) -> None:
+    """Score what ranks the passages of a test side, and add the scores to the run."""
+    ranking = rank(teacher, test)
+    scores = score_run(ranking, test.qrels)
+    write_per_query(per_query_path(run.folder, data, label), scores, ranking)
     known = _scores(run)
-    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.items()}
+    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.mean.items()}
+    # Written last: what is in it is scored.
     write_json(run.folder / "scores.json", known)

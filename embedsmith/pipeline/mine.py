@@ -20,7 +20,7 @@ from jaxtyping import Bool
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, write_examples
-from embedsmith.data.load import known_splits, load_collection
+from embedsmith.data.load import load_collection, usual_split
 from embedsmith.data.qrels import read_exclusions, read_passage_ids
 from embedsmith.data.source import SourceSettings
 from embedsmith.data.tables import HUB
@@ -29,7 +29,7 @@ from embedsmith.mining.audit import calibrate
 from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
-from embedsmith.mining.near_duplicates import near_duplicates
+from embedsmith.mining.near_duplicates import near_duplicates, open_minhash
 from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
@@ -85,6 +85,8 @@ def mine(
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
     settings, source = settings or MiningSettings(), source or SourceSettings()
+    if settings.near_duplicates is not None:
+        open_minhash()  # missing, it is better missed now than after hours of encoding
     if split is not None:
         source = source.model_copy(update={"split": split})
     place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
@@ -128,7 +130,7 @@ def mine_into(
     shutil.rmtree(folder / "candidates-parts", ignore_errors=True)
     with run.timed("select"):
         candidates = read_candidates(path)
-        near = near_of(candidates, collection, settings)
+        near = near_of(candidates, collection, settings, on_progress)
         selection = select(candidates, settings, listed=_with_given(listed, collection, settings), near=near)
         _write(folder, selection, candidates, collection, settings)
     return selection
@@ -140,6 +142,7 @@ def select_again(
     out: str | Path,
     changes: dict[str, Any] | None = None,
     target_false_negatives: float | None = None,
+    on_progress: Progress = silent,
 ) -> Run:
     """Select negatives from the candidates of a run with other settings, into another run folder.
 
@@ -147,6 +150,7 @@ def select_again(
         source: a finished run of `mine` or `select`.
         changes: the settings that differ from the source's.
         target_false_negatives: choose the ceiling by the audit, the highest with at most this rate.
+        on_progress: told of the audits that this takes.
 
     Raises:
         InputError, RunError, SettingsError: see `embedsmith.errors`.
@@ -157,9 +161,11 @@ def select_again(
     listed = mined.excluded(settings)
     inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
     with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
-        near = near_of(mined.candidates, mined.collection, settings)
+        near = near_of(mined.candidates, mined.collection, settings, on_progress)
         if target_false_negatives is not None:
-            settings, measured = calibrate(mined.candidates, settings, target_false_negatives, listed=listed, near=near)
+            settings, measured = calibrate(
+                mined.candidates, settings, target_false_negatives, listed=listed, near=near, on_progress=on_progress
+            )
             run.choose(settings)
             run.count("calibration", vars(measured))
         selection = select(mined.candidates, settings, listed=listed, near=near)
@@ -217,19 +223,21 @@ def _recalls_of(teacher: Teacher) -> list[float]:
 
 
 def near_of(
-    candidates: Candidates, collection: Collection, settings: SelectionSettings
+    candidates: Candidates, collection: Collection, settings: SelectionSettings, on_progress: Progress = silent
 ) -> Bool[np.ndarray, "S K"] | None:
     """Return which candidates are near-duplicates of each pair's positive, None where the settings do not ask."""
     if settings.near_duplicates is None:
         return None
-    return near_duplicates(candidates, collection.passages, settings.near_duplicates, seed=settings.mining_seed)
+    return near_duplicates(
+        candidates, collection.passages, settings.near_duplicates, seed=settings.mining_seed, on_progress=on_progress
+    )
 
 
 def read_source(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
     """Return the collection, and what is excluded beside its known positives."""
     collection = load_collection(
         data,
-        split=source.split or _default_split(data),
+        split=source.split or usual_split(data, "train"),
         columns=source.columns,
         corpus=source.corpus,
         skip_bad=source.skip_bad,
@@ -295,8 +303,3 @@ def _given_first(rows: Iterator[Example], collection: Collection) -> Iterator[Ex
         ids, texts = collection.passage_ids.take(given), collection.passages.take(given)
         own = [Passage(id=i, text=text, teacher="given") for i, text in zip(ids, texts, strict=True)]
         yield Example(row.query_id, row.query, row.positives, own + row.negatives, row.outcome)
-
-
-def _default_split(data: str | Path) -> str | None:
-    """Return `train` for data that has it."""
-    return "train" if "train" in known_splits(data) else None

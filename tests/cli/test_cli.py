@@ -253,3 +253,20 @@ def test_a_report_of_what_is_no_mining_run_is_refused_in_one_line(embedsmith_com
     done = embedsmith_command("report", tmp_path)
     assert done.code == 2
     assert "not a run folder" in done.error
+
+
+def test_scores_are_written_with_the_command_that_made_them(embedsmith_command, pairs: Path, tmp_path: Path):
+    out = tmp_path / "scores"
+    words = ["evaluate", "bm25", pairs, "--metric", "precision@1", "--metric", "ndcg@5", "--out", out, "--json"]
+    done = embedsmith_command(*words)
+    assert done.code == 0
+    assert done.json["run"] == str(out)
+    assert list(done.json["scores"][str(pairs)]) == ["precision@1", "ndcg@5"]
+    written = json.loads((out / "scores.json").read_text())
+    assert written["scores"] == done.json["scores"]
+    assert written["command"] == " ".join(map(str, ["embedsmith", *words]))
+    assert embedsmith_command(*words).error.startswith(f"{out}: this run is finished already")
+
+    done = embedsmith_command("evaluate", out / "ranking.trec", out / "judgements.qrels", "--metric", "ndcg@5")
+    assert done.code == 0
+    assert "ndcg@5" in done.out and "precision@1" not in done.out
