@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from embedsmith.data.collection import normalised
 from embedsmith.data.examples import Example, Passage
+from embedsmith.training.blend import draw_shares
 from embedsmith.training.guide import Guide, above_ceiling
 
 
@@ -29,6 +30,8 @@ class Source:
     """The instruction as it stands before the queries."""
     weight: float = 1.0
     """How often its examples are drawn, relative to the other data sets (times their number)."""
+    share: float | None = None
+    """Its part of all draws, in place of a weight."""
     passage_prompt: str = ""
     """What stands before the passages: the instruction too where both sides are alike."""
     in_batch: bool = True
@@ -112,6 +115,7 @@ class BatchPlan:
     ) -> None:
         self._rows = [(source, example) for source in sources for example in source.examples]
         self._answers_of = _answers_of(self._rows)
+        self._sizes = [len(source.examples) for source in sources]
         self._order = _order(sources, steps, batch_size, seed, blend=blend)
         self._steps = steps
         self._batch_size = batch_size
@@ -123,6 +127,12 @@ class BatchPlan:
 
     def __len__(self) -> int:
         return self._steps
+
+    def drawn(self) -> list[int]:
+        """Return how many queries of each data set all batches hold."""
+        ends = np.cumsum(self._sizes)
+        counts = np.bincount(np.searchsorted(ends, self._order, side="right"), minlength=len(ends))
+        return counts.tolist()
 
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self._steps:
@@ -222,10 +232,10 @@ def _order(
     draw = np.random.default_rng((seed, 0x5EED))
     sizes = np.array([len(source.examples) for source in sources])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    mass = sizes * np.array([source.weight for source in sources])
+    shares = draw_shares(sizes.tolist(), [s.weight for s in sources], [s.share for s in sources])
     count = steps * batch_size
     drawn = count if blend else steps
-    chosen = draw.choice(len(sources), size=drawn, p=mass / mass.sum()) if len(sources) > 1 else np.zeros(drawn, int)
+    chosen = draw.choice(len(sources), size=drawn, p=shares) if len(sources) > 1 else np.zeros(drawn, int)
     if not blend:
         chosen = np.repeat(chosen, batch_size)
     order = np.empty(count, dtype=np.int64)

@@ -24,6 +24,7 @@ from embedsmith.errors import InputError, SettingsError
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
+from embedsmith.training.blend import Portion
 from embedsmith.training.chunks import Chunk, chunks_of
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.held_out import Best, held_out_batches, without_held_out
@@ -141,6 +142,24 @@ def plan_of(sources: Sequence[Source], settings: StageSettings, seed: int) -> Ba
         guide_margin=settings.guide_margin if settings.guide else None,
         guide_relative=settings.guide_relative,
     )
+
+
+def portions(sources: Sequence[Source], settings: StageSettings, seed: int) -> list[Portion]:
+    """Return what a stage will see of each data set: exactly what its batches hold."""
+    drawn = plan_of(sources, settings, seed).drawn()
+    return [
+        Portion(
+            stage=settings.name,
+            data=source.name,
+            examples=len(source.examples),
+            negatives=sum(len(example.negatives) for example in source.examples) / len(source.examples),
+            weight=source.weight,
+            queries=queries,
+            share=queries / sum(drawn),
+            passes=queries / len(source.examples),
+        )
+        for source, queries in zip(sources, drawn, strict=True)
+    ]
 
 
 def free_bytes(device: torch.device) -> int:
