@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
     from embedsmith.pipeline.compare import compare as compare
     from embedsmith.pipeline.evaluate import evaluate as evaluate
+    from embedsmith.pipeline.export import export as export
     from embedsmith.pipeline.find import find as find
     from embedsmith.pipeline.forge import forge as forge
     from embedsmith.pipeline.mine import mine as mine
@@ -56,6 +57,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "build_student": "models.student",
     "compare": "pipeline.compare",
     "evaluate": "pipeline.evaluate",
+    "export": "pipeline.export",
     "find": "pipeline.find",
     "forge": "pipeline.forge",
     "load": "models.embedder",

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +20,15 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 
+from embedsmith.data.files import read_json, whole_folder, write_json
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
-from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
+from embedsmith.models.modeling_embedsmith import (
+    InstructedTransformer,
+    LatentAttentionPooling,
+    MultiLayerPooling,
+    SelfAttentionPooling,
+)
 from embedsmith.models.names import ModelSource, find_model
 from embedsmith.models.nv_embed import is_nv_embed, read_nv_embed
 from embedsmith.models.packing import ahead, batches, windows
@@ -42,8 +46,20 @@ _WINDOW = 4096
 """Texts tokenised at once."""
 _WINDOW_CHARACTERS = 8 * 2**20
 
+_OLD_POOLING_KEYS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
 _FILE = Path(modeling_embedsmith.__file__).stem
-_OURS = {cls.__name__: cls for cls in (InstructedTransformer, LatentAttentionPooling)}
+_OURS = {
+    cls.__name__: cls
+    for cls in (InstructedTransformer, LatentAttentionPooling, SelfAttentionPooling, MultiLayerPooling)
+}
 _MODULE_CLASSES = {
     f"{prefix}.{name}": cls for name, cls in _OURS.items() for prefix in (_FILE, modeling_embedsmith.__name__)
 }
@@ -65,26 +81,17 @@ class EmbeddingModel(SentenceTransformer):
         Raises:
             CausalityError: the attention is not what the configuration promises.
         """
+        with whole_folder(Path(path)) as partial:
+            self.write_into(partial, *args, name=str(path), **kwargs)
+
+    def write_into(self, folder: Path, *args: Any, name: str, **kwargs: Any) -> None:
+        """Write the model into a folder that exists, file after file."""
         promised = promised_attention(self.backbone)
         if promised:
-            check_attention(self.backbone, promised, name=str(path))
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-        try:
-            super().save(str(partial), *args, **kwargs)
-            _name_modules_by_file(partial)
-            partial.chmod(0o755)
-            if target.is_dir():
-                old = target.with_name(f".{target.name}.old")
-                shutil.rmtree(old, ignore_errors=True)
-                target.rename(old)
-                partial.rename(target)
-                shutil.rmtree(old)
-            else:
-                partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            check_attention(self.backbone, promised, name=name)
+        super().save(str(folder), *args, **kwargs)
+        _name_modules_by_file(folder)
+        _add_old_pooling_keys(folder)
 
     @property
     def backbone(self) -> Any:
@@ -355,3 +362,16 @@ def _name_modules_by_file(folder: Path) -> None:
         if module["type"] in _MODULE_CLASSES:
             module["type"] = f"{_FILE}.{module['type'].rsplit('.', 1)[1]}"
     path.write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+
+
+def _add_old_pooling_keys(folder: Path) -> None:
+    """Write a flag for each way of pooling beside the one name that sentence-transformers writes since 5.4.
+
+    Servers that read the file themselves, text-embeddings-inference among them, still ask for the flags.
+    """
+    for path in folder.glob("*_Pooling/config.json"):
+        config = read_json(path)
+        modes = config.get("pooling_mode", [])
+        chosen = [modes] if isinstance(modes, str) else modes
+        flags = {key: mode in chosen for mode, key in _OLD_POOLING_KEYS.items()}
+        write_json(path, {**config, **flags})

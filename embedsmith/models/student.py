@@ -14,7 +14,12 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.embedder import EmbeddingModel, _open, nv_embed_folder, refuse_foreign_code
-from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
+from embedsmith.models.modeling_embedsmith import (
+    InstructedTransformer,
+    LatentAttentionPooling,
+    MultiLayerPooling,
+    SelfAttentionPooling,
+)
 from embedsmith.models.names import ModelSource, find_model
 from embedsmith.models.probe import check_attention, measure_attention
 from embedsmith.models.settings import StudentSettings
@@ -24,6 +29,9 @@ _TEXT_ONLY: dict[str, Any] = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "module_output_name": "token_embeddings",
 }
+
+_PLAIN_POOLINGS = {"mean": "mean", "weighted-mean": "weightedmean", "last": "lasttoken"}
+"""Poolings without weights, as sentence-transformers calls them."""
 
 
 def build_student(settings: StudentSettings, *, seed: int = 0, device: str | None = None) -> EmbeddingModel:
@@ -57,7 +65,7 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
         # On the object, after loading: as an argument of loading, transformers ignores it in silence.
         transformer.model.config.is_causal = settings.attention == "causal"
     if settings.pooling != "auto":
-        rest = [_pooling(settings, transformer.get_embedding_dimension(), seed), Normalize()]
+        rest = [_pooling(settings, transformer, seed), Normalize()]
     if settings.instruction or not is_embedder:
         prompts = {"query": settings.prompt, "document": ""}
     model = EmbeddingModel(modules=[transformer, *rest], prompts=prompts, device=device)
@@ -174,15 +182,27 @@ def _check_instruction_fits(model: EmbeddingModel, settings: StudentSettings) ->
         )
 
 
-def _pooling(settings: StudentSettings, width: int, seed: int) -> torch.nn.Module:
-    """Return a pooling module for token states of a width."""
-    if settings.pooling == "latent":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return LatentAttentionPooling(
-                width, latents=settings.latents, heads=settings.heads, head_width=settings.head_width
-            )
-    return Pooling(width, pooling_mode={"mean": "mean", "last": "lasttoken"}[settings.pooling])
+def _pooling(settings: StudentSettings, transformer: Transformer, seed: int) -> torch.nn.Module:
+    """Return a pooling module for the token states of a transformer."""
+    width, config = transformer.get_embedding_dimension(), transformer.model.config
+    if settings.pooling in _PLAIN_POOLINGS:
+        return Pooling(width, pooling_mode=_PLAIN_POOLINGS[settings.pooling])
+    sizes = {"heads": settings.heads, "head_width": settings.head_width}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if settings.pooling == "self-attention":
+            return SelfAttentionPooling(width, **sizes)
+        if settings.pooling == "latent":
+            return LatentAttentionPooling(width, latents=settings.latents, **sizes)
+        is_causal = "causal" in measure_attention(transformer.model).values()
+        config.output_hidden_states = True
+        return MultiLayerPooling(
+            width,
+            config.num_hidden_layers,
+            latents=settings.latents,
+            of_layer="last" if is_causal else "mean",
+            **sizes,
+        )
 
 
 def describe(model: EmbeddingModel) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """A recipe carried out: data, mining, scores before, training, scores after; each once, however often it is cut short.
 
 RUN/data/NAME/train, test   BEIR folders of harvested code
-RUN/mined/NAME/             candidates.npz and negatives.jsonl of each data set
+RUN/mined/NAME/             candidates and negatives.jsonl of each data set
+RUN/remined/STAGE/NAME/     the same, mined by the student as a stage found it
 RUN/vectors/                every vector that was needed, by fingerprint
 RUN/model/                  the trained model
 RUN/scores.json             scores of each data set: before, after, teacher, baselines
@@ -11,22 +12,26 @@ RUN/report.md               all of it to read
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from embedsmith.data.beir import write_beir
 from embedsmith.data.code_search import CodeSettings, harvest, split
 from embedsmith.data.collection import Collection
-from embedsmith.data.examples import read_examples
+from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.files import read_json, write_json
 from embedsmith.data.load import known_splits, load_collection
+from embedsmith.errors import InputError
 from embedsmith.evaluation.metrics import score_run
 from embedsmith.evaluation.per_query import per_query_path, write_per_query
 from embedsmith.evaluation.retrieval import rank
+from embedsmith.mining.exclusions import Listed
+from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
-from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
-from embedsmith.pipeline.mine import mine_into
+from embedsmith.pipeline.mine import mine_into, read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.report import write_report
 from embedsmith.pipeline.runs import Run
@@ -36,6 +41,9 @@ from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.batches import Source
+from embedsmith.training.guide import Guide, read_guides
+from embedsmith.training.processes import Processes
+from embedsmith.training.settings import StageSettings
 
 
 @dataclass(frozen=True)
@@ -44,8 +52,11 @@ class Prepared:
 
     name: str
     settings: DataSettings
-    train: Collection
+    train: Collection | None
+    """None where the examples are there already."""
     test: Collection | None
+    listed: Listed | None = None
+    """What is nobody's negative, as the settings say."""
 
 
 def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progress: Progress = silent) -> Run:
@@ -60,29 +71,116 @@ def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progres
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
+    if not Processes.running().leads:
+        return _follow(recipe, Path(out))
     with Run.open(out, command=command, settings=recipe, inputs={}) as run:
         prepared = [_prepare(run, name, settings, on_progress) for name, settings in recipe.data.items()]
         for data in prepared:
-            folder = run.folder / "mined" / data.name
-            selection = mine_into(run, folder, data.train, recipe.mining, on_progress=on_progress)
-            run.count(f"mining {data.name}", selection.counts)
+            if data.train:
+                folder = run.folder / "mined" / data.name
+                selection = mine_into(
+                    run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
+                )
+                run.count(f"mining {data.name}", selection.counts)
         _score_before(run, recipe, prepared, on_progress)
-        sources = [_source(run, recipe, data) for data in prepared]
-        train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, on_progress=on_progress)
+        Processes.running().wait()
+        train_into(
+            run,
+            _sources(run.folder / "mined", recipe, list(recipe.data)),
+            recipe.student,
+            recipe.stages,
+            seed=recipe.seed,
+            remine=_Remine(run, recipe, prepared, on_progress),
+            on_progress=on_progress,
+        )
         _score_after(run, recipe, prepared, on_progress)
         write_report(run, recipe)
         run.finish()
     return run
 
 
-def _source(run: Run, recipe: Recipe, data: Prepared) -> Source:
-    """Return the examples that were mined for a data set, as training reads them."""
+def _follow(recipe: Recipe, out: Path) -> Run:
+    """Take part in the training of a recipe that the first process carries out."""
+    Processes.running().wait()
+    run = Run.follow(out)
+    sources = _sources(run.folder / "mined", recipe, list(recipe.data))
+    train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, remine=_Remine(run, recipe, [], silent))
+    return run
+
+
+@dataclass(frozen=True)
+class _Remine:
+    """Mines a stage's data again with the model as it stands."""
+
+    run: Run
+    recipe: Recipe
+    prepared: list[Prepared]
+    """Of the process that leads; the others wait for it."""
+    on_progress: Progress
+
+    def __call__(self, stage: StageSettings, model: EmbeddingModel) -> list[Source]:
+        """Return the stage's data sets with new negatives; those that came with negatives keep them."""
+        folder = self.run.folder / "remined" / stage.name
+        names = stage.data or list(self.recipe.data)
+        for data in self.prepared:
+            if data.name in names and data.train:
+                selection = mine_into(
+                    self.run,
+                    folder / data.name,
+                    data.train,
+                    self._settings(data, folder / "model", model),
+                    listed=data.listed,
+                    on_progress=self.on_progress,
+                )
+                self.run.count(f"mining {data.name} for {stage.name}", selection.counts)
+        Processes.running().wait()
+        return _sources(folder, self.recipe, names)
+
+    def _settings(self, data: Prepared, teacher: Path, model: EmbeddingModel) -> MiningSettings:
+        """Return the recipe's mining with the model as the only teacher, reading as it is trained to read."""
+        if not teacher.is_dir():
+            model.save(str(teacher), create_model_card=False)
+        prompt = prompt_of(self.recipe, data.settings)
+        reading = self.recipe.mining.teacher_settings.model_copy(
+            update={
+                "max_tokens": None,
+                "query_prompt": prompt,
+                "passage_prompt": prompt if data.settings.symmetric else None,
+            }
+        )
+        return self.recipe.mining.model_copy(
+            update={"teachers": [str(teacher)], "ensemble": "first", "weights": [], "teacher_settings": reading}
+        )
+
+
+def _sources(mined: Path, recipe: Recipe, names: Sequence[str]) -> list[Source]:
+    """Return the examples of data sets, as training reads them."""
+    guides = read_guides([mined / name for name in names])
+    return [
+        source_of(recipe, name, read_examples(_examples_file(mined, recipe, name)), guide)
+        for name, guide in zip(names, guides, strict=True)
+    ]
+
+
+def source_of(recipe: Recipe, name: str, examples: list[Example], guide: Guide | None = None) -> Source:
+    """Return examples as a recipe says that they are trained on."""
+    settings = recipe.data[name]
+    prompt = prompt_of(recipe, settings)
     return Source(
-        data.name,
-        read_examples(run.folder / "mined" / data.name / "negatives.jsonl"),
-        prompt=_student_of(recipe, data).prompt,
-        weight=data.settings.weight,
+        name,
+        examples,
+        prompt=prompt,
+        weight=settings.weight,
+        passage_prompt=prompt if settings.symmetric else None,
+        in_batch=settings.in_batch,
+        guide=guide,
     )
+
+
+def _examples_file(mined: Path, recipe: Recipe, name: str) -> Path:
+    """Return the file of a data set's examples: what was mined, or the data set itself."""
+    settings = recipe.data[name]
+    return Path(settings.path) if settings.format == "examples" else mined / name / "negatives.jsonl"
 
 
 def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress) -> Prepared:
@@ -98,11 +196,18 @@ def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress)
             train=load_collection(folder / "train", split="train"),
             test=load_collection(folder / "test", split="test"),
         )
+    if settings.format == "examples":
+        file = Path(settings.path)
+        if not file.is_file():
+            raise InputError(f"{file}: no such file of examples", hint="check the path of the recipe's data")
+        run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
+        return Prepared(name, settings, train=None, test=None)
     path = settings.path
-    known = known_splits(path)
-    train = load_collection(path, split=settings.split or ("train" if "train" in known else None))
-    test = load_collection(path, split=settings.test_split) if settings.test_split in known else None
-    return Prepared(name, settings, train, test)
+    train, listed = read_source(path, settings.source, None)
+    test = None
+    if settings.test_split in known_splits(path):
+        test = load_collection(path, split=settings.test_split, skip_bad=settings.skip_bad)
+    return Prepared(name, settings, train, test, listed)
 
 
 def _harvest(run: Run, folder: Path, name: str, settings: DataSettings, on_progress: Progress) -> None:
@@ -165,16 +270,20 @@ def _score_model(
 ) -> None:
     """Score an embedding model on one test side, with the data set's instruction."""
     assert data.test
-    model.prompts = {**model.prompts, "query": _student_of(recipe, data).prompt or model.prompts.get("query", "")}
+    if (prompt := prompt_of(recipe, data.settings)) is not None:
+        model.set_prompt("query", prompt)
+        if data.settings.symmetric:
+            model.set_prompt("passage", prompt)
     name = "the student before" if label == "before" else "the trained student"
     teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress)
     _note(run, data.name, label, data.test, teacher)
 
 
-def _student_of(recipe: Recipe, data: Prepared) -> StudentSettings:
-    """Return the student's settings with the instruction of a data set."""
-    instruction = data.settings.instruction
-    return recipe.student if instruction is None else recipe.student.model_copy(update={"instruction": instruction})
+def prompt_of(recipe: Recipe, data: DataSettings) -> str | None:
+    """Return what stands before a data set's queries; None is whatever the model has of its own."""
+    if data.instruction is None:
+        return recipe.student.prompt or None
+    return recipe.student.model_copy(update={"instruction": data.instruction}).prompt
 
 
 def _scores(run: Run) -> dict[str, dict[str, dict[str, float]]]:

@@ -3,12 +3,13 @@
 RUN/candidates/        what the teachers found, with every score that selection needs
 RUN/negatives.jsonl    training examples
 RUN/vectors/           the teachers' vectors
+RUN/guide.json         which of them training may look up
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -38,6 +39,7 @@ from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
+from embedsmith.training.guide import write_guide
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def mine(
     if split is not None:
         source = source.model_copy(update={"split": split})
     place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
-    collection, listed = _read(place, source, on_skip)
+    collection, listed = read_source(place, source, on_skip)
     inputs = {"data": place, "source": source.model_dump(mode="json")}
     with Run.open(out, command="mine", settings=settings, inputs=inputs) as run:
         selection = mine_into(
@@ -120,6 +122,7 @@ def mine_into(
             teachers += _joined(run, teachers, settings, on_progress)
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
+            _note_guide(folder, teachers, collection)
             write_candidates(path, found)
             recalls = {teacher.name: round(mean(own), 4) for teacher in teachers if (own := _recalls_of(teacher))}
             if recalls:
@@ -199,10 +202,19 @@ def read_mined(folder: str | Path) -> Mined:
     if not data.startswith(HUB) and not Path(data).exists():
         raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
     source = SourceSettings.parse(manifest["inputs"]["source"], where=str(folder))
-    collection, listed = _read(data, source, None)
+    collection, listed = read_source(data, source, None)
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
     return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
+
+
+def _note_guide(folder: Path, teachers: Sequence[Teacher], collection: Collection) -> None:
+    """Note where the vectors of the first teacher that has some lie: training masks by them."""
+    for teacher in teachers:
+        if isinstance(teacher, DenseTeacher):
+            queries, passages = teacher.stored(list(collection.queries))
+            write_guide(folder, teacher=teacher.name, queries=queries, passages=passages)
+            return
 
 
 def _recalls_of(teacher: Teacher) -> list[float]:
@@ -221,7 +233,7 @@ def near_of(
     )
 
 
-def _read(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
+def read_source(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
     """Return the collection, and what is excluded beside its known positives."""
     collection = load_collection(
         data,

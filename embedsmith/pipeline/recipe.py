@@ -10,12 +10,17 @@ evaluation:  what is scored beside the trained model
 
 from __future__ import annotations
 
+import contextlib
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 from pydantic import Field
 
+from embedsmith.data.columns import ColumnSettings
+from embedsmith.data.source import SourceSettings
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import Dtype, StudentSettings
@@ -29,20 +34,43 @@ class DataSettings(Settings):
     path: str
     """A BEIR folder, pairs (a file, a `datasets` folder, hf:OWNER/NAME), or (`format: code`) Python sources, of which
     `stdlib` is the running Python's."""
-    format: Literal["auto", "code"] = "auto"
-    """`auto`: a BEIR folder or pairs; `code`: harvest (docstring, function) pairs from a tree of Python files."""
+    format: Literal["auto", "code", "examples"] = "auto"
+    """`auto`: a BEIR folder or pairs; `code`: harvest (docstring, function) pairs from a tree of Python files;
+    `examples`: a JSON lines or Parquet file of examples that have their negatives, which are not mined again."""
     split: str | None = None
     """Split to mine and train on; `train` where there is one."""
     test_split: str | None = "test"
     """Split to evaluate on, where the data has it; null for none. `code` holds out whole modules instead."""
+    corpus: str | None = None
+    """File of passages that join the corpus: JSON lines, Parquet or CSV."""
+    columns: ColumnSettings = ColumnSettings()
+    """Names of the columns of pairs."""
+    exclude_qrels: list[str] = []
+    """Files of judgements whose passages are no negatives either, such as another split's."""
+    exclude_ids: str | None = None
+    """File of passage ids, one a line, that are nobody's negatives."""
+    skip_bad: bool = False
+    """Leave out rows that cannot be used."""
     instruction: str | None = None
     """Instruction of its queries; the student's when not given."""
+    symmetric: bool = False
+    """Put the instruction before the passages too: both sides are of a kind."""
+    in_batch: bool = True
+    """Whether its queries are contrasted with other queries' passages, in stages that do that. Not for labels: another
+    text of the same label is no negative."""
     weight: float = Field(1.0, gt=0)
     """How often its examples are drawn, relative to their number."""
     split_seed: int = 0
     """`code`: seed of the choice of test modules."""
     test_share: float = Field(0.2, gt=0, lt=1)
     """`code`: share of the pairs held out, in whole modules."""
+
+    @property
+    def source(self) -> SourceSettings:
+        """Which part of the data is mined, and how it is read."""
+        return SourceSettings.model_validate(
+            {name: getattr(self, name) for name in SourceSettings.model_fields if name in type(self).model_fields}
+        )
 
 
 class EvaluationSettings(Settings):
@@ -77,8 +105,11 @@ class Recipe(Settings):
                 raise ValueError(f"stage {stage.name} names data that the recipe does not have: {missing[0]}")
 
 
-def read_recipe(path: str | Path) -> Recipe:
+def read_recipe(path: str | Path, *, changes: Sequence[str] = ()) -> Recipe:
     """Return the recipe of a YAML file.
+
+    Args:
+        changes: values that differ from the file's, such as "stages.0.learning_rate=1e-5".
 
     Raises:
         InputError: the file is missing or not YAML; names the line.
@@ -98,4 +129,57 @@ def read_recipe(path: str | Path) -> Recipe:
         raise InputError(f"{place}: not YAML: {reason}", hint="mend the file") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: not a recipe", hint="a recipe is a mapping with data, student, mining, stages")
-    return Recipe.parse(values, where=str(path))
+    return Recipe.parse(changed(values, changes), where=str(path))
+
+
+def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return nested values with some of them replaced; a key that does not exist is left to those who know the keys.
+
+    Args:
+        changes: dotted path, equals sign, and the value as YAML has it.
+
+    Raises:
+        SettingsError: a change is not of that form, or its path leads nowhere.
+
+    >>> changed({"stages": [{"steps": 5}]}, ["stages.0.steps=9", "student.pooling=mean", "stages.0.lr=1e-5"])
+    {'stages': [{'steps': 9, 'lr': 1e-05}], 'student': {'pooling': 'mean'}}
+    """
+    values = copy.deepcopy(values)
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals or not path:
+            raise SettingsError(f"--set {change}: no value", hint="write --set stages.0.learning_rate=1e-5")
+        *parents, last = path.split(".")
+        place: Any = values
+        for number, key in enumerate(parents):
+            if isinstance(place, dict):
+                place = place.setdefault(key, {})
+            else:
+                place = _member(place, key, ".".join(parents[:number]), change)
+        if isinstance(place, dict):
+            place[last] = _yaml_value(text, change)
+        else:
+            _member(place, last, ".".join(parents), change)
+            place[int(last)] = _yaml_value(text, change)
+    return values
+
+
+def _member(place: Any, key: str, path: str, change: str) -> Any:
+    """Return a member of a list by its number."""
+    if not isinstance(place, list):
+        raise SettingsError(f"--set {change}: {path} is {place!r}, and has nothing inside", hint="check the path")
+    if not key.isdecimal() or int(key) >= len(place):
+        raise SettingsError(f"--set {change}: {path} has members 0 to {len(place) - 1}", hint="count from 0")
+    return place[int(key)]
+
+
+def _yaml_value(text: str, change: str) -> Any:
+    """Return a value as YAML reads it; 1e-5 is a number here, though YAML wants 1.0e-5."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {change}: not a YAML value", hint="put quotes around text") from None
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value

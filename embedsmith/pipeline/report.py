@@ -38,8 +38,9 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     yield from ("", "## Training", "")
     yield from _training(run.folder / "steps.jsonl")
     yield from ("", "## Mined negatives to read", "")
-    for data in recipe.data:
-        yield from _samples(run.folder / "mined" / data / "negatives.jsonl")
+    for name, data in recipe.data.items():
+        mined = run.folder / "mined" / name / "negatives.jsonl"
+        yield from _samples(Path(data.path) if data.format == "examples" else mined)
 
 
 def _versions(manifest: dict[str, Any]) -> str:
@@ -88,5 +89,6 @@ def _samples(path: Path) -> Iterator[str]:
         positive, negative = example.positives[0], example.negatives[0]
         yield f"**{example.query}**"
         for label, passage in (("positive", positive), ("negative", negative)):
-            yield from ("", f"{label} `{passage.id}` {passage.score:.3f}", "", "```", passage.text[:400], "```")
+            score = "" if passage.score is None else f" {passage.score:.3f}"
+            yield from ("", f"{label} `{passage.id}`{score}", "", "```", passage.text[:400], "```")
         yield ""

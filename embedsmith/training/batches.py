@@ -26,14 +26,14 @@ class Source:
 
     name: str
     examples: list[Example]
-    prompt: str = ""
-    """The instruction as it stands before the queries."""
+    prompt: str | None = None
+    """The instruction as it stands before the queries; None is the model's own."""
     weight: float = 1.0
     """How often its examples are drawn, relative to the other data sets (times their number)."""
     share: float | None = None
     """Its part of all draws, in place of a weight."""
-    passage_prompt: str = ""
-    """What stands before the passages: the instruction too where both sides are alike."""
+    passage_prompt: str | None = None
+    """What stands before the passages: the instruction too where both sides are alike; None is the model's own."""
     in_batch: bool = True
     """Whether its queries are contrasted with other queries' passages, where the stage does that at all."""
     guide: Guide | None = None
@@ -147,9 +147,10 @@ class BatchPlan:
         place = np.zeros((len(rows), max(map(len, picked))), dtype=np.int64)
         for b, ((source, _), texts) in enumerate(zip(rows, picked, strict=True)):
             for column, passage in enumerate(texts):
-                key = (source.passage_prompt, normalised(passage.text))
+                before = source.passage_prompt or ""
+                key = (before, normalised(passage.text))
                 if index.setdefault(key, len(passages)) == len(passages):
-                    passages.append(source.passage_prompt + passage.text)
+                    passages.append(before + passage.text)
                     ids.append(set())
                 ids[index[key]].add((source.name, passage.id))
                 place[b, column] = index[key]
@@ -166,8 +167,8 @@ class BatchPlan:
         batch = Batch(
             number=step,
             query_ids=[example.query_id for _, example in rows],
-            queries=[source.prompt + example.query for source, example in rows],
-            prompt_chars=[len(source.prompt) for source, _ in rows],
+            queries=[(source.prompt or "") + example.query for source, example in rows],
+            prompt_chars=[len(source.prompt or "") for source, _ in rows],
             passages=passages,
             passage_prompt_chars=[len(prompt) for prompt, _ in index],
             positive=positive,

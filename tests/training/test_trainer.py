@@ -31,7 +31,13 @@ TOY = [
     for i, (query, passage) in enumerate(PAIRS.items())
 ]
 STAGE = StageSettings(
-    steps=12, batch_size=6, learning_rate=5e-3, pooling_learning_rate=1e-2, dtype="float32", save_steps=5
+    steps=12,
+    batch_size=6,
+    learning_rate=5e-3,
+    pooling_learning_rate=1e-2,
+    dtype="float32",
+    save_steps=5,
+    report_to="none",
 )
 
 
