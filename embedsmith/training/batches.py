@@ -34,10 +34,26 @@ class Source:
     """Its part of all draws, in place of a weight."""
     passage_prompt: str | None = None
     """What stands before the passages: the instruction too where both sides are alike; None is the model's own."""
+    template: str | None = None
+    """How an instruction that an example brings along stands before its texts; None leaves it aside."""
     in_batch: bool = True
     """Whether its queries are contrasted with other queries' passages, where the stage does that at all."""
     guide: Guide | None = None
     """The teacher's vectors of its texts."""
+
+    def prompts_of(self, example: Example) -> tuple[str, str]:
+        r"""Return what stands before an example's query, and before its passages.
+
+        >>> source = Source("sts", [], template="Instruct: {instruction}\nQuery: ")
+        >>> source.prompts_of(Example("q", "a cat", [], [], instruction="Find similar text", symmetric=True))
+        ('Instruct: Find similar text\nQuery: ', 'Instruct: Find similar text\nQuery: ')
+        >>> source.prompts_of(Example("q", "a cat", [], []))
+        ('', '')
+        """
+        query, passage = self.prompt or "", self.passage_prompt or ""
+        if self.template is not None and example.instruction is not None:
+            query = self.template.format(instruction=example.instruction) if example.instruction else ""
+        return query, query if example.symmetric else passage
 
 
 @dataclass(frozen=True)
@@ -140,14 +156,15 @@ class BatchPlan:
         rows = [self._rows[row] for row in self._order[step * self._batch_size :][: self._batch_size].tolist()]
         draw = np.random.default_rng((self._seed, step))
         picked = [self._pick(example, draw) for _, example in rows]
+        prompts = [source.prompts_of(example) for source, example in rows]
         # By normalised text, not by id: the same text under two ids is the same passage.
         index: dict[tuple[str, str], int] = {}
         passages: list[str] = []
         ids: list[set[tuple[str, str]]] = []
         place = np.zeros((len(rows), max(map(len, picked))), dtype=np.int64)
         for b, ((source, _), texts) in enumerate(zip(rows, picked, strict=True)):
+            before = prompts[b][1]
             for column, passage in enumerate(texts):
-                before = source.passage_prompt or ""
                 key = (before, normalised(passage.text))
                 if index.setdefault(key, len(passages)) == len(passages):
                     passages.append(before + passage.text)
@@ -167,8 +184,8 @@ class BatchPlan:
         batch = Batch(
             number=step,
             query_ids=[example.query_id for _, example in rows],
-            queries=[(source.prompt or "") + example.query for source, example in rows],
-            prompt_chars=[len(source.prompt or "") for source, _ in rows],
+            queries=[prompt + example.query for (prompt, _), (_, example) in zip(prompts, rows, strict=True)],
+            prompt_chars=[len(prompt) for prompt, _ in prompts],
             passages=passages,
             passage_prompt_chars=[len(prompt) for prompt, _ in index],
             positive=positive,
