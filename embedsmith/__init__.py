@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
     from embedsmith.pipeline.compare import compare as compare
     from embedsmith.pipeline.evaluate import evaluate as evaluate
+    from embedsmith.pipeline.evaluate import mteb_task as mteb_task
     from embedsmith.pipeline.export import export as export
     from embedsmith.pipeline.find import find as find
     from embedsmith.pipeline.forge import forge as forge
@@ -63,6 +64,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "load": "models.embedder",
     "load_collection": "data.load",
     "mine": "pipeline.mine",
+    "mteb_task": "pipeline.evaluate",
     "read_recipe": "pipeline.recipe",
     "select": "pipeline.mine:select_again",
     "train": "pipeline.train",

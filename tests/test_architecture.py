@@ -20,7 +20,7 @@ LEVELS = [
     ["embedsmith"],  # the package itself: __init__.py and __main__.py
     ["cli"],
     ["pipeline"],
-    ["training", "mining", "evaluation"],
+    ["training", "mining", "evaluation", "generation"],
     ["teachers"],
     ["search"],
     ["models", "vectors", "services"],

@@ -15,6 +15,7 @@ from embedsmith.cli import compare as compare
 from embedsmith.cli import console
 from embedsmith.cli import converting as converting
 from embedsmith.cli import export as export
+from embedsmith.cli import generation as generation
 from embedsmith.cli import mining as mining
 from embedsmith.cli import scoring as scoring
 from embedsmith.cli import training as training

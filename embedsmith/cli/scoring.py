@@ -34,7 +34,8 @@ def evaluate(
     data: Annotated[
         list[str],
         typer.Argument(
-            help="BEIR folders, or files of pairs (JSON lines, Parquet, CSV). With a run file, judgements as well."
+            help="BEIR folders, files of pairs (JSON lines, Parquet, CSV), folders of labelled texts or pairs. With a "
+            "run file, judgements as well."
         ),
     ],
     scoring: dict[str, Any],
@@ -52,9 +53,9 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model or a baseline: nDCG, recall, precision, MRR, MAP.
+    """Score a model or a baseline on retrieval, STS, pair classification, classification, clustering, reranking.
 
-    Vectors are kept, so a second evaluation costs seconds.
+    What the data asks for is found from its columns. Vectors are kept, so a second evaluation costs seconds.
     """
     from embedsmith.data.files import read_json
     from embedsmith.pipeline.contender import Contender
@@ -66,13 +67,24 @@ def evaluate(
         if out:
             command = shlex.join(["embedsmith", *sys.argv[1:]])
             evaluate_into(out, contender, data, settings, command=command, on_skip=console.note)
-            scores = read_json(out / "scores.json")["scores"]
+            found = read_json(out / "scores.json")
+            scores, tasks = found["scores"], {path: about["task"] for path, about in found["data"].items()}
         else:
-            scores = {path: score(contender, path, settings, on_skip=console.note).scores.mean for path in data}
+            scored = {path: score(contender, path, settings, on_skip=console.note) for path in data}
+            scores = {path: one.scores.mean for path, one in scored.items()}
+            tasks = {path: one.about["task"] for path, one in scored.items()}
     if as_json:
         console.print_json({"scores": scores} | ({"run": str(out)} if out else {}))
         return
-    console.out.print(console.scores_table(f"Scores of {model}", scores, settings.metrics or METRICS))
+    _show_scores(model, scores, tasks, settings.metrics or METRICS)
+
+
+def _show_scores(model: str, scores: dict[str, dict[str, float]], tasks: dict[str, str], metrics: list[str]) -> None:
+    """Print a table for each kind of task."""
+    for task in dict.fromkeys(tasks.values()):
+        rows = {path: scores[path] for path in scores if tasks[path] == task}
+        shown = metrics if task == "retrieval" else list(next(iter(rows.values())))
+        console.out.print(console.scores_table(f"{task.replace('-', ' ')}: {model}", rows, shown))
 
 
 @app.command()
