@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -133,7 +134,8 @@ def _train_recipe(
             f"--{flag}: a recipe has its own settings",
             hint=f"change them in {path}, or with --set, such as --set stages.0.learning_rate=1e-5",
         )
-    recipe = read_recipe(path, changes=changes if seed is None else [*changes, f"seed={seed}"])
+    changes = changes if seed is None else [*changes, f"seed={seed}"]
+    recipe = read_recipe(path, changes=changes, environment=os.environ)
     if dry_run:
         from embedsmith.pipeline.training_plan import plan_of_recipe
 
@@ -161,6 +163,19 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
             f"{console.duration(stage.seconds)} and {stage.memory_gib:.1f} GiB on {plan.device}",
             markup=False,
         )
+        rows = {
+            part.data: [
+                f"{part.examples:,}",
+                f"{part.negatives:.1f}",
+                f"{part.weight:g}",
+                f"{part.queries:,}",
+                f"{part.share:.1%}",
+                f"{part.passes:.2f}",
+            ]
+            for part in stage.blend
+        }
+        columns = ["examples", "negatives each", "weight", "queries drawn", "share", "passes"]
+        console.out.print(console.figures_table(f"What stage {stage.name} sees", rows, columns))
     total = sum(stage.seconds for stage in plan.stages)
     console.out.print(f"training: about {console.duration(total)}, mining and scoring aside", markup=False)
 

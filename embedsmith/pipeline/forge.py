@@ -1,11 +1,14 @@
 """A recipe carried out: data, mining, scores before, training, scores after; each once, however often it is cut short.
 
 RUN/data/NAME/train, test   BEIR folders of harvested code
+RUN/data/NAME/clean…        data without what evaluation sets hold
+RUN/data/NAME/examples.jsonl  labelled data, converted
 RUN/mined/NAME/             candidates and negatives.jsonl of each data set
 RUN/remined/STAGE/NAME/     the same, mined by the student as a stage found it
 RUN/vectors/                every vector that was needed, by fingerprint
+RUN/stages/STAGE/           the model after each stage but the last
 RUN/model/                  the trained model
-RUN/scores.json             scores of each data set: before, after, teacher, baselines
+RUN/scores.json             scores of each data set: before, after each stage, after, teacher, baselines
 RUN/scores/NAME/WHAT.jsonl  the same for each query, to compare runs by
 RUN/report.md               all of it to read
 """
@@ -33,6 +36,7 @@ from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
 from embedsmith.models.student import build_student
 from embedsmith.pipeline.mine import mine_into, read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
+from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file
 from embedsmith.pipeline.report import write_report
 from embedsmith.pipeline.runs import Run
 from embedsmith.pipeline.train import train_into
@@ -41,6 +45,7 @@ from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.batches import Source
+from embedsmith.training.blend import capped_examples
 from embedsmith.training.guide import Guide, read_guides
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
@@ -74,7 +79,7 @@ def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progres
     if not Processes.running().leads:
         return _follow(recipe, Path(out))
     with Run.open(out, command=command, settings=recipe, inputs={}) as run:
-        prepared = [_prepare(run, name, settings, on_progress) for name, settings in recipe.data.items()]
+        prepared = [_prepare(run, recipe, name, on_progress) for name in recipe.data]
         for data in prepared:
             if data.train:
                 folder = run.folder / "mined" / data.name
@@ -86,7 +91,7 @@ def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progres
         Processes.running().wait()
         train_into(
             run,
-            _sources(run.folder / "mined", recipe, list(recipe.data)),
+            _sources(run.folder, "mined", recipe, list(recipe.data)),
             recipe.student,
             recipe.stages,
             seed=recipe.seed,
@@ -103,7 +108,7 @@ def _follow(recipe: Recipe, out: Path) -> Run:
     """Take part in the training of a recipe that the first process carries out."""
     Processes.running().wait()
     run = Run.follow(out)
-    sources = _sources(run.folder / "mined", recipe, list(recipe.data))
+    sources = _sources(run.folder, "mined", recipe, list(recipe.data))
     train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, remine=_Remine(run, recipe, [], silent))
     return run
 
@@ -120,7 +125,8 @@ class _Remine:
 
     def __call__(self, stage: StageSettings, model: EmbeddingModel) -> list[Source]:
         """Return the stage's data sets with new negatives; those that came with negatives keep them."""
-        folder = self.run.folder / "remined" / stage.name
+        part = f"remined/{stage.name}"
+        folder = self.run.folder / part
         names = stage.data or list(self.recipe.data)
         for data in self.prepared:
             if data.name in names and data.train:
@@ -134,7 +140,7 @@ class _Remine:
                 )
                 self.run.count(f"mining {data.name} for {stage.name}", selection.counts)
         Processes.running().wait()
-        return _sources(folder, self.recipe, names)
+        return _sources(self.run.folder, part, self.recipe, names)
 
     def _settings(self, data: Prepared, teacher: Path, model: EmbeddingModel) -> MiningSettings:
         """Return the recipe's mining with the model as the only teacher, reading as it is trained to read."""
@@ -153,11 +159,11 @@ class _Remine:
         )
 
 
-def _sources(mined: Path, recipe: Recipe, names: Sequence[str]) -> list[Source]:
-    """Return the examples of data sets, as training reads them."""
-    guides = read_guides([mined / name for name in names])
+def _sources(folder: Path, part: str, recipe: Recipe, names: Sequence[str]) -> list[Source]:
+    """Return the examples of data sets, as training reads them; what was mined lies in a part of the run folder."""
+    guides = read_guides([folder / part / name for name in names])
     return [
-        source_of(recipe, name, read_examples(_examples_file(mined, recipe, name)), guide)
+        source_of(recipe, name, read_examples(examples_file(folder, part, recipe, name)), guide)
         for name, guide in zip(names, guides, strict=True)
     ]
 
@@ -168,23 +174,21 @@ def source_of(recipe: Recipe, name: str, examples: list[Example], guide: Guide |
     prompt = prompt_of(recipe, settings)
     return Source(
         name,
-        examples,
+        capped_examples(examples, settings.max_examples, seed=recipe.seed),
         prompt=prompt,
+        # What the recipe says goes before what the examples say.
+        template=recipe.student.template if settings.instruction is None else None,
         weight=settings.weight,
+        share=settings.share,
         passage_prompt=prompt if settings.symmetric else None,
         in_batch=settings.in_batch,
         guide=guide,
     )
 
 
-def _examples_file(mined: Path, recipe: Recipe, name: str) -> Path:
-    """Return the file of a data set's examples: what was mined, or the data set itself."""
+def _prepare(run: Run, recipe: Recipe, name: str, on_progress: Progress) -> Prepared:
+    """Return the collections of one data set; what must be made of it first is made once, in the run."""
     settings = recipe.data[name]
-    return Path(settings.path) if settings.format == "examples" else mined / name / "negatives.jsonl"
-
-
-def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress) -> Prepared:
-    """Return the collections of one data set; code is harvested once, into the run."""
     if settings.format == "code":
         folder = run.folder / "data" / name
         if not (folder / "done.json").is_file():
@@ -196,14 +200,17 @@ def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress)
             train=load_collection(folder / "train", split="train"),
             test=load_collection(folder / "test", split="test"),
         )
-    if settings.format == "examples":
-        file = Path(settings.path)
-        if not file.is_file():
-            raise InputError(f"{file}: no such file of examples", hint="check the path of the recipe's data")
+    path = settings.path
+    if settings.format == "examples" and not Path(path).is_file():
+        raise InputError(f"{path}: no such file of examples", hint="check the path of the recipe's data")
+    ready = clean(run, name, settings, on_progress)
+    if settings.convert or settings.format == "examples":
+        if settings.convert:
+            convert_data(run, recipe, name, ready, on_progress)
+        file = examples_file(run.folder, "mined", recipe, name)
         run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
         return Prepared(name, settings, train=None, test=None)
-    path = settings.path
-    train, listed = read_source(path, settings.source, None)
+    train, listed = read_source(ready.path, ready.source, None)
     test = None
     if settings.test_split in known_splits(path):
         test = load_collection(path, split=settings.test_split, skip_bad=settings.skip_bad)
@@ -257,12 +264,14 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
 
 
 def _score_after(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress: Progress) -> None:
-    """Score the trained model on every test side that it is not scored on yet."""
+    """Score the model after each stage on every test side that it is not scored on yet."""
+    folders = {f"after {stage.name}": run.folder / "stages" / stage.name for stage in recipe.stages[:-1]}
     with run.timed("evaluate"):
         for data in prepared:
-            if data.test and "after" not in _scores(run).get(data.name, {}):
-                model = load(str(run.folder / "model"), dtype=recipe.evaluation.dtype)
-                _score_model(run, recipe, data, "after", model, on_progress)
+            for label, folder in {**folders, "after": run.folder / "model"}.items():
+                if data.test and label not in _scores(run).get(data.name, {}):
+                    model = load(str(folder), dtype=recipe.evaluation.dtype)
+                    _score_model(run, recipe, data, label, model, on_progress)
 
 
 def _score_model(
@@ -274,7 +283,7 @@ def _score_model(
         model.set_prompt("query", prompt)
         if data.settings.symmetric:
             model.set_prompt("passage", prompt)
-    name = "the student before" if label == "before" else "the trained student"
+    name = f"the student {label}"
     teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress)
     _note(run, data.name, label, data.test, teacher)
 

@@ -10,6 +10,7 @@ from typing import Any
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import atomic_write, read_json, read_jsonl
 from embedsmith.pipeline.recipe import Recipe
+from embedsmith.pipeline.recipe_data import examples_file
 from embedsmith.pipeline.runs import Run
 
 SHOWN_METRICS = ("ndcg@10", "recall@10", "mrr@10")
@@ -38,9 +39,8 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     yield from ("", "## Training", "")
     yield from _training(run.folder / "steps.jsonl")
     yield from ("", "## Mined negatives to read", "")
-    for name, data in recipe.data.items():
-        mined = run.folder / "mined" / name / "negatives.jsonl"
-        yield from _samples(Path(data.path) if data.format == "examples" else mined)
+    for name in recipe.data:
+        yield from _samples(examples_file(run.folder, "mined", recipe, name))
 
 
 def _versions(manifest: dict[str, Any]) -> str:

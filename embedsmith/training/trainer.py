@@ -25,6 +25,7 @@ from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
 from embedsmith.models.lora import add_adapters, merge_adapters
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
+from embedsmith.training.blend import Portion
 from embedsmith.training.chunks import Chunk, chunks_of, encode, fast_attention
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.held_out import Best, held_out_batches, without_held_out
@@ -146,6 +147,24 @@ def plan_of(sources: Sequence[Source], settings: StageSettings, seed: int) -> Ba
         guide_margin=settings.guide_margin if settings.guide else None,
         guide_relative=settings.guide_relative,
     )
+
+
+def portions(sources: Sequence[Source], settings: StageSettings, seed: int) -> list[Portion]:
+    """Return what a stage will see of each data set: exactly what its batches hold."""
+    drawn = plan_of(sources, settings, seed).drawn()
+    return [
+        Portion(
+            stage=settings.name,
+            data=source.name,
+            examples=len(source.examples),
+            negatives=sum(len(example.negatives) for example in source.examples) / len(source.examples),
+            weight=source.weight,
+            queries=queries,
+            share=queries / sum(drawn),
+            passes=queries / len(source.examples),
+        )
+        for source, queries in zip(sources, drawn, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
