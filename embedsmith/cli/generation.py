@@ -11,7 +11,7 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, Out, app, typed
 from embedsmith.cli.options import settings_of, with_options
-from embedsmith.generation.queries import QuerySettings
+from embedsmith.generation.settings import JudgeSettings, QuerySettings
 from embedsmith.services.chat import ServerSettings
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -94,3 +94,62 @@ def _show_rejected(counts: dict[str, Any]) -> None:
             "command with a larger --budget-tokens goes on"
         )
     console.out.print(f"{counts['tokens']:,} tokens", markup=False)
+
+
+@app.command()
+@with_options(judge=JudgeSettings, server=ServerSettings)
+def judge(
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    judge: dict[str, Any],
+    server: dict[str, Any],
+    prompts: Prompts = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a chat model which mined negatives answer their query after all; `select` leaves them out from then on.
+
+    Known positives are asked too: a judge that confirms few of them cannot tell. What was asked once, of RUN or of
+    another selection from the same candidates, is not asked again. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    """
+    from embedsmith.pipeline.judge import judge as judge_run
+    from embedsmith.pipeline.judge import plain
+    from embedsmith.pipeline.verdicts import judge_folder
+
+    with console.progress() as tell:
+        found = judge_run(
+            run,
+            settings=settings_of(JudgeSettings, judge),
+            server=settings_of(ServerSettings, server),
+            prompts=prompts,
+            on_progress=tell,
+        )
+    for failure in found.failures[:3]:
+        console.note(f"a question without an answer: {failure}")
+    if found.budget_spent:
+        console.note("the budget is spent; the same command with a larger --budget-tokens goes on")
+    if found.cannot_tell:
+        console.note(
+            "this judge says yes to negatives about as often as to known positives, and its verdicts count all the "
+            f"same; remove {judge_folder(run)} to be rid of them"
+        )
+    if as_json:
+        console.print_json({"run": str(run), **plain(found)})
+        return
+    console.out.print(
+        console.figures_table(
+            f"{found.judge} on {run}: does the passage answer the query?",
+            {
+                name: [
+                    "–" if row.share is None else f"{row.share:.3f}",
+                    *(f"{count:,}" for count in (row.yes, row.no, row.unclear, row.unanswered)),
+                ]
+                for name, row in {
+                    "negatives": found.negatives,
+                    "first negatives": found.first,
+                    "known positives": found.positives,
+                }.items()
+            },
+            ["share of yes", "yes", "no", "unclear", "not answered"],
+        )
+    )
+    console.out.print(f"{found.tokens:,} tokens", markup=False)
+    console.out.print(f"next: {typed()} select {shlex.quote(str(run))} --out runs/judged", markup=False)

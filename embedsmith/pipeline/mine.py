@@ -4,13 +4,14 @@ RUN/candidates/        what the teachers found, with every score that selection 
 RUN/negatives.jsonl    training examples
 RUN/vectors/           the teachers' vectors
 RUN/guide.json         which of them training may look up
+RUN/judge/             what a judge has said of negatives, where one was asked
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -35,7 +36,9 @@ from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.plan import Plan, plan_of
 from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.verdicts import excluded_by, false_negatives, read_false_negatives, write_false_negatives
 from embedsmith.progress import Progress, silent
+from embedsmith.settings import fingerprint
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
@@ -156,10 +159,14 @@ def select_again(
         InputError, RunError, SettingsError: see `embedsmith.errors`.
     """
     mined = read_mined(source)
+    judged = false_negatives(source)
+    mined = replace(mined, listed=excluded_by(judged, mined.listed, mined.collection))
     kept = mined.settings.model_dump(include=set(SelectionSettings.model_fields))
     settings = SelectionSettings.parse({**kept, **(changes or {})}, where="options")
     listed = mined.excluded(settings)
     inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
+    if judged:
+        inputs["judged"] = fingerprint(judged)
     with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
         near = near_of(mined.candidates, mined.collection, settings, on_progress)
         if target_false_negatives is not None:
@@ -169,6 +176,8 @@ def select_again(
             run.choose(settings)
             run.count("calibration", vars(measured))
         selection = select(mined.candidates, settings, listed=listed, near=near)
+        # A later verdict must not change what is reported of this run.
+        write_false_negatives(run.folder, judged)
         _write(run.folder, selection, mined.candidates, mined.collection, settings)
         run.count("mining", selection.counts)
         run.finish()
@@ -196,7 +205,8 @@ def read_mined(folder: str | Path) -> Mined:
     if manifest["command"] == "select":
         origin = read_mined(manifest["inputs"]["run"])
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
-        return Mined(folder, settings, origin.collection, origin.candidates, origin.listed)
+        listed = excluded_by(read_false_negatives(folder), origin.listed, origin.collection)
+        return Mined(folder, settings, origin.collection, origin.candidates, listed)
     settings = MiningSettings.parse(manifest["settings"], where=str(folder))
     data = manifest["inputs"]["data"]
     if not data.startswith(HUB) and not Path(data).exists():
@@ -289,8 +299,10 @@ def _with_given(listed: Listed | None, collection: Collection, settings: Selecti
     if not settings.keep_negatives:
         return listed
     queries, passages = collection.existing_negatives()
-    return Listed(
-        np.concatenate([listed.queries, queries]), np.concatenate([listed.passages, passages]), listed.everywhere
+    return replace(
+        listed,
+        queries=np.concatenate([listed.queries, queries]),
+        passages=np.concatenate([listed.passages, passages]),
     )
 
 

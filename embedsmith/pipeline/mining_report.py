@@ -57,6 +57,7 @@ FATES = {
     Fate.SAME_TEXT: "has the text of a known positive",
     Fate.OWN_TEXT: "is the query's own text",
     Fate.LISTED: "on your list of exclusions",
+    Fate.JUDGED: "answers the query, as a judge has said",
     Fate.COPY: "a copy of a better candidate",
     Fate.NEAR_DUPLICATE: "almost the words of a positive",
     Fate.NEIGHBOUR: "too close to a positive passage",

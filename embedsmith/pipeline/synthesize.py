@@ -24,7 +24,8 @@ from embedsmith.data.pool import Pooled
 from embedsmith.errors import InputError
 from embedsmith.generation.answers import Rejects
 from embedsmith.generation.passages import cut
-from embedsmith.generation.queries import QuerySettings, queries_in
+from embedsmith.generation.queries import queries_in
+from embedsmith.generation.settings import QuerySettings
 from embedsmith.generation.templates import Template, check_folder, read_template
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
