@@ -222,11 +222,16 @@ class EmbeddingModel(SentenceTransformer):
 
     def weights_hash(self) -> str:
         """Return a hash of every parameter and buffer that is saved, by name."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:32]
+        return weights_hash(self)
+
+
+def weights_hash(model: torch.nn.Module) -> str:
+    """Return a hash of every parameter and buffer of a model that is saved, by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
 
 
 def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> EmbeddingModel:
