@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from embedsmith.models.student import build_student as build_student
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
     from embedsmith.pipeline.compare import compare as compare
+    from embedsmith.pipeline.encode import encode as encode
     from embedsmith.pipeline.evaluate import evaluate as evaluate
     from embedsmith.pipeline.evaluate import mteb_task as mteb_task
     from embedsmith.pipeline.export import export as export
@@ -57,6 +58,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
     "compare": "pipeline.compare",
+    "encode": "pipeline.encode",
     "evaluate": "pipeline.evaluate",
     "export": "pipeline.export",
     "find": "pipeline.find",

@@ -14,6 +14,7 @@ from embedsmith import __version__
 from embedsmith.cli import compare as compare
 from embedsmith.cli import console
 from embedsmith.cli import converting as converting
+from embedsmith.cli import encoding as encoding
 from embedsmith.cli import export as export
 from embedsmith.cli import generation as generation
 from embedsmith.cli import mining as mining
