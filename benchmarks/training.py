@@ -1,9 +1,10 @@
 """Our training step against sentence-transformers' trainer: examples per second and peak memory, side by side.
 
-The same model, examples, lengths, batch, precision and loss (InfoNCE with in-batch and mined negatives). Each side runs in a
-process of its own, so that its peak memory is its own; sides take turns, round by round. The first step is not counted.
+The same model, examples, lengths, batch, precision and loss (InfoNCE with in-batch and mined negatives). Each side runs
+in a process of its own, so that its peak memory is its own; sides take turns, round by round. The first step is not
+counted.
 
-    python benchmarks/training.py EXAMPLES --model NAME [--dtype float32] [--sides ours,plain] [--rounds 3] [--steps 4]
+    python benchmarks/training.py EXAMPLES --model NAME [--dtype float32] [--sides ours,plain] [--rounds 3]
 
 EXAMPLES is a file of mined examples, such as RUN/negatives.jsonl. Examples with fewer negatives than --negatives are left out.
 
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -63,7 +65,7 @@ def ours(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict[s
         on_step=lambda report: stamps.append(time.perf_counter()),
     )
     return {
-        "seconds": [after - before for before, after in zip(stamps, stamps[1:], strict=False)],
+        "seconds": [after - before for before, after in pairwise(stamps)],
         "losses": [report.loss for report in reports],
     }
 
@@ -126,7 +128,7 @@ def theirs(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict
     )
     trainer.train()
     return {
-        "seconds": [after - before for before, after in zip(stamps, stamps[1:], strict=False)],
+        "seconds": [after - before for before, after in pairwise(stamps)],
         "losses": seen,
     }
 
