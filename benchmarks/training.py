@@ -6,7 +6,7 @@ counted.
 
     python benchmarks/training.py EXAMPLES --model NAME [--dtype float32] [--sides ours,plain] [--rounds 3]
 
-EXAMPLES is a file of mined examples, such as RUN/negatives.jsonl. Examples with fewer negatives than --negatives are left out.
+EXAMPLES is a file of mined examples, such as RUN/negatives.jsonl. Those with fewer than --negatives are left out.
 
     ours            all activations are kept, as far as half of the free memory goes (the default)
     ours-bounded    --memory-gib GiB of activations are kept, the rest is computed twice
