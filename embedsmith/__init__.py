@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from embedsmith.models.embedder import load as load
     from embedsmith.models.settings import StudentSettings as StudentSettings
     from embedsmith.models.student import build_student as build_student
+    from embedsmith.pipeline.ablate import ablate as ablate
+    from embedsmith.pipeline.ablation import read_ablation as read_ablation
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
     from embedsmith.pipeline.compare import compare as compare
     from embedsmith.pipeline.evaluate import evaluate as evaluate
@@ -52,6 +54,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "StageSettings": "training.settings",
     "StudentSettings": "models.settings",
     "TeacherSettings": "teachers.settings",
+    "ablate": "pipeline.ablate",
     "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
     "compare": "pipeline.compare",
@@ -61,6 +64,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "load": "models.embedder",
     "load_collection": "data.load",
     "mine": "pipeline.mine",
+    "read_ablation": "pipeline.ablation",
     "read_recipe": "pipeline.recipe",
     "select": "pipeline.mine:select_again",
     "train": "pipeline.train",

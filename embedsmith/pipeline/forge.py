@@ -12,17 +12,21 @@ RUN/report.md               all of it to read
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from embedsmith import __version__
 from embedsmith.data.beir import write_beir
-from embedsmith.data.code_search import CodeSettings, harvest, split
+from embedsmith.data.code_search import CodeSettings, harvest, sources_hash, split
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import read_json, write_json
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.evaluation.metrics import score_run
-from embedsmith.evaluation.per_query import per_query_path, write_per_query
+from embedsmith.evaluation.per_query import per_query_path, read_per_query, write_per_query
 from embedsmith.evaluation.retrieval import rank
+from embedsmith.mining.ensembles import PCA
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
@@ -30,6 +34,7 @@ from embedsmith.pipeline.mine import mine_into
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.report import write_report
 from embedsmith.pipeline.runs import Run
+from embedsmith.pipeline.shelf import Shelf, identity_of_model, once, shared_stages
 from embedsmith.pipeline.train import train_into
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
@@ -48,27 +53,39 @@ class Prepared:
     test: Collection | None
 
 
-def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progress: Progress = silent) -> Run:
+def forge(
+    recipe: Recipe,
+    *,
+    out: str | Path,
+    command: str = "train",
+    shelf: Shelf | None = None,
+    on_progress: Progress = silent,
+) -> Run:
     """Carry out a recipe into a run folder; one that was cut short goes on.
 
     Args:
         recipe: what to do.
         out: the run folder.
         command: the command's name, which the folder remembers.
+        shelf: what other runs have made of the same things, and where this one leaves what it makes.
         on_progress: told of the work.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
     with Run.open(out, command=command, settings=recipe, inputs={}) as run:
-        prepared = [_prepare(run, name, settings, on_progress) for name, settings in recipe.data.items()]
+        if shelf:
+            run.vectors = shelf.vectors
+        prepared = [_prepare(run, name, settings, shelf, on_progress) for name, settings in recipe.data.items()]
         for data in prepared:
             folder = run.folder / "mined" / data.name
-            selection = mine_into(run, folder, data.train, recipe.mining, on_progress=on_progress)
+            with once(shelf, "candidates", partial(_candidates_of, recipe, data.train), folder / "candidates"):
+                selection = mine_into(run, folder, data.train, recipe.mining, on_progress=on_progress)
             run.count(f"mining {data.name}", selection.counts)
-        _score_before(run, recipe, prepared, on_progress)
+        _score_before(run, recipe, prepared, shelf, on_progress)
         sources = [_source(run, recipe, data) for data in prepared]
-        train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, on_progress=on_progress)
+        with shared_stages(shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed):
+            train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, on_progress=on_progress)
         _score_after(run, recipe, prepared, on_progress)
         write_report(run, recipe)
         run.finish()
@@ -85,13 +102,15 @@ def _source(run: Run, recipe: Recipe, data: Prepared) -> Source:
     )
 
 
-def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress) -> Prepared:
+def _prepare(run: Run, name: str, settings: DataSettings, shelf: Shelf | None, on_progress: Progress) -> Prepared:
     """Return the collections of one data set; code is harvested once, into the run."""
     if settings.format == "code":
         folder = run.folder / "data" / name
-        if not (folder / "done.json").is_file():
-            with run.timed("harvest"):
-                _harvest(run, folder, name, settings, on_progress)
+        code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
+        with once(shelf, "code", lambda: [code.model_dump(), sources_hash(code), __version__], folder):
+            if not (folder / "done.json").is_file():
+                with run.timed("harvest"):
+                    _harvest(run, folder, name, code, on_progress)
         return Prepared(
             name,
             settings,
@@ -105,10 +124,9 @@ def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress)
     return Prepared(name, settings, train, test)
 
 
-def _harvest(run: Run, folder: Path, name: str, settings: DataSettings, on_progress: Progress) -> None:
+def _harvest(run: Run, folder: Path, name: str, code: CodeSettings, on_progress: Progress) -> None:
     """Write the train and the test side of a source tree as BEIR folders."""
-    code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
-    found = harvest(code, on_file=lambda done, total: on_progress(f"read {settings.path}", done, total))
+    found = harvest(code, on_file=lambda done, total: on_progress(f"read {code.source}", done, total))
     sides = split(found, code)
     write_beir(folder / "train", {"train": sides.train})
     write_beir(folder / "test", {"test": sides.test})
@@ -126,7 +144,22 @@ def _harvest(run: Run, folder: Path, name: str, settings: DataSettings, on_progr
     write_json(folder / "done.json", {"skipped": skipped, "test_modules": sides.test_modules})
 
 
-def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress: Progress) -> None:
+def _candidates_of(recipe: Recipe, collection: Collection) -> Any:
+    """Return all that a collection's candidates depend on."""
+    mining = recipe.mining
+    return {
+        "collection": collection.content_hash(),
+        "teachers": [identity_of_model(name) for name in mining.teachers],
+        "reading": mining.teacher_settings.model_dump(mode="json"),
+        "depth": mining.depth,
+        "joined": mining.pca_variance if mining.ensemble == PCA else None,
+        "version": __version__,
+    }
+
+
+def _score_before(
+    run: Run, recipe: Recipe, prepared: list[Prepared], shelf: Shelf | None, on_progress: Progress
+) -> None:
     """Score baselines, teacher and the untrained student on every test side, those that are not scored yet."""
     with run.timed("evaluate"):
         for data in prepared:
@@ -137,14 +170,19 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
             for label, name in names.items():
                 if label not in _scores(run).get(data.name, {}):
                     reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
-                    teacher = open_teacher(
-                        name,
-                        data.test.passages,
-                        vectors=run.folder / "vectors",
-                        settings=reading.model_copy(update={"dtype": recipe.evaluation.dtype}),
-                        on_progress=on_progress,
-                    )
-                    _note(run, data.name, label, data.test, teacher)
+                    reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
+                    path = per_query_path(run.folder, data.name, label)
+                    with once(shelf, "scores", partial(_baseline_of, name, reading, data.test), path):
+                        if not path.is_file():
+                            teacher = open_teacher(
+                                name,
+                                data.test.passages,
+                                vectors=run.vectors,
+                                settings=reading,
+                                on_progress=on_progress,
+                            )
+                            _rank(path, teacher, data.test)
+                    _note(run, data.name, label)
             if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
                 model = build_student(recipe.student, seed=recipe.seed)
                 model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
@@ -167,8 +205,9 @@ def _score_model(
     assert data.test
     model.prompts = {**model.prompts, "query": _student_of(recipe, data).prompt or model.prompts.get("query", "")}
     name = "the student before" if label == "before" else "the trained student"
-    teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress)
-    _note(run, data.name, label, data.test, teacher)
+    teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.vectors, on_progress=on_progress)
+    _rank(per_query_path(run.folder, data.name, label), teacher, data.test)
+    _note(run, data.name, label)
 
 
 def _student_of(recipe: Recipe, data: Prepared) -> StudentSettings:
@@ -183,12 +222,25 @@ def _scores(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     return read_json(path) if path.is_file() else {}
 
 
-def _note(run: Run, data: str, label: str, test: Collection, teacher: Teacher) -> None:
-    """Score what ranks the passages of a test side, and add the scores to the run."""
+def _baseline_of(name: str, reading: TeacherSettings, test: Collection) -> Any:
+    """Return all that a baseline's scores depend on."""
+    return {
+        "collection": test.content_hash(),
+        "model": identity_of_model(name),
+        "reading": reading.model_dump(mode="json"),
+        "version": __version__,
+    }
+
+
+def _rank(path: Path, teacher: Teacher, test: Collection) -> None:
+    """Write what each query of a test side scores by what ranks its passages."""
     ranking = rank(teacher, test)
-    scores = score_run(ranking, test.qrels)
-    write_per_query(per_query_path(run.folder, data, label), scores, ranking)
+    write_per_query(path, score_run(ranking, test.qrels), ranking)
+
+
+def _note(run: Run, data: str, label: str) -> None:
+    """Add the means of what each query scored to the run's scores; what is in there is done."""
+    found = read_per_query(per_query_path(run.folder, data, label))
     known = _scores(run)
-    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.mean.items()}
-    # Written last: what is in it is scored.
+    known.setdefault(data, {})[label] = {name: round(float(v.mean()), 4) for name, v in found.metrics.items()}
     write_json(run.folder / "scores.json", known)

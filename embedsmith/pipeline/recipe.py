@@ -84,6 +84,16 @@ def read_recipe(path: str | Path) -> Recipe:
         InputError: the file is missing or not YAML; names the line.
         SettingsError: a key is unknown or a value does not fit; names the nearest key.
     """
+    return Recipe.parse(read_yaml(path), where=str(path))
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping that a recipe's file holds.
+
+    Raises:
+        InputError: the file is missing or not YAML; names the line.
+        SettingsError: it is no mapping.
+    """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -98,4 +108,4 @@ def read_recipe(path: str | Path) -> Recipe:
         raise InputError(f"{place}: not YAML: {reason}", hint="mend the file") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: not a recipe", hint="a recipe is a mapping with data, student, mining, stages")
-    return Recipe.parse(values, where=str(path))
+    return values
