@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.data.files import atomic_write, write_json
-from embedsmith.errors import EmbedsmithError
+from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.mining.ensembles import PCA
 from embedsmith.pipeline.ablation import Ablation, Cell, cells_of
 from embedsmith.pipeline.ablation_report import ablation_page
-from embedsmith.pipeline.ablation_table import Table, in_markdown, table_of
+from embedsmith.pipeline.ablation_table import in_markdown, table_of
 from embedsmith.pipeline.forge import forge
 from embedsmith.pipeline.recipe import Recipe
 from embedsmith.pipeline.runs import Run, read_manifest
@@ -67,18 +67,36 @@ def ablate(
         on_progress("cells", len(cells), len(cells))
         if not (shared or ablation.keep_models):
             shutil.rmtree(shelf.folder, ignore_errors=True)
-        write_table(run, table_of(run.folder, ablation))
+        _write(run.folder, run.manifest)
         run.finish()
     return run
 
 
-def write_table(run: Run, table: Table) -> None:
+def write_ablation_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Write RUN/table.json, table.md and report.html; return the page's path, and the table as plain values.
+
+    Raises:
+        RunError: the ablation is not finished.
+    """
+    folder = Path(run)
+    manifest = read_manifest(folder)
+    if manifest["status"] != "finished":
+        raise RunError(
+            f"{folder}: an ablation that was cut short", hint="give its command again; it goes on where it stopped"
+        )
+    return _write(folder, manifest)
+
+
+def _write(folder: Path, manifest: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Write what came out, to be read by programs and by people."""
-    write_json(run.folder / "table.json", table.plain())
-    with atomic_write(run.folder / "table.md") as file:
+    table = table_of(folder, Ablation.parse(manifest["settings"], where=str(folder)))
+    write_json(folder / "table.json", table.plain())
+    with atomic_write(folder / "table.md") as file:
         file.write(in_markdown(table))
-    with atomic_write(run.folder / "report.html") as file:
-        file.write(ablation_page(run, table))
+    path = folder / "report.html"
+    with atomic_write(path) as file:
+        file.write(ablation_page(folder, manifest, table))
+    return path, table.plain()
 
 
 def plan(ablation: Ablation) -> list[Planned]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,16 +11,15 @@ from embedsmith.pipeline.ablation import in_words as value_in_words
 from embedsmith.pipeline.ablation_table import Row, Table, cells_in_words, columns_of, in_words
 from embedsmith.pipeline.charts import Dots, dots_svg
 from embedsmith.pipeline.page import render
-from embedsmith.pipeline.runs import Run
 
 
-def ablation_page(run: Run, table: Table) -> str:
+def ablation_page(folder: Path, manifest: dict[str, Any], table: Table) -> str:
     """Return the page."""
     return render(
         "ablation_report.html",
-        version=run.manifest["versions"]["embedsmith"],
+        version=manifest["versions"]["embedsmith"],
         name=table.name,
-        folder=run.folder.resolve().name,
+        folder=folder.resolve().name,
         said=in_words(table),
         columns=columns_of(table),
         rows=[_row(table, row) for row in table.rows],
@@ -27,9 +27,9 @@ def ablation_page(run: Run, table: Table) -> str:
         chart=_chart(table),
         seeds=table.seeds,
         detectable=f"{table.detectable:.4f}",
-        recipe=yaml.safe_dump(run.manifest["settings"]["recipe"], sort_keys=False, allow_unicode=True),
+        recipe=yaml.safe_dump(manifest["settings"]["recipe"], sort_keys=False, allow_unicode=True),
         versions=", ".join(f"{name} {version}" for name, version in table.versions.items()),
-        seconds=run.seconds,
+        seconds=sum(manifest["seconds"].values()),
     )
 
 

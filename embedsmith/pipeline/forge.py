@@ -7,6 +7,7 @@ RUN/model/                  the trained model
 RUN/scores.json             scores of each data set: before, after, teacher, baselines
 RUN/scores/NAME/WHAT.jsonl  the same for each query, to compare runs by
 RUN/report.md               all of it to read
+RUN/report.html             the scores with intervals, and the queries won and lost
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from embedsmith.mining.ensembles import PCA
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
+from embedsmith.pipeline.evaluation_report import write_evaluation_report
 from embedsmith.pipeline.mine import mine_into
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.report import write_report
@@ -88,6 +90,8 @@ def forge(
             train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, on_progress=on_progress)
         _score_after(run, recipe, prepared, on_progress)
         write_report(run, recipe)
+        if (run.folder / "scores").is_dir():
+            write_evaluation_report(run.folder)
         run.finish()
     return run
 
