@@ -14,7 +14,7 @@ from embedsmith.errors import RunError
 from embedsmith.evaluation.per_query import labels_of, per_query_path, read_per_query
 from embedsmith.evaluation.significance import compare_paired, holm, mean_interval
 from embedsmith.pipeline.charts import Dots, Series, dots_svg, histogram_svg
-from embedsmith.pipeline.compare import METRIC, Comparison, QueryDifference, Ranked, Side, compare_sides, sides_of
+from embedsmith.pipeline.compare import METRIC, Comparison, QueryDifference, Side, compare_sides, sides_of
 from embedsmith.pipeline.page import render, shortened
 from embedsmith.pipeline.runs import read_manifest
 
@@ -82,9 +82,8 @@ def _measured(side: Side) -> dict[str, Any]:
 
 def _against(side: Side, label: str) -> Comparison:
     """Return the trained model compared with what else its run scored."""
-    return compare_sides(
-        Side(side.run, side.data, label, per_query_path(side.run, side.data, label)), side, metric=METRIC
-    )
+    other = Side(side.run, side.data, label, per_query_path(side.run, side.data, label))
+    return compare_sides(other, side, metric=METRIC)
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:
@@ -103,9 +102,8 @@ def _plain(one: dict[str, Any]) -> dict[str, Any]:
 def _shown(one: dict[str, Any]) -> dict[str, Any]:
     """Return what the page shows of one data set."""
     comparison = one["comparison"]
-    metrics = [
-        name for name in next(iter(one["scores"].values())) if name not in ("interval", "difference", "p", METRIC)
-    ]
+    told = (METRIC, "interval", "difference", "p")
+    metrics = [name for name in one["scores"]["after"] if name not in told]
     return {
         "data": one["data"],
         "queries": one["queries"],
@@ -128,9 +126,7 @@ def _shown(one: dict[str, Any]) -> dict[str, Any]:
 def _in_words(one: dict[str, Any]) -> str:
     """Return in a sentence what training did."""
     if one["against"] is None:
-        return (
-            f"{METRIC} of the trained model: {one['scores']['after'][METRIC]:.4f}. Nothing else was scored beside it."
-        )
+        return f"{METRIC} of the trained model: {one['scores']['after'][METRIC]:.4f}. Nothing else was scored."
     difference, p = (one["scores"][one["against"]][key] for key in ("difference", "p"))
     what = "before training" if one["against"] == "before" else f"the {one['against']}"
     sign = "above" if difference.mean > 0 else "below"
@@ -179,7 +175,7 @@ def _query(query: QueryDifference) -> dict[str, Any]:
                 "label": label,
                 "id": ranked.id,
                 "text": shortened(ranked.text or ""),
-                "is_answer": _is(query.answer, ranked),
+                "is_answer": query.answer is not None and query.answer.id == ranked.id,
             }
             for label, ranked in (
                 ("First before", query.first_a),
@@ -189,7 +185,3 @@ def _query(query: QueryDifference) -> dict[str, Any]:
             if ranked
         ],
     }
-
-
-def _is(answer: Ranked | None, ranked: Ranked) -> bool:
-    return answer is not None and answer.id == ranked.id
