@@ -230,7 +230,7 @@ def test_one_seed_says_so_and_models_are_given_up_where_nobody_wants_them(recipe
 
 def test_a_killed_ablation_goes_on_with_the_same_command(file: Path, ablation: Ablation, run: Path, tmp_path: Path):
     words = [sys.executable, "-m", "embedsmith", "ablate", str(file), "--vary", "stages.1.hard_negatives=0,2"]
-    words += ["--seeds", "2", "--out", str(tmp_path / "run")]
+    words += ["--seeds", "1", "--out", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     cell = tmp_path / "run" / "cells/02-2/seed-0"
@@ -240,12 +240,12 @@ def test_a_killed_ablation_goes_on_with_the_same_command(file: Path, ablation: A
     process.communicate()
     assert not (tmp_path / "run/table.json").exists()
     first = (tmp_path / "run/cells/01-0/seed-0/manifest.json").stat().st_mtime_ns
-    embedsmith.ablate(read_ablation(file, vary=["stages.1.hard_negatives=0,2"], seeds=2), out=tmp_path / "run")
+    embedsmith.ablate(ablation.model_copy(update={"seeds": 1}), out=tmp_path / "run")
     assert (tmp_path / "run/cells/01-0/seed-0/manifest.json").stat().st_mtime_ns == first
     for found in (tmp_path / "run").rglob("*.partial"):
         raise AssertionError(found)
     expected, found = (read_json(folder / "table.json") for folder in (run, tmp_path / "run"))
-    assert [row["seeds"] for row in found["rows"]] == [row["seeds"] for row in expected["rows"]]
+    assert [row["seeds"] for row in found["rows"]] == [row["seeds"][:1] for row in expected["rows"]]
 
 
 def test_the_command_lists_the_cells_and_carries_them_out(embedsmith_command, file: Path, run: Path, tmp_path: Path):
