@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +53,14 @@ def ablate(
     from embedsmith.pipeline.ablation import read_ablation
 
     ablation = read_ablation(
-        recipe, vary=vary or (), set_=set_ or (), data=data, seeds=seeds, metric=metric, keep_models=keep_models
+        recipe,
+        vary=vary or (),
+        set_=set_ or (),
+        data=data,
+        seeds=seeds,
+        metric=metric,
+        keep_models=keep_models,
+        environment=os.environ,
     )
     if dry_run:
         _show_plan(plan(ablation), as_json=as_json)

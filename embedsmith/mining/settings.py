@@ -9,6 +9,7 @@ from pydantic import Field, field_validator
 from embedsmith.errors import did_you_mean
 from embedsmith.models.settings import MINILM
 from embedsmith.settings import Settings
+from embedsmith.teachers.named import has_vectors, is_rescorer
 from embedsmith.teachers.settings import TeacherSettings
 
 MethodName = Literal["naive", "shifted", "abs", "marginpos", "percpos", "twodistances"]
@@ -124,7 +125,22 @@ class MiningSettings(SelectionSettings):
     """How the teachers read texts."""
 
     def model_post_init(self, context: Any) -> None:
-        """Refuse what does not go together."""
+        """Refuse what does not go together, before anything is read or encoded."""
+        names = ", ".join(self.teachers)
+        if all(map(is_rescorer, self.teachers)):
+            raise ValueError(f"teachers: {names} only rescores; name one that searches beside it, such as bm25")
+        if "twodistances" in self.methods and self.ensemble != "pca":
+            raise ValueError("method: twodistances compares distances in joined vectors; set ensemble: pca")
+        asked = {
+            "neighbour": self.neighbour is not None,
+            "neighbour_ratio": self.neighbour_ratio is not None,
+            "ensemble: pca": self.ensemble == "pca",
+        }
+        if any(asked.values()) and not any(map(has_vectors, self.teachers)):
+            what = next(name for name, is_asked in asked.items() if is_asked)
+            raise ValueError(f"{what}: none of the teachers has vectors ({names}); name an embedding model")
+        if self.veto_deviations is not None and len(self.teachers) == 1:
+            raise ValueError(f"veto_deviations: asks another teacher than the first, and there is only {names}")
         if len(set(self.teachers)) < len(self.teachers):
             raise ValueError("a teacher is named twice")
         if self.weights and len(self.weights) != len(self.teachers):

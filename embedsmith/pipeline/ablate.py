@@ -59,8 +59,7 @@ def ablate(
             on_progress("cells", number, len(cells), cell.name)
             with run.timed("cells"):
                 manifest = _carry_out(run.folder / cell.folder, cell, shelf, _within(cell, number, cells, on_progress))
-            for name, content in manifest["content"].items():
-                run.same_content(name, content)
+            _check_data(run, cell, manifest["content"])
             if not ablation.keep_models:
                 shutil.rmtree(run.folder / cell.folder / "model", ignore_errors=True)
                 shutil.rmtree(run.folder / cell.folder / "stages", ignore_errors=True)
@@ -152,6 +151,18 @@ def _carry_out(folder: Path, cell: Cell, shelf: Shelf, on_progress: Progress) ->
         return forge(cell.recipe, out=folder, shelf=shelf, on_progress=on_progress).manifest
     except EmbedsmithError as error:
         raise type(error)(f"{cell.name}: {error}", hint=error.hint) from error
+
+
+def _check_data(run: Run, cell: Cell, content: dict[str, str]) -> None:
+    """Hold a cell to the data that the cells before it had.
+
+    Raises:
+        RunError: it has changed meanwhile.
+    """
+    for name, settings in cell.recipe.data.items():
+        for part in (name, f"{name} (test)"):
+            if part in content:
+                run.same_content(f"{part} {settings.fingerprint()}", content[part])
 
 
 def _within(cell: Cell, number: int, cells: list[Cell], on_progress: Progress) -> Progress:

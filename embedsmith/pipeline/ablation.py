@@ -19,11 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field
 
 from embedsmith.errors import SettingsError, did_you_mean
-from embedsmith.pipeline.recipe import DataSettings, Recipe, read_recipe, read_yaml
+from embedsmith.pipeline.recipe import Recipe, read_recipe, read_yaml, recipe_of, yaml_value
 from embedsmith.settings import Settings, fingerprint
 
 Changes = dict[str, Any]
@@ -60,7 +59,7 @@ class Ablation(Settings):
         """Refuse changes that the recipe does not take, and rows that are the same."""
         known: dict[str, str] = {}
         for name, changes in self.rows.items():
-            twin = known.setdefault(changed(self.recipe, changes).fingerprint(), name)
+            twin = known.setdefault(with_changes(self.recipe, changes).fingerprint(), name)
             if twin != name:
                 raise SettingsError(
                     f"rows {twin} and {name} are the same recipe", hint="give each row a setting of its own"
@@ -92,7 +91,7 @@ def cells_of(ablation: Ablation) -> list[Cell]:
     cells = []
     for seed in range(ablation.seeds):
         for number, (name, changes) in enumerate(ablation.rows.items(), start=1):
-            recipe = changed(ablation.recipe, changes)
+            recipe = with_changes(ablation.recipe, changes)
             mining = recipe.mining.model_copy(update={"mining_seed": recipe.mining.mining_seed + seed})
             seeded = recipe.model_copy(update={"seed": recipe.seed + seed, "mining": mining, "name": name})
             cells.append(Cell(name, seed, seeded, f"cells/{number:02d}-{_slug(name)}/seed-{seed}"))
@@ -108,6 +107,7 @@ def read_ablation(
     seeds: int | None = None,
     metric: str = "ndcg@10",
     keep_models: bool = True,
+    environment: Mapping[str, str] | None = None,
 ) -> Ablation:
     """Return the ablation of a recipe's file, or of a file that describes an ablation.
 
@@ -119,6 +119,7 @@ def read_ablation(
         seeds: how many; the file's when not given, or 3.
         metric: what the rows are compared by.
         keep_models: keep what every cell trained.
+        environment: values for `${NAME}` in the recipe's data.
 
     Raises:
         InputError: a file is missing or not YAML.
@@ -129,15 +130,15 @@ def read_ablation(
     if "recipe" in values:
         file = AblationFile.parse(values, where=str(path))
     if isinstance(file.recipe, str):
-        recipe = read_recipe(Path(path).parent / file.recipe)
+        recipe = read_recipe(Path(path).parent / file.recipe, environment=environment)
     else:
-        recipe = Recipe.parse(file.recipe, where=str(path))
-    recipe = changed(_with_data(recipe, data), {**file.set, **dict(map(_setting, set_))})
+        recipe = recipe_of(file.recipe, where=str(path), environment=environment)
+    recipe = with_changes(_with_data(recipe, data), {**file.set, **dict(map(_setting, set_))})
     axes = {**file.vary, **dict(map(_axis, vary))}
     rows = rows_of(file.rows, axes)
     if len(rows) < 2:
         for changes in rows.values():
-            changed(recipe, changes)  # a mistyped name says more than that it stands alone
+            with_changes(recipe, changes)  # a mistyped name says more than that it stands alone
         raise SettingsError(
             f"{path}: one row is no ablation", hint="vary a setting: --vary mining.method=naive,percpos"
         )
@@ -168,7 +169,7 @@ def rows_of(named: Mapping[str, Changes], axes: Mapping[str, Sequence[Any]]) -> 
     return rows if list(rows) != [""] else {}
 
 
-def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """Return a recipe with other settings.
 
     Args:
@@ -221,7 +222,7 @@ def _with_data(recipe: Recipe, path: str | None) -> Recipe:
             hint=f"set each path: --set data.{next(iter(recipe.data))}.path={path}",
         )
     (old,) = recipe.data.values()
-    new = DataSettings(path=path, instruction=old.instruction)
+    new = old.model_copy(update={"path": path, "format": "auto"})
     return recipe.model_copy(update={"data": {Path(path).stem: new}})
 
 
@@ -234,7 +235,7 @@ def _setting(text: str) -> tuple[str, Any]:
     name, _, value = text.partition("=")
     if not name or not value:
         raise SettingsError(f'--set "{text}": not NAME=VALUE', hint="for example --set stages.0.steps=60")
-    return name.strip(), _yaml(value, of=f"--set {text}")
+    return name.strip(), yaml_value(value, of=f"--set {text}")
 
 
 def _axis(text: str) -> tuple[str, list[Any]]:
@@ -248,14 +249,7 @@ def _axis(text: str) -> tuple[str, list[Any]]:
         raise SettingsError(
             f'--vary "{text}": not NAME=VALUE,VALUE', hint="for example --vary mining.method=naive,percpos"
         )
-    return name.strip(), _yaml(f"[{values}]", of=f"--vary {text}")
-
-
-def _yaml(text: str, *, of: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise SettingsError(f"{of}: not a value", hint="write values as in YAML: 0.95, null, [a, b]") from None
+    return name.strip(), yaml_value(f"[{values}]", of=f"--vary {text}")
 
 
 def _step(place: Any, part: str, *, name: str, inside: str) -> Any:

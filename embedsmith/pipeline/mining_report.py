@@ -37,6 +37,7 @@ from embedsmith.mining.settings import SelectionSettings
 from embedsmith.pipeline.charts import Series, histogram_svg
 from embedsmith.pipeline.mine import Mined, near_of, read_mined
 from embedsmith.pipeline.page import percent, render, shortened
+from embedsmith.progress import Progress, silent
 from embedsmith.training.settings import StageSettings
 
 _DRAWS = 2
@@ -53,6 +54,7 @@ FATES = {
     Fate.SAME_TEXT: "has the text of a known positive",
     Fate.OWN_TEXT: "is the query's own text",
     Fate.LISTED: "on your list of exclusions",
+    Fate.JUDGED: "answers the query, as a judge has said",
     Fate.COPY: "a copy of a better candidate",
     Fate.NEAR_DUPLICATE: "almost the words of a positive",
     Fate.NEIGHBOUR: "too close to a positive passage",
@@ -73,7 +75,7 @@ _OUTCOMES = {
 }
 
 
-def mining_report(run: str | Path) -> Path:
+def mining_report(run: str | Path, *, on_progress: Progress = silent) -> Path:
     """Write RUN/report.html and return its path.
 
     Args:
@@ -82,10 +84,10 @@ def mining_report(run: str | Path) -> Path:
     Raises:
         InputError, RunError: see `read_mined`.
     """
-    return write_mining_report(run)[0]
+    return write_mining_report(run, on_progress=on_progress)[0]
 
 
-def write_mining_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
+def write_mining_report(run: str | Path, *, on_progress: Progress = silent) -> tuple[Path, dict[str, Any]]:
     """Write RUN/report.html; return its path, and the numbers that are in it as plain values.
 
     Raises:
@@ -93,10 +95,10 @@ def write_mining_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
     """
     mined = read_mined(run)
     listed = mined.excluded(mined.settings)
-    near = near_of(mined.candidates, mined.collection, mined.settings)
+    near = near_of(mined.candidates, mined.collection, mined.settings, on_progress)
     selection = select(mined.candidates, mined.settings, listed=listed, near=near)
     found = figures(selection, mined.candidates, mined.settings, temperature=StageSettings().temperature)
-    audits = _audits(mined, *some_queries(mined.candidates, listed, near))
+    audits = _audits(mined, *some_queries(mined.candidates, listed, near), on_progress)
     page = render("mining_report.html", **_page(mined, selection, found, audits))
     path = mined.folder / "report.html"
     with atomic_write(path) as file:
@@ -105,11 +107,16 @@ def write_mining_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
 
 
 def _audits(
-    mined: Mined, candidates: Candidates, listed: Listed, near: Bool[np.ndarray, "S K"] | None
+    mined: Mined,
+    candidates: Candidates,
+    listed: Listed,
+    near: Bool[np.ndarray, "S K"] | None,
+    on_progress: Progress,
 ) -> dict[str, Audit] | None:
     """Return the audit of every method on some candidates, None where no query has several positives."""
     try:
-        return audit(candidates, side_by_side(mined.settings), listed=listed, near=near, draws=_DRAWS)
+        ways = side_by_side(mined.settings)
+        return audit(candidates, ways, listed=listed, near=near, draws=_DRAWS, on_progress=on_progress)
     except InputError:
         return None
 
@@ -120,10 +127,8 @@ def _plain(mined: Mined, selection: Selection, found: Figures, audits: dict[str,
         name: [{**_ids(mined, selection, suspect), **asdict(suspect)} for suspect in getattr(found, name)]
         for name in ("by_ratio", "by_cosine")
     }
-    rows = {name: asdict(row) for name, row in (audits or {}).items()}
-    for row in rows.values():
-        row["hardness"] = row["hardness"] if isfinite(row["hardness"]) else None
-    return {"data": mined.collection.name, **asdict(found), **suspects, "audit": rows or None}
+    rows = {name: asdict(row) for name, row in audits.items()} if audits else None
+    return {"data": mined.collection.name, **asdict(found), **suspects, "audit": rows}
 
 
 def _ids(mined: Mined, selection: Selection, suspect: Suspect) -> dict[str, str]:

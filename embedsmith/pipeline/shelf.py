@@ -10,8 +10,10 @@ the run is whole by itself, and either can be removed.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
+import itertools
 import os
 import shutil
 import uuid
@@ -32,10 +34,15 @@ from embedsmith.pipeline.runs import Run
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.remote import is_url
 from embedsmith.training.batches import Source
+from embedsmith.training.guide import stores_of_guide, write_guide
 from embedsmith.training.settings import StageSettings
 
 _ABOUT = "about.json"
 _CONTENT = "content"
+
+_SHARED_BY_EXAMPLES = tuple(
+    field.name for field in dataclasses.fields(Source) if field.name not in ("examples", "guide")
+)
 
 
 class Shelf:
@@ -97,6 +104,24 @@ def once(shelf: Shelf | None, kind: str, identity: Callable[[], Any], target: Pa
 
 
 @contextmanager
+def shared_candidates(shelf: Shelf | None, identity: Callable[[], Any], folder: Path) -> Iterator[None]:
+    """Take the candidates of a folder of mined negatives from the shelf, and keep there those that the block mines."""
+    if shelf is None:
+        yield
+        return
+    depends_on, path = identity(), folder / "candidates"
+    about = shelf.about("candidates", depends_on)
+    if about and not path.exists():
+        if guide := about["guide"]:
+            places = {role: shelf.vectors / guide[role] for role in ("queries", "passages")}
+            folder.mkdir(parents=True, exist_ok=True)
+            write_guide(folder, teacher=guide["teacher"], **places)
+        shelf.take("candidates", depends_on, path)
+    yield
+    shelf.keep("candidates", depends_on, path, about={"guide": stores_of_guide(folder)})
+
+
+@contextmanager
 def shared_stages(
     shelf: Shelf | None,
     run: Run,
@@ -106,28 +131,42 @@ def shared_stages(
     *,
     seed: int,
 ) -> Iterator[None]:
-    """Take the stages that were trained already from the shelf, and keep there those that the block trains."""
+    """Take the stages that were trained already from the shelf, and keep there those that the block trains.
+
+    A stage that mines again, and those after it, depend on more than their settings say: each run trains them itself.
+    """
     if shelf is None:
         yield
         return
-    identities = _stage_identities(student, stages, sources, seed=seed)
+    identities = _stage_identities(run.folder, student, stages, sources, seed=seed)
     places = [run.folder / "stages" / stage.name for stage in stages[:-1]] + [run.folder / "model"]
     log = run.folder / "steps.jsonl"
-    for stage, identity, place in zip(stages, identities, places, strict=True):
+    for number in range(_number_to_take(shelf, stages, identities)):
+        stage, identity, place = stages[number], identities[number], places[number]
         about = shelf.about("stages", identity)
-        if about is None:
-            break
-        if not place.exists():
+        if about and not place.exists():
             # The steps first: a stage whose model is there counts as done.
-            rows = _steps(log)
-            write_jsonl(log, [row for row in rows if row["stage"] != stage.name] + about["steps"])
-            run.count("model", about["model"])
+            rows = [row for row in _steps(log) if row["stage"] != stage.name]
+            write_jsonl(log, rows + about["steps"])
+            for name, counts in about["counts"].items():
+                run.count(name, counts)
             shelf.take("stages", identity, place)
     yield
-    for stage, identity, place in zip(stages, identities, places, strict=True):
+    for stage, identity, place in zip(stages, identities, places, strict=False):
         steps = [row for row in _steps(log) if row["stage"] == stage.name]
-        if place.exists():
-            shelf.keep("stages", identity, place, about={"steps": steps, "model": run.manifest["counts"]["model"]})
+        counted = ("model", f"queries of stage {stage.name}")
+        counts = {name: run.manifest["counts"][name] for name in counted if name in run.manifest["counts"]}
+        shelf.keep("stages", identity, place, about={"steps": steps, "counts": counts})
+
+
+def _number_to_take(shelf: Shelf, stages: Sequence[StageSettings], identities: Sequence[Any]) -> int:
+    """Return how many of the first stages to take: a stage that goes on with an optimizer needs the one before."""
+    known = 0
+    while known < len(identities) and shelf.about("stages", identities[known]):
+        known += 1
+    while 0 < known < len(stages) and not stages[known].restart_optimizer:
+        known -= 1
+    return known
 
 
 def _steps(path: Path) -> list[dict[str, Any]]:
@@ -136,11 +175,15 @@ def _steps(path: Path) -> list[dict[str, Any]]:
 
 
 def _stage_identities(
-    student: StudentSettings, stages: Sequence[StageSettings], sources: Sequence[Source], *, seed: int
+    folder: Path, student: StudentSettings, stages: Sequence[StageSettings], sources: Sequence[Source], *, seed: int
 ) -> list[Any]:
-    """Return what the model after each stage depends on."""
+    """Return what the model after each stage depends on, up to the first stage that mines again."""
     contents = [
-        {"name": source.name, "prompt": source.prompt, "weight": source.weight, "examples": _hash_of(source.examples)}
+        {
+            **{name: getattr(source, name) for name in _OF_ALL_EXAMPLES},
+            "examples": _hash_of(source.examples),
+            "guide": stores_of_guide(folder / "mined" / source.name) if source.guide else None,
+        }
         for source in sources
     ]
     start = {
@@ -152,7 +195,7 @@ def _stage_identities(
     }
     identities = []
     done: list[Any] = []
-    for stage in stages:
+    for stage in itertools.takewhile(lambda stage: not stage.remine, stages):
         used = [content for content in contents if not stage.data or content["name"] in stage.data]
         done = [*done, {"stage": stage.model_dump(mode="json"), "sources": used}]
         identities.append({"start": start, "stages": done})
@@ -163,8 +206,9 @@ def _hash_of(examples: Sequence[Example]) -> str:
     """Return a hash of everything that training reads of some examples."""
     digest = hashlib.sha256()
     for example in examples:
-        passages = [list(map(list, passages)) for passages in (example.positives, example.negatives)]
-        digest.update(orjson.dumps([example.query_id, example.query, *passages]))
+        plain = dataclasses.asdict(example)
+        plain |= {role: list(map(list, plain[role])) for role in ("positives", "negatives")}
+        digest.update(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS))
     return digest.hexdigest()[:16]
 
 

@@ -18,7 +18,7 @@ from embedsmith.errors import EmbedsmithError, RunError, SettingsError
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.pipeline import forge as forging
 from embedsmith.pipeline.ablate import plan
-from embedsmith.pipeline.ablation import Ablation, cells_of, changed, read_ablation
+from embedsmith.pipeline.ablation import Ablation, cells_of, read_ablation, with_changes
 from embedsmith.pipeline.recipe import Recipe
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.pipeline.test_compare import recipe_on, write_data
@@ -32,7 +32,10 @@ def recipe(tiny_bert: Path, tmp_path_factory) -> Recipe:
     stage = recipe.stages[0]
     stages = [stage.model_copy(update={"name": name}) for name in ("one", "two")]
     evaluation = recipe.evaluation.model_copy(update={"baselines": ["bm25"]})
-    return recipe.model_copy(update={"stages": stages, "evaluation": evaluation, "name": "tiny"})
+    # The second teacher has vectors: training looks them up.
+    mining = recipe.mining.model_copy(update={"teachers": ["bm25", str(tiny_bert)]})
+    changes = {"stages": stages, "evaluation": evaluation, "mining": mining, "name": "tiny"}
+    return recipe.model_copy(update=changes)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +69,9 @@ def test_a_grid_has_every_combination_with_every_seed(file: Path, recipe: Recipe
     }
     # Nothing but what was asked for differs from the recipe; mining draws with the cell's seed too.
     for cell in cells:
-        back = changed(cell.recipe, {"mining.method": "naive", "stages.0.steps": 2, "seed": 0, "mining.mining_seed": 0})
+        back = with_changes(
+            cell.recipe, {"mining.method": "naive", "stages.0.steps": 2, "seed": 0, "mining.mining_seed": 0}
+        )
         assert back.model_copy(update={"name": recipe.name}) == recipe
         assert cell.recipe.mining.mining_seed == cell.seed
     assert len({cell.folder for cell in cells}) == 12

@@ -31,7 +31,13 @@ TOY = [
     for i, (query, passage) in enumerate(PAIRS.items())
 ]
 STAGE = StageSettings(
-    steps=12, batch_size=6, learning_rate=5e-3, pooling_learning_rate=1e-2, dtype="float32", save_steps=5
+    steps=12,
+    batch_size=6,
+    learning_rate=5e-3,
+    pooling_learning_rate=1e-2,
+    dtype="float32",
+    save_steps=5,
+    report_to="none",
 )
 
 
@@ -129,7 +135,7 @@ def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(student, uninterr
 def test_a_checkpoint_that_was_cut_short_is_removed_and_not_resumed_from(student, uninterrupted, tmp_path):
     with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
         train(student(), tmp_path, on_step=Interrupted(7))
-    (tmp_path / "checkpoint-5" / "complete.json").unlink()
+    (tmp_path / "checkpoint-5" / "state.json").unlink()
     seen = []
 
     def watch(report):
@@ -186,11 +192,42 @@ def test_chunks_and_checkpointing_change_no_gradient(student, tmp_path, settings
     assert other.gradient_norm == pytest.approx(report.gradient_norm, rel=1e-4)
 
 
-def test_the_gradient_is_that_of_the_formula(student, tmp_path):
-    """One text at a time through the model, InfoNCE written out, and autograd."""
-    gradients, (report,) = trained_gradients(student(), tmp_path)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dropout": 0.3},
+        {"dropout": 0.3, "gradient_checkpointing": True},
+        {"dropout": 0.1, "lora_rank": 4},
+        {"dropout": 0.1, "lora_rank": 4, "dtype": "bfloat16"},
+    ],
+    ids=["dropout", "checkpointing", "adapters", "bfloat16"],
+)
+def test_chunks_that_are_encoded_twice_give_the_same_bits_as_chunks_that_are_kept(student, tmp_path, settings):
+    if "lora_rank" in settings:
+        pytest.importorskip("peft")
+    kept = student()
+    expected = train(kept, tmp_path / "kept", STAGE.model_copy(update={"steps": 2, "chunk_tokens": 40, **settings}))
+    twice = student()
+    stage = STAGE.model_copy(update={"steps": 2, "chunk_tokens": 40, "memory_gib": 0.0, **settings})
+    assert without_time(train(twice, tmp_path / "twice", stage)) == without_time(expected)
+    assert_same_bits(weights(twice), weights(kept))
+
+
+def test_batches_of_one_step_add_up_to_the_mean_of_their_gradients(student, tmp_path):
+    settings = {"batch_size": 3, "steps": 1}
+    gradients, (report,) = trained_gradients(student(), tmp_path / "both", accumulation=2, **settings)
     model = student()
-    batch = BatchPlan(source(model), steps=1, batch_size=6, hard_negatives=1, in_batch=True, seed=7)[0]
+    plan = BatchPlan(source(model), steps=2, batch_size=3, hard_negatives=1, in_batch=True, seed=7)
+    for number in range(2):
+        loss_of(model, plan[number]).div(2).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-5)
+    assert report.queries == 6
+    assert report.loss == pytest.approx(np.mean([loss_of(model, plan[n]).item() for n in range(2)]), rel=1e-5)
+
+
+def loss_of(model, batch):
+    """One text at a time through the model, and InfoNCE written out."""
 
     def vector(text, **arguments):
         raw = model(model.preprocess([text], **arguments))["sentence_embedding"][0]
@@ -204,7 +241,13 @@ def test_the_gradient_is_that_of_the_formula(student, tmp_path):
         scores = [query @ passage / STAGE.temperature for passage in passages]
         allowed = torch.stack([score for u, score in enumerate(scores) if batch.allowed[b, u]])
         losses.append(torch.logsumexp(allowed, 0) - scores[batch.positive[b]])
-    loss = torch.stack(losses).mean()
+    return torch.stack(losses).mean()
+
+
+def test_the_gradient_is_that_of_the_formula(student, tmp_path):
+    gradients, (report,) = trained_gradients(student(), tmp_path)
+    model = student()
+    loss = loss_of(model, BatchPlan(source(model), steps=1, batch_size=6, hard_negatives=1, in_batch=True, seed=7)[0])
     loss.backward()
 
     assert report.loss == pytest.approx(loss.item(), rel=1e-5)

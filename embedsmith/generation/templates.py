@@ -1,0 +1,89 @@
+"""Prompts in text files that a user can read and change.
+
+{{passage}}               what is put in
+{{long | short | odd}}    one of these, drawn at random for each prompt
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from embedsmith.errors import InputError, did_you_mean
+
+_OWN = Path(__file__).parent / "prompts"
+_HOLE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Template:
+    """A prompt with holes in it."""
+
+    text: str
+
+    def filled(self, values: Mapping[str, str], rng: random.Random) -> str:
+        """Return the prompt; what is put in is never taken for a hole.
+
+        >>> Template("Ask {{a short | a long}} question about {{topic}}.").filled({"topic": "{{x}}"}, random.Random(0))
+        'Ask a long question about {{x}}.'
+        """
+
+        def fill(hole: re.Match[str]) -> str:
+            choices = [choice.strip() for choice in hole[1].split("|")]
+            return rng.choice(choices) if len(choices) > 1 else values[choices[0]]
+
+        return _HOLE.sub(fill, self.text)
+
+
+def read_template(name: str, names: Sequence[str], folder: Path | None = None) -> Template:
+    """Return the prompt of a name: a user's where the folder has one, else the package's.
+
+    Args:
+        names: what is put in; each must have its hole.
+        folder: of files `NAME.txt`.
+
+    Raises:
+        InputError: the folder is not there, or a prompt asks for what there is not, or lacks what is put in.
+    """
+    own = _OWN / f"{name}.txt"
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"{folder}: no such folder", hint=f"copy {_OWN} and change what is in it")
+    path = own if folder is None or not (folder / own.name).is_file() else folder / own.name
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except UnicodeDecodeError:
+        raise InputError(f"{path}: not UTF-8", hint="save the file as UTF-8") from None
+    found = set()
+    for hole in _HOLE.finditer(text):
+        words = hole[1].strip()
+        if "|" in words:
+            continue
+        if words not in names:
+            raise InputError(
+                f"{path}:{text.count(chr(10), 0, hole.start()) + 1}: {{{{{words}}}}} is not known"
+                f"{did_you_mean(words, names)}",
+                hint=f"known: {', '.join(names)}; {{{{one | another}}}} draws one of them",
+            )
+        found.add(words)
+    if missing := [name for name in names if name not in found]:
+        raise InputError(f"{path}: no {{{{{missing[0]}}}}}", hint="say where it is to stand")
+    return Template(text)
+
+
+def check_folder(folder: Path | None) -> None:
+    """Refuse a folder of prompts in which a file has a name that none of ours has.
+
+    Raises:
+        InputError: there is such a file, or no file at all.
+    """
+    if folder is None or not folder.is_dir():
+        return
+    known = sorted(path.name for path in _OWN.glob("*.txt"))
+    names = sorted(path.name for path in folder.glob("*.txt"))
+    wrong = [name for name in names if name not in known]
+    if wrong or not names:
+        what = f'no prompt is called "{wrong[0]}"{did_you_mean(wrong[0], known)}' if wrong else "no prompt is in it"
+        raise InputError(f"{folder}: {what}", hint=f"the prompts are {', '.join(known)}")
