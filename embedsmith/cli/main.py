@@ -11,6 +11,7 @@ import typer
 from embedsmith import __version__
 
 # Importing a module of commands adds them.
+from embedsmith.cli import ablate as ablate
 from embedsmith.cli import compare as compare
 from embedsmith.cli import console
 from embedsmith.cli import converting as converting

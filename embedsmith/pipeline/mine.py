@@ -271,7 +271,7 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
         open_teacher(
             name,
             collection.passages,
-            vectors=run.folder / "vectors",
+            vectors=run.vectors,
             settings=settings.teacher_settings,
             lazy=True,
             on_progress=on_progress,
@@ -284,8 +284,8 @@ def _joined(run: Run, teachers: list[Teacher], settings: MiningSettings, on_prog
     """Return the teacher that joins the vectors of the others where the ensemble wants it, or none."""
     if settings.ensemble != PCA:
         return []
-    folder = run.folder / "vectors"
-    return [JoinedTeacher(teachers, name=PCA, variance=settings.pca_variance, folder=folder, on_progress=on_progress)]
+    variance = settings.pca_variance
+    return [JoinedTeacher(teachers, name=PCA, variance=variance, folder=run.vectors, on_progress=on_progress)]
 
 
 def _write(
