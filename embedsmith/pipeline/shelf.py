@@ -31,8 +31,8 @@ from embedsmith.data.files import read_json, read_jsonl, write_json, write_jsonl
 from embedsmith.models.names import find_model
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.runs import Run
+from embedsmith.services.endpoint import is_url
 from embedsmith.settings import fingerprint
-from embedsmith.teachers.remote import is_url
 from embedsmith.training.batches import Source
 from embedsmith.training.guide import stores_of_guide, write_guide
 from embedsmith.training.settings import StageSettings
