@@ -42,10 +42,17 @@ from embedsmith.models.student import build_student
 from embedsmith.pipeline.evaluation_report import write_evaluation_report
 from embedsmith.pipeline.mine import mine_into, read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
-from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file
+from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file, examples_path
 from embedsmith.pipeline.report import write_report
 from embedsmith.pipeline.runs import Run
-from embedsmith.pipeline.shelf import Shelf, identity_of_model, once, shared_candidates, shared_stages
+from embedsmith.pipeline.shelf import (
+    Shelf,
+    identity_of_files,
+    identity_of_model,
+    once,
+    shared_candidates,
+    shared_stages,
+)
 from embedsmith.pipeline.train import train_into
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
@@ -243,7 +250,8 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
     ready = clean(run, name, settings, on_progress)
     if settings.convert or settings.format == "examples":
         if settings.convert:
-            convert_data(run, recipe, name, ready, on_progress)
+            with once(shelf, "examples", partial(_conversion_of, recipe, ready), examples_path(run.folder, name)):
+                convert_data(run, recipe, name, ready, on_progress)
         file = examples_file(run.folder, "mined", recipe, name)
         run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
         return Prepared(name, settings, train=None, test=None)
@@ -252,6 +260,18 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
     if settings.test_split in known_splits(path):
         test = load_collection(path, split=settings.test_split, skip_bad=settings.skip_bad)
     return Prepared(name, settings, train, test, listed)
+
+
+def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:
+    """Return all that the examples of labelled data depend on."""
+    mining = recipe.mining if data.mined else None
+    return {
+        "files": identity_of_files(Path(data.path)),
+        "data": data.model_dump(mode="json"),
+        "mining": mining.model_dump(mode="json") if mining else None,
+        "teachers": [identity_of_model(name) for name in mining.teachers] if mining else None,
+        "version": __version__,
+    }
 
 
 def _harvest(run: Run, folder: Path, name: str, code: CodeSettings, on_progress: Progress) -> None:

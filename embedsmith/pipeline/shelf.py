@@ -221,11 +221,16 @@ def identity_of_model(name: str) -> Any:
     if name in ("bm25", "random") or is_url(name):
         return name
     local = find_model(name.removeprefix("cross-encoder:")).local
-    if local is None:
-        return name
-    files = [local] if local.is_file() else sorted(path for path in local.rglob("*") if path.is_file())
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return {"name": name, "files": _content_of(tuple(stats))}
+    return name if local is None else {"name": name, "files": identity_of_files(local)}
+
+
+def identity_of_files(path: Path) -> str | None:
+    """Return what tells the content of a file or a folder from others; None where there is neither."""
+    if not path.exists():
+        return None
+    files = [path] if path.is_file() else sorted(inner for inner in path.rglob("*") if inner.is_file())
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return _content_of(tuple(stats))
 
 
 @cache
