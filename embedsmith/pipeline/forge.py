@@ -16,7 +16,7 @@ RUN/report.md               all of it to read
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +30,13 @@ from embedsmith.errors import InputError
 from embedsmith.evaluation.metrics import score_run
 from embedsmith.evaluation.per_query import per_query_path, write_per_query
 from embedsmith.evaluation.retrieval import rank
+from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
 from embedsmith.models.student import build_student
+from embedsmith.pipeline.contender import Contender
+from embedsmith.pipeline.labelled_scores import instructed, score_labelled, scoring_of
 from embedsmith.pipeline.mine import mine_into, read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file
@@ -62,6 +65,8 @@ class Prepared:
     test: Collection | None
     listed: Listed | None = None
     """What is nobody's negative, as the settings say."""
+    scoring: ScoringSettings | None = None
+    """How the test split of labelled data is scored."""
 
 
 def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progress: Progress = silent) -> Run:
@@ -203,13 +208,14 @@ def _prepare(run: Run, recipe: Recipe, name: str, on_progress: Progress) -> Prep
     path = settings.path
     if settings.format == "examples" and not Path(path).is_file():
         raise InputError(f"{path}: no such file of examples", hint="check the path of the recipe's data")
+    scoring = scoring_of(settings)  # what is missing for it is an error before the work, not after it
     ready = clean(run, name, settings, on_progress)
     if settings.convert or settings.format == "examples":
         if settings.convert:
             convert_data(run, recipe, name, ready, on_progress)
         file = examples_file(run.folder, "mined", recipe, name)
         run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
-        return Prepared(name, settings, train=None, test=None)
+        return Prepared(name, settings, train=None, test=None, scoring=scoring)
     train, listed = read_source(ready.path, ready.source, None)
     test = None
     if settings.test_split in known_splits(path):
@@ -242,6 +248,8 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
     """Score baselines, teacher and the untrained student on every test side, those that are not scored yet."""
     with run.timed("evaluate"):
         for data in prepared:
+            if data.scoring:
+                _score_labelled_before(run, recipe, data, on_progress)
             if not data.test:
                 continue
             run.same_content(f"{data.name} (test)", data.test.content_hash())
@@ -269,7 +277,7 @@ def _score_after(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress
     with run.timed("evaluate"):
         for data in prepared:
             for label, folder in {**folders, "after": run.folder / "model"}.items():
-                if data.test and label not in _scores(run).get(data.name, {}):
+                if (data.test or data.scoring) and label not in _scores(run).get(data.name, {}):
                     model = load(str(folder), dtype=recipe.evaluation.dtype)
                     _score_model(run, recipe, data, label, model, on_progress)
 
@@ -278,6 +286,10 @@ def _score_model(
     run: Run, recipe: Recipe, data: Prepared, label: str, model: EmbeddingModel, on_progress: Progress
 ) -> None:
     """Score an embedding model on one test side, with the data set's instruction."""
+    if data.scoring:
+        encoder = instructed(model, recipe, data.settings)
+        _score_labelled(run, data, label, Contender(label, vectors=run.folder / "vectors", encoder=encoder))
+        return
     assert data.test
     if (prompt := prompt_of(recipe, data.settings)) is not None:
         model.set_prompt("query", prompt)
@@ -286,6 +298,30 @@ def _score_model(
     name = f"the student {label}"
     teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress)
     _note(run, data.name, label, data.test, teacher)
+
+
+def _score_labelled_before(run: Run, recipe: Recipe, data: Prepared, on_progress: Progress) -> None:
+    """Score baselines, teacher and the untrained student on labelled data, those that are not scored yet."""
+    names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teachers[0]}
+    for label, name in names.items():
+        if label not in _scores(run).get(data.name, {}):
+            reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
+            reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
+            vectors = run.folder / "vectors"
+            contender = Contender(name, reading=reading, vectors=vectors, on_progress=on_progress)
+            _score_labelled(run, data, label, contender)
+    if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
+        model = build_student(recipe.student, seed=recipe.seed)
+        model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
+        _score_model(run, recipe, data, "before", model, on_progress)
+
+
+def _score_labelled(run: Run, data: Prepared, label: str, contender: Contender) -> None:
+    """Add the scores of labelled data to the run, where the contender can have any."""
+    assert data.scoring
+    found = score_labelled(data.settings, data.scoring, contender)
+    if found is not None:
+        _add_scores(run, data.name, label, found)
 
 
 def prompt_of(recipe: Recipe, data: DataSettings) -> str | None:
@@ -306,7 +342,12 @@ def _note(run: Run, data: str, label: str, test: Collection, teacher: Teacher) -
     ranking = rank(teacher, test)
     scores = score_run(ranking, test.qrels)
     write_per_query(per_query_path(run.folder, data, label), scores, ranking)
-    known = _scores(run)
-    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.mean.items()}
     # Written last: what is in it is scored.
+    _add_scores(run, data, label, scores.mean)
+
+
+def _add_scores(run: Run, data: str, label: str, scores: Mapping[str, float]) -> None:
+    """Add scores to the run."""
+    known = _scores(run)
+    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.items()}
     write_json(run.folder / "scores.json", known)
