@@ -174,7 +174,7 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
             ]
             for part in stage.blend
         }
-        columns = ["examples", "negatives each", "weight", "queries drawn", "share", "passes"]
+        columns = ["examples", "negatives", "weight", "drawn", "share", "passes"]
         console.out.print(console.figures_table(f"What stage {stage.name} sees", rows, columns))
     total = sum(stage.seconds for stage in plan.stages)
     console.out.print(f"training: about {console.duration(total)}, mining and scoring aside", markup=False)
