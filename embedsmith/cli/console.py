@@ -33,9 +33,16 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _PLAIN_EVERY_S = 10.0
 
 
+def let_the_first_process_speak() -> None:
+    """Keep all processes but the first one silent, where a launcher has started several."""
+    if os.environ.get("RANK", "0") != "0":
+        out.quiet = err.quiet = True
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout, and nothing else."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    if not out.quiet:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
     # A program that asks one thing after the other waits for each answer.
     sys.stdout.flush()
 
@@ -59,16 +66,16 @@ def print_plan(plan: Any) -> None:
     for work in plan.encodings:
         err.print(
             f"  encode {work.texts:,} texts with {work.teacher}: about {work.tokens:,} tokens, "
-            f"{_duration(work.seconds)} on one device; {work.vector_bytes / 1e6:,.0f} MB of vectors on disk, "
+            f"{duration(work.seconds)} on one device; {work.vector_bytes / 1e6:,.0f} MB of vectors on disk, "
             f"a model of {work.model_bytes / 1e6:,.0f} MB in memory",
             markup=False,
         )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a time in the unit that suits it.
 
-    >>> _duration(4.2), _duration(600), _duration(9000)
+    >>> duration(4.2), duration(600), duration(9000)
     ('4 s', '10 min', '2.5 h')
     """
     if seconds < 120:
@@ -116,7 +123,10 @@ def quiet_libraries() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers|accelerate|gguf)\b.*")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers|accelerate|gguf|mteb)\b.*")
+    for library in ("mteb", "datasets", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 

@@ -1,4 +1,4 @@
-"""The command that makes training examples of labelled data: convert."""
+"""The commands that prepare training data: convert, decontaminate."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, app
 from embedsmith.cli.options import settings_of, with_options
+from embedsmith.data.contamination import ContaminationSettings
+from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.converters.settings import TASKS, ConvertSettings
-from embedsmith.data.labelled import LabelledColumns
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -99,3 +100,53 @@ def convert(
     console.out.print(f"negatives: {sources}{short}", markup=False)
     sides = "queries and passages" if found.symmetric else "queries"
     console.out.print(f"instruction of {sides}: {found.instruction or '(none)'}", markup=False)
+
+
+@app.command()
+@with_options(flags={"contamination.columns": "column"}, contamination=ContaminationSettings)
+def decontaminate(
+    train: Annotated[
+        str,
+        typer.Argument(help="Training data: examples, pairs, labelled texts (a file, or a folder of splits), or BEIR."),
+    ],
+    against: Annotated[
+        list[str], typer.Option(help="Evaluation set, of any of these forms; give it again for several.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="File to write, of the kind of TRAIN or .jsonl; of a BEIR folder a folder.")
+    ],
+    contamination: dict[str, Any],
+    split: Annotated[str | None, typer.Option(help="Split of TRAIN. By default train where there is one.")] = None,
+    against_split: Annotated[
+        str | None, typer.Option(help="Split of the evaluation sets. By default test where there is one.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Remove training rows whose texts occur in evaluation sets: to the letter, normalised, or almost.
+
+    What is removed, and why, is listed in CLEAN.removed.jsonl.
+    """
+    from embedsmith.pipeline.contamination import decontaminate as decontaminate_data
+
+    with console.progress() as tell:
+        found = decontaminate_data(
+            train,
+            against=against,
+            out=out,
+            settings=settings_of(ContaminationSettings, contamination),
+            split=split,
+            against_split=against_split,
+            on_progress=tell,
+        )
+    if as_json:
+        console.print_json({**asdict(found), "path": str(found.path), "removed_path": str(found.removed_path)})
+        return
+    console.out.print(
+        f"{found.rows:,} rows: {found.kept:,} kept in {found.path}, {found.removed:,} removed", markup=False
+    )
+    for what, counts in (("in", found.by_data), ("same text", found.by_how)):
+        for name, count in counts.items():
+            console.out.print(f"  {count:,} {what}: {name}", markup=False)
+    if found.negatives:
+        console.out.print(f"{found.negatives:,} negatives taken out of examples that are kept", markup=False)
+    console.out.print(f"all of them: {found.removed_path}", markup=False)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
+from embedsmith.data.labelled import TaskType
 from embedsmith.settings import Settings
-
-TaskType = Literal["retrieval", "reranking", "sts", "pair-classification", "classification", "clustering"]
 
 
 class ScoringSettings(Settings):
@@ -27,5 +24,8 @@ class ScoringSettings(Settings):
     """Column of the text to classify or cluster; by default `text`."""
     label_column: str | None = None
     """Column of the label; by default `label`."""
+    template: str | None = None
+    """How a task's instruction stands before a text, as "Instruct: {instruction}\\nQuery: "; by default as in the
+    model's own query prompt where that has this form, and no instruction else."""
     skip_bad: bool = False
     """Leave out rows and judgements that cannot be used, and count them."""

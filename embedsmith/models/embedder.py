@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,14 +20,20 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_transformers.util import batch_to_device, truncate_embeddings
 
+from embedsmith.data.files import read_json, whole_folder, write_json
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
-from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
-from embedsmith.models.names import ModelSource, find_model
+from embedsmith.models.modeling_embedsmith import (
+    InstructedTransformer,
+    LatentAttentionPooling,
+    MultiLayerPooling,
+    SelfAttentionPooling,
+)
+from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.nv_embed import is_nv_embed, read_nv_embed
 from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
-from embedsmith.models.settings import Dtype
+from embedsmith.models.settings import Dtype, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.settings import fingerprint
 
@@ -42,8 +46,20 @@ _WINDOW = 4096
 """Texts tokenised at once."""
 _WINDOW_CHARACTERS = 8 * 2**20
 
+_OLD_POOLING_KEYS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
 _FILE = Path(modeling_embedsmith.__file__).stem
-_OURS = {cls.__name__: cls for cls in (InstructedTransformer, LatentAttentionPooling)}
+_OURS = {
+    cls.__name__: cls
+    for cls in (InstructedTransformer, LatentAttentionPooling, SelfAttentionPooling, MultiLayerPooling)
+}
 _MODULE_CLASSES = {
     f"{prefix}.{name}": cls for name, cls in _OURS.items() for prefix in (_FILE, modeling_embedsmith.__name__)
 }
@@ -56,6 +72,12 @@ class EmbeddingModel(SentenceTransformer):
     _module_classes = _MODULE_CLASSES
     _workers: dict[str, Any] | None = None
     """The processes of `spread`, one a device."""
+    origin: StudentSettings | None = None
+    """What the model was built or opened from; what adapters over it name as their base."""
+    merged_origin: StudentSettings | None = None
+    """The same for the model that it is when its adapters are merged: known where they were saved."""
+    base_weights: str = ""
+    """A fingerprint of the weights under the adapters, where there are any."""
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that plain sentence-transformers opens.
@@ -65,31 +87,37 @@ class EmbeddingModel(SentenceTransformer):
         Raises:
             CausalityError: the attention is not what the configuration promises.
         """
+        with whole_folder(Path(path)) as partial:
+            self.write_into(partial, *args, name=str(path), **kwargs)
+        here = StudentSettings(name=str(Path(path).resolve()))
+        if self.has_adapters:
+            self.merged_origin = here
+        else:
+            self.origin = here
+
+    def write_into(self, folder: Path, *args: Any, name: str, **kwargs: Any) -> None:
+        """Write the model into a folder that exists, file after file."""
         promised = promised_attention(self.backbone)
         if promised:
-            check_attention(self.backbone, promised, name=str(path))
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
-        try:
-            super().save(str(partial), *args, **kwargs)
-            _name_modules_by_file(partial)
-            partial.chmod(0o755)
-            if target.is_dir():
-                old = target.with_name(f".{target.name}.old")
-                shutil.rmtree(old, ignore_errors=True)
-                target.rename(old)
-                partial.rename(target)
-                shutil.rmtree(old)
-            else:
-                partial.rename(target)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            check_attention(self.backbone, promised, name=name)
+        if self.has_adapters:
+            from embedsmith.models.lora import save_adapters  # it knows how a base is built, and so knows this module
+
+            save_adapters(self, folder)
+            return
+        super().save(str(folder), *args, **kwargs)
+        _name_modules_by_file(folder)
+        _add_old_pooling_keys(folder)
 
     @property
     def backbone(self) -> Any:
         """The transformers model inside; None where there is none, as in static embeddings."""
         return getattr(self[0], "model", None)
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether low-rank adapters lie beside the weights of the backbone."""
+        return type(self.backbone).__module__.startswith("peft.")
 
     @torch.inference_mode()
     def embed(
@@ -202,8 +230,6 @@ class EmbeddingModel(SentenceTransformer):
 
     def contract(self, role: Role) -> dict[str, Any]:
         """Return everything besides the texts that determines the vectors of a role, as plain values."""
-        first = self[0]
-        length = getattr(first, "query_length" if role == "query" else "document_length", None)
         return {
             "weights": self.weights_hash(),
             "modules": [[type(module).__name__, _without_lengths(module.get_config_dict())] for module in self],
@@ -214,12 +240,17 @@ class EmbeddingModel(SentenceTransformer):
             "truncation_side": getattr(self.tokenizer, "truncation_side", None),
             "role": role,
             "prompt": self.prompt_of(role),
-            "max_tokens": _static_length(first)
-            if isinstance(first, StaticEmbedding)
-            else length or self.max_seq_length,
+            "max_tokens": self.contract_length(role),
             "dtype": str(self.dtype),
             "device": self.device.type,
         }
+
+    def contract_length(self, role: Role) -> int | None:
+        """Return at how many tokens the texts of a role are cut, None for never."""
+        first = self[0]
+        if isinstance(first, StaticEmbedding):
+            return _static_length(first)
+        return getattr(first, "query_length" if role == "query" else "document_length", None) or self.max_seq_length
 
     def weights_hash(self) -> str:
         """Return a hash of every parameter and buffer that is saved, by name."""
@@ -231,7 +262,7 @@ def hash_of_weights(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
 
 
@@ -265,7 +296,18 @@ def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> E
     promised = promised_attention(model.backbone)
     if promised:
         check_attention(model.backbone, promised, name=name)
+    here = StudentSettings(name=_lasting(source))
+    if model.has_adapters:
+        model.merged_origin = here
+    else:
+        model.origin = here
     return model
+
+
+def _lasting(source: ModelSource) -> str:
+    """Return a name of a source that means the same in another working directory."""
+    is_path = source.local and not source.name.startswith(("package:", "static:"))
+    return str(Path(source.name).expanduser().resolve()) if is_path else source.name
 
 
 def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
@@ -296,6 +338,10 @@ def _without_lengths(config: dict[str, Any]) -> dict[str, Any]:
 
 def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> EmbeddingModel:
     """Open a source as a SentenceTransformer, with what can go wrong in one line."""
+    if source.local and (source.local / ADAPTERS).is_file():
+        from embedsmith.models.lora import load_adapters  # it knows how a base is built, and so knows this module
+
+        return load_adapters(source.local, name=source.name, device=device).to(dtype)
     checkpoint = nv_embed_folder(source)
     if checkpoint:
         modules, prompts = read_nv_embed(checkpoint, name=source.name, dtype=dtype)
@@ -355,3 +401,16 @@ def _name_modules_by_file(folder: Path) -> None:
         if module["type"] in _MODULE_CLASSES:
             module["type"] = f"{_FILE}.{module['type'].rsplit('.', 1)[1]}"
     path.write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+
+
+def _add_old_pooling_keys(folder: Path) -> None:
+    """Write a flag for each way of pooling beside the one name that sentence-transformers writes since 5.4.
+
+    Servers that read the file themselves, text-embeddings-inference among them, still ask for the flags.
+    """
+    for path in folder.glob("*_Pooling/config.json"):
+        config = read_json(path)
+        modes = config.get("pooling_mode", [])
+        chosen = [modes] if isinstance(modes, str) else modes
+        flags = {key: mode in chosen for mode, key in _OLD_POOLING_KEYS.items()}
+        write_json(path, {**config, **flags})

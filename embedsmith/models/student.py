@@ -13,9 +13,14 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.embedder import EmbeddingModel, _open, nv_embed_folder, refuse_foreign_code
-from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
-from embedsmith.models.names import ModelSource, find_model
+from embedsmith.models.embedder import EmbeddingModel, _lasting, _open, nv_embed_folder, refuse_foreign_code
+from embedsmith.models.modeling_embedsmith import (
+    InstructedTransformer,
+    LatentAttentionPooling,
+    MultiLayerPooling,
+    SelfAttentionPooling,
+)
+from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.probe import check_attention, measure_attention
 from embedsmith.models.settings import StudentSettings
 
@@ -24,6 +29,9 @@ _TEXT_ONLY: dict[str, Any] = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "module_output_name": "token_embeddings",
 }
+
+_PLAIN_POOLINGS = {"mean": "mean", "weighted-mean": "weightedmean", "last": "lasttoken"}
+"""Poolings without weights, as sentence-transformers calls them."""
 
 
 def build_student(settings: StudentSettings, *, seed: int = 0, device: str | None = None) -> EmbeddingModel:
@@ -39,13 +47,15 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
         SettingsError: the settings do not fit the model.
         CausalityError: the attention is not the one asked for.
     """
-    source = find_model(settings.name)
+    given, source = settings, find_model(settings.name)
     if source.kind == "static":
         raise ModelError(f"{settings.name}: static embeddings cannot be trained here", hint="use them as a teacher")
     is_embedder = source.kind != "gguf" and _is_embedding_model(source)
     if is_embedder:
         refuse_foreign_code(source)
         start = _open(source, dtype=torch.float32, device="cpu")
+        if start.has_adapters:
+            start[0].model = start[0].model.merge_and_unload()
         transformer, rest, prompts = start[0], list(start)[1:], start.prompts
     else:
         transformer, rest, prompts = _transformer(source), [], {}
@@ -57,10 +67,11 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
         # On the object, after loading: as an argument of loading, transformers ignores it in silence.
         transformer.model.config.is_causal = settings.attention == "causal"
     if settings.pooling != "auto":
-        rest = [_pooling(settings, transformer.get_embedding_dimension(), seed), Normalize()]
+        rest = [_pooling(settings, transformer, seed), Normalize()]
     if settings.instruction or not is_embedder:
         prompts = {"query": settings.prompt, "document": ""}
     model = EmbeddingModel(modules=[transformer, *rest], prompts=prompts, device=device)
+    model.origin = given.model_copy(update={"name": _lasting(source)})
     model.set_max_tokens(query=settings.query_max_tokens, passage=settings.passage_max_tokens)
     _check_instruction_fits(model, settings)
     if settings.attention != "auto":
@@ -76,8 +87,8 @@ def _settled(settings: StudentSettings, transformer: Transformer) -> StudentSett
 
 
 def _is_embedding_model(source: ModelSource) -> bool:
-    """Return whether a folder or hub id holds sentence-transformers modules, or an NV-Embed."""
-    if nv_embed_folder(source):
+    """Return whether a folder or hub id holds sentence-transformers modules, adapters, or an NV-Embed."""
+    if (source.local and (source.local / ADAPTERS).is_file()) or nv_embed_folder(source):
         return True
     if source.local:
         return (source.local / "modules.json").is_file()
@@ -174,15 +185,27 @@ def _check_instruction_fits(model: EmbeddingModel, settings: StudentSettings) ->
         )
 
 
-def _pooling(settings: StudentSettings, width: int, seed: int) -> torch.nn.Module:
-    """Return a pooling module for token states of a width."""
-    if settings.pooling == "latent":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return LatentAttentionPooling(
-                width, latents=settings.latents, heads=settings.heads, head_width=settings.head_width
-            )
-    return Pooling(width, pooling_mode={"mean": "mean", "last": "lasttoken"}[settings.pooling])
+def _pooling(settings: StudentSettings, transformer: Transformer, seed: int) -> torch.nn.Module:
+    """Return a pooling module for the token states of a transformer."""
+    width, config = transformer.get_embedding_dimension(), transformer.model.config
+    if settings.pooling in _PLAIN_POOLINGS:
+        return Pooling(width, pooling_mode=_PLAIN_POOLINGS[settings.pooling])
+    sizes = {"heads": settings.heads, "head_width": settings.head_width}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if settings.pooling == "self-attention":
+            return SelfAttentionPooling(width, **sizes)
+        if settings.pooling == "latent":
+            return LatentAttentionPooling(width, latents=settings.latents, **sizes)
+        is_causal = "causal" in measure_attention(transformer.model).values()
+        config.output_hidden_states = True
+        return MultiLayerPooling(
+            width,
+            config.num_hidden_layers,
+            latents=settings.latents,
+            of_layer="last" if is_causal else "mean",
+            **sizes,
+        )
 
 
 def describe(model: EmbeddingModel) -> dict[str, Any]:

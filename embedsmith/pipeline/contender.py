@@ -1,4 +1,7 @@
-"""What is scored: a model, a baseline or a run file of TREC, opened once for all the data it is scored on."""
+"""What is scored: a model, a baseline or a run file of TREC, opened once for all the data it is scored on.
+
+Shapes: N texts, D dimensions.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float32
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.trec import Ranking, read_ranking
@@ -78,7 +84,7 @@ class Contender:
             return fingerprint({role: self.encoder.contract(role) for role in ("query", "passage")})
         if self.name.startswith(CROSS_ENCODER):
             teacher: Any = self._teacher([])
-            return fingerprint(teacher.contract())
+            return fingerprint(teacher.contract)
         fields = {"seed"} if self.name == "random" else {"bm25_stemmer", "bm25_stop_words"}
         return fingerprint([self.name, self.reading.model_dump(include=fields)])
 
@@ -107,13 +113,69 @@ class Contender:
             drop_identical_ids=scoring.drop_identical_ids,
         )
 
-    def _teacher(self, passages: Sequence[str]) -> Teacher:
-        """Return it with passages indexed."""
+    def mteb_model(self, template: str | None = None) -> Any:
+        """Return it as mteb sees it.
+
+        Args:
+            template: how a task's instruction stands before a text, with {instruction} in it; by default as in the
+                model's own query prompt.
+
+        Raises:
+            SettingsError: there is no place for the instruction in the template.
+        """
+        from embedsmith.evaluation.mteb_model import MtebEncoder, MtebRanker, template_of
+
+        if template is not None and "{instruction}" not in template:
+            raise SettingsError(
+                f"template: {template!r} has no {{instruction}} in it",
+                hint=r"write it as 'Instruct: {instruction}\nQuery: '",
+            )
+        if self.encoder is None:
+            return MtebRanker(self._teacher, name=self.name, revision=self.fingerprint)
+        own = getattr(self.encoder, "prompts", {})
+        roles = {"query": "query", "document": "passage"}
+        given = {name: self.encoder.prompt_of(role) for name, role in roles.items()} if own else {}
+        template = template or template_of(given.get("query", ""))
+        return MtebEncoder(
+            self._embed,
+            name=self.name,
+            revision=fingerprint([self.fingerprint, own, template]),
+            prompts={**own, **given},
+            template=template,
+        )
+
+    def _embed(self, texts: Sequence[str], prompt: str, are_queries: bool) -> Float32[np.ndarray, "N D"]:
+        """Return the vectors of texts behind a prompt, from the store where they are kept."""
+        from sentence_transformers.sentence_transformer.modules import Normalize
+
+        from embedsmith.evaluation.mteb_model import prompted
+        from embedsmith.models.embedder import EmbeddingModel
+        from embedsmith.vectors.store import VectorStore
+
+        role: Literal["query", "passage"] = "query" if are_queries else "passage"
+        if not isinstance(self.encoder, EmbeddingModel):
+            return self._stored(texts, role)
+        with prompted(self.encoder, **{role: prompt}):
+            if any(isinstance(module, Normalize) for module in self.encoder):
+                return self._stored(texts, role)
+            # Classifiers and clusterings see how long a vector is.
+            contract = {**self.encoder.contract(role), "length": "as it is"}
+            store = VectorStore.open_or_create(self.vectors, contract=contract, texts=texts)
+            return store.fill(lambda some: self.encoder.encode(some, prompt=prompt).astype(np.float32)).matrix()
+
+    def _stored(self, texts: Sequence[str], role: Literal["query", "passage"]) -> Float32[np.ndarray, "N D"]:
+        """Return the vectors of length 1 of texts in a role."""
+        teacher: Any = self._teacher(texts, lazy=True)
+        return teacher.vectors(texts) if role == "query" else teacher.store.matrix()
+
+    def _teacher(self, passages: Sequence[str], *, lazy: bool = False) -> Teacher:
+        """Return it with passages indexed, or to be indexed when they are first needed."""
         return open_teacher(
             self.name,
             passages,
             vectors=self.vectors,
             settings=self.reading,
             encoder=self.encoder,
+            lazy=lazy,
             on_progress=self.on_progress,
         )

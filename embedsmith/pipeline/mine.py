@@ -3,13 +3,14 @@
 RUN/candidates/        what the teachers found, with every score that selection needs
 RUN/negatives.jsonl    training examples
 RUN/vectors/           the teachers' vectors
+RUN/guide.json         which of them training may look up
 RUN/judge/             what a judge has said of negatives, where one was asked
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
@@ -38,9 +39,11 @@ from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.pipeline.verdicts import excluded_by, false_negatives, read_false_negatives, write_false_negatives
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
+from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
+from embedsmith.training.guide import write_guide
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def mine(
     if split is not None:
         source = source.model_copy(update={"split": split})
     place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
-    collection, listed = _read(place, source, on_skip)
+    collection, listed = read_source(place, source, on_skip)
     inputs = {"data": place, "source": source.model_dump(mode="json")}
     with Run.open(out, command="mine", settings=settings, inputs=inputs) as run:
         selection = mine_into(
@@ -118,11 +121,16 @@ def mine_into(
     if not path.is_dir():
         with run.timed("mine"):
             teachers = _teachers(run, collection, settings, on_progress)
+            for teacher in teachers:
+                # Blocks of candidates that an earlier attempt left are another model's if its files have changed.
+                if isinstance(teacher, (DenseTeacher, CrossEncoderTeacher)):
+                    run.same_content(f"teacher {teacher.name}", fingerprint(teacher.contract))
             if on_plan:
                 on_plan(plan_of(teachers, collection))
             teachers += _joined(run, teachers, settings, on_progress)
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
+            _note_guide(folder, teachers, collection)
             write_candidates(path, found)
             recalls = {teacher.name: round(mean(own), 4) for teacher in teachers if (own := _recalls_of(teacher))}
             if recalls:
@@ -209,10 +217,19 @@ def read_mined(folder: str | Path) -> Mined:
     if not data.startswith(HUB) and not Path(data).exists():
         raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
     source = SourceSettings.parse(manifest["inputs"]["source"], where=str(folder))
-    collection, listed = _read(data, source, None)
+    collection, listed = read_source(data, source, None)
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
     return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
+
+
+def _note_guide(folder: Path, teachers: Sequence[Teacher], collection: Collection) -> None:
+    """Note where the vectors of the first teacher that has some lie: training masks by them."""
+    for teacher in teachers:
+        if isinstance(teacher, DenseTeacher):
+            queries, passages = teacher.stored(list(collection.queries))
+            write_guide(folder, teacher=teacher.name, queries=queries, passages=passages)
+            return
 
 
 def _recalls_of(teacher: Teacher) -> list[float]:
@@ -231,7 +248,7 @@ def near_of(
     )
 
 
-def _read(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
+def read_source(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
     """Return the collection, and what is excluded beside its known positives."""
     collection = load_collection(
         data,
@@ -254,7 +271,7 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
         open_teacher(
             name,
             collection.passages,
-            vectors=run.folder / "vectors",
+            vectors=run.vectors,
             settings=settings.teacher_settings,
             lazy=True,
             on_progress=on_progress,
@@ -267,8 +284,8 @@ def _joined(run: Run, teachers: list[Teacher], settings: MiningSettings, on_prog
     """Return the teacher that joins the vectors of the others where the ensemble wants it, or none."""
     if settings.ensemble != PCA:
         return []
-    folder = run.folder / "vectors"
-    return [JoinedTeacher(teachers, name=PCA, variance=settings.pca_variance, folder=folder, on_progress=on_progress)]
+    variance = settings.pca_variance
+    return [JoinedTeacher(teachers, name=PCA, variance=variance, folder=run.vectors, on_progress=on_progress)]
 
 
 def _write(

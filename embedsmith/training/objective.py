@@ -54,7 +54,7 @@ def targets_of(batch: Batch, stage: StageSettings, device: torch.device) -> Targ
 
 
 def teacher_vectors(batch: Batch) -> Float32[np.ndarray, "N E"]:
-    """Return the stored vectors of a batch's texts, queries first; a passage's are of the first teacher that knows it."""
+    """Return the stored vectors of a batch's texts, queries first; a passage's are of the first that has it."""
     count = len(batch.queries) + len(batch.passages)
     found: Float32[np.ndarray, "N E"] | None = None
     for guide, rows in batch.by_guide():

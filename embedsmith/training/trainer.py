@@ -10,21 +10,23 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
+from embedsmith.models.lora import add_adapters, merge_adapters
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
-from embedsmith.training.chunks import Chunk, chunks_of
+from embedsmith.training.blend import Portion
+from embedsmith.training.chunks import Chunk, chunks_of, encode, fast_attention
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.held_out import Best, held_out_batches, without_held_out
 from embedsmith.training.objective import accuracy, check_objective, objective, targets_of
@@ -32,6 +34,9 @@ from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
 
 _SHARE_OF_FREE_MEMORY = 0.5
+
+_SAMPLED_BATCHES = 8
+"""Batches whose tokens are counted for an estimate."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,8 @@ def train_stage(
     *,
     folder: Path,
     seed: int,
-    optimizer_state: Path | None = None,
+    optimizer_from: Path | None = None,
+    optimizer_to: Path | None = None,
     log_folder: Path | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> list[StepReport]:
@@ -76,8 +82,8 @@ def train_stage(
         settings: the stage.
         folder: where checkpoints go; the caller removes it when the run is finished.
         seed: of the batches and of dropout.
-        optimizer_state: where AdamW's means go when the stage ends; a stage that does not restart the optimizer
-            begins with those that lie there.
+        optimizer_from: AdamW's means to begin with, as a stage before has left them.
+        optimizer_to: where they go when the stage ends.
         log_folder: where TensorBoard's files go.
         on_step: called after each step, in the process that leads.
 
@@ -97,7 +103,7 @@ def train_stage(
     if settings.dropout is not None:
         _set_dropout(model, settings.dropout)
     if settings.lora_rank:
-        _add_adapters(model, settings)
+        add_adapters(model, **settings.adapters)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if processes.leads:
@@ -112,15 +118,15 @@ def train_stage(
             _arguments(settings, folder, device=device, steps=steps, seed=seed),
             measured_on=held_out_batches(sources, settings, seed),
             processes=processes,
-            earlier_optimizer=None if settings.restart_optimizer else optimizer_state,
+            earlier_optimizer=optimizer_from,
             log_folder=log_folder,
             on_step=on_step,
         )
         whole = checkpoints.checkpoints(folder)
         trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
-        trainer.finish(optimizer_state)
-    if settings.lora_rank:
-        model[0].model = model[0].model.merge_and_unload()
+        trainer.finish(optimizer_to)
+    if settings.lora_rank and settings.lora_merge:
+        merge_adapters(model, [example.query for example in sources[0].examples[:8]])
     model.eval()
     return trainer.reports
 
@@ -141,6 +147,85 @@ def plan_of(sources: Sequence[Source], settings: StageSettings, seed: int) -> Ba
         guide_margin=settings.guide_margin if settings.guide else None,
         guide_relative=settings.guide_relative,
     )
+
+
+def portions(sources: Sequence[Source], settings: StageSettings, seed: int) -> list[Portion]:
+    """Return what a stage will see of each data set: exactly what its batches hold."""
+    drawn = plan_of(sources, settings, seed).drawn()
+    return [
+        Portion(
+            stage=settings.name,
+            data=source.name,
+            examples=len(source.examples),
+            negatives=sum(len(example.negatives) for example in source.examples) / len(source.examples),
+            weight=source.weight,
+            queries=queries,
+            share=queries / sum(drawn),
+            passes=queries / len(source.examples),
+        )
+        for source, queries in zip(sources, drawn, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a batch of a stage takes on one device."""
+
+    tokens_a_batch: int
+    seconds_a_batch: float
+    trained_parameters: int
+    bytes: float
+    """Weights, gradients, optimizer and activations."""
+
+
+def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> Cost:
+    """Return what a batch takes, by the tokens of the first ones and by one chunk that is run forward and back."""
+    if settings.lora_rank:
+        add_adapters(model, **settings.adapters)
+    with _lengths(model, settings):
+        batches = [chunks_of(model, plan[n], settings.chunk_tokens) for n in range(min(len(plan), _SAMPLED_BATCHES))]
+    device, bfloat16 = model.device, resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
+    limit = free_bytes(device) * _SHARE_OF_FREE_MEMORY if settings.memory_gib is None else settings.memory_gib * 2**30
+    memory = ActivationMemory(limit, unseen_bytes_a_token=_checkpointed_bytes(model, settings, bfloat16=bfloat16))
+    chunk = max(batches[0], key=lambda chunk: chunk.tokens)
+    model.train()
+    for _ in range(2):  # the first time is slow
+        started = time.monotonic()
+        with fast_attention(device.type):
+            with memory.measured(chunk, {p.untyped_storage().data_ptr() for p in model.parameters()}):
+                vectors = encode(model, chunk, device=device, bfloat16=bfloat16)
+            vectors.float().square().sum().backward()
+        model.zero_grad()
+        seconds = time.monotonic() - started
+    padded = [sum(chunk.tokens for chunk in chunks) for chunks in batches]
+    kept = memory.kept([chunk.tokens for chunk in batches[0]])
+    twice = sum(c.tokens for c, is_kept in zip(batches[0], kept, strict=True) if not is_kept) / padded[0]
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    trained = sum(parameter.numel() for parameter in checkpoints.trained(model).values())
+    if settings.lora_rank:
+        model[0].model = model[0].model.unload()
+        model.requires_grad_(True)
+    activations = (memory.bytes_a_token or 0.0) * max(padded)
+    if twice:
+        activations = max(limit, (memory.bytes_a_token or 0.0) * chunk.tokens)
+    return Cost(
+        tokens_a_batch=round(
+            sum(int(c.features["attention_mask"].sum()) for chunks in batches for c in chunks) / len(batches)
+        ),
+        # A forward pass is a third of a step.
+        seconds_a_batch=seconds / chunk.tokens * (sum(padded) / len(padded)) * (1 + twice / 3),
+        trained_parameters=trained,
+        # Float32: a gradient and AdamW's two means for each weight that is trained.
+        bytes=4.0 * sum(sizes.values()) + 12.0 * trained + activations,
+    )
+
+
+def _checkpointed_bytes(model: EmbeddingModel, settings: StageSettings, *, bfloat16: bool) -> float:
+    """Return what gradient checkpointing keeps of a token: the input of every layer."""
+    if not settings.gradient_checkpointing:
+        return 0.0
+    config = model.backbone.config
+    return float(config.num_hidden_layers * config.hidden_size * (2 if bfloat16 else 4))
 
 
 def free_bytes(device: torch.device) -> int:
@@ -248,7 +333,7 @@ class _ContrastiveTrainer(Trainer):
             ],
             lr=self.stage.learning_rate,
         )
-        if self.earlier_optimizer and self.earlier_optimizer.is_file():
+        if self.earlier_optimizer:
             checkpoints.load_optimizer(self.earlier_optimizer, self.model, self.optimizer)
         return self.optimizer
 
@@ -268,7 +353,7 @@ class _ContrastiveTrainer(Trainer):
             self._check_loss(loss, batch)
             return loss / self.current_gradient_accumulation_steps
 
-        with _fast_attention(self.args.device.type), self._enough_memory():
+        with fast_attention(self.args.device.type), self._enough_memory():
             loss = self.cache.run(chunks, loss_of, batch=batch.number, device=self.args.device)
         self.seen.append(
             {
@@ -288,20 +373,20 @@ class _ContrastiveTrainer(Trainer):
             }
         return loss
 
-    def finish(self, optimizer_state: Path | None) -> None:
+    def finish(self, optimizer_to: Path | None) -> None:
         """Leave the model as the stage's: the best one if some were measured, and without the Trainer's wrapping."""
         self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
         if self.best.path:
             checkpoints.load_weights(self.best.path, self.embedder)
-        if optimizer_state and self.processes.leads:
-            checkpoints.save_optimizer(optimizer_state, self.embedder, self.optimizer.optimizer)
+        if optimizer_to and self.processes.leads:
+            checkpoints.save_optimizer(optimizer_to, self.embedder, self.optimizer.optimizer)
 
     def measure(self) -> float:
         """Return the mean loss on what was held out, as the model is outside training."""
         assert self.cache
         self.embedder.eval()
         total, queries = 0.0, 0
-        with torch.no_grad():
+        with torch.no_grad(), fast_attention(self.args.device.type):
             for batch in self.measured_on:
                 vectors = self.cache.vectors(self._chunks(batch), device=self.args.device)
                 loss = objective(vectors, targets_of(batch, self.stage, self.args.device), self.stage)
@@ -339,20 +424,15 @@ class _ContrastiveTrainer(Trainer):
         limit_bytes = free_bytes(device) * _SHARE_OF_FREE_MEMORY if limit is None else limit * 2**30
         # What a process keeps is its own affair, unless all must encode in step.
         memory = ActivationMemory(
-            0.0 if self._sharded else limit_bytes, unseen_bytes_a_token=self._checkpointed_bytes()
+            0.0 if self._sharded else limit_bytes,
+            unseen_bytes_a_token=_checkpointed_bytes(self.embedder, self.stage, bfloat16=bool(self.args.bf16)),
         )
         # Gradients are summed by us, once a step: DistributedDataParallel would do it after every chunk.
         module = model if self._sharded else self.embedder
 
-        def encode(chunk: Chunk) -> Tensor:
-            features = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in chunk.features.items()}
-            # A context for each chunk: within one, the gradients of all chunks would be added up in bfloat16.
-            with torch.autocast(device.type, torch.bfloat16, enabled=bool(self.args.bf16)):
-                return module(features)["sentence_embedding"]
-
         return GradCache(
             self.model,
-            encode,
+            partial(encode, module, device=device, bfloat16=bool(self.args.bf16)),
             seed=self.args.seed,
             memory=memory,
             processes=self.processes,
@@ -367,13 +447,6 @@ class _ContrastiveTrainer(Trainer):
         self.accelerator.gradient_state._set_sync_gradients(complete and is_last)
         self.accelerator.backward((vectors * gradient).sum() * self.processes.count)
         self.accelerator.gradient_state._set_sync_gradients(complete)
-
-    def _checkpointed_bytes(self) -> float:
-        """Return what gradient checkpointing keeps of a token: the input of every layer."""
-        if not self.stage.gradient_checkpointing:
-            return 0.0
-        config = self.embedder.backbone.config
-        return float(config.num_hidden_layers * config.hidden_size * (2 if self.args.bf16 else 4))
 
     def _prepared(self, batches: list[Batch]) -> dict[str, Any]:
         """Return a batch, tokenised: the plan makes whole batches, the loader one of them at a time."""
@@ -530,28 +603,6 @@ def _tensorboard_in(folder: Path | None) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _add_adapters(model: EmbeddingModel, settings: StageSettings) -> None:
-    """Freeze the backbone and put low-rank adapters beside its linear layers (LoRA).
-
-    Raises:
-        SettingsError: the package that does it is not installed.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise SettingsError(
-            f"stage {settings.name}: lora_rank needs the package peft", hint='pip install "embedsmith[lora]"'
-        ) from None
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
-    )
-    # `.model`, never `.auto_model`: that one has no setter, and assigning to it changes nothing.
-    model[0].model = get_peft_model(model[0].model, config)
-
-
 def _set_dropout(model: EmbeddingModel, share: float) -> None:
     """Set every dropout of a model: encoders have modules for it, decoders an attribute of each attention layer."""
     for module in model.modules():
@@ -559,12 +610,6 @@ def _set_dropout(model: EmbeddingModel, share: float) -> None:
             module.p = share
         if isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = share
-
-
-def _fast_attention(device: str) -> AbstractContextManager[Any]:
-    """Return the context in which attention trains fastest on a device."""
-    # On a CPU, flash attention's backward pass was a third of a bfloat16 step; plain products took a quarter off it.
-    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
 
 
 def _length(gradients: list[Tensor]) -> float:

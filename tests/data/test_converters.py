@@ -17,9 +17,7 @@ from embedsmith.data.converters.drafts import Converted, capped
 from embedsmith.data.converters.negatives import random_rows, with_negatives
 from embedsmith.data.converters.pairs import convert_nli, convert_pairs, convert_sts
 from embedsmith.data.converters.reranking import convert_reranking
-from embedsmith.data.converters.settings import ConvertSettings
-from embedsmith.data.examples import Example
-from embedsmith.data.labelled import (
+from embedsmith.data.converters.rows import (
     JudgedQuery,
     LabelledColumns,
     LabelledText,
@@ -28,6 +26,8 @@ from embedsmith.data.labelled import (
     labelled_texts,
     text_pairs,
 )
+from embedsmith.data.converters.settings import ConvertSettings
+from embedsmith.data.examples import Example
 from embedsmith.data.tables import open_table
 from embedsmith.errors import InputError, SettingsError
 

@@ -123,7 +123,7 @@ def test_what_has_no_ceiling_or_cannot_reach_the_target_is_not_calibrated():
     ):
         calibrate(candidates, SelectionSettings(method="marginpos"), 0.0)
     nothing = SelectionSettings(method="percpos", floor=9.0)
-    with pytest.raises(SettingsError, match="0.5 is not reached by percpos: no value mines anything"):
+    with pytest.raises(SettingsError, match=r"0\.5 is not reached by percpos: no value mines anything"):
         calibrate(candidates, nothing, 0.5)
 
 

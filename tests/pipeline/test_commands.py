@@ -24,7 +24,7 @@ ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
 PLACES = ["mat", "log", "tree", "lake", "road"]
 THINGS = [(animal, place) for animal in ANIMALS for place in PLACES]
 METRICS = {"ndcg@10", "recall@10", "mrr@10"}
-STAGE = StageSettings(steps=5, batch_size=6, learning_rate=5e-3, dtype="float32", save_steps=2)
+STAGE = StageSettings(steps=5, batch_size=6, learning_rate=5e-3, dtype="float32", save_steps=2, report_to="none")
 
 
 @pytest.fixture(scope="module")

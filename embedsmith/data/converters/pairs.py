@@ -11,8 +11,8 @@ from enum import Enum
 
 from embedsmith.data.collection import normalised
 from embedsmith.data.converters.drafts import Converted, Draft, PassagePool, rows_of
+from embedsmith.data.converters.rows import TextPair
 from embedsmith.data.converters.settings import ConvertSettings
-from embedsmith.data.labelled import TextPair
 from embedsmith.errors import InputError
 
 _NLI = {"0": "entailment", "1": "neutral", "2": "contradiction", "-1": "-"}

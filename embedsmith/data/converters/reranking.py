@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from embedsmith.data.collection import normalised
 from embedsmith.data.converters.drafts import Converted, Draft, PassagePool, rows_of
-from embedsmith.data.labelled import JudgedQuery
+from embedsmith.data.converters.rows import JudgedQuery
 
 
 def convert_reranking(queries: Iterable[JudgedQuery]) -> Converted:
