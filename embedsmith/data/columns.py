@@ -124,7 +124,7 @@ def _one(role: str, conventional: Sequence[str], names: Sequence[str], settings:
     raise Unusable(
         f"no {role}; the row has {quoted(names) if names else 'no values'}{near}",
         reason=f"no {role}",
-        hint=f"name the {role} one of {', '.join(conventional)}",
+        hint=f"name the {role} one of {', '.join(conventional)}, or say which column it is: --{role}-column",
     )
 
 
