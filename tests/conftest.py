@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import runtime_checkable
 
+import pytest
 from jaxtyping import install_import_hook
 
 from embedsmith.progress import Progress
@@ -13,7 +15,7 @@ from embedsmith.teachers.named import Teacher
 # Read by huggingface_hub when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-pytest_plugins = ["tests.tiny_models"]
+pytest_plugins = ["tests.chat_server", "tests.tiny_models"]
 
 # `settings` is no part of this: beartype refuses the `Self` of a class that it has not seen whole.
 ARRAYS = ["data", "evaluation", "mining", "models", "search", "teachers", "training", "vectors"]
@@ -23,3 +25,23 @@ for protocol in (Progress, Teacher):
     runtime_checkable(protocol)
 
 install_import_hook([f"embedsmith.{part}" for part in ARRAYS], "beartype.beartype")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that names a folder of real data sets."""
+    parser.addoption("--data", help="Folder of real data sets; the tests that need one are skipped without it.")
+
+
+@pytest.fixture(scope="session")
+def real_data(request: pytest.FixtureRequest) -> Path:
+    """The folder that `--data` or EMBEDSMITH_DATA names."""
+    folder = request.config.getoption("--data") or os.environ.get("EMBEDSMITH_DATA")
+    if not folder:
+        pytest.skip("needs real data: --data FOLDER, or EMBEDSMITH_DATA")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_ones_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the vectors of the tests out of the user's cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))

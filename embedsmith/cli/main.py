@@ -9,9 +9,14 @@ from typing import Annotated, cast
 import typer
 
 from embedsmith import __version__
-from embedsmith.cli import console
 
 # Importing a module of commands adds them.
+from embedsmith.cli import ablate as ablate
+from embedsmith.cli import compare as compare
+from embedsmith.cli import console
+from embedsmith.cli import converting as converting
+from embedsmith.cli import export as export
+from embedsmith.cli import generation as generation
 from embedsmith.cli import mining as mining
 from embedsmith.cli import scoring as scoring
 from embedsmith.cli import training as training
@@ -48,6 +53,7 @@ def _remedy(error: OSError) -> str:
 def main() -> None:
     """Run the command line; turn what went wrong into one line and an exit code."""
     console.quiet_libraries()
+    console.let_the_first_process_speak()
     try:
         code = app(standalone_mode=False)
     except _UsageError as error:

@@ -2,51 +2,187 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import METRICS, Json, app
+from embedsmith.cli.options import settings_of, with_options
+from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.teachers.settings import TeacherSettings
+
+_FLAGS: dict[str, str | None] = {"scoring.metrics": "metric", "reading.seed": None}
+
+if TYPE_CHECKING:
+    from embedsmith.pipeline.find import Hit
 
 
 @app.command()
+@with_options(flags=_FLAGS, scoring=ScoringSettings, reading=TeacherSettings)
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A run, a folder, a hub id, package:NAME/path, or bm25.")],
-    data: Annotated[list[Path], typer.Argument(help="BEIR folders, or files of pairs (JSON lines, Parquet, CSV).")],
-    split: Annotated[str | None, typer.Option(help="Split of a BEIR folder; test where there is one.")] = None,
-    vectors: Annotated[Path | None, typer.Option(help="Keep vectors here; a run keeps its own.")] = None,
+    model: Annotated[
+        str,
+        typer.Argument(
+            help="A run, a folder, a hub id, package:NAME/path, bm25, static:…, cross-encoder:…, a URL, "
+            "or a run file of TREC."
+        ),
+    ],
+    data: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="BEIR folders, files of pairs (JSON lines, Parquet, CSV), folders of labelled texts or pairs. With a "
+            "run file, judgements as well."
+        ),
+    ] = None,
+    *,
+    scoring: dict[str, Any],
+    reading: dict[str, Any],
+    benchmark: Annotated[
+        str | None, typer.Option(help='Benchmark or task of mteb, such as "MTEB(eng, v2)" or SciFact.')
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder to write scores, each query's and the ranking to; one that was cut short goes on."),
+    ] = None,
+    vectors: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="EMBEDSMITH_VECTORS",
+            help="Keep vectors here. By default a run keeps its own, the rest lies in ~/.cache/embedsmith.",
+        ),
+    ] = None,
+    before_and_after: Annotated[
+        bool, typer.Option("--before-and-after", help="Score RUN's model and the model it was made of, in one table.")
+    ] = False,
+    panel: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --before-and-after: other data, which training may have cost something. By default stsb, "
+            "banking77, stackoverflow_titles and scifact below the folder EMBEDSMITH_DATA, where it has them."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Score a model's retrieval: nDCG@10, recall@10, MRR@10."""
-    from embedsmith.pipeline.evaluate import evaluate as scores_of
+    """Score a model or a baseline on retrieval, STS, pair classification, classification, clustering, reranking.
 
+    What the data asks for is found from its columns. Vectors are kept, so a second evaluation costs seconds.
+    """
+    from embedsmith.errors import SettingsError
+    from embedsmith.pipeline.before_and_after import before_and_after as compare_with_start
+    from embedsmith.pipeline.contender import Contender
+    from embedsmith.pipeline.evaluate import evaluate_all, evaluate_into, read_scores
+
+    if not (data or benchmark or before_and_after):
+        raise SettingsError("no data to score it on", hint="name a BEIR folder or a file, or --benchmark NAME")
+    if before_and_after and benchmark:
+        raise SettingsError("--before-and-after does not run a benchmark", hint="evaluate RUN and its start one by one")
+    settings, reads = settings_of(ScoringSettings, scoring), settings_of(TeacherSettings, reading)
+    command = shlex.join(["embedsmith", *sys.argv[1:]])
     with console.progress() as tell:
-        scores = {
-            str(path): scores_of(model, path, split=split, vectors=vectors, on_progress=tell).mean for path in data
-        }
+        if before_and_after:
+            table = compare_with_start(
+                model,
+                data or [],
+                panel or _default_panel(),
+                scoring=settings,
+                reading=reads,
+                vectors=vectors,
+                out=out,
+                command=command,
+                on_skip=console.note,
+                on_progress=tell,
+            )
+            _show_before_and_after(model, table, as_json=as_json)
+            return
+        contender = Contender(model, reading=reads, vectors=vectors, on_progress=tell)
+        if out:
+            evaluate_into(
+                out, contender, data or [], settings, benchmark=benchmark, command=command, on_skip=console.note
+            )
+            found = read_scores(out)
+        else:
+            found = evaluate_all(contender, data or [], settings, benchmark=benchmark, on_skip=console.note)
     if as_json:
-        console.print_json({"scores": scores})
+        means = {"means": found["means"]} if benchmark else {}
+        console.print_json({"scores": found["scores"], **means} | ({"run": str(out)} if out else {}))
         return
-    console.out.print(console.scores_table(f"Scores of {model}", scores, METRICS))
+    _show_scores(model, found, settings.metrics or METRICS)
+
+
+def _default_panel() -> list[str]:
+    """Return the data sets of the general panel that EMBEDSMITH_DATA holds."""
+    from embedsmith.pipeline.before_and_after import PANEL
+
+    folder = os.environ.get("EMBEDSMITH_DATA")
+    return [str(path) for name in PANEL if (path := Path(folder) / name).is_dir()] if folder else []
+
+
+def _show_scores(model: str, found: dict[str, Any], metrics: list[str]) -> None:
+    """Print a table for each kind of task and its metrics."""
+    kinds: dict[tuple[str, tuple[str, ...]], dict[str, dict[str, float]]] = {}
+    for name, scores in found["scores"].items():
+        task = found["data"][name]["task"]
+        shown = tuple(metrics) if task == "retrieval" else tuple(scores)
+        kinds.setdefault((task, shown), {})[name] = scores
+    for (task, shown), rows in kinds.items():
+        console.out.print(console.scores_table(f"{task.replace('-', ' ')}: {model}", rows, list(shown)))
+    if "means" in found:
+        rows = {name: {"mean": value} for name, value in found["means"].items()}
+        console.out.print(console.scores_table("Means over all tasks, over types, and of each type", rows, ["mean"]))
+
+
+def _show_before_and_after(model: str, table: dict[str, dict[str, Any]], *, as_json: bool) -> None:
+    """Print one line for each data set."""
+    if as_json:
+        console.print_json({"run": model, "before_and_after": table})
+        return
+    rows = {
+        name: [
+            row["task"],
+            row["metric"],
+            f"{row['before']:.3f}",
+            f"{row['after']:.3f}",
+            f"{row['after'] - row['before']:+.3f}",
+        ]
+        for name, row in table.items()
+    }
+    columns = ["task", "metric", "before", "after", "difference"]
+    console.out.print(console.figures_table(f"{model} and its start", rows, columns))
 
 
 @app.command()
 def search(
     run: Annotated[Path, typer.Argument(help="A run with a trained model, such as the quickstart's.")],
-    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    query: Annotated[
+        str | None, typer.Argument(help="What to look for, in words. Without it, each line that is typed is a query.")
+    ] = None,
     k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many passages.")] = 5,
     data: Annotated[
         Path | None, typer.Option(help="Corpus to search; by default the code the run was made of.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search the code that a quickstart was made of, with the model that it trained."""
-    from embedsmith.pipeline.find import find
+    """Search the code that a quickstart was made of, with the model that it trained.
 
+    The model is loaded once: without QUERY, every line of the standard input is answered as soon as it is there.
+    """
+    from embedsmith.pipeline.find import Finder, refuse_empty
+
+    if query is not None:
+        refuse_empty(query)
     with console.progress(show=False) as tell:
-        hits = find(run, query, k=k, data=data, on_progress=tell)
+        finder = Finder(run, data=data, on_progress=tell)
+    for asked in [query] if query is not None else console.lines("query> "):
+        _show_hits(asked, finder.find(asked, k), as_json=as_json)
+
+
+def _show_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
+    """Show what was found for a query."""
     if as_json:
         console.print_json({"query": query, "hits": [vars(hit) for hit in hits]})
         return

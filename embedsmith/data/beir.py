@@ -108,6 +108,17 @@ def splits(folder: Path) -> list[str]:
     return names
 
 
+def unanswered(folder: Path, chosen: Sequence[str]) -> int:
+    """Return how many queries are judged in the chosen splits and have no passage with a grade above 0."""
+    judged: set[str] = set()
+    answered: set[str] = set()
+    for split in chosen:
+        found = read_judgements(folder / "qrels" / f"{split}.tsv", lambda row: None)
+        judged.update(found.query_ids)
+        answered.update(found.query_ids.kept(np.flatnonzero(found.grades > 0)))
+    return len(judged - answered)
+
+
 def write_beir(folder: Path, collections: dict[str, Collection]) -> None:
     """Write collections that share one corpus as the splits of one BEIR folder.
 

@@ -72,10 +72,28 @@ per_query={'q1': {'mrr@10': 0.5, 'recall@10': 1.0}, 'q2': {'mrr@10': 0.0, 'recal
     return Scores(mean=mean, per_query=per_query)
 
 
+def depth_of(name: str) -> int:
+    """Return the cut-off of a metric.
+
+    Raises:
+        SettingsError: the metric is unknown.
+
+    >>> depth_of("recall@100")
+    100
+    """
+    return _parsed(name)[1]
+
+
 def _measure(name: str) -> Any:
     """Return the measure of ir-measures that a metric's name stands for."""
     import ir_measures
 
+    metric, cutoff = _parsed(name)
+    return getattr(ir_measures, _MEASURES[metric]) @ cutoff
+
+
+def _parsed(name: str) -> tuple[str, int]:
+    """Return the metric's own name and its cut-off."""
     match = re.fullmatch(r"([a-z]+)@([1-9]\d*)", name)
     if match is None or match[1] not in _MEASURES:
         known = [*DEFAULT_METRICS, *(f"{metric}@10" for metric in _MEASURES)]
@@ -83,7 +101,7 @@ def _measure(name: str) -> Any:
             f'unknown metric "{name}"{did_you_mean(name, known)}',
             hint=f"a metric is one of {', '.join(_MEASURES)}, then @ and a cut-off, as in ndcg@10",
         )
-    return getattr(ir_measures, _MEASURES[match[1]]) @ int(match[2])
+    return match[1], int(match[2])
 
 
 def _descending(query: str, ranked: list[tuple[str, float]]) -> dict[str, float]:

@@ -1,17 +1,69 @@
-"""Evaluating models on collections: a trained run, a hub model, a folder or BM25."""
+"""Evaluating models and baselines, into a folder that carries all that the scores depend on.
+
+OUT/scores.json          data set -> metric -> score; the model's and the data's fingerprints, versions, the command
+OUT/per_query.jsonl      the metrics of each query: {"query_id", "ndcg@10", …}
+OUT/ranking.trec         what was ranked, as a run file of TREC
+OUT/judgements.qrels     what it was judged by, as TREC writes it
+OUT/NAME/…               those three files, where several data sets were scored
+OUT/mteb/results/…       results of a benchmark's tasks, in mteb's own form
+"""
 
 from __future__ import annotations
 
-import tempfile
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from embedsmith.data.load import known_splits, load_collection
-from embedsmith.evaluation.metrics import Scores
-from embedsmith.evaluation.retrieval import evaluate_retrieval
+from embedsmith.data.bad_rows import Tally, refuse
+from embedsmith.data.beir import unanswered
+from embedsmith.data.files import read_json, write_json, write_jsonl
+from embedsmith.data.labelled import TaskType, read_labelled, task_of
+from embedsmith.data.load import known_splits, load_collection, usual_split
+from embedsmith.data.qrels import read_judgements
+from embedsmith.data.trec import Ranking, write_judgements, write_ranking
+from embedsmith.errors import SettingsError
+from embedsmith.evaluation.metrics import DEFAULT_METRICS, Scores, score_run
+from embedsmith.evaluation.retrieval import depth_for
+from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import Dtype
+from embedsmith.pipeline.contender import Contender
+from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
-from embedsmith.teachers.named import open_teacher
+from embedsmith.settings import Settings, fingerprint
 from embedsmith.teachers.settings import TeacherSettings
+
+_PACKAGES = ("ir-measures", "pytrec-eval-terrier", "scikit-learn", "mteb")
+"""What computes the metrics; a run knows the model libraries' versions already."""
+
+
+OnSkip = Callable[[str], None]
+"""Told in one line what was left out."""
+
+
+class EvaluationRunSettings(Settings):
+    """What `evaluate` was asked for."""
+
+    model: str
+    data: list[str]
+    benchmark: str | None = None
+    scoring: ScoringSettings = ScoringSettings()
+    reading: TeacherSettings = TeacherSettings()
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a model scored on one data set."""
+
+    scores: Scores
+    about: dict[str, Any]
+    """Task, split, sizes and fingerprint of the data."""
+    ranking: Ranking | None = None
+    """What was ranked, of retrieval."""
+    qrels: dict[str, dict[str, int]] | None = None
+    """What it was judged by."""
 
 
 def evaluate(
@@ -21,32 +73,369 @@ def evaluate(
     split: str | None = None,
     dtype: Dtype = "auto",
     vectors: str | Path | None = None,
+    scoring: ScoringSettings | None = None,
     on_progress: Progress = silent,
 ) -> Scores:
-    """Return the retrieval scores of a model on a BEIR folder or a file of pairs.
+    """Return the scores of a model on a data set.
 
     Args:
-        model: a run folder, any other name of a model, or `bm25`.
-        data: a BEIR folder, pairs, or whatever else `load_collection` reads.
-        split: the split of a BEIR folder; `test` where there is one.
+        model: a run folder, any other name of a model or a baseline, or a run file of TREC.
+        data: a BEIR folder, pairs, or whatever else `load_collection` and `read_labelled` read; with a run file,
+            judgements as well.
+        split: the split of the data; `test` where there is one.
         dtype: precision. `auto`: bfloat16 where the hardware has it.
-        vectors: folder to keep vectors in, so that a second evaluation costs seconds; a run keeps its own.
+        vectors: folder to keep vectors in, so that a second evaluation costs seconds; by default a run keeps its own,
+            and the rest lies in the user's cache.
+        scoring: metrics and more.
         on_progress: told of the work.
 
     Raises:
-        InputError, ModelError: see `embedsmith.errors`.
+        InputError, ModelError, SettingsError: see `embedsmith.errors`.
     """
-    collection = load_collection(data, split=split or _default_split(data))
-    is_run = (Path(model) / "manifest.json").is_file()
-    with tempfile.TemporaryDirectory(prefix="embedsmith-") as scratch:
-        keep = Path(vectors) if vectors else Path(model) / "vectors" if is_run else Path(scratch)
-        settings = TeacherSettings(dtype=dtype)
-        teacher = open_teacher(
-            str(model), collection.passages, vectors=keep, settings=settings, on_progress=on_progress
+    contender = Contender(
+        str(model),
+        reading=TeacherSettings(dtype=dtype),
+        vectors=Path(vectors) if vectors else None,
+        on_progress=on_progress,
+    )
+    settings = scoring or ScoringSettings()
+    return score(contender, data, settings.model_copy(update={"split": split or settings.split})).scores
+
+
+def evaluate_all(
+    contender: Contender,
+    data: Sequence[str],
+    scoring: ScoringSettings,
+    *,
+    benchmark: str | None = None,
+    on_skip: OnSkip | None = None,
+) -> dict[str, Any]:
+    """Score a contender on data sets, and on a benchmark of mteb behind them; write nothing.
+
+    Returns:
+        scores: data set or task -> metric -> value; data: what each asks and its fingerprint; with a benchmark means.
+    """
+    found: dict[str, Any] = {"scores": {}, "data": {}}
+    for name in data:
+        scored = score(contender, name, scoring, on_skip=on_skip)
+        found["scores"][name], found["data"][name] = scored.scores.mean, scored.about
+    if benchmark:
+        rest = score_benchmark(contender, benchmark, template=scoring.template)
+        found = {"scores": found["scores"] | rest["scores"], "data": found["data"] | rest["data"]} | {
+            "means": rest["means"]
+        }
+    return found
+
+
+def evaluate_into(
+    out: str | Path,
+    contender: Contender,
+    data: Sequence[str],
+    scoring: ScoringSettings,
+    *,
+    benchmark: str | None = None,
+    command: str = "",
+    on_skip: OnSkip | None = None,
+) -> Run:
+    """Score a contender into a folder; one that was cut short goes on with the next data set.
+
+    Args:
+        out: the folder.
+        contender: what is scored.
+        data: paths.
+        scoring: how.
+        benchmark: name of a benchmark or a task of mteb, scored behind the data sets; mteb's results lie in OUT/mteb.
+        command: what was typed, for the record.
+        on_skip: told what was left out.
+
+    Raises:
+        InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
+    """
+    settings = EvaluationRunSettings(
+        model=contender.name, data=list(data), benchmark=benchmark, scoring=scoring, reading=contender.reading
+    )
+    with Run.open(out, command="evaluate", settings=settings, inputs={}) as run:
+        score_into(run, run.folder, contender, data, scoring, command=command, on_skip=on_skip)
+        if benchmark and "means" not in read_scores(run.folder):
+            with run.timed("benchmark"):
+                found = score_benchmark(contender, benchmark, template=scoring.template, cache=run.folder / "mteb")
+            note = Note(run, run.folder, contender, command)
+            note.add(found["data"], found["scores"], means=found["means"])
+        run.finish()
+    return run
+
+
+def score_into(
+    run: Run,
+    folder: Path,
+    contender: Contender,
+    data: Sequence[str],
+    scoring: ScoringSettings,
+    *,
+    command: str = "",
+    on_skip: OnSkip | None = None,
+) -> None:
+    """Score a contender on the data sets that a folder of a run does not have yet."""
+    for name, place in _folders(folder, data).items():
+        if name in read_scores(folder).get("scores", {}):
+            continue
+        with run.timed("evaluate"):
+            scored = score(contender, name, scoring, on_skip=on_skip)
+        _write(place, scored, tag=contender.name)
+        Note(run, folder, contender, command).add({name: scored.about}, {name: scored.scores.mean})
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """Return what is scored so far."""
+    path = folder / "scores.json"
+    return read_json(path) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class Note:
+    """Scores with all that they depend on, in a folder's scores.json. What is in it is done."""
+
+    run: Run
+    folder: Path
+    contender: Contender
+    command: str
+
+    def add(self, about: dict[str, Any], scores: dict[str, dict[str, float]], **more: Any) -> None:
+        """Write them beside those that are there."""
+        self.run.same_content(f"model {self.contender.name}", self.contender.fingerprint)
+        known = read_scores(self.folder)
+        found = {
+            "command": self.command,
+            "model": {"name": self.contender.name, "fingerprint": self.contender.fingerprint},
+            "versions": {**self.run.manifest["versions"], **_versions()},
+            "python": self.run.manifest["python"],
+            "machine": self.run.manifest["machine"],
+            "data": {**known.get("data", {}), **about},
+            "scores": {**known.get("scores", {}), **scores},
+        }
+        write_json(self.folder / "scores.json", {**found, **more})
+
+
+def mteb_task(data: str | Path, *, split: str | None = None) -> Any:
+    """Return a data set as a task of mteb, to be handed to `mteb.evaluate` beside its own.
+
+    Args:
+        data: as in `evaluate`.
+        split: as in `evaluate`.
+
+    Raises:
+        InputError, SettingsError: see `embedsmith.errors`.
+    """
+    need_mteb(f"{data}: a task of mteb")
+    from embedsmith.evaluation.local_tasks import task_of_collection, task_of_labelled
+
+    kind = task_of(data)
+    if kind != "retrieval":
+        return task_of_labelled(read_labelled(data, kind, split=split))
+    split = split or usual_split(data, "test")
+    return task_of_collection(load_collection(data, split=split), split or "test")
+
+
+def score_benchmark(
+    contender: Contender,
+    name: str,
+    *,
+    template: str | None = None,
+    cache: Path | None = None,
+) -> dict[str, Any]:
+    """Score a contender on a benchmark or a task of mteb, with its own prompts and mteb's instructions.
+
+    Args:
+        contender: what is scored.
+        name: of the benchmark, or of one task.
+        template: how an instruction stands before a text; see `ScoringSettings`.
+        cache: folder of mteb's results, which resume; by default mteb's own.
+
+    Returns:
+        benchmark: the name; scores: task -> metric -> value; means: over all tasks, over types, and of each type.
+
+    Raises:
+        InputError: mteb has no such benchmark.
+        SettingsError: mteb is not installed, or the contender is a file.
+        OSError: the hub cannot be reached, and a task's data is not here.
+    """
+    need_mteb(name)
+    if contender.is_run_file:
+        raise SettingsError(f"{contender.name}: a run file holds no model for {name}", hint="name a model")
+    from embedsmith.evaluation.benchmarks import means, score_tasks, tasks_named
+
+    tasks = tasks_named(name)
+    scores = score_tasks(contender.mteb_model(template), tasks, cache=cache, on_progress=contender.on_progress)
+    return {
+        "benchmark": name,
+        "scores": {task: {found.metric.replace("_at_", "@"): found.value} for task, found in scores.items()},
+        "data": {task: {"task": found.type, "fingerprint": found.revision} for task, found in scores.items()},
+        "means": means(scores),
+    }
+
+
+def score(
+    contender: Contender,
+    data: str | Path,
+    scoring: ScoringSettings,
+    *,
+    on_skip: OnSkip | None = None,
+) -> Scored:
+    """Score a contender on one data set.
+
+    Args:
+        contender: what is scored.
+        data: a path.
+        scoring: how.
+        on_skip: told what was left out.
+
+    Raises:
+        InputError, ModelError, SettingsError: see `embedsmith.errors`.
+    """
+    if contender.is_run_file and _holds_judgements(data):
+        return _score_file(contender, data, scoring, on_skip)
+    task = scoring.task or task_of(data)
+    if task == "retrieval":
+        return _score_retrieval(contender, data, scoring, on_skip)
+    return _score_labelled(contender, data, task, scoring, on_skip)
+
+
+def _score_file(contender: Contender, data: str | Path, scoring: ScoringSettings, on_skip: OnSkip | None) -> Scored:
+    """Score a run file by a file of judgements."""
+    qrels = _judgements(Path(data))
+    left_out = sum(not any(grade > 0 for grade in grades.values()) for grades in qrels.values())
+    about = {"task": "retrieval", "split": None, "fingerprint": fingerprint(qrels)}
+    return _judged(data, about, contender.ranking_of_file(scoring), qrels, scoring, left_out, on_skip)
+
+
+def _score_retrieval(
+    contender: Contender, data: str | Path, scoring: ScoringSettings, on_skip: OnSkip | None
+) -> Scored:
+    """Score what a contender ranks for the queries of a collection."""
+    depth = depth_for(_metrics(scoring))  # an unknown metric is an error before the work, not after it
+    split = scoring.split or usual_split(data, "test")
+    collection = load_collection(data, split=split, skip_bad=scoring.skip_bad, on_skip=on_skip)
+    about = {
+        "task": "retrieval",
+        "split": split,
+        "fingerprint": collection.content_hash(),
+        "passages": len(collection.passages),
+    }
+    ranking = contender.ranking(collection, scoring, depth=depth)
+    return _judged(data, about, ranking, collection.qrels, scoring, _unanswered(data, split), on_skip)
+
+
+def _judged(
+    data: str | Path,
+    about: dict[str, Any],
+    ranking: Ranking,
+    qrels: dict[str, dict[str, int]],
+    scoring: ScoringSettings,
+    left_out: int,
+    on_skip: OnSkip | None,
+) -> Scored:
+    """Return the scores of a ranking; tell how many judged queries say nothing about it."""
+    scores = score_run(ranking, qrels, _metrics(scoring))
+    if left_out and on_skip:
+        queries, verb = ("query", "is") if left_out == 1 else ("queries", "are")
+        on_skip(f"{data}: {left_out:,} judged {queries} without a relevant passage {verb} left out")
+    return Scored(scores, {**about, "queries": len(scores.per_query), "left_out": left_out}, ranking, qrels)
+
+
+def _score_labelled(
+    contender: Contender, data: str | Path, task: TaskType, scoring: ScoringSettings, on_skip: OnSkip | None
+) -> Scored:
+    """Score a contender on labelled texts or pairs, by the evaluators of mteb."""
+    need_mteb(f"{data}: {task}")
+    from embedsmith.evaluation.local_tasks import scores_of, task_of_labelled
+
+    if contender.is_run_file or (task != "reranking" and contender.encoder is None):
+        raise SettingsError(
+            f"{data}: {task} needs an embedding model, {contender.name} has no vectors",
+            hint="name another model, or the kind of the data with --task",
         )
-        return evaluate_retrieval(teacher, collection)
+    tally = Tally()
+    found = read_labelled(
+        data,
+        task,
+        split=scoring.split,
+        text=scoring.text_column,
+        label=scoring.label_column,
+        on_bad=tally if scoring.skip_bad else refuse,
+    )
+    notes = tally.lines()
+    if found.left_out:
+        notes.append(f"{data}: {found.left_out:,} rows that cannot tell models apart are left out")
+    if on_skip:
+        for line in notes:
+            on_skip(line)
+    model = contender.mteb_model(scoring.template)
+    scores = scores_of(task_of_labelled(found), model, found.split, task)
+    about = {"task": task, "split": found.split, "fingerprint": found.content_hash()}
+    return Scored(Scores(mean=scores, per_query={}), {**about, "rows": len(found), "left_out": found.left_out})
 
 
-def _default_split(data: str | Path) -> str | None:
-    """Return `test` for a folder that has it."""
-    return "test" if "test" in known_splits(data) else None
+def need_mteb(what: str) -> None:
+    """Raise SettingsError where mteb is not installed."""
+    if importlib.util.find_spec("mteb") is None:
+        raise SettingsError(f"{what} is scored by the package mteb", hint='pip install "embedsmith[mteb]"')
+
+
+def _metrics(scoring: ScoringSettings) -> list[str]:
+    """Return the metrics of retrieval."""
+    return scoring.metrics or list(DEFAULT_METRICS)
+
+
+def _holds_judgements(data: str | Path) -> bool:
+    """Return whether a path is that of a file of judgements, not of pairs."""
+    return Path(data).is_file() and Path(data).suffix not in (".jsonl", ".csv", ".parquet")
+
+
+def _judgements(path: Path) -> dict[str, dict[str, int]]:
+    """Return the judgements of a file: query id -> passage id -> grade."""
+    found = read_judgements(path, refuse, trec=True)
+    qrels: dict[str, dict[str, int]] = {}
+    for query, passage, grade in zip(found.query_ids, found.passage_ids, found.grades.tolist(), strict=True):
+        qrels.setdefault(query, {})[passage] = grade
+    return qrels
+
+
+def _unanswered(data: str | Path, split: str | None) -> int:
+    """Return how many judged queries of a BEIR folder have no relevant passage."""
+    path = Path(data)
+    if not (path / "qrels").is_dir():
+        return 0
+    known = known_splits(path)
+    chosen = known if split in (None, "all") or not split else [part.strip() for part in split.split(",")]
+    return unanswered(path, chosen)
+
+
+def _folders(out: Path, data: Sequence[str]) -> dict[str, Path]:
+    """Return where each data set's files go: into the folder itself where there is only one.
+
+    >>> {name: str(path) for name, path in _folders(Path("o"), ["a/toy", "b/toy/"]).items()}
+    {'a/toy': 'o/toy', 'b/toy/': 'o/toy-2'}
+    """
+    if len(data) == 1:
+        return {data[0]: out}
+    folders: dict[str, Path] = {}
+    for name in data:
+        stem = Path(name).name.removesuffix(Path(name).suffix)
+        taken = sum(path.name.partition("-")[0] == stem for path in folders.values())
+        folders[name] = out / (f"{stem}-{taken + 1}" if taken else stem)
+    return folders
+
+
+def _write(folder: Path, scored: Scored, *, tag: str) -> None:
+    """Write what was ranked, what it was judged by, and what each query scored; nothing of other tasks."""
+    if scored.ranking is None or scored.qrels is None:
+        return
+    write_ranking(folder / "ranking.trec", scored.ranking, tag=tag)
+    write_judgements(folder / "judgements.qrels", scored.qrels)
+    rows = ({"query_id": query, **metrics} for query, metrics in scored.scores.per_query.items())
+    write_jsonl(folder / "per_query.jsonl", rows)
+
+
+def _versions() -> dict[str, str]:
+    """Return the versions of the packages that compute scores, of those that are installed."""
+    return {name: found.version for name in _PACKAGES for found in importlib.metadata.distributions(name=name)}

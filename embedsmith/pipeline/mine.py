@@ -3,13 +3,15 @@
 RUN/candidates/        what the teachers found, with every score that selection needs
 RUN/negatives.jsonl    training examples
 RUN/vectors/           the teachers' vectors
+RUN/guide.json         which of them training may look up
+RUN/judge/             what a judge has said of negatives, where one was asked
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -34,12 +36,14 @@ from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.plan import Plan, plan_of
 from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.verdicts import excluded_by, false_negatives, read_false_negatives, write_false_negatives
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
+from embedsmith.training.guide import write_guide
 
 
 @dataclass(frozen=True)
@@ -90,7 +94,7 @@ def mine(
     if split is not None:
         source = source.model_copy(update={"split": split})
     place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
-    collection, listed = _read(place, source, on_skip)
+    collection, listed = read_source(place, source, on_skip)
     inputs = {"data": place, "source": source.model_dump(mode="json")}
     with Run.open(out, command="mine", settings=settings, inputs=inputs) as run:
         selection = mine_into(
@@ -127,6 +131,7 @@ def mine_into(
             teachers += _joined(run, teachers, settings, on_progress)
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
+            _note_guide(folder, teachers, collection)
             write_candidates(path, found)
             recalls = {teacher.name: round(mean(own), 4) for teacher in teachers if (own := _recalls_of(teacher))}
             if recalls:
@@ -160,10 +165,14 @@ def select_again(
         InputError, RunError, SettingsError: see `embedsmith.errors`.
     """
     mined = read_mined(source)
+    judged = false_negatives(source)
+    mined = replace(mined, listed=excluded_by(judged, mined.listed, mined.collection))
     kept = mined.settings.model_dump(include=set(SelectionSettings.model_fields))
     settings = SelectionSettings.parse({**kept, **(changes or {})}, where="options")
     listed = mined.excluded(settings)
     inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
+    if judged:
+        inputs["judged"] = fingerprint(judged)
     with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
         near = near_of(mined.candidates, mined.collection, settings, on_progress)
         if target_false_negatives is not None:
@@ -173,6 +182,8 @@ def select_again(
             run.choose(settings)
             run.count("calibration", vars(measured))
         selection = select(mined.candidates, settings, listed=listed, near=near)
+        # A later verdict must not change what is reported of this run.
+        write_false_negatives(run.folder, judged)
         _write(run.folder, selection, mined.candidates, mined.collection, settings)
         run.count("mining", selection.counts)
         run.finish()
@@ -200,16 +211,26 @@ def read_mined(folder: str | Path) -> Mined:
     if manifest["command"] == "select":
         origin = read_mined(manifest["inputs"]["run"])
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
-        return Mined(folder, settings, origin.collection, origin.candidates, origin.listed)
+        listed = excluded_by(read_false_negatives(folder), origin.listed, origin.collection)
+        return Mined(folder, settings, origin.collection, origin.candidates, listed)
     settings = MiningSettings.parse(manifest["settings"], where=str(folder))
     data = manifest["inputs"]["data"]
     if not data.startswith(HUB) and not Path(data).exists():
         raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
     source = SourceSettings.parse(manifest["inputs"]["source"], where=str(folder))
-    collection, listed = _read(data, source, None)
+    collection, listed = read_source(data, source, None)
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
     return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
+
+
+def _note_guide(folder: Path, teachers: Sequence[Teacher], collection: Collection) -> None:
+    """Note where the vectors of the first teacher that has some lie: training masks by them."""
+    for teacher in teachers:
+        if isinstance(teacher, DenseTeacher):
+            queries, passages = teacher.stored(list(collection.queries))
+            write_guide(folder, teacher=teacher.name, queries=queries, passages=passages)
+            return
 
 
 def _recalls_of(teacher: Teacher) -> list[float]:
@@ -228,7 +249,7 @@ def near_of(
     )
 
 
-def _read(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
+def read_source(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
     """Return the collection, and what is excluded beside its known positives."""
     collection = load_collection(
         data,
@@ -251,7 +272,7 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
         open_teacher(
             name,
             collection.passages,
-            vectors=run.folder / "vectors",
+            vectors=run.vectors,
             settings=settings.teacher_settings,
             lazy=True,
             on_progress=on_progress,
@@ -264,8 +285,8 @@ def _joined(run: Run, teachers: list[Teacher], settings: MiningSettings, on_prog
     """Return the teacher that joins the vectors of the others where the ensemble wants it, or none."""
     if settings.ensemble != PCA:
         return []
-    folder = run.folder / "vectors"
-    return [JoinedTeacher(teachers, name=PCA, variance=settings.pca_variance, folder=folder, on_progress=on_progress)]
+    variance = settings.pca_variance
+    return [JoinedTeacher(teachers, name=PCA, variance=variance, folder=run.vectors, on_progress=on_progress)]
 
 
 def _write(
@@ -284,8 +305,10 @@ def _with_given(listed: Listed | None, collection: Collection, settings: Selecti
     if not settings.keep_negatives:
         return listed
     queries, passages = collection.existing_negatives()
-    return Listed(
-        np.concatenate([listed.queries, queries]), np.concatenate([listed.passages, passages]), listed.everywhere
+    return replace(
+        listed,
+        queries=np.concatenate([listed.queries, queries]),
+        passages=np.concatenate([listed.passages, passages]),
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import atomic_write, read_json, read_jsonl
 from embedsmith.pipeline.recipe import Recipe
+from embedsmith.pipeline.recipe_data import examples_file
 from embedsmith.pipeline.runs import Run
 
 SHOWN_METRICS = ("ndcg@10", "recall@10", "mrr@10")
@@ -38,8 +39,8 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     yield from ("", "## Training", "")
     yield from _training(run.folder / "steps.jsonl")
     yield from ("", "## Mined negatives to read", "")
-    for data in recipe.data:
-        yield from _samples(run.folder / "mined" / data / "negatives.jsonl")
+    for name in recipe.data:
+        yield from _samples(examples_file(run.folder, "mined", recipe, name))
 
 
 def _versions(manifest: dict[str, Any]) -> str:
@@ -88,5 +89,6 @@ def _samples(path: Path) -> Iterator[str]:
         positive, negative = example.positives[0], example.negatives[0]
         yield f"**{example.query}**"
         for label, passage in (("positive", positive), ("negative", negative)):
-            yield from ("", f"{label} `{passage.id}` {passage.score:.3f}", "", "```", passage.text[:400], "```")
+            score = "" if passage.score is None else f" {passage.score:.3f}"
+            yield from ("", f"{label} `{passage.id}`{score}", "", "```", passage.text[:400], "```")
         yield ""

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.embedder import refuse_foreign_code, resolve_dtype, weights_hash
+from embedsmith.models.embedder import hash_of_weights, refuse_foreign_code, resolve_dtype
 from embedsmith.models.names import find_model
 from embedsmith.models.settings import Dtype
 from embedsmith.progress import Progress, silent
@@ -73,8 +73,14 @@ class CrossEncoderTeacher:
                     hint=f"set it to {limit} or less",
                 )
             self._model.max_seq_length = max_tokens
-        self.contract = {"weights": weights_hash(self._model), "dtype": str(self._model.dtype)}
-        """What determines the scores, beside the texts and the settings."""
+        self.contract = {
+            "weights": hash_of_weights(self._model),
+            "prompts": list(self._prompts),
+            "max_tokens": self._model.max_seq_length,
+            "dtype": str(self._model.dtype),
+            "device": self._model.device.type,
+        }
+        """Everything besides the texts that determines the scores, as plain values."""
 
     def search(self, queries: Sequence[str], k: int) -> NoReturn:
         """Raise SettingsError."""

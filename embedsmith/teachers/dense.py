@@ -159,6 +159,10 @@ class DenseTeacher:
             return np.empty((0, self.store.dimensions), np.float32)
         return self._encode(queries, "query").matrix()
 
+    def stored(self, queries: Sequence[str]) -> tuple[Path, Path]:
+        """Return the folders of the vectors of queries and of all passages; what is missing is encoded."""
+        return self._encode(queries, "query").folder, self.store.folder
+
     @cached_property
     def _spread_of_passages(self) -> tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, "D D"]]:
         """The mean and the covariance of the passages' vectors."""

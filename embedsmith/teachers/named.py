@@ -21,12 +21,12 @@ from jaxtyping import Float32, Int64
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.settings import TeacherSettings
 
-_CROSS_ENCODER = "cross-encoder:"
+CROSS_ENCODER = "cross-encoder:"
 
 
 def is_rescorer(name: str) -> bool:
     """Return whether the teacher of a name scores what others found, and proposes nothing."""
-    return name.startswith(_CROSS_ENCODER)
+    return name.startswith(CROSS_ENCODER)
 
 
 def has_vectors(name: str) -> bool:
@@ -74,6 +74,7 @@ def open_teacher(
     settings: TeacherSettings | None = None,
     device: str | None = None,
     lazy: bool = False,
+    encoder: Any = None,
     on_progress: Progress = silent,
 ) -> Teacher:
     """Return the teacher of a name with the passages indexed.
@@ -84,6 +85,7 @@ def open_teacher(
         settings: how it reads texts.
         device: a torch device; default: every GPU of the machine, or the processor.
         lazy: an embedding model encodes the passages when they are first needed, not now.
+        encoder: what `open_encoder` gave for the name, so that a model is opened once for several corpora.
 
     Raises:
         ModelError: there is no such model.
@@ -102,7 +104,7 @@ def open_teacher(
         from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 
         return CrossEncoderTeacher(
-            name.removeprefix(_CROSS_ENCODER),
+            name.removeprefix(CROSS_ENCODER),
             passages,
             dtype=settings.dtype,
             max_tokens=settings.max_tokens,
@@ -113,27 +115,41 @@ def open_teacher(
             devices=_devices(device),
             on_progress=on_progress,
         )
+    from embedsmith.services.endpoint import is_url
     from embedsmith.teachers.dense import DenseTeacher
-    from embedsmith.teachers.remote import is_url
 
-    url = is_url(name)
     return DenseTeacher(
-        _remote(name, settings) if url else _local(name, settings, device),
+        open_encoder(name, settings, device=device) if encoder is None else encoder,
         passages,
         name=name,
         folder=vectors,
         batch_tokens=settings.batch_tokens,
         search=settings.search,
         memory_gib=settings.memory_gib,
-        devices=() if url else _devices(device),
+        devices=() if is_url(name) else _devices(device),
         lazy=lazy,
         on_progress=on_progress,
     )
 
 
+def open_encoder(name: str, settings: TeacherSettings, *, device: str | None = None) -> Any:
+    """Return the embedding model of a name; None for a name that ranks without one.
+
+    Raises:
+        ModelError: there is no such model.
+        SettingsError: a setting does not fit the model.
+    """
+    if name in ("bm25", "random") or is_rescorer(name):
+        return None
+    from embedsmith.services.endpoint import is_url
+
+    return _remote(name, settings) if is_url(name) else _local(name, settings, device)
+
+
 def _remote(name: str, settings: TeacherSettings) -> Any:
     """Return the model behind a URL."""
-    from embedsmith.teachers.remote import RemoteModel, endpoint, key_from_environment
+    from embedsmith.services.endpoint import endpoint, key_from_environment
+    from embedsmith.teachers.remote import RemoteModel
 
     return RemoteModel(
         endpoint(name),

@@ -1,6 +1,7 @@
 """The command line: what it prints where, and how it ends."""
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -36,7 +37,9 @@ def mined(embedsmith_command, pairs: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_from_pairs_to_scores_with_one_json_object_each(embedsmith_command, pairs: Path, tiny_llama: Path, tmp_path):
+def test_from_pairs_to_scores_with_one_json_object_each(
+    embedsmith_command, pairs: Path, tiny_llama: Path, tmp_path, monkeypatch
+):
     mined, model = tmp_path / "mined", tmp_path / "model"
     words = ["--teacher", "bm25", "--method", "naive", "--negatives", 2, "--depth", 10]
     done = embedsmith_command("mine", pairs, "--out", mined, *words, "--json")
@@ -61,6 +64,12 @@ def test_from_pairs_to_scores_with_one_json_object_each(embedsmith_command, pair
     done = embedsmith_command("search", model, "where is the owl", "--data", pairs, "-k", 3, "--json")
     assert done.code == 0
     assert [list(hit) for hit in done.json["hits"]] == [["score", "id", "text", "metadata"]] * 3
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("where is the owl\n\nwhere is the fox\n"))
+    each = embedsmith_command("search", model, "--data", pairs, "-k", 3, "--json")
+    answers = [json.loads(line) for line in each.out.splitlines()]
+    assert [answer["query"] for answer in answers] == ["where is the owl", "where is the fox"]
+    assert answers[0] == done.json
 
 
 def test_results_for_people_are_on_stdout_and_progress_on_stderr(embedsmith_command, pairs: Path, mined: Path):
@@ -89,6 +98,18 @@ def test_a_recipe_takes_no_other_settings(embedsmith_command, tmp_path: Path):
     assert (done.code, done.error) == (2, "--student: a recipe has its own settings")
     done = embedsmith_command("train", "recipe.yaml", "--out", tmp_path / "run", "--batch-size", 3)
     assert (done.code, done.error) == (2, "--batch-size: a recipe has its own settings")
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(embedsmith_command, mined: Path, tiny_bert: Path, tmp_path: Path):
+    words = ["train", mined, "--dry-run", "--student", tiny_bert, "--set", "stage.steps=7", "--batch-size", 8]
+    done = embedsmith_command(*words)
+    assert done.code == 0
+    assert "stage train: 7 steps of 8 queries and about" in done.out
+    done = embedsmith_command(*words, "--json")
+    assert [stage["steps"] for stage in done.json["stages"]] == [7]
+    assert done.json.keys() == {"device", "parameters", "data", "stages"}
+    done = embedsmith_command("train", mined)
+    assert (done.code, done.error) == (2, "--out is missing")
 
 
 def test_a_finished_or_foreign_folder_is_refused(embedsmith_command, pairs: Path, mined: Path, tmp_path: Path):
@@ -172,7 +193,8 @@ def test_a_full_disk_ends_with_1_and_the_same_command_goes_on(
         (["train", "MISTYPED", "--out", "OUT"], 'unknown key "studnet" (did you mean "student"?)'),
         (["train", "NOT_YAML", "--out", "OUT"], "not.yaml:2: not YAML: "),
         (["evaluate", "bm25", "PAIRZ"], "pairz.jsonl: no such file or folder"),
-        (["evaluate", "bm25"], "Missing argument 'data'"),
+        (["evaluate", "bm25"], "no data to score it on"),
+        (["evaluate"], "Missing argument 'model'"),
         (["evaluate", "a/b/c", "PAIRS"], "a/b/c: no such model folder"),
         (["search", "OUT", "an owl"], "out: no such run folder"),
         (["search", "OUT", " "], "the query is empty"),
@@ -244,3 +266,20 @@ def test_a_report_of_what_is_no_mining_run_is_refused_in_one_line(embedsmith_com
     done = embedsmith_command("report", tmp_path)
     assert done.code == 2
     assert "not a run folder" in done.error
+
+
+def test_scores_are_written_with_the_command_that_made_them(embedsmith_command, pairs: Path, tmp_path: Path):
+    out = tmp_path / "scores"
+    words = ["evaluate", "bm25", pairs, "--metric", "precision@1", "--metric", "ndcg@5", "--out", out, "--json"]
+    done = embedsmith_command(*words)
+    assert done.code == 0
+    assert done.json["run"] == str(out)
+    assert list(done.json["scores"][str(pairs)]) == ["precision@1", "ndcg@5"]
+    written = json.loads((out / "scores.json").read_text())
+    assert written["scores"] == done.json["scores"]
+    assert written["command"] == " ".join(map(str, ["embedsmith", *words]))
+    assert embedsmith_command(*words).error.startswith(f"{out}: this run is finished already")
+
+    done = embedsmith_command("evaluate", out / "ranking.trec", out / "judgements.qrels", "--metric", "ndcg@5")
+    assert done.code == 0
+    assert "ndcg@5" in done.out and "precision@1" not in done.out
