@@ -59,7 +59,7 @@ def main() -> None:
     except _UsageError as error:
         # Without a message the help was printed in its place.
         if message := cast(typer.BadParameter, error).format_message():
-            console.print_error(message, "--help shows the arguments and options")
+            console.print_error(message.replace("Value error, ", ""), "--help shows the arguments and options")
         sys.exit(2)
     except EmbedsmithError as error:
         console.print_error(str(error), error.hint)
