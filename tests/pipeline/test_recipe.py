@@ -205,10 +205,8 @@ def test_a_stage_that_contradicts_itself_is_refused(tmp_path: Path, stage: str, 
 
 def test_the_comparators_of_nv_embed_in_small_differ_in_their_stages_only():
     sets = {"EMBEDSMITH_DATA": "/sets"}
-    two, single, back = (
-        read_recipe(RECIPES / f"nv-embed-tiny{kind}.yaml", environment=sets)
-        for kind in ("", "-single-stage", "-reversed")
-    )
+    kinds = ("", "-single-stage", "-reversed")
+    two, single, back = (read_recipe(RECIPES / f"nv-embed-tiny{kind}.yaml", environment=sets) for kind in kinds)
     assert two.student == single.student == back.student
     assert two.mining == single.mining == back.mining
     assert two.data == single.data == back.data
