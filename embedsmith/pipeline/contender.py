@@ -21,6 +21,7 @@ from embedsmith.evaluation.retrieval import rank
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
+from embedsmith.teachers.kept import KeptScores
 from embedsmith.teachers.named import CROSS_ENCODER, Teacher, open_encoder, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.vectors.cache import user_cache
@@ -55,6 +56,7 @@ class Contender:
         self.vectors = vectors or (Path(name) / "vectors" if is_run else user_cache())
         self.on_progress = on_progress
         self._given = encoder
+        self._contract: dict[str, Any] | None = None
 
     @property
     def is_run_file(self) -> bool:
@@ -83,8 +85,7 @@ class Contender:
         if self.encoder is not None:
             return fingerprint({role: self.encoder.contract(role) for role in ("query", "passage")})
         if self.name.startswith(CROSS_ENCODER):
-            teacher: Any = self._teacher([])
-            return fingerprint(teacher.contract())
+            return fingerprint(self._contract or self._contract_of(self._open([], lazy=True)))
         fields = {"seed"} if self.name == "random" else {"bm25_stemmer", "bm25_stop_words"}
         return fingerprint([self.name, self.reading.model_dump(include=fields)])
 
@@ -170,6 +171,20 @@ class Contender:
 
     def _teacher(self, passages: Sequence[str], *, lazy: bool = False) -> Teacher:
         """Return it with passages indexed, or to be indexed when they are first needed."""
+        teacher = self._open(passages, lazy=lazy)
+        if not self.name.startswith(CROSS_ENCODER):
+            return teacher
+        contract = self._contract_of(teacher)
+        return KeptScores(teacher, passages, contract=contract, folder=self.vectors, on_progress=self.on_progress)
+
+    def _contract_of(self, teacher: Any) -> dict[str, Any]:
+        """Return all that determines a cross-encoder's scores beside the texts; its weights are hashed once."""
+        if self._contract is None:
+            self._contract = teacher.contract()
+        return self._contract
+
+    def _open(self, passages: Sequence[str], *, lazy: bool) -> Teacher:
+        """Return the teacher of the name."""
         return open_teacher(
             self.name,
             passages,
