@@ -24,9 +24,13 @@ if TYPE_CHECKING:
     from embedsmith.models.embedder import load as load
     from embedsmith.models.settings import StudentSettings as StudentSettings
     from embedsmith.models.student import build_student as build_student
+    from embedsmith.pipeline.ablate import ablate as ablate
+    from embedsmith.pipeline.ablation import read_ablation as read_ablation
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
+    from embedsmith.pipeline.compare import compare as compare
     from embedsmith.pipeline.evaluate import evaluate as evaluate
     from embedsmith.pipeline.evaluate import mteb_task as mteb_task
+    from embedsmith.pipeline.export import export as export
     from embedsmith.pipeline.find import find as find
     from embedsmith.pipeline.forge import forge as forge
     from embedsmith.pipeline.mine import mine as mine
@@ -52,15 +56,19 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "StageSettings": "training.settings",
     "StudentSettings": "models.settings",
     "TeacherSettings": "teachers.settings",
+    "ablate": "pipeline.ablate",
     "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
+    "compare": "pipeline.compare",
     "evaluate": "pipeline.evaluate",
+    "export": "pipeline.export",
     "find": "pipeline.find",
     "forge": "pipeline.forge",
     "load": "models.embedder",
     "load_collection": "data.load",
     "mine": "pipeline.mine",
     "mteb_task": "pipeline.evaluate",
+    "read_ablation": "pipeline.ablation",
     "read_recipe": "pipeline.recipe",
     "select": "pipeline.mine:select_again",
     "train": "pipeline.train",

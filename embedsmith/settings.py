@@ -79,7 +79,9 @@ def _explained(error: ValidationError, settings: type[BaseModel], where: str) ->
         hint = f"add it; known keys: {', '.join(known)}" if known else "add it"
     else:
         reason = first["msg"].removeprefix("Value error, ")
-        what = ": ".join(filter(None, [last, f"{reason}, got {_shortened(first['input'])}"]))
+        # What does not go together says itself which values those are.
+        got = "" if first["type"] == "value_error" and not first["loc"] else f", got {_shortened(first['input'])}"
+        what = ": ".join(filter(None, [last, reason + got]))
         hint = "see the settings' descriptions with --help"
     return SettingsError(": ".join(filter(None, [place, what])), hint=hint)
 

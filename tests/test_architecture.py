@@ -20,10 +20,10 @@ LEVELS = [
     ["embedsmith"],  # the package itself: __init__.py and __main__.py
     ["cli"],
     ["pipeline"],
-    ["training", "mining", "evaluation"],
+    ["training", "mining", "evaluation", "generation"],
     ["teachers"],
     ["search"],
-    ["models", "vectors"],
+    ["models", "vectors", "services"],
     ["data"],
     ["settings"],
     ["errors", "progress", "__version__"],

@@ -33,9 +33,18 @@ err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 _PLAIN_EVERY_S = 10.0
 
 
+def let_the_first_process_speak() -> None:
+    """Keep all processes but the first one silent, where a launcher has started several."""
+    if os.environ.get("RANK", "0") != "0":
+        out.quiet = err.quiet = True
+
+
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout, and nothing else."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    if not out.quiet:
+        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    # A program that asks one thing after the other waits for each answer.
+    sys.stdout.flush()
 
 
 def print_error(message: str, hint: str) -> None:
@@ -53,20 +62,23 @@ def note(message: str) -> None:
 def print_plan(plan: Any) -> None:
     """Print what a mining run is going to do."""
     teachers = ", ".join(plan.teachers)
-    err.print(f"plan: {plan.queries:,} queries, {plan.passages:,} passages, searched by {teachers}", markup=False)
+    err.print(
+        f"plan: {plan.queries:,} queries, {plan.passages:,} passages, searched by {teachers}; "
+        f"about {plan.memory_bytes / 2**30:.1f} GiB of memory",
+        markup=False,
+    )
     for work in plan.encodings:
         err.print(
             f"  encode {work.texts:,} texts with {work.teacher}: about {work.tokens:,} tokens, "
-            f"{_duration(work.seconds)} on one device; {work.vector_bytes / 1e6:,.0f} MB of vectors on disk, "
-            f"a model of {work.model_bytes / 1e6:,.0f} MB in memory",
+            f"{duration(work.seconds)} on one device; {work.vector_bytes / 1e6:,.0f} MB of vectors on disk",
             markup=False,
         )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Return a time in the unit that suits it.
 
-    >>> _duration(4.2), _duration(600), _duration(9000)
+    >>> duration(4.2), duration(600), duration(9000)
     ('4 s', '10 min', '2.5 h')
     """
     if seconds < 120:
@@ -94,6 +106,19 @@ def figures_table(title: str, rows: dict[str, list[str]], columns: list[str]) ->
     for label, figures in rows.items():
         table.add_row(label, *figures)
     return table
+
+
+def lines(prompt: str) -> Iterator[str]:
+    """Yield the lines of the standard input that are not empty; at a terminal each is asked for with a prompt."""
+    asks = sys.stdin.isatty()
+    while True:
+        if asks:
+            err.print(prompt, end="")
+        line = sys.stdin.readline()
+        if not line:
+            return
+        if line.strip():
+            yield line.strip()
 
 
 def quiet_libraries() -> None:

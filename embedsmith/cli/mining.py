@@ -85,7 +85,10 @@ def select(
     """
     from embedsmith.pipeline.mine import select_again
 
-    run = select_again(source, out=out, changes=selection, target_false_negatives=target_false_negatives)
+    with console.progress() as tell:
+        run = select_again(
+            source, out=out, changes=selection, target_false_negatives=target_false_negatives, on_progress=tell
+        )
     settings = run.manifest["settings"]
     if target_false_negatives is not None and not as_json:
         found = run.manifest["counts"]["calibration"]
@@ -112,7 +115,8 @@ def audit(
     """
     from embedsmith.pipeline.audit import audit_run
 
-    found = audit_run(run, seed=seed, draws=draws)
+    with console.progress() as tell:
+        found = audit_run(run, seed=seed, draws=draws, on_progress=tell)
     if as_json:
         console.print_json({"run": str(run), "methods": {name: vars(row) for name, row in found.items()}})
         return
@@ -122,7 +126,7 @@ def audit(
             {
                 name: [
                     f"{row.false_negative_rate:.3f} ± {row.spread:.3f}",
-                    f"{row.hardness:.3f}",
+                    "–" if row.hardness is None else f"{row.hardness:.3f}",
                     f"{row.full_rows:.2f}",
                 ]
                 for name, row in found.items()
@@ -134,16 +138,18 @@ def audit(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`, a recipe's run, or an ablation.")],
     as_json: Json = False,
 ) -> None:
-    """Write RUN/report.html: scores, losses, rules, suspected false negatives and samples to read, in one page.
+    """Write RUN/report.html, one page that opens in any browser, without a network.
 
-    It opens in any browser, without a network. With --json its numbers are printed.
+    Of mining: scores, losses, rules, suspected false negatives and samples to read. Of a recipe's run: scores beside
+    the baselines, with intervals, and the queries won and lost. With --json its numbers are printed.
     """
-    from embedsmith.pipeline.mining_report import write_mining_report
+    from embedsmith.pipeline.pages import write_page
 
-    path, numbers = write_mining_report(run)
+    with console.progress() as tell:
+        path, numbers = write_page(run, on_progress=tell)
     if as_json:
         console.print_json({"run": str(run), "report": str(path), **numbers})
         return

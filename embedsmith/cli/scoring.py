@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.teachers.settings import TeacherSettings
 
 _FLAGS: dict[str, str | None] = {"scoring.metrics": "metric", "reading.seed": None}
+
+if TYPE_CHECKING:
+    from embedsmith.pipeline.find import Hit
 
 
 @app.command()
@@ -155,18 +158,31 @@ def _show_before_and_after(model: str, table: dict[str, dict[str, Any]], *, as_j
 @app.command()
 def search(
     run: Annotated[Path, typer.Argument(help="A run with a trained model, such as the quickstart's.")],
-    query: Annotated[str, typer.Argument(help="What to look for, in words.")],
+    query: Annotated[
+        str | None, typer.Argument(help="What to look for, in words. Without it, each line that is typed is a query.")
+    ] = None,
     k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many passages.")] = 5,
     data: Annotated[
         Path | None, typer.Option(help="Corpus to search; by default the code the run was made of.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Search the code that a quickstart was made of, with the model that it trained."""
-    from embedsmith.pipeline.find import find
+    """Search the code that a quickstart was made of, with the model that it trained.
 
+    The model is loaded once: without QUERY, every line of the standard input is answered as soon as it is there.
+    """
+    from embedsmith.pipeline.find import Finder, refuse_empty
+
+    if query is not None:
+        refuse_empty(query)
     with console.progress(show=False) as tell:
-        hits = find(run, query, k=k, data=data, on_progress=tell)
+        finder = Finder(run, data=data, on_progress=tell)
+    for asked in [query] if query is not None else console.lines("query> "):
+        _show_hits(asked, finder.find(asked, k), as_json=as_json)
+
+
+def _show_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
+    """Show what was found for a query."""
     if as_json:
         console.print_json({"query": query, "hits": [vars(hit) for hit in hits]})
         return

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import METRICS, Json, Out, Seed, app, typed
+from embedsmith.cli.app import Json, Seed, app, typed
 from embedsmith.cli.options import settings_of, with_options
+from embedsmith.errors import SettingsError
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.quickstart import StudentName
 from embedsmith.training.settings import StageSettings
@@ -50,28 +53,57 @@ def quickstart(
 
 
 @app.command()
-@with_options(flags={"student.name": "student", "stage.name": None}, student=StudentSettings, stage=StageSettings)
+@with_options(
+    flags={"student.name": "student", "stage.name": None, "stage.remine": None, "stage.lora_targets": "lora-target"},
+    student=StudentSettings,
+    stage=StageSettings,
+)
 def train(
-    source: Annotated[Path, typer.Argument(metavar="RECIPE.yaml|RUN", help="A recipe, or a run of `mine`.")],
-    out: Out,
+    source: Annotated[
+        Path, typer.Argument(metavar="RECIPE.yaml|RUN", help="A recipe, a run of `mine`, or a file of examples.")
+    ],
     student: dict[str, Any],
     stage: dict[str, Any],
+    out: Annotated[Path | None, typer.Option(help="Run folder to write; one that was cut short goes on.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the recipe's, or 0.")] = None,
+    changes: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a value by its path, such as stages.0.learning_rate=1e-5; may be repeated."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print data, steps, tokens, memory and time; train nothing.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Train a student on mined negatives, or carry out a whole recipe from data to scores."""
+    """Train a student on mined negatives, or carry out a whole recipe from data to scores.
+
+    On several devices: torchrun --nproc-per-node N -m embedsmith train ...
+    """
+    if out is None and not dry_run:
+        raise SettingsError("--out is missing", hint="name the run folder to write: --out RUN")
     if source.suffix in (".yaml", ".yml"):
-        _train_recipe(source, out, {**student, **stage}, seed, as_json)
+        _train_recipe(source, out, {**student, **stage}, seed, changes or [], dry_run=dry_run, as_json=as_json)
         return
+    from embedsmith.pipeline.recipe import changed
+    from embedsmith.pipeline.train import TrainingSettings
     from embedsmith.pipeline.train import train as train_run
 
+    given = {"student": settings_of(StudentSettings, student), "stage": settings_of(StageSettings, stage)}
+    plain = {part: settings.model_dump(mode="json", exclude_unset=True) for part, settings in given.items()}
+    settings = TrainingSettings.parse(changed({**plain, "seed": seed or 0}, changes or []), where="options")
+    if dry_run:
+        from embedsmith.pipeline.training_plan import plan_of_run
+
+        _show_plan(plan_of_run(source, settings), as_json=as_json)
+        return
+    assert out
     with console.progress() as tell:
         run = train_run(
             source,
             out=out,
-            student=settings_of(StudentSettings, student),
-            stage=settings_of(StageSettings, stage),
-            seed=seed or 0,
+            student=settings.student,
+            stage=settings.stage,
+            seed=settings.seed,
             on_progress=tell,
         )
     if as_json:
@@ -81,27 +113,77 @@ def train(
     console.out.print(f"next: {typed()} evaluate {shlex.quote(str(out))} DATA", markup=False)
 
 
-def _train_recipe(path: Path, out: Path, overrides: dict[str, Any], seed: int | None, as_json: bool) -> None:
+def _train_recipe(
+    path: Path,
+    out: Path | None,
+    overrides: dict[str, Any],
+    seed: int | None,
+    changes: list[str],
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Carry out a recipe and show what came of it."""
-    from embedsmith.errors import SettingsError
     from embedsmith.pipeline.forge import forge
     from embedsmith.pipeline.recipe import read_recipe
 
     if overrides:
         name = next(iter(overrides))
         flag = "student" if name == "name" else name.replace("_", "-")
-        raise SettingsError(f"--{flag}: a recipe has its own settings", hint=f"change them in {path}")
-    recipe = read_recipe(path)
-    if seed is not None:
-        recipe = recipe.model_copy(update={"seed": seed})
+        raise SettingsError(
+            f"--{flag}: a recipe has its own settings",
+            hint=f"change them in {path}, or with --set, such as --set stages.0.learning_rate=1e-5",
+        )
+    changes = changes if seed is None else [*changes, f"seed={seed}"]
+    recipe = read_recipe(path, changes=changes, environment=os.environ)
+    if dry_run:
+        from embedsmith.pipeline.training_plan import plan_of_recipe
+
+        _show_plan(plan_of_recipe(recipe), as_json=as_json)
+        return
+    assert out
     with console.progress() as tell:
         run = forge(recipe, out=out, on_progress=tell)
     _show_forged(run, as_json=as_json, search_hint="")
 
 
+def _show_plan(plan: Any, *, as_json: bool) -> None:
+    """Show what a training run is going to do."""
+    if as_json:
+        console.print_json(asdict(plan))
+        return
+    for data in plan.data:
+        mined = f"to be mined in {data.passages:,} passages" if data.to_be_mined else f"{data.negatives:,} negatives"
+        console.out.print(f"data {data.name}: {data.queries:,} queries, {mined}", markup=False)
+    console.out.print(f"student: {plan.parameters:,} parameters", markup=False)
+    for stage in plan.stages:
+        console.out.print(
+            f"stage {stage.name}: {stage.steps:,} steps of {stage.queries_a_step:,} queries and about "
+            f"{stage.tokens_a_step:,} tokens; {stage.trained_parameters:,} parameters trained; about "
+            f"{console.duration(stage.seconds)} and {stage.memory_gib:.1f} GiB on {plan.device}",
+            markup=False,
+        )
+        rows = {
+            part.data: [
+                f"{part.examples:,}",
+                f"{part.negatives:.1f}",
+                f"{part.weight:g}",
+                f"{part.queries:,}",
+                f"{part.share:.1%}",
+                f"{part.passes:.2f}",
+            ]
+            for part in stage.blend
+        }
+        columns = ["examples", "negatives", "weight", "drawn", "share", "passes"]
+        console.out.print(console.figures_table(f"What stage {stage.name} sees", rows, columns))
+    total = sum(stage.seconds for stage in plan.stages)
+    console.out.print(f"training: about {console.duration(total)}, mining and scoring aside", markup=False)
+
+
 def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
     """Show the scores of a recipe's run, and what to try next."""
     from embedsmith.data.files import read_json
+    from embedsmith.pipeline.report import shown_metrics
 
     path = run.folder / "scores.json"
     scores = read_json(path) if path.is_file() else {}
@@ -110,10 +192,11 @@ def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
         console.print_json({**flat, "seconds": run.seconds, "run": str(run.folder)})
         return
     for name, rows in scores.items():
-        order = [*(label for label in rows if label not in ("before", "after")), "before", "after"]
+        last = ("before", *(label for label in rows if label.startswith("after ")), "after")
+        order = [*(label for label in rows if label not in last), *last]
         rows = {label: rows[label] for label in order if label in rows}
         unseen = ", queries of modules never seen" if (run.folder / "data" / name / "test").is_dir() else ""
-        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, METRICS))
+        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, shown_metrics(rows)))
     folder = shlex.quote(str(run.folder))
     console.out.print(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:", markup=False)
     if search_hint:

@@ -75,8 +75,8 @@ def layout_of(names: Sequence[str], settings: ColumnSettings) -> Layout:
         Unusable: the query or the positive is missing or could be several, or a name is nearly one that counts.
     """
     return Layout(
-        query=_one("query", _QUERY, names, settings),
-        positive=_one("positive", _POSITIVE, names, settings),
+        query=one_column("query", _QUERY, names, settings),
+        positive=one_column("positive", _POSITIVE, names, settings),
         negatives=tuple(name for name in names if _is_negative(name, settings)),
         query_id=_id("query_id", names, settings),
         positive_id=_id("positive_id", names, settings),
@@ -103,8 +103,12 @@ def missing(names: Iterable[str], settings: ColumnSettings) -> Unusable | None:
     return None
 
 
-def _one(role: str, conventional: Sequence[str], names: Sequence[str], settings: ColumnSettings) -> str:
-    """Return the one key of a row for a role that every row must have."""
+def one_column(role: str, conventional: Sequence[str], names: Sequence[str], settings: Settings) -> str:
+    """Return the one key of a row for a role that every row must have.
+
+    Raises:
+        Unusable: there is none, or several could be it.
+    """
     named = getattr(settings, role)
     if named is not None:
         if named in names:
@@ -124,7 +128,7 @@ def _one(role: str, conventional: Sequence[str], names: Sequence[str], settings:
     raise Unusable(
         f"no {role}; the row has {quoted(names) if names else 'no values'}{near}",
         reason=f"no {role}",
-        hint=f"name the {role} one of {', '.join(conventional)}",
+        hint=f"name the {role} one of {', '.join(conventional)}, or say which column it is: --{role}-column",
     )
 
 

@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, id_of, kind
+from embedsmith.data.bad_rows import BadRow, OnBad, Tally, Unusable, id_of, kind, refuse
 from embedsmith.data.collection import join_title
 from embedsmith.data.columns import quoted
-from embedsmith.data.pool import Pool
-from embedsmith.data.tables import Table
+from embedsmith.data.pool import Pool, Pooled
+from embedsmith.data.tables import Table, check_exists, open_table
 from embedsmith.errors import InputError, did_you_mean
 
 IDS = ("_id", "id", "docid", "doc_id", "passage_id", "corpus_id")
 TEXTS = ("text", "passage", "document", "contents", "content")
+
+
+def load_corpus(path: Path, *, skip_bad: bool = False, on_skip: Callable[[str], None] | None = None) -> Pooled:
+    """Return the passages of a file, or of a BEIR folder.
+
+    Args:
+        path: JSON lines, CSV or Parquet with the columns that `read_corpus` knows, or a folder with a `corpus.jsonl`.
+        skip_bad: leave out what cannot be used.
+        on_skip: told how many rows were left out for each reason.
+
+    Raises:
+        InputError: there is no such path, it is none of these, or a row is bad.
+    """
+    check_exists(path)
+    file = path / "corpus.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise InputError(f"{path}: a folder without corpus.jsonl", hint="name a file of passages, or a BEIR folder")
+    tally, pool = Tally(), Pool("p")
+    try:
+        read_corpus(open_table(file), pool, tally if skip_bad else refuse, needs_ids=False)
+        pooled = pool.pooled(tally if skip_bad else refuse)
+    finally:
+        for line in tally.lines() if on_skip else []:
+            on_skip(line)  # type: ignore[misc]
+    if not len(pooled.ids):
+        raise InputError(f"{path}: no passages", hint='each line holds {"_id": "…", "text": "…"}')
+    return pooled
 
 
 def read_corpus(table: Table, pool: Pool, on_bad: OnBad, *, needs_ids: bool) -> None:

@@ -3,9 +3,11 @@
 One JSON object a line, or one row, with the same names in both:
 
 {"query_id": "q1", "query": "…", "positives": [{"id", "text", "score"}],
- "negatives": [{"id", "text", "score", "teacher", "rank"}], "outcome": "full"}
+ "negatives": [{"id", "text", "score", "teacher", "rank"}], "outcome": "full",
+ "instruction": "…", "symmetric": true}
 
-Both are written and read as a stream. Scores are rounded to 6 decimals.
+The last two are there where an example brings its own instruction. Both files are written and read as a
+stream. Scores are rounded to 6 decimals.
 """
 
 from __future__ import annotations
@@ -44,6 +46,10 @@ class Example:
     negatives: list[Passage]
     outcome: str = "full"
     """`full`: as many negatives as asked for; `short`: fewer; `none`: not one."""
+    instruction: str | None = None
+    """What the task is, for the model's template; None where the data set's instruction holds."""
+    symmetric: bool = False
+    """Whether the passages get the instruction too, being texts of the same kind as the query."""
 
 
 def write_examples(path: Path, examples: Iterable[Example]) -> int:
@@ -72,6 +78,8 @@ def write_examples_parquet(path: Path, examples: Iterable[Example]) -> int:
             ("positives", pa.list_(pa.struct(positive))),
             ("negatives", pa.list_(pa.struct(negative))),
             ("outcome", pa.string()),
+            ("instruction", pa.string()),
+            ("symmetric", pa.bool_()),
         ]
     )
     return write_parquet(path, schema, (_row(example) for example in writable(examples, path)))
@@ -126,7 +134,7 @@ def _problem(example: Example) -> str:
     """Return what keeps an example out of every file, or nothing."""
     if not example.positives:
         return "no positives"
-    texts = [example.query_id, example.query, example.outcome]
+    texts = [example.query_id, example.query, example.outcome, example.instruction or ""]
     for passage in (*example.positives, *example.negatives):
         if passage.score is not None and not math.isfinite(passage.score):
             return f"the score of passage {passage.id!r} is {passage.score}, wanted a finite number"
@@ -156,6 +164,8 @@ def _row(example: Example) -> dict[str, Any]:
             for passage in example.negatives
         ],
         "outcome": example.outcome,
+        **({} if example.instruction is None else {"instruction": example.instruction}),
+        **({"symmetric": True} if example.symmetric else {}),
     }
 
 
@@ -166,13 +176,19 @@ def _example(row: dict[str, Any], place: str) -> Example:
     positives = _passages(row, "positives", place)
     if not positives:
         raise InputError(f"{place}: no positives", hint="give each query at least one passage that answers it")
-    query_id = row.get("query_id")
+    query_id, instruction, symmetric = row.get("query_id"), row.get("instruction"), row.get("symmetric")
+    if not isinstance(instruction, str | None):
+        raise InputError(f"{place}: the instruction is {instruction!r}, wanted a string", hint="leave out what is none")
+    if not isinstance(symmetric, bool | None):
+        raise InputError(f'{place}: "symmetric" is {symmetric!r}, wanted true or false', hint="leave it out for false")
     return Example(
         query_id=place if query_id is None else str(query_id),
         query=query,
         positives=positives,
         negatives=_passages(row, "negatives", place),
         outcome=str(row.get("outcome") or "full"),
+        instruction=instruction,
+        symmetric=bool(symmetric),
     )
 
 

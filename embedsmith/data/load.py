@@ -52,12 +52,50 @@ def load_collection(
                 on_skip(line)
 
 
+def load_tables(path: str | Path, split: str | None = None) -> list[Table]:
+    """Return the tables of rows of any kind at a path.
+
+    Args:
+        path: a file, a folder with a file for each split, a folder of `datasets`, or hf:OWNER/NAME.
+        split: which one; several with commas between, or `all`. None stands for train where there is one, or for the
+            only one there is. A single file is one split, whatever it is called: `split` is not looked at.
+
+    Raises:
+        InputError: there is no such path, it holds no table, or its splits leave a choice.
+        OSError: the hub cannot be reached.
+    """
+    if str(path).startswith(HUB):
+        tables = hub_tables(str(path), None)
+    else:
+        path = Path(path)
+        check_exists(path)
+        if path.is_file():
+            return [open_table(path)]
+        if is_saved(path):
+            tables = saved_tables(path)
+        else:
+            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+            if not files:
+                raise InputError(f"{path}: no file that ends in {', '.join(SUFFIXES)}", hint="name a file")
+            tables = {file.stem: open_table(file) for file in files}
+    if "" in tables:
+        return [tables[""]]
+    if split is None and "train" in tables:
+        split = "train"
+    return [tables[name] for name in _chosen(str(path), list(tables), split)]
+
+
 def known_splits(path: str | Path) -> list[str]:
     """Return the splits of a folder that has some; a file of pairs and a data set on the hub have none to choose."""
     path = Path(path)
     if path.is_dir() and is_saved(path):
         return [name for name in saved_tables(path) if name]
     return splits(path) if (path / "qrels").is_dir() else []
+
+
+def usual_split(path: str | Path, split: str) -> str | None:
+    """Return a split if the data has it; None leaves the choice to `load_collection`."""
+    return split if split in known_splits(path) else None
 
 
 def _load(

@@ -1,16 +1,17 @@
 """The hold-out audit: how many mined negatives answer their query after all? Measured without any judge.
 
 Of the known positives of a query one is kept and the others are hidden, from every exclusion too. What is then mined
-and hidden is a false negative for certain. Queries with a single positive tell nothing and are left out.
+and hidden is a false negative for certain. Queries with a single positive tell nothing and are left out; queries of the
+same text are one.
 
 Shapes: S pairs of a query and its positive.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isnan
 from statistics import mean, pstdev
 
 import numpy as np
@@ -20,8 +21,9 @@ from embedsmith.errors import InputError, SettingsError
 from embedsmith.mining.candidates import NO_PASSAGE, Candidates
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.samplers import NONE
-from embedsmith.mining.selection import Selection, select
+from embedsmith.mining.selection import OUTCOMES, Selection, select
 from embedsmith.mining.settings import METHODS, SelectionSettings
+from embedsmith.progress import Progress, silent
 
 DRAWS = 5
 """Draws of the kept positives that a figure is the mean of: one draw moves the rate by up to 0.05."""
@@ -35,8 +37,8 @@ class Audit:
     """Share of the mined negatives that are hidden positives."""
     spread: float
     """Standard deviation of the rate over the draws."""
-    hardness: float
-    """Mean score of the mined negatives by one fixed teacher, the first."""
+    hardness: float | None
+    """Mean score of the mined negatives by one fixed teacher, the first; None where nothing was mined."""
     full_rows: float
     """Share of the queries that got as many negatives as were asked for."""
     negatives: float
@@ -52,6 +54,7 @@ def audit(
     near: Bool[np.ndarray, "S K"] | None = None,
     seed: int = 0,
     draws: int = DRAWS,
+    on_progress: Progress = silent,
 ) -> dict[str, Audit]:
     """Return the audit of each way of selecting, all of them on the same draws.
 
@@ -69,24 +72,28 @@ def audit(
         kept = kept_pairs(candidates, seed=seed + draw)
         queries = len(kept)
         few = candidates.of_pairs(kept)
-        query = candidates.pair_query[kept]
         hidden = _hidden_keys(candidates, kept)
-        few_listed = _listed_of(listed, query)
+        few_listed = _listed_of(listed or Listed.nothing(), candidates, kept, hidden)
         few_near = None if near is None else near[kept]
-        for name, settings in ways.items():
+        for number, (name, settings) in enumerate(ways.items(), start=1):
             selection = select(few, settings, listed=few_listed, near=few_near)
             found[name].append(_measured(selection, few, hidden))
-    return {
-        name: Audit(
-            false_negative_rate=round(mean(rate for rate, *_ in rows), 4),
-            spread=round(pstdev([rate for rate, *_ in rows]), 4),
-            hardness=round(mean(hardness for _, hardness, *_ in rows), 4),
-            full_rows=round(mean(full for _, _, full, _ in rows), 4),
-            negatives=float(mean(count for *_, count in rows)),
-            queries=queries,
-        )
-        for name, rows in found.items()
-    }
+            on_progress("audit", draw * len(ways) + number, draws * len(ways))
+    return {name: _over_draws(rows, queries) for name, rows in found.items()}
+
+
+def _over_draws(rows: list[tuple[float, float, float, int]], queries: int) -> Audit:
+    """Return the audit whose draws were measured so."""
+    rates, hardness, full, counts = zip(*rows, strict=True)
+    scored = [value for value in hardness if not isnan(value)]
+    return Audit(
+        false_negative_rate=round(mean(rates), 4),
+        spread=round(pstdev(rates), 4),
+        hardness=round(mean(scored), 4) if scored else None,
+        full_rows=round(mean(full), 4),
+        negatives=float(mean(counts)),
+        queries=queries,
+    )
 
 
 def side_by_side(settings: SelectionSettings) -> dict[str, SelectionSettings]:
@@ -106,20 +113,21 @@ def calibrate(
     listed: Listed | None = None,
     near: Bool[np.ndarray, "S K"] | None = None,
     seed: int = 0,
+    on_progress: Progress = silent,
 ) -> tuple[SelectionSettings, Audit]:
-    """Return settings whose ceiling is the highest with a false-negative rate of at most `target`, and their audit.
+    """Return settings with the highest ceiling whose false-negative rate is at most `target`, and their audit.
 
-    It is `ratio` that is moved where the method is percpos, `margin` for marginpos, `threshold` for abs. The rate is
-    taken to rise with the ceiling.
+    It is `ratio` that is moved where the method is percpos, `margin` for marginpos, `threshold` for abs, from the top
+    down in steps of 0.01. Each step is audited: the rate need not fall with the ceiling.
 
     Raises:
-        SettingsError: the method has no such number, or none of its values reaches the target.
+        SettingsError: the method has no such number, or no value mines negatives at so low a rate.
         InputError: no query has two positives of different texts.
     """
     ladders = {
-        "percpos": ("ratio", np.arange(0.05, 1.1001, 0.01)),
-        "marginpos": ("margin", np.arange(0.8, -0.0001, -0.01)),
-        "abs": ("threshold", np.arange(-0.5, 1.0001, 0.01)),
+        "percpos": ("ratio", np.arange(1.1, 0.0499, -0.01)),
+        "marginpos": ("margin", np.arange(0, 0.8001, 0.01)),
+        "abs": ("threshold", np.arange(1, -0.5001, -0.01)),
     }
     ladder = next((ladders[name] for name in settings.methods if name in ladders), None)
     if ladder is None:
@@ -128,22 +136,25 @@ def calibrate(
             hint=f"choose {', '.join(ladders)}",
         )
     field, values = ladder
-    steps = [settings.model_copy(update={field: round(float(value), 3)}) for value in values]
-    audits: dict[int, Audit] = {}
-
-    def rate(step: int) -> float:
-        audits[step] = audit(candidates, {"": steps[step]}, listed=listed, near=near, seed=seed)[""]
-        return audits[step].false_negative_rate
-
-    best = bisect_right(range(len(steps)), target, key=rate) - 1
-    if best < 0:
-        raise SettingsError(
-            f"target_false_negatives: {target} is not reached: {settings.method} at {field} "
-            f"{getattr(steps[0], field)} still has {audits[0].false_negative_rate}",
-            hint="ask for more, or add --neighbour, --veto or another teacher",
-        )
-    rate(best)
-    return steps[best], audits[best]
+    lowest: tuple[SelectionSettings, Audit] | None = None
+    for number, value in enumerate(values, start=1):
+        step = settings.model_copy(update={field: round(float(value), 2)})
+        found = audit(candidates, {"": step}, listed=listed, near=near, seed=seed)[""]
+        on_progress("calibrate", number, len(values))
+        if not found.negatives:
+            continue  # no rate is low where nothing is mined
+        if found.false_negative_rate <= target:
+            on_progress("calibrate", len(values), len(values))
+            return step, found
+        if lowest is None or found.false_negative_rate < lowest[1].false_negative_rate:
+            lowest = step, found
+    reached = "no value mines anything"
+    if lowest:
+        reached = f"the lowest rate is {lowest[1].false_negative_rate}, at {field} {getattr(lowest[0], field)}"
+    raise SettingsError(
+        f"target_false_negatives: {target} is not reached by {settings.method}: {reached}",
+        hint="ask for more, or add --neighbour-ratio 1, --veto or another teacher",
+    )
 
 
 def kept_pairs(candidates: Candidates, *, seed: int) -> Int64[np.ndarray, " _"]:
@@ -152,50 +163,78 @@ def kept_pairs(candidates: Candidates, *, seed: int) -> Int64[np.ndarray, " _"]:
     Raises:
         InputError: there is no such query.
     """
-    query, text = candidates.pair_query, candidates.passage_text[candidates.pair_passage]
-    first = np.flatnonzero(np.diff(query, prepend=-1))
-    several = np.maximum.reduceat(text, first) != np.minimum.reduceat(text, first)
+    group, text = _groups(candidates), candidates.passage_text[candidates.pair_passage]
+    order = np.argsort(group, kind="stable")
+    first = np.flatnonzero(np.diff(group[order], prepend=-1))
+    several = np.maximum.reduceat(text[order], first) != np.minimum.reduceat(text[order], first)
     if not several.any():
         raise InputError(
             "no query has two positives of different texts, and the audit hides all but one",
             hint="audit data with several positives a query, for example all splits together: --split all",
         )
-    counts = np.diff(first, append=len(query))
+    counts = np.diff(first, append=len(order))
     drawn = first + (np.random.default_rng(seed).random(len(first)) * counts).astype(np.int64)
-    return drawn[several]
+    return np.sort(order[drawn[several]])
+
+
+def _groups(candidates: Candidates) -> Int64[np.ndarray, " S"]:
+    """Return the number of each pair's query, counting queries of one text once, in the order they first come in."""
+    _, first, group = np.unique(candidates.query_text, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[group][candidates.pair_query]
 
 
 def _hidden_keys(candidates: Candidates, kept: Int64[np.ndarray, " _"]) -> Int64[np.ndarray, " _"]:
     """Return a sorted key (row, text) of every hidden positive, rows numbered as the kept pairs."""
-    row_of = np.full(len(candidates.rows), -1)
-    row_of[candidates.pair_query[kept]] = np.arange(len(kept))
-    hidden = np.setdiff1d(np.flatnonzero(row_of[candidates.pair_query] >= 0), kept)
-    texts = candidates.passage_text[candidates.pair_passage[hidden]]
-    return np.unique(row_of[candidates.pair_query[hidden]] * len(candidates.passage_text) + texts)
+    group, text = _groups(candidates), candidates.passage_text[candidates.pair_passage]
+    row_of = np.full(int(group.max()) + 1, -1)
+    row_of[group[kept]] = np.arange(len(kept))
+    row = row_of[group]
+    hidden = (row >= 0) & (text != text[kept][row])  # row -1 is some row, and hides nothing
+    return np.unique(_keys(row[hidden], text[hidden], candidates))
+
+
+def _keys(
+    row: Int64[np.ndarray, " n"], text: Int64[np.ndarray, " n"], candidates: Candidates
+) -> Int64[np.ndarray, " n"]:
+    """Return one number for each (row, text of a passage)."""
+    return row * len(candidates.passage_text) + text
 
 
 def _measured(
     selection: Selection, candidates: Candidates, hidden: Int64[np.ndarray, " _"]
 ) -> tuple[float, float, float, int]:
     """Return rate, hardness, share of full rows and number of negatives of one draw."""
-    row, column = np.nonzero((selection.rows != NO_PASSAGE) & (selection.outcome != 4)[:, None])
+    row, column = np.nonzero((selection.rows != NO_PASSAGE) & (selection.outcome != OUTCOMES.index("dropped"))[:, None])
     query = selection.row_query[row]
-    keys = query * len(candidates.passage_text) + candidates.passage_text[selection.rows[row, column]]
+    keys = _keys(query, candidates.passage_text[selection.rows[row, column]], candidates)
     place = selection.places[row, column]
     scored = place != NONE
     scores = candidates.scores[0, query[scored], place[scored]]
     return (
         float(np.isin(keys, hidden).mean()) if len(row) else 0.0,
         float(scores.mean()) if len(scores) else float("nan"),
-        float((selection.outcome == 0).mean()),
+        float((selection.outcome == OUTCOMES.index("full")).mean()),
         len(row),
     )
 
 
-def _listed_of(listed: Listed | None, query: Int64[np.ndarray, " _"]) -> Listed | None:
-    """Return what is listed for some queries, which are numbered anew."""
-    if listed is None:
-        return None
-    place = np.searchsorted(query, listed.queries)
-    here = (place < len(query)) & (query[np.minimum(place, len(query) - 1)] == listed.queries)
-    return Listed(place[here], listed.passages[here], listed.everywhere)
+def _listed_of(
+    listed: Listed, candidates: Candidates, kept: Int64[np.ndarray, " _"], hidden: Int64[np.ndarray, " _"]
+) -> Listed:
+    """Return what is listed for the queries of the kept pairs, which are numbered anew; nothing that is hidden."""
+    query, text = candidates.pair_query[kept], candidates.passage_text
+    queries, passages = listed.pairs
+    row = np.minimum(np.searchsorted(query, queries), len(query) - 1)
+    here = query[row] == queries
+    here &= ~np.isin(_keys(row, text[passages], candidates), hidden)
+    # A passage that nobody's negative may be, and that is hidden from one query, stays excluded from the others.
+    known = np.isin(text[listed.everywhere], hidden % len(text))
+    rows = candidates.rows[query]
+    its_row, place = np.nonzero((rows != NO_PASSAGE) & np.isin(text[rows], text[listed.everywhere[known]]))
+    its_passage = rows[its_row, place]
+    free = ~np.isin(_keys(its_row, text[its_passage], candidates), hidden)
+    return Listed(
+        np.append(row[here], its_row[free]),
+        np.append(passages[here], its_passage[free]),
+        listed.everywhere[~known],
+    )

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Int64, UInt32
 from embedsmith.data.texts import Texts
 from embedsmith.errors import SettingsError
 from embedsmith.mining.candidates import NO_PASSAGE, Candidates
+from embedsmith.progress import Progress, silent
 from embedsmith.teachers.bm25 import BM25Settings, tokenize
 
 SIGNATURE = 256
@@ -33,7 +34,9 @@ _CHUNK = 1 << 24
 """Numbers that are compared at once."""
 
 
-def near_duplicates(candidates: Candidates, passages: Texts, limit: float, *, seed: int = 0) -> Bool[np.ndarray, "S K"]:
+def near_duplicates(
+    candidates: Candidates, passages: Texts, limit: float, *, seed: int = 0, on_progress: Progress = silent
+) -> Bool[np.ndarray, "S K"]:
     """Return which candidates of a pair's query have a share of shingles with the pair's positive of at least a limit.
 
     By pair, not by query: the audit hides positives, and what is near to a hidden one must not be excluded.
@@ -50,7 +53,7 @@ def near_duplicates(candidates: Candidates, passages: Texts, limit: float, *, se
     pairs, width = len(candidates.pair_passage), candidates.rows.shape[1]
     positives, others = place[:pairs], place[pairs:].reshape(-1, width)
     # An absent candidate comes first, with a signature that is never looked at.
-    table = signatures(passages, np.maximum(used, 0), seed=seed)
+    table = signatures(passages, np.maximum(used, 0), seed=seed, on_progress=on_progress)
     near = np.zeros((pairs, width), bool)
     # Rounded against the error of floats: 0.7 · 10 is a little more than 7.
     wanted = math.ceil(round(limit * SIGNATURE, 6))
@@ -71,19 +74,22 @@ def near_duplicates(candidates: Candidates, passages: Texts, limit: float, *, se
     return near & (candidates.rows != NO_PASSAGE)[candidates.pair_query]
 
 
-def signatures(passages: Texts, rows: Int64[np.ndarray, " U"], *, seed: int) -> UInt32[np.ndarray, "U H"]:
+def signatures(
+    passages: Texts, rows: Int64[np.ndarray, " U"], *, seed: int, on_progress: Progress = silent
+) -> UInt32[np.ndarray, "U H"]:
     """Return the MinHash signatures of some passages.
 
     Raises:
         SettingsError: datasketch is missing.
     """
-    minhash = _minhash()
+    minhash = open_minhash()
     table = np.empty((len(rows), SIGNATURE), np.uint32)
     for start in range(0, len(rows), _TEXTS):
         sets = (shingles(text) for text in passages.take(rows[start : start + _TEXTS]))
         made = minhash.generator(sets, num_perm=SIGNATURE, seed=seed + 1)  # datasketch has no seed 0
         for row, signature in enumerate(made, start=start):
             table[row] = signature.hashvalues
+        on_progress("read words for near-duplicates", min(start + _TEXTS, len(rows)), len(rows))
     return table
 
 
@@ -102,7 +108,7 @@ def shingles(text: str) -> Sequence[bytes]:
     return list(dict.fromkeys(runs))
 
 
-def _minhash() -> Any:
+def open_minhash() -> Any:
     """Return datasketch's class.
 
     Raises:

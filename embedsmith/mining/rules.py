@@ -73,7 +73,16 @@ def drop_neighbours(fates: UInt8[np.ndarray, "R K"], candidates: Candidates, set
 def vetoed_by(
     candidates: Candidates, settings: SelectionSettings, row_query: Int64[np.ndarray, " R"]
 ) -> Bool[np.ndarray, "R K"]:
-    """Return which candidates some teacher puts at or above its own ceiling, or far above its mean, or both."""
+    """Return which candidates some teacher puts at or above its own ceiling, or far above its mean, or both.
+
+    Raises:
+        SettingsError: deviations are asked of other teachers than the first, and there is none.
+    """
+    if settings.veto_deviations is not None and not [name for name in candidates.teachers[1:] if name != PCA]:
+        raise SettingsError(
+            f"veto_deviations: asks another teacher than the first, and there is only {candidates.teachers[0]}",
+            hint="mine again with a second --teacher, such as bm25",
+        )
     vetoed = np.zeros((len(row_query), candidates.rows.shape[1]), bool)
     first = 0 if settings.veto_deviations is None else 1
     for t, name in enumerate(candidates.teachers):

@@ -29,6 +29,70 @@ class Hit:
     """What the corpus says of the passage: file, line and name of a function."""
 
 
+class Finder:
+    """A run's model and its corpus, opened once for any number of queries.
+
+    Args:
+        run: a finished run with a model.
+        data: the corpus: a BEIR folder or a file of pairs; by default the code that the run harvested.
+        dtype: precision; the same as in evaluation finds the vectors that are stored already.
+        on_progress: told of the work.
+
+    Raises:
+        RunError: the run is missing, not finished, or has no corpus of its own.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        data: str | Path | None = None,
+        dtype: Dtype = "auto",
+        on_progress: Progress = silent,
+    ) -> None:
+        if read_manifest(run)["status"] != "finished":
+            raise RunError(
+                f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped"
+            )
+        self._collection = _corpus(Path(run), data)
+        self._model = load(str(run), dtype=dtype)
+        self._index = DenseTeacher(
+            self._model,
+            self._collection.passages,
+            name=str(run),
+            folder=Path(run) / "vectors",
+            on_progress=on_progress,
+        )
+
+    def find(self, query: str, k: int = 5) -> list[Hit]:
+        """Return the k passages that the model finds for a query, best first.
+
+        Raises:
+            InputError: the query is empty.
+        """
+        refuse_empty(query)
+        rows, scores = top_k(self._model.embed([query], "query"), self._index.store.shards(), k=k)
+        return [
+            Hit(
+                score=round(float(score), 4),
+                id=self._collection.passage_ids[row],
+                text=self._collection.passages[row],
+                metadata=self._collection.metadata[row] if self._collection.metadata else {},
+            )
+            for row, score in zip(rows[0], scores[0], strict=True)
+        ]
+
+
+def refuse_empty(query: str) -> None:
+    """Refuse a query without a word.
+
+    Raises:
+        InputError: it is empty.
+    """
+    if not query.strip():
+        raise InputError("the query is empty", hint='say what to look for: embedsmith search RUN "open a zip file"')
+
+
 def find(
     run: str | Path,
     query: str,
@@ -38,37 +102,13 @@ def find(
     dtype: Dtype = "auto",
     on_progress: Progress = silent,
 ) -> list[Hit]:
-    """Return the k passages that a run's model finds for a query, best first.
-
-    Args:
-        run: a finished run with a model.
-        query: what is looked for.
-        k: how many passages.
-        data: the corpus: a BEIR folder or a file of pairs; by default the code that the run harvested.
-        dtype: precision; the same as in evaluation finds the vectors that are stored already.
+    """Return the k passages that a run's model finds for one query; for several, open a `Finder` once.
 
     Raises:
-        RunError: the run is missing, not finished, or has no corpus of its own.
+        InputError, RunError: see `Finder`.
     """
-    if not query.strip():
-        raise InputError("the query is empty", hint='say what to look for: embedsmith search RUN "open a zip file"')
-    if read_manifest(run)["status"] != "finished":
-        raise RunError(f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped")
-    collection = _corpus(Path(run), data)
-    model = load(str(run), dtype=dtype)
-    index = DenseTeacher(
-        model, collection.passages, name=str(run), folder=Path(run) / "vectors", on_progress=on_progress
-    )
-    rows, scores = top_k(model.embed([query], "query"), index.store.shards(), k=k)
-    return [
-        Hit(
-            score=round(float(score), 4),
-            id=collection.passage_ids[row],
-            text=collection.passages[row],
-            metadata=collection.metadata[row] if collection.metadata else {},
-        )
-        for row, score in zip(rows[0], scores[0], strict=True)
-    ]
+    refuse_empty(query)
+    return Finder(run, data=data, dtype=dtype, on_progress=on_progress).find(query, k)
 
 
 def _corpus(run: Path, data: str | Path | None) -> Collection:
@@ -78,4 +118,7 @@ def _corpus(run: Path, data: str | Path | None) -> Collection:
     harvested = sorted(run.glob("data/*/test"))
     if not harvested:
         raise RunError(f"{run}: the run has no corpus of its own", hint="name one with --data")
+    if len(harvested) > 1:
+        names = ", ".join(str(folder) for folder in harvested)
+        raise RunError(f"{run}: the run has several corpora", hint=f"name one of them with --data: {names}")
     return load_collection(harvested[0], split="test")

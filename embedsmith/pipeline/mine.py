@@ -3,13 +3,15 @@
 RUN/candidates/        what the teachers found, with every score that selection needs
 RUN/negatives.jsonl    training examples
 RUN/vectors/           the teachers' vectors
+RUN/guide.json         which of them training may look up
+RUN/judge/             what a judge has said of negatives, where one was asked
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -19,7 +21,7 @@ from jaxtyping import Bool
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, write_examples
-from embedsmith.data.load import known_splits, load_collection
+from embedsmith.data.load import load_collection, usual_split
 from embedsmith.data.qrels import read_exclusions, read_passage_ids
 from embedsmith.data.source import SourceSettings
 from embedsmith.data.tables import HUB
@@ -28,16 +30,20 @@ from embedsmith.mining.audit import calibrate
 from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
-from embedsmith.mining.near_duplicates import near_duplicates
+from embedsmith.mining.near_duplicates import near_duplicates, open_minhash
 from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.plan import Plan, plan_of
 from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.verdicts import excluded_by, false_negatives, read_false_negatives, write_false_negatives
 from embedsmith.progress import Progress, silent
+from embedsmith.settings import fingerprint
+from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
+from embedsmith.training.guide import write_guide
 
 
 @dataclass(frozen=True)
@@ -83,10 +89,12 @@ def mine(
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
     settings, source = settings or MiningSettings(), source or SourceSettings()
+    if settings.near_duplicates is not None:
+        open_minhash()  # missing, it is better missed now than after hours of encoding
     if split is not None:
         source = source.model_copy(update={"split": split})
     place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
-    collection, listed = _read(place, source, on_skip)
+    collection, listed = read_source(place, source, on_skip)
     inputs = {"data": place, "source": source.model_dump(mode="json")}
     with Run.open(out, command="mine", settings=settings, inputs=inputs) as run:
         selection = mine_into(
@@ -113,11 +121,17 @@ def mine_into(
     if not path.is_dir():
         with run.timed("mine"):
             teachers = _teachers(run, collection, settings, on_progress)
+            for teacher in teachers:
+                # Blocks of candidates that an earlier attempt left are another model's if its files have changed.
+                if isinstance(teacher, (DenseTeacher, CrossEncoderTeacher)):
+                    run.same_content(f"teacher {teacher.name}", fingerprint(teacher.contract))
             if on_plan:
-                on_plan(plan_of(teachers, collection))
+                search_bytes = int(settings.teacher_settings.memory_gib * 2**30)
+                on_plan(plan_of(teachers, collection, depth=settings.depth, search_bytes=search_bytes))
             teachers += _joined(run, teachers, settings, on_progress)
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
+            _note_guide(folder, teachers, collection)
             write_candidates(path, found)
             recalls = {teacher.name: round(mean(own), 4) for teacher in teachers if (own := _recalls_of(teacher))}
             if recalls:
@@ -125,7 +139,7 @@ def mine_into(
     shutil.rmtree(folder / "candidates-parts", ignore_errors=True)
     with run.timed("select"):
         candidates = read_candidates(path)
-        near = near_of(candidates, collection, settings)
+        near = near_of(candidates, collection, settings, on_progress)
         selection = select(candidates, settings, listed=_with_given(listed, collection, settings), near=near)
         _write(folder, selection, candidates, collection, settings)
     return selection
@@ -137,6 +151,7 @@ def select_again(
     out: str | Path,
     changes: dict[str, Any] | None = None,
     target_false_negatives: float | None = None,
+    on_progress: Progress = silent,
 ) -> Run:
     """Select negatives from the candidates of a run with other settings, into another run folder.
 
@@ -144,22 +159,31 @@ def select_again(
         source: a finished run of `mine` or `select`.
         changes: the settings that differ from the source's.
         target_false_negatives: choose the ceiling by the audit, the highest with at most this rate.
+        on_progress: told of the audits that this takes.
 
     Raises:
         InputError, RunError, SettingsError: see `embedsmith.errors`.
     """
     mined = read_mined(source)
+    judged = false_negatives(source)
+    mined = replace(mined, listed=excluded_by(judged, mined.listed, mined.collection))
     kept = mined.settings.model_dump(include=set(SelectionSettings.model_fields))
     settings = SelectionSettings.parse({**kept, **(changes or {})}, where="options")
     listed = mined.excluded(settings)
     inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
+    if judged:
+        inputs["judged"] = fingerprint(judged)
     with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
-        near = near_of(mined.candidates, mined.collection, settings)
+        near = near_of(mined.candidates, mined.collection, settings, on_progress)
         if target_false_negatives is not None:
-            settings, measured = calibrate(mined.candidates, settings, target_false_negatives, listed=listed, near=near)
+            settings, measured = calibrate(
+                mined.candidates, settings, target_false_negatives, listed=listed, near=near, on_progress=on_progress
+            )
             run.choose(settings)
             run.count("calibration", vars(measured))
         selection = select(mined.candidates, settings, listed=listed, near=near)
+        # A later verdict must not change what is reported of this run.
+        write_false_negatives(run.folder, judged)
         _write(run.folder, selection, mined.candidates, mined.collection, settings)
         run.count("mining", selection.counts)
         run.finish()
@@ -187,16 +211,26 @@ def read_mined(folder: str | Path) -> Mined:
     if manifest["command"] == "select":
         origin = read_mined(manifest["inputs"]["run"])
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
-        return Mined(folder, settings, origin.collection, origin.candidates, origin.listed)
+        listed = excluded_by(read_false_negatives(folder), origin.listed, origin.collection)
+        return Mined(folder, settings, origin.collection, origin.candidates, listed)
     settings = MiningSettings.parse(manifest["settings"], where=str(folder))
     data = manifest["inputs"]["data"]
     if not data.startswith(HUB) and not Path(data).exists():
         raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
     source = SourceSettings.parse(manifest["inputs"]["source"], where=str(folder))
-    collection, listed = _read(data, source, None)
+    collection, listed = read_source(data, source, None)
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
     return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
+
+
+def _note_guide(folder: Path, teachers: Sequence[Teacher], collection: Collection) -> None:
+    """Note where the vectors of the first teacher that has some lie: training masks by them."""
+    for teacher in teachers:
+        if isinstance(teacher, DenseTeacher):
+            queries, passages = teacher.stored(list(collection.queries))
+            write_guide(folder, teacher=teacher.name, queries=queries, passages=passages)
+            return
 
 
 def _recalls_of(teacher: Teacher) -> list[float]:
@@ -205,19 +239,21 @@ def _recalls_of(teacher: Teacher) -> list[float]:
 
 
 def near_of(
-    candidates: Candidates, collection: Collection, settings: SelectionSettings
+    candidates: Candidates, collection: Collection, settings: SelectionSettings, on_progress: Progress = silent
 ) -> Bool[np.ndarray, "S K"] | None:
     """Return which candidates are near-duplicates of each pair's positive, None where the settings do not ask."""
     if settings.near_duplicates is None:
         return None
-    return near_duplicates(candidates, collection.passages, settings.near_duplicates, seed=settings.mining_seed)
+    return near_duplicates(
+        candidates, collection.passages, settings.near_duplicates, seed=settings.mining_seed, on_progress=on_progress
+    )
 
 
-def _read(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
+def read_source(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
     """Return the collection, and what is excluded beside its known positives."""
     collection = load_collection(
         data,
-        split=source.split or _default_split(data),
+        split=source.split or usual_split(data, "train"),
         columns=source.columns,
         corpus=source.corpus,
         skip_bad=source.skip_bad,
@@ -236,7 +272,7 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
         open_teacher(
             name,
             collection.passages,
-            vectors=run.folder / "vectors",
+            vectors=run.vectors,
             settings=settings.teacher_settings,
             lazy=True,
             on_progress=on_progress,
@@ -249,8 +285,8 @@ def _joined(run: Run, teachers: list[Teacher], settings: MiningSettings, on_prog
     """Return the teacher that joins the vectors of the others where the ensemble wants it, or none."""
     if settings.ensemble != PCA:
         return []
-    folder = run.folder / "vectors"
-    return [JoinedTeacher(teachers, name=PCA, variance=settings.pca_variance, folder=folder, on_progress=on_progress)]
+    variance = settings.pca_variance
+    return [JoinedTeacher(teachers, name=PCA, variance=variance, folder=run.vectors, on_progress=on_progress)]
 
 
 def _write(
@@ -269,8 +305,10 @@ def _with_given(listed: Listed | None, collection: Collection, settings: Selecti
     if not settings.keep_negatives:
         return listed
     queries, passages = collection.existing_negatives()
-    return Listed(
-        np.concatenate([listed.queries, queries]), np.concatenate([listed.passages, passages]), listed.everywhere
+    return replace(
+        listed,
+        queries=np.concatenate([listed.queries, queries]),
+        passages=np.concatenate([listed.passages, passages]),
     )
 
 
@@ -283,8 +321,3 @@ def _given_first(rows: Iterator[Example], collection: Collection) -> Iterator[Ex
         ids, texts = collection.passage_ids.take(given), collection.passages.take(given)
         own = [Passage(id=i, text=text, teacher="given") for i, text in zip(ids, texts, strict=True)]
         yield Example(row.query_id, row.query, row.positives, own + row.negatives, row.outcome)
-
-
-def _default_split(data: str | Path) -> str | None:
-    """Return `train` for data that has it."""
-    return "train" if "train" in known_splits(data) else None

@@ -12,7 +12,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,18 @@ _PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy")
 class Run:
     """A run folder that is open for writing."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], *, writes: bool = True) -> None:
         """Use `Run.open`."""
         self.folder = folder
         self.manifest = manifest
+        self.vectors = folder / "vectors"
+        """Where vectors are kept; several runs may share a folder."""
+        self._writes = writes
+
+    @classmethod
+    def follow(cls, folder: str | Path) -> Run:
+        """Return the run that another process of the same command has opened; what it is told here is not written."""
+        return cls(Path(folder), {"seconds": {}, "counts": {}, "content": {}}, writes=False)
 
     @classmethod
     def open(cls, folder: str | Path, *, command: str, settings: Settings, inputs: dict[str, Any]) -> Run:
@@ -103,13 +111,16 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Remove the folder again if a caller's mistake stopped the run before it made anything."""
+        if not self._writes:
+            return
         made = {path.name for path in self.folder.iterdir()} - {"manifest.json", "recipe.yaml"}
         if kind is not None and issubclass(kind, EmbedsmithError) and not made:
             shutil.rmtree(self.folder)
 
     def save(self) -> None:
         """Write the manifest."""
-        write_json(self.folder / "manifest.json", self.manifest)
+        if self._writes:
+            write_json(self.folder / "manifest.json", self.manifest)
 
     def _write_recipe(self, settings: Settings) -> None:
         """Write the settings as a recipe."""
@@ -136,10 +147,18 @@ class Run:
         started = time.monotonic()
         try:
             yield
-        finally:
-            seconds = self.manifest["seconds"]
-            seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 2)
-            self.save()
+        except BaseException:
+            # What went wrong matters more than that the disk has no room for the seconds either.
+            with suppress(OSError):
+                self._add_seconds(name, time.monotonic() - started)
+            raise
+        self._add_seconds(name, time.monotonic() - started)
+
+    def _add_seconds(self, name: str, more: float) -> None:
+        """Add seconds to what a piece of work took so far."""
+        seconds = self.manifest["seconds"]
+        seconds[name] = round(seconds.get(name, 0.0) + more, 2)
+        self.save()
 
     def count(self, name: str, counts: dict[str, Any]) -> None:
         """Note counts in the manifest."""

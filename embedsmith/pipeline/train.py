@@ -3,13 +3,17 @@
 RUN/model/          the trained model, a sentence-transformers folder
 RUN/stages/NAME/    the model after each stage but the last
 RUN/steps.jsonl     loss, accuracy and gradient lengths of every step
+RUN/tensorboard/    the same as curves, where TensorBoard is installed
+
+Under `torchrun` every process runs this; only the first one writes.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +28,13 @@ from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
 from embedsmith.training.batches import Source
+from embedsmith.training.guide import read_guides
+from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import StepReport, train_stage
+from embedsmith.training.trainer import StepReport, portions, train_stage
+
+Remine = Callable[[StageSettings, EmbeddingModel], list[Source]]
+"""Mines a stage's data again with the model as it stands, and returns it."""
 
 
 class TrainingSettings(Settings):
@@ -48,7 +57,7 @@ def train(
     """Train a student on the negatives of a mining run.
 
     Args:
-        mined: the run folder of `mine`, or a JSONL file of examples.
+        mined: the run folder of `mine`, or a JSON lines or Parquet file of examples.
         out: the run folder; a run that was cut short goes on from its last checkpoint.
         student: which model, and what is made of it.
         stage: data order, loss and optimizer.
@@ -59,15 +68,37 @@ def train(
         InputError, ModelError, RunError: see `embedsmith.errors`.
     """
     settings = TrainingSettings(student=student or StudentSettings(), stage=stage or StageSettings(), seed=seed)
-    paths = _example_files(Path(mined))
-    sources = [Source(path.parent.name, read_examples(path), prompt=settings.student.prompt) for path in paths]
-    run = Run.open(out, command="train", settings=settings, inputs={"mined": str(Path(mined).resolve())})
+    if settings.stage.remine:
+        raise SettingsError(f"stage {settings.stage.name}: remine needs a recipe, which knows the data to mine")
+    processes = Processes.running()
+    sources = mined_sources(Path(mined), settings.student)
+    if not processes.leads:
+        processes.wait()
+    run = (
+        Run.open(out, command="train", settings=settings, inputs={"mined": str(Path(mined).resolve())})
+        if processes.leads
+        else Run.follow(out)
+    )
     with run:
-        for path in paths:
+        for path in example_files(Path(mined)):
             run.same_content(str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+        if processes.leads:
+            processes.wait()
         train_into(run, sources, settings.student, [settings.stage], seed=seed, on_progress=on_progress)
         run.finish()
     return run
+
+
+def mined_sources(mined: Path, student: StudentSettings) -> list[Source]:
+    """Return the examples of a run of `mine` or of a file, as training reads them."""
+    paths = example_files(mined)
+    guides = read_guides([_guide_folder(path.parent) for path in paths])
+    return [
+        Source(
+            path.parent.name, read_examples(path), prompt=student.prompt or None, template=student.template, guide=guide
+        )
+        for path, guide in zip(paths, guides, strict=True)
+    ]
 
 
 def train_into(
@@ -77,9 +108,11 @@ def train_into(
     stages: Sequence[StageSettings],
     *,
     seed: int,
+    remine: Remine | None = None,
     on_progress: Progress = silent,
 ) -> None:
     """Train a student through all stages and save it; stages that are done are not done again."""
+    processes = Processes.running()
     if not (run.folder / "model").is_dir():
         with run.timed("train"):
             model = _before_the_first_open_stage(run, student, stages, seed=seed)
@@ -87,33 +120,102 @@ def train_into(
                 saved = run.folder / "stages" / stage.name
                 if saved.is_dir():
                     continue
-                _train_one(run, model, sources, stage, seed=seed + number, on_progress=on_progress)
-                if number + 1 < len(stages):
+                data = sources_of(stage, sources)
+                if stage.remine:
+                    assert remine, "only a recipe's stages mine again"
+                    data = remine(stage, model)
+                if processes.leads:
+                    seen = portions(data, stage, seed + number)
+                    run.count(f"queries of stage {stage.name}", {part.data: part.queries for part in seen})
+                _train_one(run, model, data, stages, number, seed=seed + number, on_progress=on_progress)
+                if processes.leads and number + 1 < len(stages):
                     model.save(str(saved), create_model_card=False)
-            run.count("model", describe(model))
-            model.save(str(run.folder / "model"), create_model_card=False)
-    write_card(run, student, stages, sources)
-    shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+            if processes.leads:
+                run.count("model", describe(model))
+                model.save(str(run.folder / "model"), create_model_card=False)
+    if processes.leads:
+        write_card(run, student, stages, sources)
+        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
 
 
 def _train_one(
     run: Run,
     model: EmbeddingModel,
     sources: Sequence[Source],
-    stage: StageSettings,
+    stages: Sequence[StageSettings],
+    number: int,
     *,
     seed: int,
     on_progress: Progress,
 ) -> None:
     """Train a model in place for one stage and log its steps."""
+    stage = stages[number]
+    folder = run.folder / "checkpoints"
+    goes_on = number + 1 < len(stages) and not stages[number + 1].restart_optimizer
+    pace = _Pace()
 
     def tell(report: StepReport) -> None:
-        note = f"loss {report.loss:.3f}, in-batch accuracy {report.accuracy:.0%}"
-        on_progress(f"stage {report.stage}", report.step, report.steps, note)
+        on_progress(f"stage {report.stage}", report.step, report.steps, pace.note(report))
 
-    checkpoints = run.folder / "checkpoints" / stage.name
-    reports = train_stage(model, sources_of(stage, sources), stage, folder=checkpoints, seed=seed, on_step=tell)
-    _add_steps(run.folder / "steps.jsonl", reports)
+    reports = train_stage(
+        model,
+        with_prompts(sources, model),
+        stage,
+        folder=folder / stage.name,
+        seed=seed,
+        optimizer_from=None if stage.restart_optimizer or not number else _optimizer(folder, stages[number - 1]),
+        optimizer_to=_optimizer(folder, stage) if goes_on else None,
+        log_folder=run.folder / "tensorboard" / stage.name,
+        on_step=tell,
+    )
+    if Processes.running().leads:
+        _add_steps(run.folder / "steps.jsonl", reports)
+
+
+def _optimizer(folder: Path, stage: StageSettings) -> Path:
+    """Return where the state of the optimizer lies that a stage ended with."""
+    return folder / f"{stage.name}-optimizer.safetensors"
+
+
+class _Pace:
+    """What is said of a step: loss and accuracy, and the speed of the steps since this process began."""
+
+    def __init__(self) -> None:
+        self._steps, self._queries, self._tokens, self._seconds = 0, 0, 0, 0.0
+
+    def note(self, report: StepReport) -> str:
+        """Return loss, accuracy, speed and the time that is left."""
+        self._steps += 1
+        self._queries += report.queries
+        self._tokens += report.tokens
+        self._seconds += report.seconds
+        seconds = max(self._seconds, 1e-9)
+        left = (report.steps - report.step) * seconds / self._steps
+        return (
+            f"loss {report.loss:.3f}, in-batch accuracy {report.accuracy:.0%}, {self._queries / seconds:,.1f} "
+            f"examples/s, {self._tokens / seconds:,.0f} tokens/s, {_minutes(left)} left"
+        )
+
+
+def _minutes(seconds: float) -> str:
+    """Return a time in minutes and seconds, or hours.
+
+    >>> _minutes(75), _minutes(9000)
+    ('1:15', '2.5 h')
+    """
+    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def with_prompts(sources: Sequence[Source], model: EmbeddingModel) -> list[Source]:
+    """Return data sets that have no instruction of their own with what the model puts before its texts."""
+    return [
+        replace(
+            source,
+            prompt=model.prompt_of("query") if source.prompt is None else source.prompt,
+            passage_prompt=model.prompt_of("passage") if source.passage_prompt is None else source.passage_prompt,
+        )
+        for source in sources
+    ]
 
 
 def sources_of(stage: StageSettings, sources: Sequence[Source]) -> list[Source]:
@@ -140,7 +242,7 @@ def _before_the_first_open_stage(
     return load(str(finished[-1])) if finished else build_student(student, seed=seed)
 
 
-def _example_files(mined: Path) -> list[Path]:
+def example_files(mined: Path) -> list[Path]:
     """Return the files of examples that a run folder holds, or the file itself.
 
     Raises:
@@ -156,6 +258,14 @@ def _example_files(mined: Path) -> list[Path]:
     if not files:
         raise RunError(f"{mined}: a run without negatives.jsonl", hint="mine first: embedsmith mine DATA --out RUN")
     return files
+
+
+def _guide_folder(folder: Path) -> Path | None:
+    """Return the folder of the run that noted the teacher's vectors: that of `mine` behind one of `select`."""
+    manifest = folder / "manifest.json"
+    if manifest.is_file() and read_manifest(folder)["command"] == "select":
+        return _guide_folder(Path(read_manifest(folder)["inputs"]["run"]))
+    return folder
 
 
 def _add_steps(path: Path, reports: Sequence[StepReport]) -> None:

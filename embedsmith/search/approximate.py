@@ -101,14 +101,24 @@ class ApproximateIndex:
         return Approximation(rows=rows, scores=scores, recall=found / exact.size if exact.size else 1.0)
 
 
-def _index(shards: list[np.ndarray], total: int, settings: ApproximateSettings) -> Any:
-    """Return a FAISS index of all passages."""
+def open_faiss() -> Any:
+    """Return the package faiss.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
     try:
         import faiss
     except ImportError:
         raise SettingsError(
             "approximate search needs the package faiss", hint='pip install "embedsmith[faiss]"'
         ) from None
+    return faiss
+
+
+def _index(shards: list[np.ndarray], total: int, settings: ApproximateSettings) -> Any:
+    """Return a FAISS index of all passages."""
+    faiss = open_faiss()
     dimensions = shards[0].shape[1]
     if settings.index == "hnsw":
         index: Any = faiss.IndexHNSWFlat(dimensions, settings.links, faiss.METRIC_INNER_PRODUCT)

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Float64, Int64
 
 from embedsmith.models.embedder import Role
 from embedsmith.progress import Progress, silent
-from embedsmith.search.approximate import ApproximateIndex, ApproximateSettings
+from embedsmith.search.approximate import ApproximateIndex, ApproximateSettings, open_faiss
 from embedsmith.search.exact import scores_of, top_k
 from embedsmith.vectors.shards import gather
 from embedsmith.vectors.store import VectorStore
@@ -78,7 +78,12 @@ class DenseTeacher:
             memory_gib: what exact search may fill.
             lazy: encode the passages when they are first needed, not now.
             on_progress: told of encoding and search.
+
+        Raises:
+            SettingsError: FAISS is asked for, and not installed.
         """
+        if search != "exact":
+            open_faiss()
         self.name = name
         self.model = model
         self._passages = passages
@@ -91,7 +96,8 @@ class DenseTeacher:
         """Of an approximate search, as measured in each call."""
         self._on_progress = on_progress
         # Every store of one teacher has the same weights: hash them once.
-        self._contracts = {role: model.contract(role) for role in ("query", "passage")}
+        self.contract = {role: model.contract(role) for role in ("query", "passage")}
+        """What determines the vectors of each role, beside the texts."""
         if not lazy:
             _ = self.store
 
@@ -153,6 +159,10 @@ class DenseTeacher:
             return np.empty((0, self.store.dimensions), np.float32)
         return self._encode(queries, "query").matrix()
 
+    def stored(self, queries: Sequence[str]) -> tuple[Path, Path]:
+        """Return the folders of the vectors of queries and of all passages; what is missing is encoded."""
+        return self._encode(queries, "query").folder, self.store.folder
+
     @cached_property
     def _spread_of_passages(self) -> tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, "D D"]]:
         """The mean and the covariance of the passages' vectors."""
@@ -195,5 +205,5 @@ class DenseTeacher:
         """Return the store of some texts as it is."""
         shard_size = _SHARD * max(1, len(self._devices))
         return VectorStore.open_or_create(
-            self._folder, contract=self._contracts[role], texts=texts, shard_size=shard_size
+            self._folder, contract=self.contract[role], texts=texts, shard_size=shard_size
         )

@@ -24,6 +24,20 @@ from embedsmith.teachers.settings import TeacherSettings
 CROSS_ENCODER = "cross-encoder:"
 
 
+def is_rescorer(name: str) -> bool:
+    """Return whether the teacher of a name scores what others found, and proposes nothing."""
+    return name.startswith(CROSS_ENCODER)
+
+
+def has_vectors(name: str) -> bool:
+    """Return whether the teacher of a name makes vectors.
+
+    >>> [has_vectors(name) for name in ("bm25", "cross-encoder:x", "static:package:wordllama")]
+    [False, False, True]
+    """
+    return name not in ("bm25", "random") and not is_rescorer(name)
+
+
 class Teacher(Protocol):
     """Ranks or rescores the passages that it was opened with."""
 
@@ -86,7 +100,7 @@ def open_teacher(
         from embedsmith.teachers.chance import Chance
 
         return Chance(len(passages), seed=settings.seed)
-    if name.startswith(CROSS_ENCODER):
+    if is_rescorer(name):
         from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 
         return CrossEncoderTeacher(
@@ -101,8 +115,8 @@ def open_teacher(
             devices=_devices(device),
             on_progress=on_progress,
         )
+    from embedsmith.services.endpoint import is_url
     from embedsmith.teachers.dense import DenseTeacher
-    from embedsmith.teachers.remote import is_url
 
     return DenseTeacher(
         open_encoder(name, settings, device=device) if encoder is None else encoder,
@@ -125,16 +139,17 @@ def open_encoder(name: str, settings: TeacherSettings, *, device: str | None = N
         ModelError: there is no such model.
         SettingsError: a setting does not fit the model.
     """
-    if name in ("bm25", "random") or name.startswith(CROSS_ENCODER):
+    if name in ("bm25", "random") or is_rescorer(name):
         return None
-    from embedsmith.teachers.remote import is_url
+    from embedsmith.services.endpoint import is_url
 
     return _remote(name, settings) if is_url(name) else _local(name, settings, device)
 
 
 def _remote(name: str, settings: TeacherSettings) -> Any:
     """Return the model behind a URL."""
-    from embedsmith.teachers.remote import RemoteModel, endpoint, key_from_environment
+    from embedsmith.services.endpoint import endpoint, key_from_environment
+    from embedsmith.teachers.remote import RemoteModel
 
     return RemoteModel(
         endpoint(name),

@@ -8,14 +8,16 @@ Shapes: B queries, U distinct passages of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from embedsmith.data.collection import normalised
 from embedsmith.data.examples import Example, Passage
+from embedsmith.training.blend import draw_shares
+from embedsmith.training.guide import Guide, above_ceiling
 
 
 @dataclass(frozen=True)
@@ -24,38 +26,94 @@ class Source:
 
     name: str
     examples: list[Example]
-    prompt: str = ""
-    """The instruction as it stands before the queries."""
+    prompt: str | None = None
+    """The instruction as it stands before the queries; None is the model's own."""
     weight: float = 1.0
     """How often its examples are drawn, relative to the other data sets (times their number)."""
+    share: float | None = None
+    """Its part of all draws, in place of a weight."""
+    passage_prompt: str | None = None
+    """What stands before the passages: the instruction too where both sides are alike; None is the model's own."""
+    template: str | None = None
+    """How an instruction that an example brings along stands before its texts; None leaves it aside."""
+    in_batch: bool = True
+    """Whether its queries are contrasted with other queries' passages, where the stage does that at all."""
+    guide: Guide | None = None
+    """The teacher's vectors of its texts."""
+
+    def prompts_of(self, example: Example) -> tuple[str, str]:
+        r"""Return what stands before an example's query, and before its passages.
+
+        >>> source = Source("sts", [], template="Instruct: {instruction}\nQuery: ")
+        >>> source.prompts_of(Example("q", "a cat", [], [], instruction="Find similar text", symmetric=True))
+        ('Instruct: Find similar text\nQuery: ', 'Instruct: Find similar text\nQuery: ')
+        >>> source.prompts_of(Example("q", "a cat", [], []))
+        ('', '')
+        """
+        query, passage = self.prompt or "", self.passage_prompt or ""
+        if self.template is not None and example.instruction is not None:
+            query = self.template.format(instruction=example.instruction) if example.instruction else ""
+        return query, query if example.symmetric else passage
 
 
 @dataclass(frozen=True)
 class Batch:
     """Texts of one step, and which passage is what to which query."""
 
+    number: int
+    """Its place in the plan, from 0."""
+    query_ids: list[str]
+    """B ids, for messages."""
     queries: list[str]
     """B texts, each with its instruction."""
     prompt_chars: list[int]
     """B lengths of those instructions, in characters."""
     passages: list[str]
-    """U texts, all different."""
+    """U texts, all different, each with what stands before it."""
+    passage_prompt_chars: list[int]
+    """U lengths of that, in characters."""
     positive: Int64[np.ndarray, " B"]
     """The row of each query's positive."""
+    own: Bool[np.ndarray, "B U"]
+    """Which passages are a query's own list: its positive and its mined negatives."""
     allowed: Bool[np.ndarray, "B U"]
     """Which passages a query is contrasted with, its positive included."""
+    teacher_scores: Float32[np.ndarray, "B U"]
+    """What mining noted as the scores of a query's own list; NaN where it noted none, and elsewhere."""
+    guides: list[Guide | None] = field(default_factory=list)
+    """B teachers whose vectors of the query are stored."""
+
+    @property
+    def bare_queries(self) -> list[str]:
+        """The queries without their instructions, as mining saw them."""
+        return [text[chars:] for text, chars in zip(self.queries, self.prompt_chars, strict=True)]
+
+    @property
+    def bare_passages(self) -> list[str]:
+        """The passages without what stands before them."""
+        return [text[chars:] for text, chars in zip(self.passages, self.passage_prompt_chars, strict=True)]
+
+    def by_guide(self) -> Iterator[tuple[Guide, list[int]]]:
+        """Yield each teacher with the queries that it knows."""
+        for guide in {id(guide): guide for guide in self.guides if guide}.values():
+            yield guide, [row for row, other in enumerate(self.guides) if other is guide]
 
 
 class BatchPlan:
-    """The batches of a stage: item n is step n's.
+    """The batches of a stage: item n is the n-th.
 
     Args:
-        sources: the data sets to blend. Batches mix all of them (NV-Embed, section 2.2: well-blended batches).
+        sources: the data sets.
         steps: number of batches.
         batch_size: queries in a batch.
         hard_negatives: mined negatives for each query, at most.
         in_batch: whether the other queries' passages are negatives too.
         seed: of the order and of which positive and negatives are taken.
+        blend: mix all data sets in every batch (NV-Embed, section 2.2: well-blended batches), or take a batch from
+            one of them.
+        guide_margin: distance of the ceiling from the positive's score by the teacher's vectors, above which another
+            query's passage is no negative; None asks no teacher.
+        guide_relative: the margin is a share of the positive's score.
     """
 
     def __init__(
@@ -67,49 +125,92 @@ class BatchPlan:
         hard_negatives: int,
         in_batch: bool,
         seed: int,
+        blend: bool = True,
+        guide_margin: float | None = None,
+        guide_relative: bool = False,
     ) -> None:
         self._rows = [(source, example) for source in sources for example in source.examples]
-        self._answers_of = _answers_of([example for _, example in self._rows])
-        self._order = _order(sources, steps * batch_size, seed)
+        self._answers_of = _answers_of(self._rows)
+        self._sizes = [len(source.examples) for source in sources]
+        self._order = _order(sources, steps, batch_size, seed, blend=blend)
         self._steps = steps
         self._batch_size = batch_size
         self._hard_negatives = hard_negatives
         self._in_batch = in_batch
         self._seed = seed
+        self._guide_margin = guide_margin
+        self._guide_relative = guide_relative
 
     def __len__(self) -> int:
         return self._steps
 
+    def drawn(self) -> list[int]:
+        """Return how many queries of each data set all batches hold."""
+        ends = np.cumsum(self._sizes)
+        counts = np.bincount(np.searchsorted(ends, self._order, side="right"), minlength=len(ends))
+        return counts.tolist()
+
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self._steps:
             raise IndexError(step)
-        rows = self._order[step * self._batch_size : (step + 1) * self._batch_size].tolist()
+        rows = [self._rows[row] for row in self._order[step * self._batch_size :][: self._batch_size].tolist()]
         draw = np.random.default_rng((self._seed, step))
-        picked = [self._pick(row, draw) for row in rows]
+        picked = [self._pick(example, draw) for _, example in rows]
+        prompts = [source.prompts_of(example) for source, example in rows]
         # By normalised text, not by id: the same text under two ids is the same passage.
-        index: dict[str, int] = {}
+        index: dict[tuple[str, str], int] = {}
         passages: list[str] = []
-        for passage in (passage for own in picked for passage in own):
-            if index.setdefault(normalised(passage.text), len(passages)) == len(passages):
-                passages.append(passage.text)
+        ids: list[set[tuple[str, str]]] = []
+        place = np.zeros((len(rows), max(map(len, picked))), dtype=np.int64)
+        for b, ((source, _), texts) in enumerate(zip(rows, picked, strict=True)):
+            before = prompts[b][1]
+            for column, passage in enumerate(texts):
+                key = (before, normalised(passage.text))
+                if index.setdefault(key, len(passages)) == len(passages):
+                    passages.append(before + passage.text)
+                    ids.append(set())
+                ids[index[key]].add((source.name, passage.id))
+                place[b, column] = index[key]
         own = np.zeros((len(rows), len(passages)), dtype=bool)
+        scores = np.full(own.shape, np.nan, np.float32)
         for b, texts in enumerate(picked):
-            own[b, [index[normalised(passage.text)] for passage in texts]] = True
-        positive = np.array([index[normalised(texts[0].text)] for texts in picked])
-        allowed = np.ones_like(own) if self._in_batch else own
-        answers = self._answers(rows, list(index))
+            for column, passage in reversed(list(enumerate(texts))):  # the positive's score is the last to be written
+                own[b, place[b, column]] = True
+                scores[b, place[b, column]] = np.nan if passage.score is None else passage.score
+        positive = place[:, 0]
+        everywhere = np.array([self._in_batch and source.in_batch for source, _ in rows])
+        answers = np.array([self._answers(example, list(index), ids) for _, example in rows], dtype=bool)
         answers[np.arange(len(rows)), positive] = False
-        return Batch(
-            queries=[self._rows[row][0].prompt + self._rows[row][1].query for row in rows],
-            prompt_chars=[len(self._rows[row][0].prompt) for row in rows],
+        batch = Batch(
+            number=step,
+            query_ids=[example.query_id for _, example in rows],
+            queries=[prompt + example.query for (prompt, _), (_, example) in zip(prompts, rows, strict=True)],
+            prompt_chars=[len(prompt) for prompt, _ in prompts],
             passages=passages,
+            passage_prompt_chars=[len(prompt) for prompt, _ in index],
             positive=positive,
-            allowed=allowed & ~answers,
+            own=own & ~answers,
+            allowed=(own | everywhere[:, None]) & ~answers,
+            teacher_scores=scores,
+            guides=[source.guide for source, _ in rows],
         )
+        if self._guide_margin is not None:
+            self._mask_above_ceiling(batch)
+        return batch
 
-    def _pick(self, row: int, draw: np.random.Generator) -> list[Passage]:
+    def _mask_above_ceiling(self, batch: Batch) -> None:
+        """Mask other queries' passages that the teacher scores above the ceiling, in a batch that was just made."""
+        assert self._guide_margin is not None
+        for guide, rows in batch.by_guide():
+            scores = guide.scores([batch.bare_queries[row] for row in rows], batch.bare_passages)
+            above = above_ceiling(
+                scores, batch.positive[rows], margin=self._guide_margin, relative=self._guide_relative
+            )
+            # What mining chose for a query stays: it has seen the teacher's scores, and other rules beside.
+            batch.allowed[rows] &= ~above | batch.own[rows]
+
+    def _pick(self, example: Example, draw: np.random.Generator) -> list[Passage]:
         """Return one positive, then the negatives of one example."""
-        _, example = self._rows[row]
         positive = example.positives[int(draw.integers(len(example.positives)))]
         negatives = example.negatives
         if len(negatives) > self._hard_negatives:
@@ -117,30 +218,44 @@ class BatchPlan:
             negatives = [negatives[i] for i in taken]
         return [positive, *negatives]
 
-    def _answers(self, rows: Sequence[int], passages: Sequence[str]) -> Bool[np.ndarray, "B U"]:
-        """Return which passages (normalised) are known to answer which query of the batch."""
-        answers = [self._answers_of[normalised(self._rows[row][1].query)] for row in rows]
-        return np.array([[text in known for text in passages] for known in answers], dtype=bool)
+    def _answers(
+        self, example: Example, passages: Sequence[tuple[str, str]], ids: Sequence[set[tuple[str, str]]]
+    ) -> list[bool]:
+        """Return which passages are known to answer a query: by text or by id; its own text is no negative either."""
+        query = normalised(example.query)
+        texts, known = self._answers_of[query]
+        return [
+            text in texts or text == query or not known.isdisjoint(own)
+            for (_, text), own in zip(passages, ids, strict=True)
+        ]
 
 
-def _answers_of(examples: Sequence[Example]) -> dict[str, set[str]]:
-    """Return, for each query, the texts that answer it (all normalised).
+def _answers_of(rows: Sequence[tuple[Source, Example]]) -> dict[str, tuple[set[str], set[tuple[str, str]]]]:
+    """Return, for each normalised query, the normalised texts that answer it, and their ids with their data sets.
 
     Queries with the same text share what answers them, in whichever data set and batch they stand.
     """
-    answers: dict[str, set[str]] = {}
-    for example in examples:
-        answers.setdefault(normalised(example.query), set()).update(normalised(p.text) for p in example.positives)
+    answers: dict[str, tuple[set[str], set[tuple[str, str]]]] = {}
+    for source, example in rows:
+        texts, ids = answers.setdefault(normalised(example.query), (set(), set()))
+        texts.update(normalised(passage.text) for passage in example.positives)
+        ids.update((source.name, passage.id) for passage in example.positives)
     return answers
 
 
-def _order(sources: Sequence[Source], count: int, seed: int) -> Int64[np.ndarray, " count"]:
+def _order(
+    sources: Sequence[Source], steps: int, batch_size: int, seed: int, *, blend: bool
+) -> Int64[np.ndarray, " count"]:
     """Return which row each place of each batch takes: every source shuffled anew for each pass over it."""
     draw = np.random.default_rng((seed, 0x5EED))
     sizes = np.array([len(source.examples) for source in sources])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    mass = sizes * np.array([source.weight for source in sources])
-    chosen = draw.choice(len(sources), size=count, p=mass / mass.sum()) if len(sources) > 1 else np.zeros(count, int)
+    shares = draw_shares(sizes.tolist(), [s.weight for s in sources], [s.share for s in sources])
+    count = steps * batch_size
+    drawn = count if blend else steps
+    chosen = draw.choice(len(sources), size=drawn, p=shares) if len(sources) > 1 else np.zeros(drawn, int)
+    if not blend:
+        chosen = np.repeat(chosen, batch_size)
     order = np.empty(count, dtype=np.int64)
     for number, size in enumerate(sizes):
         places = np.flatnonzero(chosen == number)

@@ -2,55 +2,147 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from embedsmith.settings import Settings
 
 
-class StageSettings(Settings):
-    """One stage of training: which data, which negatives, how long and how fast."""
+class WorkSettings(Settings):
+    """Which data a stage trains on, how long, and in which batches."""
 
-    name: str = "train"
+    name: str = Field("train", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the stage, in the run folder and in reports."""
     data: list[str] = []
     """Names of the data sets that it trains on; all of the recipe's when empty."""
+    remine: bool = False
+    """Begin by mining again, with the model as it stands as the only teacher; recipes only."""
     steps: int | None = Field(None, gt=0)
-    """Optimizer steps; by default as many as one pass over the data takes."""
+    """Optimizer steps; by default as many as `epochs` take."""
+    epochs: float | None = Field(None, gt=0)
+    """Passes over the data; 1 by default. Give this or `steps`."""
     batch_size: int = Field(32, gt=1)
-    """Queries in a step."""
+    """Queries that are contrasted with each other, over all devices."""
+    accumulation: int = Field(1, gt=0)
+    """Batches to an optimizer step. Their gradients are averaged; a query sees its own batch only."""
+    batches: Literal["blended", "homogeneous"] = "blended"
+    """`blended`: every batch mixes all data sets (NV-Embed, section 2.2); `homogeneous`: it is of one of them."""
+    query_max_tokens: int | None = Field(None, gt=0)
+    """Tokens of a query while the stage trains; the student's by default, which the saved model always has."""
+    passage_max_tokens: int | None = Field(None, gt=0)
+    """Tokens of a passage while the stage trains."""
+
+
+class LossSettings(Settings):
+    """What a stage minimises."""
+
     hard_negatives: int = Field(1, ge=0)
     """Mined negatives for each query, at most; each one is a passage more to encode."""
     in_batch: bool = True
     """Whether the other queries' passages are negatives too (NV-Embed: stage one yes, stage two no)."""
+    guide: bool = True
+    """Mask another query's passage where the teacher's stored vectors put it above the positive (GISTEmbed). Without
+    stored vectors nothing is masked."""
+    guide_margin: float = Field(0.0, ge=0)
+    """Distance of that ceiling below the positive's score."""
+    guide_relative: bool = False
+    """The distance is a share of the positive's score: 0.05 is NV-Retriever's 95%."""
     temperature: float = Field(0.05, gt=0)
     """Temperature of the loss; neither paper states one."""
+    contrastive: float = Field(1.0, ge=0)
+    """Weight of InfoNCE; 0 to learn from the teacher alone."""
+    matryoshka: list[int] = []
+    """Widths at which the vectors shall be of use; InfoNCE is the mean over them. The full width when empty."""
+    distill_vectors: float = Field(0.0, ge=0)
+    """Weight of the squared distance from the teacher's stored vectors, which must be as wide as the student's."""
+    distill_scores: float = Field(0.0, ge=0)
+    """Weight of the divergence from the teacher's scores of each query's positive and mined negatives."""
+    distill_margins: float = Field(0.0, ge=0)
+    """Weight of the squared error of the margins between them (margin-MSE); for teachers whose scores are cosines."""
+    distill_temperature: float | None = Field(None, gt=0)
+    """Temperature of the teacher's scores; that of the loss by default."""
+
+
+class OptimizerSettings(Settings):
+    """How fast a stage learns, and which weights."""
+
     learning_rate: float = Field(5e-5, gt=0)
     """Peak learning rate of the backbone."""
     pooling_learning_rate: float | None = Field(None, gt=0)
     """Peak learning rate of a trained pooling; the backbone's when not given."""
     warmup: float = Field(0.1, ge=0, lt=1)
     """Share of the steps in which the learning rate rises from 0."""
+    warmup_steps: int | None = Field(None, ge=0)
+    """The same as a number of steps; it wins."""
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
     """How the learning rate goes after the warm-up."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
     """The gradient is scaled down to this length where it is longer."""
+    restart_optimizer: bool = True
+    """Forget the means that AdamW has gathered in the stage before (not confirmed by the papers)."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Dropout inside the model while it trains; the model's own by default. 0 is faster: attention is then fused."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the products; weights and optimizer stay in float32. `auto`: bfloat16 where the hardware has it."""
     lora_rank: int | None = Field(None, gt=0)
-    """Train low-rank adapters of the backbone's linear layers, merged when the stage ends, and the pooling in full."""
+    """Train low-rank adapters of the backbone's linear layers, and the pooling in full."""
     lora_alpha: int = Field(32, gt=0)
     """Scale of the adapters, over their rank (NV-Embed: 32)."""
     lora_dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout before the adapters (NV-Embed: 0.1)."""
+    lora_targets: list[str] = []
+    """Names of the layers that get adapters, q_proj for example; every linear layer of the backbone when empty."""
+    lora_merge: bool = True
+    """Merge the adapters when the stage ends; else the last stage's are saved alone, over the name of their base."""
+
+    @property
+    def adapters(self) -> dict[str, Any]:
+        """What `add_adapters` is told."""
+        names = ("rank", "alpha", "dropout", "targets")
+        return {name: getattr(self, f"lora_{name}") for name in names}
+
+
+class MemorySettings(Settings):
+    """In how much memory a stage trains, and in which precision."""
+
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Precision of the products; weights and optimizer stay in float32. `auto`: bfloat16 where the hardware has it."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time."""
     chunk_tokens: int = Field(4096, gt=0)
     """Tokens, padding included, that go through the model at a time."""
+    memory_gib: float | None = Field(None, ge=0)
+    """Memory for activations; half of what is free by default. Chunks of a batch that do not fit are encoded a second
+    time on the way back (GradCache): the same gradients, a third more time for them. 0: all of them."""
+
+
+class WatchSettings(Settings):
+    """What is looked at while a stage trains, and what is kept."""
+
     save_steps: int = Field(50, gt=0)
     """Steps between two checkpoints; a run that is cut short goes on from the last one."""
+    held_out: int = Field(0, ge=0)
+    """Examples that are kept from training to measure the loss on; the model with the lowest is the stage's."""
+    eval_steps: int = Field(50, gt=0)
+    """Steps between two measurements on what was held out."""
+    patience: int | None = Field(None, gt=0)
+    """Stop after as many measurements without a new lowest loss."""
+    report_to: str = "auto"
+    """Where the figures go beside the run's own: `auto` is TensorBoard where it is installed; `none`; or names that
+    transformers knows, with commas between."""
+
+
+class StageSettings(WatchSettings, MemorySettings, OptimizerSettings, LossSettings, WorkSettings):
+    """One stage of training: which data, which negatives, how long and how fast."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse what does not go together."""
+        if self.steps is not None and self.epochs is not None:
+            raise ValueError(f"steps is {self.steps} and epochs {self.epochs}: give one of them")
+        if self.patience is not None and not self.held_out:
+            raise ValueError("patience needs held_out: nothing is measured without held-out examples")
+        if not self.restart_optimizer and self.lora_rank:
+            raise ValueError("restart_optimizer: false with lora_rank: adapters end with their stage")
+        if not (self.contrastive or self.distill_vectors or self.distill_scores or self.distill_margins):
+            raise ValueError("contrastive is 0 and nothing is distilled: there is no loss")

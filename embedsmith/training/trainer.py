@@ -1,33 +1,42 @@
-"""The training loop: `transformers.Trainer`, with batches of ours and a contrastive loss.
+"""The training loop: `transformers.Trainer`, with batches of ours, GradCache and our objective.
 
-Checkpoints, resuming, precision, clipping and schedules are the Trainer's. Ours is the step: texts are sorted by
-length and run in chunks of few padding tokens, all of them in one graph, so the gradient is the whole batch's.
+Precision, clipping, schedules and reports are the Trainer's; the step and the checkpoints are ours.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
-import shutil
+import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from embedsmith.data.files import write_json
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
+from embedsmith.models.lora import add_adapters, merge_adapters
+from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
-from embedsmith.training.losses import in_batch_accuracy, info_nce
+from embedsmith.training.blend import Portion
+from embedsmith.training.chunks import Chunk, chunks_of, encode, fast_attention
+from embedsmith.training.grad_cache import ActivationMemory, GradCache
+from embedsmith.training.held_out import Best, held_out_batches, without_held_out
+from embedsmith.training.objective import accuracy, check_objective, objective, targets_of
+from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
 
-_COMPLETE = "complete.json"
+_SHARE_OF_FREE_MEMORY = 0.5
+
+_SAMPLED_BATCHES = 8
+"""Batches whose tokens are counted for an estimate."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,14 @@ class StepReport:
     gradient_norm: float
     pooling_gradient_norm: float
     """Length of the trained pooling's gradient before clipping; 0 where the pooling has no weights."""
+    learning_rate: float
+    """The backbone's, in this step."""
+    queries: int
+    tokens: int
+    """Of queries and passages, padding aside, over all devices."""
     seconds: float
+    held_out_loss: float | None = None
+    """Loss on what was held out, after this step, where it was measured."""
 
 
 def train_stage(
@@ -53,6 +69,9 @@ def train_stage(
     *,
     folder: Path,
     seed: int,
+    optimizer_from: Path | None = None,
+    optimizer_to: Path | None = None,
+    log_folder: Path | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> list[StepReport]:
     """Train a model in place for one stage, from the folder's last whole checkpoint if there is one.
@@ -63,32 +82,171 @@ def train_stage(
         settings: the stage.
         folder: where checkpoints go; the caller removes it when the run is finished.
         seed: of the batches and of dropout.
-        on_step: called after each step.
+        optimizer_from: AdamW's means to begin with, as a stage before has left them.
+        optimizer_to: where they go when the stage ends.
+        log_folder: where TensorBoard's files go.
+        on_step: called after each step, in the process that leads.
 
     Returns:
         The reports of all steps, those before an interruption included.
 
     Raises:
-        InputError: a step's loss is not a number; names the stage and the step.
+        InputError: a step's loss is not a number; names the stage, the step and the queries.
+        SettingsError: the memory does not suffice, or the objective does not fit model or data.
     """
+    processes = Processes.running()
+    trained_on = without_held_out(sources, settings.held_out, seed)
+    plan = plan_of(trained_on, settings, seed)
+    steps = len(plan) // settings.accumulation
+    device = model.device.type
+    set_seed(seed)
+    if settings.dropout is not None:
+        _set_dropout(model, settings.dropout)
+    if settings.lora_rank:
+        add_adapters(model, **settings.adapters)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if processes.leads:
+        checkpoints.remove_broken(folder)
+    processes.wait()
+    with _lengths(model, settings):
+        check_objective(plan[0], settings, model.get_embedding_dimension() or 0)
+        trainer = _ContrastiveTrainer(
+            model,
+            plan,
+            settings,
+            _arguments(settings, folder, device=device, steps=steps, seed=seed),
+            measured_on=held_out_batches(sources, settings, seed),
+            processes=processes,
+            earlier_optimizer=optimizer_from,
+            log_folder=log_folder,
+            on_step=on_step,
+        )
+        whole = checkpoints.checkpoints(folder)
+        trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+        trainer.finish(optimizer_to)
+    if settings.lora_rank and settings.lora_merge:
+        merge_adapters(model, [example.query for example in sources[0].examples[:8]])
+    model.eval()
+    return trainer.reports
+
+
+def plan_of(sources: Sequence[Source], settings: StageSettings, seed: int) -> BatchPlan:
+    """Return the batches of a stage: `accumulation` of them to an optimizer step."""
     count = sum(len(source.examples) for source in sources)
     batch_size = min(settings.batch_size, count)
-    steps = settings.steps or math.ceil(count / batch_size)
-    plan = BatchPlan(
+    steps = settings.steps or math.ceil((settings.epochs or 1) * count / (batch_size * settings.accumulation))
+    return BatchPlan(
         sources,
-        steps=steps,
+        steps=steps * settings.accumulation,
         batch_size=batch_size,
         hard_negatives=settings.hard_negatives,
         in_batch=settings.in_batch,
         seed=seed,
+        blend=settings.batches == "blended",
+        guide_margin=settings.guide_margin if settings.guide else None,
+        guide_relative=settings.guide_relative,
     )
-    device = model.device.type
-    arguments = TrainingArguments(
+
+
+def portions(sources: Sequence[Source], settings: StageSettings, seed: int) -> list[Portion]:
+    """Return what a stage will see of each data set: exactly what its batches hold."""
+    drawn = plan_of(sources, settings, seed).drawn()
+    return [
+        Portion(
+            stage=settings.name,
+            data=source.name,
+            examples=len(source.examples),
+            negatives=sum(len(example.negatives) for example in source.examples) / len(source.examples),
+            weight=source.weight,
+            queries=queries,
+            share=queries / sum(drawn),
+            passes=queries / len(source.examples),
+        )
+        for source, queries in zip(sources, drawn, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a batch of a stage takes on one device."""
+
+    tokens_a_batch: int
+    seconds_a_batch: float
+    trained_parameters: int
+    bytes: float
+    """Weights, gradients, optimizer and activations."""
+
+
+def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> Cost:
+    """Return what a batch takes, by the tokens of the first ones and by one chunk that is run forward and back."""
+    if settings.lora_rank:
+        add_adapters(model, **settings.adapters)
+    with _lengths(model, settings):
+        batches = [chunks_of(model, plan[n], settings.chunk_tokens) for n in range(min(len(plan), _SAMPLED_BATCHES))]
+    device, bfloat16 = model.device, resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
+    limit = free_bytes(device) * _SHARE_OF_FREE_MEMORY if settings.memory_gib is None else settings.memory_gib * 2**30
+    memory = ActivationMemory(limit, unseen_bytes_a_token=_checkpointed_bytes(model, settings, bfloat16=bfloat16))
+    chunk = max(batches[0], key=lambda chunk: chunk.tokens)
+    model.train()
+    for _ in range(2):  # the first time is slow
+        started = time.monotonic()
+        with fast_attention(device.type):
+            with memory.measured(chunk, {p.untyped_storage().data_ptr() for p in model.parameters()}):
+                vectors = encode(model, chunk, device=device, bfloat16=bfloat16)
+            vectors.float().square().sum().backward()
+        model.zero_grad()
+        seconds = time.monotonic() - started
+    padded = [sum(chunk.tokens for chunk in chunks) for chunks in batches]
+    kept = memory.kept([chunk.tokens for chunk in batches[0]])
+    twice = sum(c.tokens for c, is_kept in zip(batches[0], kept, strict=True) if not is_kept) / padded[0]
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    trained = sum(parameter.numel() for parameter in checkpoints.trained(model).values())
+    if settings.lora_rank:
+        model[0].model = model[0].model.unload()
+        model.requires_grad_(True)
+    activations = (memory.bytes_a_token or 0.0) * max(padded)
+    if twice:
+        activations = max(limit, (memory.bytes_a_token or 0.0) * chunk.tokens)
+    return Cost(
+        tokens_a_batch=round(
+            sum(int(c.features["attention_mask"].sum()) for chunks in batches for c in chunks) / len(batches)
+        ),
+        # A forward pass is a third of a step.
+        seconds_a_batch=seconds / chunk.tokens * (sum(padded) / len(padded)) * (1 + twice / 3),
+        trained_parameters=trained,
+        # Float32: a gradient and AdamW's two means for each weight that is trained.
+        bytes=4.0 * sum(sizes.values()) + 12.0 * trained + activations,
+    )
+
+
+def _checkpointed_bytes(model: EmbeddingModel, settings: StageSettings, *, bfloat16: bool) -> float:
+    """Return what gradient checkpointing keeps of a token: the input of every layer."""
+    if not settings.gradient_checkpointing:
+        return 0.0
+    config = model.backbone.config
+    return float(config.num_hidden_layers * config.hidden_size * (2 if bfloat16 else 4))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that this process may count on: free on its device, or its share of what the machine has."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    import psutil
+
+    return int(psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _arguments(settings: StageSettings, folder: Path, *, device: str, steps: int, seed: int) -> TrainingArguments:
+    """Return what the Trainer is asked for."""
+    warmup = settings.warmup_steps
+    return TrainingArguments(
         output_dir=str(folder),
         max_steps=steps,
         per_device_train_batch_size=1,
+        gradient_accumulation_steps=settings.accumulation,
         learning_rate=settings.learning_rate,
-        warmup_steps=math.ceil(settings.warmup * steps),
+        warmup_steps=math.ceil(settings.warmup * steps) if warmup is None else warmup,
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
@@ -96,32 +254,28 @@ def train_stage(
         use_cpu=device == "cpu",
         seed=seed,
         save_steps=settings.save_steps,
-        # Two: the older one must outlive the moment in which the newer one is not whole yet.
-        save_total_limit=2,
         logging_strategy="no",
-        report_to="none",
+        report_to=_reports_to(settings.report_to),
         remove_unused_columns=False,
         label_names=[],
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    set_seed(seed)
-    if settings.dropout is not None:
-        _set_dropout(model, settings.dropout)
-    if settings.lora_rank:
-        _add_adapters(model, settings)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    trainer = _ContrastiveTrainer(model, plan, settings, arguments, on_step)
-    trainer.train(resume_from_checkpoint=_last_whole_checkpoint(folder))
-    if settings.lora_rank:
-        model[0].model = model[0].model.merge_and_unload()
-    model.eval()
-    return trainer.reports
+
+
+def _reports_to(names: str) -> list[str]:
+    """Return the trackers of a setting; `auto` is TensorBoard where it is installed.
+
+    >>> _reports_to("none"), _reports_to("wandb, trackio")
+    ([], ['wandb', 'trackio'])
+    """
+    if names == "auto":
+        return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
+    return [] if names == "none" else [name.strip() for name in names.split(",")]
 
 
 class _ContrastiveTrainer(Trainer):
-    """A Trainer whose batches are made by a plan and whose loss is InfoNCE."""
+    """A Trainer whose batches are made by a plan, and whose step is GradCache's."""
 
     def __init__(
         self,
@@ -129,14 +283,26 @@ class _ContrastiveTrainer(Trainer):
         plan: BatchPlan,
         settings: StageSettings,
         arguments: TrainingArguments,
+        *,
+        measured_on: Sequence[Batch],
+        processes: Processes,
+        earlier_optimizer: Path | None,
+        log_folder: Path | None,
         on_step: Callable[[StepReport], None] | None,
     ) -> None:
         self.plan = plan
         self.stage = settings
+        self.embedder = model
+        self.measured_on = measured_on
+        self.processes = processes
+        self.earlier_optimizer = earlier_optimizer
         self.on_step = on_step
         self.reports: list[StepReport] = []
-        self.last: dict[str, float] = {}
-        super().__init__(model=model, args=arguments, train_dataset=plan, data_collator=_as_inputs)
+        self.best = Best()
+        self.seen: list[dict[str, float]] = []
+        self.cache: GradCache | None = None
+        with _tensorboard_in(log_folder):
+            super().__init__(model=model, args=arguments, train_dataset=plan, data_collator=self._prepared)
         # The loss is a mean already; the Trainer must not divide it by a number of tokens.
         self.model_accepts_loss_kwargs = False
         for callback in list(self.callback_handler.callbacks):
@@ -145,17 +311,14 @@ class _ContrastiveTrainer(Trainer):
         self.add_callback(_Watch(self))
 
     def get_train_dataloader(self) -> Any:
-        """Return the plan's batches in order, one for each step."""
-        loader = torch.utils.data.DataLoader(self.plan, batch_size=1, shuffle=False, collate_fn=self.data_collator)
-        return self.accelerator.prepare(loader)
+        """Return the plan's batches in order, the same in every process."""
+        return torch.utils.data.DataLoader(self.plan, batch_size=1, shuffle=False, collate_fn=self.data_collator)
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Return AdamW with a learning rate of its own for a trained pooling."""
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
-        for name, parameter in self.model.named_parameters():
+        for name, parameter in checkpoints.trained(self.model).items():
             in_pooling = not name.startswith("0.")
-            if not parameter.requires_grad:
-                continue
             # Norms, biases and other vectors are not decayed.
             groups.setdefault((in_pooling, parameter.ndim > 1), []).append(parameter)
         rate = self.stage.pooling_learning_rate or self.stage.learning_rate
@@ -170,114 +333,274 @@ class _ContrastiveTrainer(Trainer):
             ],
             lr=self.stage.learning_rate,
         )
+        if self.earlier_optimizer:
+            checkpoints.load_optimizer(self.earlier_optimizer, self.model, self.optimizer)
         return self.optimizer
 
-    def compute_loss(self, model: Any, inputs: dict[str, Batch], **kwargs: Any) -> Tensor:
-        """Return InfoNCE of one batch."""
-        batch = inputs["batch"]
-        embedder = self.accelerator.unwrap_model(model)
-        queries = self._embed(model, embedder, batch.queries, "query", batch.prompt_chars)
-        passages = self._embed(model, embedder, batch.passages, "document", None)
-        contrast = {
-            "positive": torch.from_numpy(batch.positive).to(queries.device),
-            "allowed": torch.from_numpy(batch.allowed).to(queries.device),
-        }
-        loss = info_nce(queries, passages, temperature=self.stage.temperature, **contrast)
-        if not torch.isfinite(loss):
-            raise InputError(
-                f"stage {self.stage.name}, step {self.state.global_step + 1}: the loss is {loss.item()}",
-                hint="lower learning_rate, or train in float32; the last checkpoint is kept",
-            )
-        self.last = {
-            "loss": loss.item(),
-            "accuracy": in_batch_accuracy(queries.detach(), passages.detach(), **contrast),
-        }
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Run one batch forward and back, and note the gradient's length before it is clipped."""
+        model.train()
+        batch: Batch = inputs["batch"]
+        chunks: list[Chunk] = inputs["chunks"]
+        if self.cache is None:
+            self.cache = self._grad_cache(model)
+        targets = targets_of(batch, self.stage, self.args.device)
+        shown: list[float] = []
+
+        def loss_of(vectors: Tensor) -> Tensor:
+            shown.append(accuracy(vectors, targets))
+            loss = objective(vectors, targets, self.stage)
+            self._check_loss(loss, batch)
+            return loss / self.current_gradient_accumulation_steps
+
+        with fast_attention(self.args.device.type), self._enough_memory():
+            loss = self.cache.run(chunks, loss_of, batch=batch.number, device=self.args.device)
+        self.seen.append(
+            {
+                "loss": float(loss),
+                "accuracy": shown[0] / self.current_gradient_accumulation_steps,
+                "queries": len(batch.queries),
+                "tokens": sum(int(chunk.features["attention_mask"].sum()) for chunk in chunks),
+            }
+        )
+        if self.accelerator.sync_gradients:
+            if not self._sharded:
+                self.processes.sum_gradients(self.model.parameters())
+            gradients = [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
+            self.lengths = {
+                "gradient_norm": _length([gradient for _, gradient in gradients]),
+                "pooling_gradient_norm": _length([g for name, g in gradients if not name.startswith("0.")]),
+            }
         return loss
 
-    def training_step(self, model: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Run one step forward and back, and note the gradient's length before it is clipped."""
-        with _fast_attention(self.args.device.type):
-            loss = super().training_step(model, *args, **kwargs)
-        gradients = [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
-        self.last["gradient_norm"] = _length([gradient for _, gradient in gradients])
-        self.last["pooling_gradient_norm"] = _length([g for name, g in gradients if not name.startswith("0.")])
-        return loss
+    def finish(self, optimizer_to: Path | None) -> None:
+        """Leave the model as the stage's: the best one if some were measured, and without the Trainer's wrapping."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        if self.best.path:
+            checkpoints.load_weights(self.best.path, self.embedder)
+        if optimizer_to and self.processes.leads:
+            checkpoints.save_optimizer(optimizer_to, self.embedder, self.optimizer.optimizer)
 
-    def _embed(
-        self, model: Any, embedder: EmbeddingModel, texts: list[str], task: str, prompt_chars: list[int] | None
-    ) -> Tensor:
-        """Return vectors of length 1 [len(texts), D], in the order of the texts."""
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        vectors = []
-        for rows in _chunks(order, texts, self.stage.chunk_tokens, embedder, task):
-            chars = {} if prompt_chars is None else {"prompt_chars": [prompt_chars[i] for i in rows]}
-            if not any(chars.get("prompt_chars", [])):
-                chars = {}
-            features = embedder.preprocess([texts[i] for i in rows], task=task, **chars)
-            features = {k: v.to(embedder.device) if isinstance(v, Tensor) else v for k, v in features.items()}
-            vectors.append(model(features)["sentence_embedding"])
-        back = torch.empty(len(order), dtype=torch.long)
-        back[torch.tensor(order)] = torch.arange(len(order))
-        return torch.nn.functional.normalize(torch.cat(vectors)[back.to(vectors[0].device)].float(), dim=-1)
+    def measure(self) -> float:
+        """Return the mean loss on what was held out, as the model is outside training."""
+        assert self.cache
+        self.embedder.eval()
+        total, queries = 0.0, 0
+        with torch.no_grad(), fast_attention(self.args.device.type):
+            for batch in self.measured_on:
+                vectors = self.cache.vectors(self._chunks(batch), device=self.args.device)
+                loss = objective(vectors, targets_of(batch, self.stage, self.args.device), self.stage)
+                total += float(loss) * len(batch.queries)
+                queries += len(batch.queries)
+        self.embedder.train()
+        return total / queries
+
+    def keep_if_best(self, loss: float) -> None:
+        """Keep the weights if the loss on what was held out is the lowest so far."""
+        step = self.state.global_step
+        path = Path(self.args.output_dir) / f"best-{step}.safetensors"
+        before = self.best.path
+        self.best = self.best.after(loss, path)
+        if self.processes.leads and self.best.path == path:
+            checkpoints.save_weights(path, self.embedder)
+            if before and self._is_unneeded(before):
+                before.unlink(missing_ok=True)
+        self.processes.wait()
+
+    def _is_unneeded(self, path: Path) -> bool:
+        """Return whether no checkpoint would go on with these weights as its best."""
+        whole = checkpoints.checkpoints(Path(self.args.output_dir))
+        return all(checkpoints.read_state(checkpoint)["best"]["path"] != path.name for checkpoint in whole)
+
+    @property
+    def _sharded(self) -> bool:
+        """Whether the weights are spread over the processes: FSDP or DeepSpeed."""
+        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
+
+    def _grad_cache(self, model: Any) -> GradCache:
+        """Return what runs the batches; made once the model is wrapped."""
+        device = self.args.device
+        limit = self.stage.memory_gib
+        limit_bytes = free_bytes(device) * _SHARE_OF_FREE_MEMORY if limit is None else limit * 2**30
+        # What a process keeps is its own affair, unless all must encode in step.
+        memory = ActivationMemory(
+            0.0 if self._sharded else limit_bytes,
+            unseen_bytes_a_token=_checkpointed_bytes(self.embedder, self.stage, bfloat16=bool(self.args.bf16)),
+        )
+        # Gradients are summed by us, once a step: DistributedDataParallel would do it after every chunk.
+        module = model if self._sharded else self.embedder
+
+        return GradCache(
+            self.model,
+            partial(encode, module, device=device, bfloat16=bool(self.args.bf16)),
+            seed=self.args.seed,
+            memory=memory,
+            processes=self.processes,
+            dimensions=self.embedder.get_embedding_dimension() or 0,
+            sharded=self._sharded,
+            pass_on=self._pass_on_sharded if self._sharded else None,
+        )
+
+    def _pass_on_sharded(self, vectors: Tensor, gradient: Tensor, is_last: bool) -> None:
+        """Run back through sharded weights, whose gradients are averaged over the processes: untested on GPUs."""
+        complete = self.accelerator.sync_gradients
+        self.accelerator.gradient_state._set_sync_gradients(complete and is_last)
+        self.accelerator.backward((vectors * gradient).sum() * self.processes.count)
+        self.accelerator.gradient_state._set_sync_gradients(complete)
+
+    def _prepared(self, batches: list[Batch]) -> dict[str, Any]:
+        """Return a batch, tokenised: the plan makes whole batches, the loader one of them at a time."""
+        return {"batch": batches[0], "chunks": self._chunks(batches[0])}
+
+    def _chunks(self, batch: Batch) -> list[Chunk]:
+        return chunks_of(self.embedder, batch, self.stage.chunk_tokens)
+
+    def _check_loss(self, loss: Tensor, batch: Batch) -> None:
+        """Refuse a loss that is no number."""
+        if torch.isfinite(loss):
+            return
+        shown = ", ".join(batch.query_ids[:5]) + (" …" if len(batch.query_ids) > 5 else "")
+        raise InputError(
+            f"stage {self.stage.name}, step {self.state.global_step + 1}: the loss is {loss.item()} (queries {shown})",
+            hint="lower learning_rate, or train in float32; the last checkpoint is kept",
+        )
+
+    @contextmanager
+    def _enough_memory(self) -> Iterator[None]:
+        """Say in one line that memory does not suffice."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            raise SettingsError(
+                f"stage {self.stage.name}, step {self.state.global_step + 1}: not enough memory on "
+                f"{self.args.device} for a chunk of {self.stage.chunk_tokens} tokens",
+                hint="lower chunk_tokens or memory_gib, set gradient_checkpointing, or lora_rank; batch_size may stay",
+            ) from error
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
-        # Written last: a checkpoint without it was cut short and is not resumed from.
-        write_json(folder / _COMPLETE, {"reports": [vars(report) for report in self.reports]})
+        """Write a checkpoint, in the process that leads."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        state = {
+            "reports": [vars(report) for report in self.reports],
+            "best": self.best.as_json(),
+            "schedule": self._schedule.state_dict(),
+        }
+        if self._sharded:
+            super()._save_checkpoint(model, trial)
+        if self.processes.leads:
+            if self._sharded:
+                checkpoints.write_state(folder, state)
+            else:
+                checkpoints.write_checkpoint(
+                    folder, self.embedder, self.optimizer.optimizer, trainer_state=self.state, state=state
+                )
+            # Two: the older one outlives the moment in which the newer one is not whole yet.
+            checkpoints.remove_old(folder.parent, keep=2)
+        self.processes.wait()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load the weights, every one of them, and the reports of the steps before."""
-        from safetensors.torch import load_file
+        folder = Path(resume_from_checkpoint)
+        if self._sharded:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        else:
+            checkpoints.load_checkpoint_weights(folder, self.embedder)
+        state = checkpoints.read_state(folder)
+        self.reports = [StepReport(**row) for row in state["reports"]]
+        self.best = Best.from_json(state["best"], folder.parent)
 
-        from embedsmith.data.files import read_json
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Put the states of the optimizer and of the schedule back."""
+        if self._sharded or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        checkpoints.load_checkpoint_optimizer(Path(checkpoint), self.embedder, self.optimizer.optimizer)
+        schedule = checkpoints.read_state(Path(checkpoint))["schedule"]
+        self._schedule.load_state_dict(schedule)
+        for group, rate in zip(self.optimizer.param_groups, schedule["_last_lr"], strict=True):
+            group["lr"] = rate
 
-        self.model.load_state_dict(load_file(f"{resume_from_checkpoint}/model.safetensors"), strict=True)
-        self.reports = [StepReport(**row) for row in read_json(Path(resume_from_checkpoint) / _COMPLETE)["reports"]]
+    @property
+    def _schedule(self) -> Any:
+        """The learning rate's schedule, without the wrapping that a prepared one has."""
+        return getattr(self.lr_scheduler, "scheduler", self.lr_scheduler)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        """Do nothing: what is drawn at random is a function of seed, batch and chunk."""
 
 
 class _Watch(TrainerCallback):
-    """Turns the Trainer's events into step reports."""
+    """Turns the Trainer's events into step reports and measurements."""
 
     def __init__(self, trainer: _ContrastiveTrainer) -> None:
         self.trainer = trainer
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = time.monotonic()
+        self.trainer.seen.clear()
+        self.learning_rate = self.trainer.optimizer.param_groups[0]["lr"]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        held_out_loss = None
+        seconds = time.monotonic() - self.started
+        if trainer.measured_on and (state.global_step % trainer.stage.eval_steps == 0 or _is_last(state)):
+            held_out_loss = trainer.measure()
+            trainer.keep_if_best(held_out_loss)
         report = StepReport(
-            stage=self.trainer.stage.name,
+            stage=trainer.stage.name,
             step=state.global_step,
             steps=state.max_steps,
-            seconds=time.monotonic() - self.started,
-            **self.trainer.last,
+            loss=sum(row["loss"] for row in trainer.seen),
+            accuracy=sum(row["accuracy"] for row in trainer.seen),
+            learning_rate=self.learning_rate,
+            queries=int(sum(row["queries"] for row in trainer.seen)),
+            tokens=int(sum(row["tokens"] for row in trainer.seen)),
+            seconds=seconds,
+            held_out_loss=held_out_loss,
+            **trainer.lengths,
         )
-        self.trainer.reports.append(report)
-        if self.trainer.on_step:
-            self.trainer.on_step(report)
+        trainer.reports.append(report)
+        trainer.log({key: value for key, value in vars(report).items() if isinstance(value, float)})
+        if trainer.stage.patience and trainer.best.since >= trainer.stage.patience:
+            control.should_training_stop = True
+        if trainer.on_step and trainer.processes.leads:
+            trainer.on_step(report)
 
 
-def _add_adapters(model: EmbeddingModel, settings: StageSettings) -> None:
-    """Freeze the backbone and put low-rank adapters beside its linear layers (LoRA).
+def _is_last(state: Any) -> bool:
+    return bool(state.global_step >= state.max_steps)
 
-    Raises:
-        SettingsError: the package that does it is not installed.
-    """
+
+@contextmanager
+def _lengths(model: EmbeddingModel, settings: StageSettings) -> Iterator[None]:
+    """Cut texts as the stage says, and as before when it ends."""
+    first = model[0]
+    before = first.query_length, first.document_length, model.max_seq_length
+    query, passage = settings.query_max_tokens, settings.passage_max_tokens
+    if query or passage:
+        model.set_max_tokens(query=query or before[0] or before[2], passage=passage or before[1] or before[2])
     try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise SettingsError(
-            f"stage {settings.name}: lora_rank needs the package peft", hint='pip install "embedsmith[lora]"'
-        ) from None
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
-    )
-    # `.model`, never `.auto_model`: that one has no setter, and assigning to it changes nothing.
-    model[0].model = get_peft_model(model[0].model, config)
+        yield
+    finally:
+        first.query_length, first.document_length = before[:2]
+        model.max_seq_length = before[2]
+
+
+@contextmanager
+def _tensorboard_in(folder: Path | None) -> Iterator[None]:
+    """Let the Trainer's TensorBoard write below a folder: it asks the environment, and only when it is made."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    before = os.environ.get(name)
+    if folder is not None and before is None:
+        os.environ[name] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
 
 
 def _set_dropout(model: EmbeddingModel, share: float) -> None:
@@ -289,41 +612,5 @@ def _set_dropout(model: EmbeddingModel, share: float) -> None:
             module.attention_dropout = share
 
 
-def _as_inputs(batches: list[Batch]) -> dict[str, Batch]:
-    """Return a step's inputs: the plan makes whole batches, the loader one of them at a time."""
-    return {"batch": batches[0]}
-
-
-def _fast_attention(device: str) -> AbstractContextManager[Any]:
-    """Return the context in which attention trains fastest on a device."""
-    # On a CPU, flash attention's backward pass was a third of a bfloat16 step; plain products took a quarter off it.
-    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
-
-
 def _length(gradients: list[Tensor]) -> float:
     return float(torch.stack([g.norm() for g in gradients]).norm()) if gradients else 0.0
-
-
-def _chunks(
-    order: list[int], texts: Sequence[str], budget: int, embedder: EmbeddingModel, task: str
-) -> list[list[int]]:
-    """Return rows, shortest text first, in chunks whose padded size stays under a budget of tokens."""
-    limit = (embedder[0].query_length if task == "query" else embedder[0].document_length) or embedder.max_seq_length
-    chunks: list[list[int]] = [[]]
-    for row in order:
-        # A token has about 3 characters in code and 4 in prose; the longest text of a chunk is its last.
-        width = min(limit, len(texts[row]) // 3 + 2)
-        if chunks[-1] and width * (len(chunks[-1]) + 1) > budget:
-            chunks.append([])
-        chunks[-1].append(row)
-    return chunks
-
-
-def _last_whole_checkpoint(folder: Path) -> str | None:
-    """Return the newest checkpoint that was written to its end, and remove those that were not."""
-    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rsplit("-", 1)[1]))
-    for checkpoint in checkpoints:
-        if not (checkpoint / _COMPLETE).is_file():
-            shutil.rmtree(checkpoint)
-    whole = [checkpoint for checkpoint in checkpoints if checkpoint.exists()]
-    return str(whole[-1]) if whole else None

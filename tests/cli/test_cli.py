@@ -1,6 +1,7 @@
 """The command line: what it prints where, and how it ends."""
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -36,7 +37,9 @@ def mined(embedsmith_command, pairs: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def test_from_pairs_to_scores_with_one_json_object_each(embedsmith_command, pairs: Path, tiny_llama: Path, tmp_path):
+def test_from_pairs_to_scores_with_one_json_object_each(
+    embedsmith_command, pairs: Path, tiny_llama: Path, tmp_path, monkeypatch
+):
     mined, model = tmp_path / "mined", tmp_path / "model"
     words = ["--teacher", "bm25", "--method", "naive", "--negatives", 2, "--depth", 10]
     done = embedsmith_command("mine", pairs, "--out", mined, *words, "--json")
@@ -61,6 +64,12 @@ def test_from_pairs_to_scores_with_one_json_object_each(embedsmith_command, pair
     done = embedsmith_command("search", model, "where is the owl", "--data", pairs, "-k", 3, "--json")
     assert done.code == 0
     assert [list(hit) for hit in done.json["hits"]] == [["score", "id", "text", "metadata"]] * 3
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("where is the owl\n\nwhere is the fox\n"))
+    each = embedsmith_command("search", model, "--data", pairs, "-k", 3, "--json")
+    answers = [json.loads(line) for line in each.out.splitlines()]
+    assert [answer["query"] for answer in answers] == ["where is the owl", "where is the fox"]
+    assert answers[0] == done.json
 
 
 def test_results_for_people_are_on_stdout_and_progress_on_stderr(embedsmith_command, pairs: Path, mined: Path):
@@ -89,6 +98,18 @@ def test_a_recipe_takes_no_other_settings(embedsmith_command, tmp_path: Path):
     assert (done.code, done.error) == (2, "--student: a recipe has its own settings")
     done = embedsmith_command("train", "recipe.yaml", "--out", tmp_path / "run", "--batch-size", 3)
     assert (done.code, done.error) == (2, "--batch-size: a recipe has its own settings")
+
+
+def test_a_dry_run_shows_the_plan_and_writes_nothing(embedsmith_command, mined: Path, tiny_bert: Path, tmp_path: Path):
+    words = ["train", mined, "--dry-run", "--student", tiny_bert, "--set", "stage.steps=7", "--batch-size", 8]
+    done = embedsmith_command(*words)
+    assert done.code == 0
+    assert "stage train: 7 steps of 8 queries and about" in done.out
+    done = embedsmith_command(*words, "--json")
+    assert [stage["steps"] for stage in done.json["stages"]] == [7]
+    assert done.json.keys() == {"device", "parameters", "data", "stages"}
+    done = embedsmith_command("train", mined)
+    assert (done.code, done.error) == (2, "--out is missing")
 
 
 def test_a_finished_or_foreign_folder_is_refused(embedsmith_command, pairs: Path, mined: Path, tmp_path: Path):

@@ -6,8 +6,11 @@ import json
 import os
 import random
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
+import numpy as np
 import pytest
 import typer
 
@@ -17,11 +20,13 @@ from embedsmith.data.files import write_jsonl
 from embedsmith.pipeline import mine
 from tests.cli.conftest import Done
 
-METHODS = ["naive", "shifted", "abs", "marginpos", "percpos", "percpos+abs"]
+METHODS = ["naive", "shifted", "abs", "marginpos", "percpos", "percpos+abs", "marginpos+percpos+shifted"]
 SAMPLERS = ["top", "uniform", "softmax", "top1", "window"]
 SHORT = ["keep", "drop", "random"]
 ENSEMBLES = ["first", "cross", "intra", "intra-dedup", "rrf", "fuse", "pca"]
-WAYS = [*itertools.product(METHODS, ENSEMBLES), ("twodistances", "pca")]
+POSITIVES = ["min", "max", "mean", "each"]
+RULES = [[], ["--veto"], ["--neighbour-ratio", 1.0], ["--veto-deviations", 1.5]]
+WAYS = [*itertools.product(METHODS, ENSEMBLES), ("twodistances", "pca"), ("twodistances+percpos", "pca")]
 ONE_SCALE = ("first", "rrf", "fuse", "pca")
 """Ensembles that score positives and negatives alike."""
 NEGATIVES = 3
@@ -90,25 +95,71 @@ def test_every_row_of_every_way_obeys_the_rules(
     embedsmith_command, mined: Path, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ensemble: str
 ):
     made_once(monkeypatch)
+    known = mine.read_mined(mined)
+    whole = Way("naive", "top", "keep", ensemble, "min", None, [])
+    floor = median(
+        score for row in whole.rows(embedsmith_command, mined, tmp_path / "whole") for score in whole.scores(row)
+    )
     seen: Counter[str] = Counter()
-    for method in [method for method, joint in WAYS if joint == ensemble]:
-        for sampler, short in itertools.product(SAMPLERS, SHORT):
-            out = tmp_path / f"{method}-{sampler}-{short}"
-            done = selected(embedsmith_command, mined, out, method, sampler, short, ensemble)
-            assert done.code == 0, done.err
-            rows = [json.loads(line) for line in (out / "negatives.jsonl").read_text().splitlines()]
+    for turn, method in enumerate(method for method, joint in WAYS if joint == ensemble):
+        for number, (sampler, short) in enumerate(itertools.product(SAMPLERS, SHORT), start=turn):
+            # In turns, so that each method, sampler and ensemble meets each of them.
+            positive, has_floor, rule = POSITIVES[number % 4], number // 4 % 2, RULES[number // 5 % 4]
+            way = Way(method, sampler, short, ensemble, positive, floor if has_floor else None, rule)
+            rows = way.rows(embedsmith_command, mined, tmp_path)
             for row in rows:
-                check_row(row, toy, method, short, ensemble)
+                check_row(row, toy, way, known)
             outcomes = Counter(row["outcome"] for row in rows)
-            assert outcomes.total() == (12 if short != "drop" else 12 - done.json["dropped"])
-            assert done.json["negatives"] == sum(len(row["negatives"]) for row in rows)
-            assert {name: done.json[name] for name in outcomes} == outcomes
+            total = 12 if positive != "each" else sum(map(len, toy.positives.values()))
+            counts = way.done.json
+            assert outcomes.total() == total - counts["dropped"]
+            assert counts["dropped"] == 0 or short == "drop"
+            assert counts["negatives"] == sum(len(row["negatives"]) for row in rows)
+            assert {name: counts[name] for name in outcomes} == outcomes
             seen += outcomes
             if method == "percpos" and sampler != "top" and short != "drop":
-                again = tmp_path / "again" / out.name
-                selected(embedsmith_command, mined, again, method, sampler, short, ensemble)
-                assert (again / "negatives.jsonl").read_bytes() == (out / "negatives.jsonl").read_bytes()
-    assert {outcome for outcome, times in seen.items() if times} >= {"full", "filled"}
+                assert way.rows(embedsmith_command, mined, tmp_path / "again") == rows
+    assert seen.keys() >= {"full", "short", "none", "filled"}
+
+
+@dataclass
+class Way:
+    """One way of selecting."""
+
+    method: str
+    sampler: str
+    short: str
+    ensemble: str
+    positive: str
+    floor: float | None
+    rule: list
+
+    def rows(self, command, mined: Path, folder: Path) -> list[dict]:
+        """Return the rows that the command writes."""
+        out = folder / f"{self.method}-{self.sampler}-{self.short}-{self.positive}"
+        words = ["--method", self.method, "--sampler", self.sampler, "--short", self.short]
+        words += ["--ensemble", self.ensemble, "--positive", self.positive, *self.rule]
+        words += [] if self.floor is None else ["--floor", self.floor]
+        words += [word for name, value in NUMBERS.items() for word in (f"--{name}", value)]
+        words += ["--negatives", NEGATIVES, "--shift", 2, "--sample-from", 6, "--window-first", 2, "--window-last", 8]
+        self.done: Done = command("select", mined, "--out", out, *words, "--json")
+        assert self.done.code == 0, self.done.err
+        return [json.loads(line) for line in (out / "negatives.jsonl").read_text().splitlines()]
+
+    def scores(self, row: dict) -> list[float]:
+        """Return the scores of the negatives that a teacher found."""
+        return [passage["score"] for passage in row["negatives"] if passage["score"] is not None]
+
+    def limit(self, positive_scores: list[float]) -> float:
+        """Return the ceiling over positives of some scores."""
+        rules = {"max": max, "mean": lambda scores: sum(scores) / len(scores)}
+        score = rules.get(self.positive, min)(positive_scores)
+        limits = {
+            "abs": NUMBERS["threshold"],
+            "marginpos": score - NUMBERS["margin"],
+            "percpos": score - (1 - NUMBERS["ratio"]) * abs(score),
+        }
+        return min(limits.get(name, float("inf")) for name in self.method.split("+"))
 
 
 def made_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,44 +170,41 @@ def made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
-def selected(command, mined: Path, out: Path, method: str, sampler: str, short: str, ensemble: str) -> Done:
-    numbers = [word for name, value in NUMBERS.items() for word in (f"--{name}", value)]
-    words = ["--method", method, "--sampler", sampler, "--short", short, "--ensemble", ensemble, *numbers]
-    words += ["--negatives", NEGATIVES, "--shift", 2, "--sample-from", 6, "--window-first", 2, "--window-last", 8]
-    return command("select", mined, "--out", out, *words, "--json")
-
-
-def check_row(row: dict, toy: Toy, method: str, short: str, ensemble: str) -> None:
+def check_row(row: dict, toy: Toy, way: Way, known: mine.Mined) -> None:
     """Assert what must hold of a row, whichever way it was selected."""
     query, negatives = row["query_id"], row["negatives"]
-    assert {passage["id"] for passage in row["positives"]} == set(toy.positives[query])
+    answers = {passage["id"] for passage in row["positives"]}
+    assert answers <= set(toy.positives[query])
+    assert len(row["positives"]) == (1 if way.positive == "each" else len(toy.positives[query]))
     assert not {passage["id"] for passage in negatives} & {*toy.positives[query], *toy.nobodys}
     assert not {normalised(passage["text"]) for passage in negatives} & toy.forbidden(query)
     assert all(toy.passages[passage["id"]] == passage["text"] for passage in negatives)
     drawn = [passage for passage in negatives if passage["teacher"] == "random passage"]
-    names = [(normalised(p["text"]), p["teacher"] if ensemble == "intra" else "") for p in negatives]
+    names = [(normalised(p["text"]), p["teacher"] if way.ensemble == "intra" else "") for p in negatives]
     assert len(set(names)) == len(names)
     assert all((p["score"] is None) == (p["rank"] is None) == (p in drawn) for p in negatives)
-    assert short == "random" or not drawn
+    assert way.short == "random" or not drawn
     found = len(negatives)
     if row["outcome"] in ("full", "filled"):
         assert (found, bool(drawn)) == (NEGATIVES, row["outcome"] == "filled")
     else:
-        assert short != "drop"
+        assert way.short != "drop"
         assert row["outcome"] == ("short" if 0 < found < NEGATIVES else "none" if not found else "")
-    scores = [passage["score"] for passage in negatives if passage not in drawn]
-    if ensemble in ONE_SCALE:
-        assert scores == sorted(scores, reverse=True)
-        limit = limit_of(row, method)
-        assert all(score < limit for score in scores), (query, scores, limit)
+    if way.ensemble in ONE_SCALE:
+        assert way.scores(row) == sorted(way.scores(row), reverse=True)
+    for passage in negatives:
+        if passage not in drawn:
+            check_score(row, passage, way, known)
 
 
-def limit_of(row: dict, method: str) -> float:
-    """Return the ceiling of a row, from scores as they are written: rounded to 6 decimals."""
-    lowest = min(passage["score"] for passage in row["positives"])
-    limits = {
-        "abs": NUMBERS["threshold"],
-        "marginpos": lowest - NUMBERS["margin"],
-        "percpos": lowest - (1 - NUMBERS["ratio"]) * abs(lowest),
-    }
-    return min(limits.get(name, float("inf")) for name in method.split("+")) + 2e-6
+def check_score(row: dict, passage: dict, way: Way, known: mine.Mined) -> None:
+    """Assert that a negative stays under its ceiling and over the floor, by the teacher that took it."""
+    scores = [positive["score"] for positive in row["positives"]]
+    if way.ensemble not in ONE_SCALE:
+        ids, candidates = known.collection, known.candidates
+        query, answers = ids.query_index[row["query_id"]], [ids.passage_index[p["id"]] for p in row["positives"]]
+        pairs = (candidates.pair_query == query) & np.isin(candidates.pair_passage, answers)
+        scores = candidates.pair_scores[candidates.teachers.index(passage["teacher"]), pairs].tolist()
+    # Scores are written with 6 decimals.
+    assert passage["score"] < way.limit(scores) + 2e-6, (way, row)
+    assert way.floor is None or passage["score"] > way.floor - 2e-6, (way, row)

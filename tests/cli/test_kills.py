@@ -1,49 +1,73 @@
 """A run that is killed again and again, without a word of warning, ends as one that was not."""
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
 
 PROGRAM = """
-import os, signal, sys
+import json, os, random, re, signal, sys
 from embedsmith.cli.main import main
 from embedsmith.data import files
 from embedsmith.mining import candidates
+from embedsmith.pipeline import mine  # imported once: every attempt is a fork of this process
+from embedsmith.teachers import dense, joined
 
-candidates.mine_candidates.__kwdefaults__["block"] = 4
-left, replace, sync = int(sys.argv.pop()), os.replace, os.fsync
+candidates.mine_candidates.__kwdefaults__["block"] = 6
+dense._SHARD = 8
+*words, out = sys.argv[1:]
+replace, sync = os.replace, os.fsync
 
-def step(act):
-    # SIGKILL at a write: before it is whole, or before it has its name.
-    def counted(*words):
-        global left
-        left -= 1
-        if left == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return act(*words)
-    return counted
 
-files.os.fsync, files.os.replace = step(sync), step(replace)
-main()
+def attempt(folder, killed_at):
+    # Returns the moments that it came to, before a file was whole and before it got its name, and how it ended.
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        def moment(act):
+            def told(*arguments):
+                path = str(arguments[-1]) if act is replace else os.readlink(f"/proc/self/fd/{arguments[0]}")
+                name = re.sub(r"[.][0-9a-f]{8}[.]partial$", "", path.replace(folder, "").replace("/.", "/"))
+                what = f"{act.__name__} {name}"
+                os.write(writer, f"{what}\\n".encode())
+                if what == killed_at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return act(*arguments)
+            return told
+        files.os.fsync, files.os.replace = moment(sync), moment(replace)
+        sys.argv = ["embedsmith", *words, "--out", folder]
+        main()
+    os.close(writer)
+    with open(reader) as told:
+        moments = told.read().splitlines()
+    _, status = os.waitpid(child, 0)
+    return moments, os.waitstatus_to_exitcode(status)
+
+
+moments, code = attempt(out + "/whole", "")
+assert code == 0
+moments = list(dict.fromkeys(moments))
+# What is written once is hit for certain, the rest at random.
+kills = [moment for moment in moments if re.search("fsync .*(manifest|joined|negatives)", moment)]
+kills += random.Random(0).sample([moment for moment in moments if moment not in kills], 20 - len(kills))
+kills.sort(key=moments.index)
+assert [attempt(out + "/cut", moment)[1] for moment in kills] == [-signal.SIGKILL] * 20, kills
+assert attempt(out + "/cut", "")[1] == 0
+print(json.dumps(kills))
 """
 
 
-def test_a_run_killed_at_random_writes_ends_byte_for_byte_as_one_never_killed(tmp_path: Path):
+def test_a_run_killed_at_twenty_moments_ends_byte_for_byte_as_one_never_killed(tmp_path: Path, tiny_bert: Path):
     data = tmp_path / "pairs.jsonl"
     rows = [{"query": f"find {a} {b}", "positive": f"the {a} on the {b}"} for a in "pqrs" for b in "wxyz"]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-
-    def mine(out: str, killed_at: int) -> int:
-        words = ["mine", data, "--out", tmp_path / out, "--teacher", "random", "--method", "naive", killed_at]
-        return subprocess.run([sys.executable, "-c", PROGRAM, *map(str, words)], capture_output=True).returncode
-
-    assert mine("whole", -1) == 0
-    # The first kill is in the first file, the others wherever they fall.
-    kills = [1, *random.Random(0).sample(range(2, 30), 3)]
-    assert {mine("cut", killed_at) for killed_at in kills} == {-9}
-    assert mine("cut", -1) == 0
+    teachers = ["--teacher", tiny_bert, "--teacher", "bm25", "--teacher-dtype", "float32"]
+    words = ["mine", data, *teachers, "--ensemble", "pca", "--method", "naive", "--json", tmp_path]
+    done = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kills = json.loads(done.stdout.splitlines()[-1])
+    for phase in ("manifest", "shard-", "joined-", "block-", "candidates.partial", "negatives.jsonl"):
+        assert any(phase in moment for moment in kills), (phase, kills)
     whole, cut = (
         {path.relative_to(tmp_path / out): path.read_bytes() for path in (tmp_path / out).rglob("*") if path.is_file()}
         for out in ("whole", "cut")

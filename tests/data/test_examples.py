@@ -27,6 +27,7 @@ EXAMPLES = [
         outcome="full",
     ),
     Example("q2", "nothing to contrast", [Passage("d1", "def parse(): …", 1.0)], [], "none"),
+    Example("q3", "a cat", [Passage("d5", "a tom")], [], "none", instruction="Retrieve similar text", symmetric=True),
 ]
 
 
@@ -101,7 +102,7 @@ def test_scores_are_rounded_to_six_decimals(tmp_path, name, write):
     ],
 )
 def test_an_example_that_no_file_can_hold_is_named_and_nothing_is_written(tmp_path, name, write, example, message):
-    with pytest.raises(InputError, match=rf"{re.escape(name)}: example 3 \(query 'q'\): {message}"):
+    with pytest.raises(InputError, match=rf"{re.escape(name)}: example 4 \(query 'q'\): {message}"):
         write(tmp_path / name, [*EXAMPLES, example])
     assert list(tmp_path.iterdir()) == []
 
@@ -169,6 +170,11 @@ def test_what_is_not_given_has_a_value(tmp_path):
         (
             {"query": "q", "positives": [{"text": "p", "teacher": 1}]},
             '"positives" holds the teacher 1, wanted a string',
+        ),
+        ({"query": "q", "positives": [{"text": "p"}], "instruction": 3}, "the instruction is 3, wanted a string"),
+        (
+            {"query": "q", "positives": [{"text": "p"}], "symmetric": "no"},
+            "\"symmetric\" is 'no', wanted true or false",
         ),
     ],
 )

@@ -344,12 +344,14 @@ def test_every_candidate_has_one_fate_and_the_counts_add_up() -> None:
         ({"ensemble": "fuse", "weights": [1.0]}, "weights: 1 for 2 teachers"),
         ({"neighbour": 0.5}, "neighbour: none of the teachers has vectors"),
         ({"ensemble": "pca"}, "the candidates were mined without it"),
+        ({"veto_deviations": 2.0}, "veto_deviations: asks another teacher than the first"),
     ],
 )
 def test_settings_that_the_candidates_cannot_serve_are_refused(change: dict, message: str) -> None:
     candidates = toy_candidates(12)
     without = Candidates(**{**vars(candidates), "neighbours": {}, "teachers": ["teacher-0", "teacher-1", "teacher-2"]})
-    fitting = without if "weights" not in change else candidates
+    alone = Candidates(**{**vars(candidates), "teachers": ["teacher-0", PCA]})
+    fitting = candidates if "weights" in change else alone if "veto_deviations" in change else without
     with pytest.raises(SettingsError, match=re.escape(message)):
         select(fitting, SelectionSettings(**change))
 

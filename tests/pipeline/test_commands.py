@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -23,7 +24,7 @@ ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
 PLACES = ["mat", "log", "tree", "lake", "road"]
 THINGS = [(animal, place) for animal in ANIMALS for place in PLACES]
 METRICS = {"ndcg@10", "recall@10", "mrr@10"}
-STAGE = StageSettings(steps=5, batch_size=6, learning_rate=5e-3, dtype="float32", save_steps=2)
+STAGE = StageSettings(steps=5, batch_size=6, learning_rate=5e-3, dtype="float32", save_steps=2, report_to="none")
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +246,11 @@ def test_a_search_says_what_it_lacks(trained: Path, mined: Path, tmp_path: Path)
         embedsmith.find(trained, "  ")
     with pytest.raises(RunError, match="no such run folder"):
         embedsmith.find(tmp_path / "none", "where is the owl")
+    several = shutil.copytree(trained, tmp_path / "several")
+    for name in ("a", "b"):
+        (several / "data" / name / "test").mkdir(parents=True)
+    with pytest.raises(RunError, match="has several corpora"):
+        embedsmith.find(several, "where is the owl")
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from embedsmith.errors import EmbedsmithError, ModelError, SettingsError
+from embedsmith.services.endpoint import endpoint
 from embedsmith.teachers.named import open_teacher
-from embedsmith.teachers.remote import RemoteModel, endpoint
+from embedsmith.teachers.remote import RemoteModel
 from embedsmith.teachers.settings import TeacherSettings
 
 KEY = "sk-never-to-be-seen"

@@ -41,9 +41,15 @@ def crowded(seed: int) -> Source:
     return Source("crowded", [Example(f"q{i}", text(), passages(3), passages(4)) for i in range(30)])
 
 
-def plan(*sources: Source, steps=6, batch_size=5, hard_negatives=2, in_batch=True, seed=0) -> BatchPlan:
+def plan(*sources: Source, steps=6, batch_size=5, hard_negatives=2, in_batch=True, seed=0, **settings) -> BatchPlan:
     return BatchPlan(
-        sources, steps=steps, batch_size=batch_size, hard_negatives=hard_negatives, in_batch=in_batch, seed=seed
+        sources,
+        steps=steps,
+        batch_size=batch_size,
+        hard_negatives=hard_negatives,
+        in_batch=in_batch,
+        seed=seed,
+        **settings,
     )
 
 
@@ -101,7 +107,7 @@ def test_with_in_batch_negatives_everything_that_is_no_answer_is_contrasted(seed
     batch = plan(data, seed=seed)[0]
     for b, query in enumerate(batch.queries):
         for u, passage in enumerate(batch.passages):
-            is_answer = normalised(passage) in answers[normalised(query)]
+            is_answer = normalised(passage) in answers[normalised(query)] | {normalised(query)}
             assert batch.allowed[b, u] == (u == batch.positive[b] or not is_answer)
 
 
@@ -185,3 +191,72 @@ def test_a_query_carries_the_instruction_of_its_source_and_its_length():
         for query, chars in zip(batches[step].queries, batches[step].prompt_chars, strict=True):
             assert query[:chars] == ("Find: " if "a query" in query else "")
             assert query[chars:].startswith(("a query", "b query"))
+
+
+def test_a_homogeneous_batch_is_of_one_source_and_every_source_gets_its_share():
+    sources = source("a", 30), source("b", 10, weight=3.0)
+    batches = plan(*sources, steps=200, batch_size=5, blend=False)
+    of = []
+    for step in range(200):
+        (name,) = {query[0] for query in batches[step].queries}
+        of.append(name)
+    assert of.count("a") / 200 == pytest.approx(0.5, abs=0.13)  # 3.7 standard deviations
+    counts = Counter(query for step in range(200) for query in batches[step].queries)
+    for name in "ab":
+        own = [count for query, count in counts.items() if query[0] == name]
+        assert max(own) - min(own) <= 1
+
+
+def test_a_source_without_in_batch_negatives_keeps_to_its_own_list_in_a_blended_batch():
+    quiet = Source("b", source("b", 8).examples, in_batch=False)
+    batches = plan(source("a", 8), quiet, steps=8)
+    kinds = set()
+    for step in range(8):
+        batch = batches[step]
+        for b, query in enumerate(batch.queries):
+            assert np.array_equal(batch.allowed[b], batch.own[b] if query[0] == "b" else np.ones_like(batch.own[b]))
+            kinds.add(query[0])
+    assert kinds == {"a", "b"}
+
+
+def test_a_passage_that_has_the_id_of_an_answer_is_no_negative_in_the_same_source():
+    one = Example("q1", "query one", [Passage("p", "an answer")], [])
+    two = Example("q2", "query two", [Passage("p", "an answer, revised")], [])
+    batch = plan(Source("a", [one, two]), steps=1, batch_size=2)[0]
+    assert batch.allowed.tolist() == [[True, False], [False, True]]
+    batch = plan(Source("a", [one]), Source("b", [two]), steps=20, batch_size=2)
+    both = [batch[step] for step in range(20) if len(set(batch[step].queries)) == 2]
+    assert both
+    assert all(one.allowed.all() for one in both)
+
+
+def test_a_query_is_not_contrasted_with_its_own_text():
+    pair = [Example("q1", "one", [Passage("1", "two")], []), Example("q2", "Two", [Passage("2", "one ")], [])]
+    batch = plan(Source("a", pair), steps=1, batch_size=2)[0]
+    assert sorted(batch.passages) == ["one ", "two"]
+    assert (batch.allowed == np.eye(2, dtype=bool)[batch.positive]).all()
+
+
+def test_what_stands_before_passages_is_theirs_and_parts_equal_texts_of_two_sources():
+    examples = [Example("q", "query", [Passage("p", "passage")], [])]
+    both = Source("a", examples, prompt="Find: ", passage_prompt="Find: "), Source("b", examples)
+    batch = next(b for b in plan(*both, steps=20, batch_size=2) if len(b.passages) == 2)
+    assert sorted(zip(batch.passages, batch.passage_prompt_chars, strict=True)) == [
+        ("Find: passage", 6),
+        ("passage", 0),
+    ]
+    assert batch.bare_passages == ["passage", "passage"]
+    assert batch.allowed.tolist() == np.eye(2, dtype=bool)[batch.positive].tolist()
+
+
+def test_the_scores_of_a_querys_own_list_are_those_of_its_example():
+    examples = [
+        Example(f"q{i}", f"q {i}", [Passage(f"p{i}", f"p {i}", 0.9 - i / 10)], [Passage(f"n{i}", f"n {i}", i / 10)])
+        for i in range(4)
+    ]
+    batch = plan(Source("a", examples), steps=1, batch_size=4)[0]
+    for b, query in enumerate(batch.queries):
+        number = int(query[-1])
+        listed = {text: float(batch.teacher_scores[b, u]) for u, text in enumerate(batch.passages) if batch.own[b, u]}
+        assert listed == pytest.approx({f"p {number}": 0.9 - number / 10, f"n {number}": number / 10})
+        assert np.isnan(batch.teacher_scores[b][~batch.own[b]]).all()

@@ -1,0 +1,83 @@
+"""The command that compares two runs query by query: compare."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedsmith.cli import console
+from embedsmith.cli.app import Json, app
+
+_SHOWN_CHARACTERS = 110
+
+
+@app.command()
+def compare(
+    run_a: Annotated[Path, typer.Argument(help="A recipe's run, or a folder that `evaluate --out` wrote.")],
+    run_b: Annotated[
+        Path | None,
+        typer.Argument(help="Another. Without it: the trained model of RUN_A against what else that run scored."),
+    ] = None,
+    metric: Annotated[str, typer.Option(help="A metric that was measured.")] = "ndcg@10",
+    against: Annotated[
+        str, typer.Option(help="With one run: what its trained model is held against: before, teacher, bm25.")
+    ] = "before",
+    show: Annotated[int, typer.Option(min=0, help="Queries to read, of those lost and of those won.")] = 5,
+    seed: Annotated[int, typer.Option(help="Seed of the bootstrap and of the randomisation test.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare two runs on the same queries: difference, interval, p value, the queries won and lost.
+
+    The interval is a paired bootstrap's, the p value a randomisation test's, both over queries.
+    """
+    from embedsmith.pipeline.compare import compare as compared
+
+    found = compared(run_a, run_b, metric=metric, against=against, shown=show, seed=seed)
+    if as_json:
+        console.print_json({"comparisons": [dataclasses.asdict(one) for one in found]})
+        return
+    for one in found:
+        _show(one)
+
+
+def _show(one: Any) -> None:
+    """Show one comparison."""
+    difference = one.difference
+    on = f" on {one.data}" if one.data else ""
+    lines = [
+        f"{one.metric}{on}, {difference.queries:,} queries",
+        f"  A {difference.a:.4f}  {one.a}",
+        f"  B {difference.b:.4f}  {one.b}",
+        f"  B − A {difference.mean:+.4f}, 95% interval {difference.low:+.4f} to {difference.high:+.4f}, "
+        f"p {in_words(difference.p)}",
+        f"  B is better on {difference.wins:,} queries, worse on {difference.losses:,}, equal on {difference.ties:,}",
+    ]
+    for line in lines:
+        console.out.print(line, markup=False)
+    for title, queries in (("B lost most on", one.losses), ("B won most on", one.wins)):
+        if queries:
+            console.out.print(f"{title}:", markup=False)
+        for query in queries:
+            console.out.print(f"  {query.a:.3f} → {query.b:.3f}  {_short(query.query or query.query_id)}", markup=False)
+            for label, ranked in (("A first", query.first_a), ("B first", query.first_b), ("answer", query.answer)):
+                if ranked:
+                    text = _short(f"{ranked.id}: {ranked.text}" if ranked.text else ranked.id)
+                    console.out.print(f"    {label:>7}  {text}", markup=False)
+
+
+def in_words(p: float) -> str:
+    """Return a p value in as many digits as tell something.
+
+    >>> in_words(0.03412), in_words(0.00009999)
+    ('0.034', '< 0.001')
+    """
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+def _short(text: str) -> str:
+    """Return a text in one line of a readable length."""
+    text = " ".join(text.split())
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[: _SHOWN_CHARACTERS - 1]}…"

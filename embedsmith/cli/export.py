@@ -1,0 +1,40 @@
+"""The command that hands a model on: export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from embedsmith.cli import console
+from embedsmith.cli.app import Json, app
+from embedsmith.models.settings import Dtype, Layout
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="RUN", help="A run, a folder, a hub id or package:NAME/path.")],
+    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist, or be empty.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Merge low-rank adapters into the weights.")] = False,
+    layout: Annotated[
+        Layout, typer.Option(help="sentence-transformers, or nv-embed: the layout of NVIDIA's released checkpoints.")
+    ] = "sentence-transformers",
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the weights.")] = "float32",
+    as_json: Json = False,
+) -> None:
+    """Write a model into a folder that opens elsewhere with the same vectors, and check that it does."""
+    from embedsmith.pipeline.export import export as export_model
+
+    with console.progress() as tell:
+        done = export_model(model, out=out, merge=merge, layout=layout, dtype=dtype, on_progress=tell)
+    if as_json:
+        console.print_json(vars(done))
+        return
+    what = f"{done.parameters:,} parameters, {done.bytes / 1e6:,.0f} MB"
+    console.out.print(f"wrote {done.folder}: {what}; vectors differ by {done.largest_difference:.1e}", markup=False)
+    if done.layout == "nv-embed" or done.adapters:
+        console.out.print(f'open it: embedsmith.load("{done.folder}")', markup=False)
+        return
+    trust = ", trust_remote_code=True" if done.needs_code else ""
+    console.out.print(f'open it: SentenceTransformer("{done.folder}"{trust})', markup=False)

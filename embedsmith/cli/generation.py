@@ -1,0 +1,194 @@
+"""The commands that ask a chat model: synthesize queries, synthesize tasks, judge."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedsmith.cli import console
+from embedsmith.cli.app import Json, Out, app, typed
+from embedsmith.cli.options import settings_of, with_options
+from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
+from embedsmith.services.chat import ServerSettings
+from embedsmith.teachers.settings import TeacherSettings
+
+Prompts = Annotated[
+    Path | None,
+    typer.Option(help="Folder with prompts in the place of ours; each run holds those that it used, to copy from."),
+]
+
+_TEACHER_FLAGS: dict[str, str | None] = {
+    "teacher.dtype": "teacher-dtype",
+    "teacher.max_tokens": "teacher-max-tokens",
+    "teacher.query_prompt": "teacher-query-prompt",
+    "teacher.passage_prompt": "teacher-passage-prompt",
+    "teacher.batch_size": "teacher-batch-size",
+    "teacher.seed": "teacher-seed",
+}
+
+synthesize = typer.Typer(
+    help="Let a chat model behind a URL write training data: queries for your passages, or tasks with examples.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+app.add_typer(synthesize, name="synthesize")
+
+
+@synthesize.command()
+@with_options(flags=_TEACHER_FLAGS, queries=QuerySettings, server=ServerSettings, teacher=TeacherSettings)
+def queries(
+    corpus: Annotated[
+        Path, typer.Argument(help="Your passages: JSON lines, CSV or Parquet with a `text`, or a BEIR folder.")
+    ],
+    out: Out,
+    queries: dict[str, Any],
+    server: dict[str, Any],
+    teacher: dict[str, Any],
+    prompts: Prompts = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write queries for your own passages: RUN is then a BEIR folder, ready for `mine`.
+
+    A query is kept when a teacher finds its passage again. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    """
+    from embedsmith.pipeline.synthesize import synthesize_queries
+
+    settings = settings_of(QuerySettings, {**queries, "teacher_settings": settings_of(TeacherSettings, teacher)})
+    with console.progress() as tell:
+        run = synthesize_queries(
+            corpus,
+            out=out,
+            settings=settings,
+            server=settings_of(ServerSettings, server),
+            prompts=prompts,
+            skip_bad=skip_bad,
+            on_skip=console.note,
+            on_progress=tell,
+        )
+    counts = run.manifest["counts"]["queries"]
+    if as_json:
+        console.print_json({"run": str(run.folder), "seconds": run.seconds, **counts})
+        return
+    console.out.print(
+        f"{counts['queries']:,} queries for {counts['passages_with_queries']:,} of {counts['asked']:,} passages; "
+        f"{counts['kept']:,} of {counts['written']:,} written were kept ({run.seconds:,.0f} s)"
+    )
+    _show_rejected(counts)
+    console.out.print(f"next: {typed()} mine {shlex.quote(str(run.folder))} --out runs/mined", markup=False)
+
+
+@synthesize.command()
+@with_options(flags={"tasks.kinds": "kind"}, tasks=TaskSettings, server=ServerSettings)
+def tasks(
+    out: Out,
+    tasks: dict[str, Any],
+    server: dict[str, Any],
+    prompts: Prompts = None,
+    as_json: Json = False,
+) -> None:
+    """Let a chat model think of tasks and write examples of each: RUN/examples.jsonl, to train on.
+
+    The two steps of NV-Embed's synthetic data. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    """
+    from embedsmith.pipeline.synthesize_tasks import synthesize_tasks
+
+    with console.progress() as tell:
+        run = synthesize_tasks(
+            out=out,
+            settings=settings_of(TaskSettings, tasks),
+            server=settings_of(ServerSettings, server),
+            prompts=prompts,
+            on_progress=tell,
+        )
+    counts = run.manifest["counts"]["tasks"]
+    if as_json:
+        console.print_json({"run": str(run.folder), "seconds": run.seconds, **counts})
+        return
+    written = counts["tasks"] + sum(counts["tasks_rejected"].values())
+    console.out.print(
+        f"{counts['tasks']:,} of {written:,} tasks and {counts['examples']:,} of {counts['written']:,} examples "
+        f"were kept ({run.seconds:,.0f} s)"
+    )
+    for reason, number in counts["tasks_rejected"].items():
+        console.out.print(f"  rejected: {number:,} ({number / written:.0%} of the tasks) {reason}", markup=False)
+    _show_rejected(counts)
+    examples = shlex.quote(str(run.folder / "examples.jsonl"))
+    console.out.print(f"next: {typed()} train {examples} --out runs/model", markup=False)
+
+
+def _show_rejected(counts: dict[str, Any]) -> None:
+    """Show what was rejected and why, what the server would not answer, and what it all cost."""
+    written = counts["written"]
+    for reason, number in counts["rejected"].items():
+        console.out.print(f"  rejected: {number:,} ({number / written:.0%}) {reason}", markup=False)
+    for failure in counts["not_answered"][:3]:
+        console.note(f"a question without an answer: {failure}")
+    if counts["budget_spent"]:
+        console.note(
+            f"the budget is spent: {counts['answered']:,} of {counts['asked']:,} questions have an answer; the same "
+            "command with a larger --budget-tokens goes on"
+        )
+    console.out.print(f"{counts['tokens']:,} tokens", markup=False)
+
+
+@app.command()
+@with_options(judge=JudgeSettings, server=ServerSettings)
+def judge(
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    judge: dict[str, Any],
+    server: dict[str, Any],
+    prompts: Prompts = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a chat model which mined negatives answer their query after all; `select` leaves them out from then on.
+
+    Known positives are asked too: a judge that confirms few of them cannot tell. What was asked once, of RUN or of
+    another selection from the same candidates, is not asked again. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    """
+    from embedsmith.pipeline.judge import judge as judge_run
+    from embedsmith.pipeline.judge import plain
+    from embedsmith.pipeline.verdicts import judge_folder
+
+    with console.progress() as tell:
+        found = judge_run(
+            run,
+            settings=settings_of(JudgeSettings, judge),
+            server=settings_of(ServerSettings, server),
+            prompts=prompts,
+            on_progress=tell,
+        )
+    for failure in found.failures[:3]:
+        console.note(f"a question without an answer: {failure}")
+    if found.budget_spent:
+        console.note("the budget is spent; the same command with a larger --budget-tokens goes on")
+    if found.cannot_tell:
+        console.note(
+            "this judge says yes to negatives about as often as to known positives, and its verdicts count all the "
+            f"same; remove {judge_folder(run)} to be rid of them"
+        )
+    if as_json:
+        console.print_json({"run": str(run), **plain(found)})
+        return
+    console.out.print(
+        console.figures_table(
+            f"{found.judge} on {run}: does the passage answer the query?",
+            {
+                name: [
+                    "–" if row.share is None else f"{row.share:.3f}",
+                    *(f"{count:,}" for count in (row.yes, row.no, row.unclear, row.unanswered)),
+                ]
+                for name, row in {
+                    "negatives": found.negatives,
+                    "first negatives": found.first,
+                    "known positives": found.positives,
+                }.items()
+            },
+            ["share of yes", "yes", "no", "unclear", "not answered"],
+        )
+    )
+    console.out.print(f"{found.tokens:,} tokens", markup=False)
+    console.out.print(f"next: {typed()} select {shlex.quote(str(run))} --out runs/judged", markup=False)

@@ -1,0 +1,1 @@
+"""Labelled data of every kind, made training examples."""

@@ -1,0 +1,69 @@
+"""Settings of conversion."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from embedsmith.settings import Settings
+
+Task = Literal["classification", "clustering", "sts", "nli", "reranking", "pairs"]
+TASKS: tuple[Task, ...] = get_args(Task)
+
+_ONLY_FOR: dict[str, tuple[Task, ...]] = {
+    "style": ("classification", "clustering"),
+    "labels": ("classification", "clustering"),
+    "max_per_label": ("classification", "clustering"),
+    "threshold": ("sts",),
+    "exclude_above": ("sts",),
+    "positive_labels": ("pairs",),
+}
+
+
+class ConvertSettings(Settings):
+    """How labelled data becomes (query, positive, negatives)."""
+
+    task: Task
+    """What the labels say. classification, clustering: a text's class; sts: how similar two texts are; nli: whether
+    the second follows from the first; pairs: whether two texts belong together; reranking: which passages answer a
+    query."""
+    style: Literal["auto", "example", "label"] = "auto"
+    """classification, clustering: what stands for a class. example: another text of it (NV-Embed v2); label: the text
+    of the label (v1). auto: label where there are two classes to classify, as in the paper, else example."""
+    labels: str | None = None
+    """classification, clustering: YAML or JSON file of the labels' texts, a mapping from label to text, or a list for
+    the labels 0, 1, 2... By default the names of the labels with spaces for `_`, `.`, `:`, `/` and `-`."""
+    threshold: float = 4.0
+    """sts: score from which on two texts are a positive pair (NV-Embed: 4 of 5)."""
+    exclude_above: float = 2.5
+    """sts: texts of a pair with a higher score are never each other's negatives (NV-Embed v1: 2.5); those of a pair
+    with this score or less are."""
+    positive_labels: list[str] = ["1", "true"]
+    """pairs: label of texts that belong together; every other label says that they do not."""
+    symmetric: bool | None = None
+    """Whether both sides are texts of the same kind: both get the instruction, and a pair is converted in both
+    directions. By default for sts and pairs, and for classes by example; a label and a passage are bare."""
+    negatives: int = Field(7, ge=0)
+    """Negatives of each example: all that the data gives, then mined or random ones up to this number."""
+    max_per_label: int | None = Field(None, gt=1)
+    """classification, clustering: texts of a class, at most; which ones is drawn at random. For unbalanced data."""
+    max_examples: int | None = Field(None, gt=0)
+    """Examples, at most; whose rows is drawn at random."""
+    instruction: str | None = None
+    """What the task is, put before every query by the model's template; empty for none. By default the papers' for the
+    task."""
+    instruction_for: str | None = None
+    """Take the papers' instruction for this data set, such as banking77."""
+    convert_seed: int = 0
+    """Seed of everything that is drawn at random."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse what says nothing for the task."""
+        for name, tasks in _ONLY_FOR.items():
+            if name in self.model_fields_set and self.task not in tasks:
+                raise ValueError(f"{name} is for {' and '.join(tasks)}, the task is {self.task}")
+        if self.threshold <= self.exclude_above:
+            raise ValueError(f"exclude_above is {self.exclude_above:g}, wanted less than threshold, {self.threshold:g}")
+        if self.instruction is not None and self.instruction_for is not None:
+            raise ValueError("instruction and instruction_for are both given")

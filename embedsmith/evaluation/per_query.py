@@ -1,0 +1,106 @@
+"""Scores of single queries in files: what two runs are compared by.
+
+A row: {"query_id": "q1", "ndcg@10": 0.63, …, "first": ["d3", "d9", "d1"]}, with the passages that were ranked first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import numpy as np
+from jaxtyping import Float64
+
+from embedsmith.data.files import read_jsonl, write_jsonl
+from embedsmith.errors import InputError, SettingsError, did_you_mean
+from embedsmith.evaluation.metrics import Scores
+
+FIRST = 3
+"""Ranked passages of each query that are kept to be read."""
+
+_DIGITS = 9
+"""After the point: two values of a metric are further apart."""
+
+
+@dataclass(frozen=True)
+class PerQuery:
+    """What each query scored.
+
+    Q queries.
+    """
+
+    place: str
+    """Where it was read, for messages."""
+    query_ids: list[str]
+    metrics: dict[str, Float64[np.ndarray, " Q"]]
+    first: dict[str, list[str]]
+    """Query id -> ids of the passages that were ranked first, best first; empty where nobody kept them."""
+
+    def values(self, metric: str) -> Float64[np.ndarray, " Q"]:
+        """Return the scores by one metric.
+
+        Raises:
+            SettingsError: it was not measured; names those that were.
+        """
+        if metric not in self.metrics:
+            raise SettingsError(
+                f'{self.place}: no metric "{metric}"{did_you_mean(metric, self.metrics)}',
+                hint=f"there are {', '.join(self.metrics)}",
+            )
+        return self.metrics[metric]
+
+
+def per_query_path(run: Path, data: str, label: str) -> Path:
+    """Return the file of what a run scored on a data set; a label may be a path.
+
+    >>> per_query_path(Path("run"), "code", "static:package:wordllama").as_posix()
+    'run/scores/code/static%3Apackage%3Awordllama.jsonl'
+    """
+    return run / "scores" / data / f"{quote(label, safe='')}.jsonl"
+
+
+def labels_of(run: Path, data: str) -> list[str]:
+    """Return what a run scored on a data set."""
+    return sorted(unquote(path.stem) for path in (run / "scores" / data).glob("*.jsonl"))
+
+
+def write_per_query(path: Path, scores: Scores, ranking: Mapping[str, Sequence[tuple[str, float]]]) -> None:
+    """Write the scores of each query, and what was ranked first."""
+    write_jsonl(
+        path,
+        (
+            {
+                "query_id": query,
+                **{metric: round(value, _DIGITS) for metric, value in values.items()},
+                "first": [passage for passage, _ in ranking.get(query, [])[:FIRST]],
+            }
+            for query, values in scores.per_query.items()
+        ),
+    )
+
+
+def read_per_query(path: Path) -> PerQuery:
+    """Return the scores of each query of a file.
+
+    Raises:
+        InputError: the file is missing or empty, or a row has no query, or not the metrics of the first row.
+    """
+    query_ids, first, table = [], {}, []
+    names: list[str] = []
+    for number, row in read_jsonl(path):
+        values = {key: value for key, value in row.items() if isinstance(value, (int, float))}
+        names = names or list(values)
+        if not isinstance(row.get("query_id"), str) or list(values) != names or not names:
+            raise InputError(
+                f"{path}:{number}: not the scores of a query", hint="evaluate again, or mend the file's rows"
+            )
+        query_ids.append(row["query_id"])
+        table.append([float(value) for value in values.values()])
+        if row.get("first"):
+            first[row["query_id"]] = list(row["first"])
+    if not query_ids:
+        raise InputError(f"{path}: no scores", hint="evaluate again")
+    columns = np.array(table, np.float64)
+    return PerQuery(str(path), query_ids, {name: columns[:, n] for n, name in enumerate(names)}, first)

@@ -1,0 +1,86 @@
+"""What a chat model's answer holds, beside what it was asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedsmith.data.collection import normalised
+
+_THOUGHT = re.compile(r".*</think>", re.DOTALL)
+_MARK = re.compile(r"^\W*?(?:[-*•–]|\(?\d{1,3}[.):]|(?:search\s+)?(?:query|question)\s*\d*\s*:\**)\s+", re.IGNORECASE)
+_QUOTES = "\"'“”„«»`*"
+
+
+@dataclass
+class Rejects:
+    """What could not be used: counted by reason, and kept to be read."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, reason: str, **row: Any) -> None:
+        """Count one."""
+        self.counts[reason] += 1
+        self.rows.append({"reason": reason, **row})
+
+
+def said(text: str) -> str:
+    """Return an answer without the thoughts that some models write before it.
+
+    >>> said("<think>Is it? It is.</think> Yes."), said("Yes. ")
+    ('Yes.', 'Yes.')
+    """
+    return _THOUGHT.sub("", text).strip()
+
+
+def lines(text: str) -> list[str]:
+    """Return the lines of an answer without the marks of a list; a line that announces others is none of them.
+
+    >>> lines("Here are two queries:\\n\\n1. \\"what is a cat\\"\\n- **Query 2: do cats purr?**")
+    ['what is a cat', 'do cats purr?']
+    """
+    found = []
+    for line in text.splitlines():
+        bare = line.strip().strip(_QUOTES)
+        while (shorter := _MARK.sub("", bare).strip().strip(_QUOTES)) != bare:
+            bare = shorter
+        if bare and not bare.endswith((":", "：")):
+            found.append(bare)
+    return found
+
+
+def is_copy(text: str, of: str) -> bool:
+    """Return whether a text is a piece of another one; one or two words may be in both by chance.
+
+    >>> prompt = "Write a few search queries."
+    >>> is_copy("A few  SEARCH queries", prompt), is_copy("search queries", prompt)
+    (True, False)
+    """
+    words = normalised(text)
+    return words.count(" ") >= 2 and words in normalised(of)
+
+
+def json_in(text: str, kind: type) -> Any:
+    """Return the first JSON object, or the first array, that a text holds; None where there is none.
+
+    >>> json_in('Sure! ```json\\n{"a": [1]}\\n``` I hope {this} helps.', dict)
+    {'a': [1]}
+    >>> json_in("[1, 2", list)
+    """
+    decoder = json.JSONDecoder()
+    opening = "{" if kind is dict else "["
+    at = text.find(opening)
+    while at >= 0:
+        try:
+            value, _ = decoder.raw_decode(text, at)
+        except RecursionError:
+            return None
+        except ValueError:
+            at = text.find(opening, at + 1)
+            continue
+        return value
+    return None

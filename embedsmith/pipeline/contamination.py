@@ -1,0 +1,268 @@
+"""Training data without what occurs in evaluation sets: the clean rows are written, the others listed.
+
+CLEAN                   as TRAIN, without the contaminated rows
+CLEAN.removed.jsonl     one line for each that is gone: where it stood, its text, the evaluation text, how similar
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool
+
+from embedsmith.data.bad_rows import BadRow, Unusable
+from embedsmith.data.beir import write_beir
+from embedsmith.data.collection import Collection
+from embedsmith.data.contamination import (
+    ContaminationSettings,
+    EvaluationIndex,
+    Match,
+    checked_texts,
+    clean_negatives,
+    is_example,
+)
+from embedsmith.data.files import atomic_write, write_jsonl
+from embedsmith.data.load import known_splits, load_collection, load_tables
+from embedsmith.data.tables import Table
+from embedsmith.errors import InputError, RunError
+from embedsmith.mining.near_duplicates import shingles
+from embedsmith.progress import Progress, silent
+
+_TELL = 1000
+"""Rows between two reports of progress."""
+
+
+@dataclass
+class Cleaned:
+    """What was found, and what is left."""
+
+    path: Path
+    removed_path: Path
+    rows: int = 0
+    """Rows of the training data: those that are kept, and those that are removed."""
+    kept: int = 0
+    removed: int = 0
+    negatives: int = 0
+    """Negatives that were taken out of examples that are kept."""
+    by_data: dict[str, int] = field(default_factory=dict)
+    """Rows that were removed, by the evaluation set of the most similar text."""
+    by_how: dict[str, int] = field(default_factory=dict)
+    """The same: exact, normalised, near."""
+    evaluation_rows: dict[str, int] = field(default_factory=dict)
+    """Rows of each evaluation set."""
+
+
+def decontaminate(
+    train: str | Path,
+    *,
+    against: Sequence[str | Path],
+    out: str | Path,
+    settings: ContaminationSettings | None = None,
+    split: str | None = None,
+    against_split: str | None = None,
+    on_progress: Progress = silent,
+) -> Cleaned:
+    """Write training data without the rows whose texts occur in evaluation sets.
+
+    Args:
+        train: a file of rows of any kind (examples, pairs, labelled texts), a folder with one for each split, a folder
+            of `datasets`, or a BEIR folder.
+        against: evaluation sets of the same forms.
+        out: the file to write, of the kind of `train` or `.jsonl`; for a BEIR folder a folder.
+        settings: which texts count as the same.
+        split: which part of `train`; train where there is one.
+        against_split: which part of the evaluation sets; test where there is one.
+        on_progress: told of the work.
+
+    Raises:
+        InputError, RunError, SettingsError: see `embedsmith.errors`.
+    """
+    settings, out = settings or ContaminationSettings(), Path(out)
+    index = EvaluationIndex(settings, shingles=shingles)
+    found = Cleaned(out, out.with_name(f"{out.name}.removed.jsonl"))
+    for path in against:
+        name = str(path)
+        if name in found.evaluation_rows:
+            raise InputError(f"{name}: given twice", hint="name each evaluation set once")
+        found.evaluation_rows[name] = 0
+        for texts in _evaluation_texts(path, against_split, settings):
+            index.add(name, texts)
+            found.evaluation_rows[name] += 1
+    removed: list[dict[str, Any]] = []
+    if (Path(train) / "qrels").is_dir():
+        _clean_collection(Path(train), split, index, settings, found, removed, on_progress)
+    else:
+        _clean_tables(train, split, index, settings, found, removed, on_progress)
+    write_jsonl(found.removed_path, removed)
+    rows = [row for row in removed if row["role"] == "row"]
+    found.by_data = dict(Counter(row["data"] for row in rows).most_common())
+    found.by_how = dict(Counter(row["how"] for row in rows).most_common())
+    return found
+
+
+def _evaluation_texts(path: str | Path, split: str | None, settings: ContaminationSettings) -> Iterator[list[str]]:
+    """Yield the texts of each row of an evaluation set that count."""
+    if (Path(path) / "qrels").is_dir():
+        known = known_splits(path)
+        collection = load_collection(path, split=split or ("test" if "test" in known else None))
+        yield from ([query] for query in collection.queries)
+        if settings.passages:
+            yield from ([passage] for passage in collection.passages if passage.strip())
+        return
+    for table in _tables(path, split, preferred="test"):
+        for number, row in table.rows(_refuse):
+            yield _checked(table, number, row, settings)
+
+
+def _tables(path: str | Path, split: str | None, *, preferred: str) -> list[Table]:
+    """Return the tables at a path, of the preferred split where there is one and none is asked for."""
+    if split is None and Path(path).is_dir() and any(Path(path).glob(f"{preferred}.*")):
+        split = preferred
+    return load_tables(path, split)
+
+
+def _refuse(row: BadRow) -> None:
+    raise row
+
+
+def _checked(table: Table, number: int, row: dict[str, Any], settings: ContaminationSettings) -> list[str]:
+    try:
+        return checked_texts({key: value for key, value in row.items() if value is not None}, settings)
+    except Unusable as flaw:
+        raise BadRow(table.place(number), flaw) from None
+
+
+def _clean_tables(
+    train: str | Path,
+    split: str | None,
+    index: EvaluationIndex,
+    settings: ContaminationSettings,
+    found: Cleaned,
+    removed: list[dict[str, Any]],
+    on_progress: Progress,
+) -> None:
+    """Write the rows of tables that no evaluation set has."""
+    tables = _tables(train, split, preferred="train")
+    total = sum(1 for table in tables for _ in table.rows(_refuse))
+
+    def clean() -> Iterator[tuple[Table, int, dict[str, Any]]]:
+        for table in tables:
+            for number, row in table.rows(_refuse):
+                found.rows += 1
+                if found.rows % _TELL == 0 or found.rows == total:
+                    on_progress(f"compare {train}", found.rows, total)
+                match = index.match(_checked(table, number, row, settings))
+                if match:
+                    found.removed += 1
+                    removed.append(_line(table.place(number), "row", match))
+                    continue
+                found.kept += 1
+                if is_example(row) and (row.get("symmetric") or settings.passages):
+                    row, gone = clean_negatives(row, index)
+                    found.negatives += len(gone)
+                    removed.extend(_line(table.place(number), "negative", one) for one in gone)
+                yield table, number, row
+
+    _writer(tables, found.path)(clean())
+
+
+def _line(place: str, role: str, match: Match) -> dict[str, Any]:
+    return {"place": place, "role": role, **match._asdict()}
+
+
+_Rows = Iterable[tuple[Table, int, dict[str, Any]]]
+
+
+def _writer(tables: Sequence[Table], out: Path) -> Callable[[_Rows], None]:
+    """Return what writes rows of some tables to a file of the same kind, or to JSON lines.
+
+    Raises:
+        InputError: the file is of another kind.
+    """
+    if out.suffix == ".jsonl":
+        return lambda rows: _only_write(write_jsonl(out, (row for _, _, row in rows)))
+    suffixes = {Path(table.name).suffix for table in tables}
+    if suffixes == {out.suffix} and out.suffix in (".csv", ".tsv"):
+        return lambda rows: _write_csv(out, tables, rows)
+    if suffixes == {out.suffix} and out.suffix == ".parquet":
+        return lambda rows: _write_parquet(out, tables, rows)
+    raise InputError(
+        f'{out}: a file that ends in "{out.suffix}", wanted .jsonl or the suffix of the training data',
+        hint="give it another name",
+    )
+
+
+def _only_write(count: int) -> None:
+    """Take no note of how many rows were written: they are counted as they pass."""
+
+
+def _write_csv(out: Path, tables: Sequence[Table], rows: _Rows) -> None:
+    names = list(dict.fromkeys(name for table in tables for name in table.columns or ()))
+    with atomic_write(out) as file:
+        writer = csv.DictWriter(file, names, delimiter="\t" if out.suffix == ".tsv" else ",", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(row for _, _, row in rows)
+
+
+def _write_parquet(out: Path, tables: Sequence[Table], rows: _Rows) -> None:
+    import pyarrow.parquet as pq
+
+    from embedsmith.data.parquet import write_parquet
+
+    write_parquet(out, pq.read_schema(tables[0].name).remove_metadata(), (row for _, _, row in rows))
+
+
+def _clean_collection(
+    folder: Path,
+    split: str | None,
+    index: EvaluationIndex,
+    settings: ContaminationSettings,
+    found: Cleaned,
+    removed: list[dict[str, Any]],
+    on_progress: Progress,
+) -> None:
+    """Write a BEIR folder without the queries that an evaluation set has; of its corpus nothing is removed."""
+    if settings.passages:
+        raise InputError(
+            f"{folder}: passages of a BEIR folder are many queries' and stay",
+            hint="mine it, and clean the examples: decontaminate RUN/negatives.jsonl --passages",
+        )
+    if found.path.exists():
+        raise RunError(f"{found.path}: there already", hint="choose another --out")
+    split = split or ("train" if "train" in known_splits(folder) else None)
+    collection = load_collection(folder, split=split)
+    kept = np.ones(len(collection.queries), bool)
+    for row, (query_id, query) in enumerate(zip(collection.query_ids, collection.queries, strict=True)):
+        if match := index.match([query]):
+            kept[row] = False
+            removed.append(_line(f"{folder}: query {query_id}", "row", match))
+        if (row + 1) % _TELL == 0 or row + 1 == len(kept):
+            on_progress(f"compare {folder}", row + 1, len(kept))
+    found.rows, found.kept, found.removed = len(kept), int(kept.sum()), int((~kept).sum())
+    if not found.kept:
+        raise InputError(f"{folder}: every query is in an evaluation set", hint="choose another split")
+    name = split if split in known_splits(folder) else "train"
+    write_beir(found.path, {name: with_queries(collection, kept)})
+
+
+def with_queries(collection: Collection, kept: Bool[np.ndarray, " Q"]) -> Collection:
+    """Return a collection with some of its queries and the whole corpus."""
+    rows = np.flatnonzero(kept)
+    number = np.cumsum(kept) - 1
+    judged, given = kept[collection.judged_queries], kept[collection.negative_queries]
+    return replace(
+        collection,
+        query_ids=collection.query_ids.kept(rows),
+        queries=collection.queries.kept(rows),
+        judged_queries=number[collection.judged_queries[judged]],
+        judged_passages=collection.judged_passages[judged],
+        grades=collection.grades[judged],
+        negative_queries=number[collection.negative_queries[given]],
+        negative_passages=collection.negative_passages[given],
+    )

@@ -1,0 +1,160 @@
+"""The plan of a training run: data, steps, tokens, and what they will take in time and memory on this machine.
+
+Nothing is mined and nothing is written. Tokens are those of a sample, times the number of texts; time and memory are
+those of one chunk of the sample, run forward and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedsmith.data.code_search import CodeSettings, harvest, split
+from embedsmith.data.collection import Collection
+from embedsmith.data.examples import Example, Passage, read_examples
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.student import build_student
+from embedsmith.pipeline.convert import draft
+from embedsmith.pipeline.forge import source_of
+from embedsmith.pipeline.mine import read_source
+from embedsmith.pipeline.recipe import DataSettings, Recipe
+from embedsmith.pipeline.train import TrainingSettings, mined_sources, sources_of, with_prompts
+from embedsmith.training.batches import Source
+from embedsmith.training.blend import Portion
+from embedsmith.training.settings import StageSettings
+from embedsmith.training.trainer import cost_of, plan_of, portions
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """One data set."""
+
+    name: str
+    queries: int
+    passages: int
+    """Of the corpus, where negatives are still to be mined."""
+    negatives: int
+    to_be_mined: bool
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """One stage."""
+
+    name: str
+    steps: int
+    queries_a_step: int
+    tokens_a_step: int
+    trained_parameters: int
+    seconds: float
+    memory_gib: float
+    """Weights, gradients, optimizer and activations."""
+    blend: list[Portion]
+    """What it sees of each data set."""
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training run is going to do."""
+
+    device: str
+    parameters: int
+    data: list[DataPlan]
+    stages: list[StagePlan]
+
+
+def plan_of_recipe(recipe: Recipe) -> TrainingPlan:
+    """Return the plan of a recipe; its data are read, and neither mined nor written."""
+    data, sources = [], []
+    for name, settings in recipe.data.items():
+        if settings.format == "examples":
+            examples = read_examples(Path(settings.path))
+            sources.append(source_of(recipe, name, examples))
+            data.append(_data_plan(name, examples))
+            continue
+        if settings.convert:
+            drafted = draft(
+                settings.path,
+                settings.convert,
+                columns=settings.labelled_columns,
+                split=settings.split,
+                skip_bad=settings.skip_bad,
+            )
+            examples = list(drafted.examples(settings.convert))
+            sources.append(source_of(recipe, name, examples))
+            data.append(_data_plan(name, examples))
+            continue
+        collection = _collection(settings)
+        examples = _as_if_mined(collection, recipe.mining.negatives)
+        sources.append(source_of(recipe, name, examples))
+        data.append(DataPlan(name, len(collection.queries), len(collection.passages), 0, True))
+    model = build_student(recipe.student, seed=recipe.seed)
+    return TrainingPlan(
+        device=str(model.device),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=data,
+        stages=[
+            _stage_plan(model, sources_of(stage, sources), stage, recipe.seed + number)
+            for number, stage in enumerate(recipe.stages)
+        ],
+    )
+
+
+def plan_of_run(mined: Path, settings: TrainingSettings) -> TrainingPlan:
+    """Return the plan of training on a run of `mine`, or on a file of examples."""
+    sources = mined_sources(mined, settings.student)
+    model = build_student(settings.student, seed=settings.seed)
+    return TrainingPlan(
+        device=str(model.device),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=[_data_plan(source.name, source.examples) for source in sources],
+        stages=[_stage_plan(model, sources, settings.stage, settings.seed)],
+    )
+
+
+def _data_plan(name: str, examples: Sequence[Example]) -> DataPlan:
+    """Return what is known of examples that have their negatives."""
+    return DataPlan(name, len(examples), 0, sum(len(example.negatives) for example in examples), False)
+
+
+def _collection(settings: DataSettings) -> Collection:
+    """Return the training side of a data set."""
+    if settings.format == "code":
+        code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
+        return split(harvest(code), code).train
+    return read_source(settings.path, settings.source, None)[0]
+
+
+def _as_if_mined(collection: Collection, negatives: int) -> list[Example]:
+    """Return examples with passages at equal distances in the place of negatives: about as long as those will be."""
+    queries, passages = collection.positive_pairs()
+    queries, first = np.unique(queries, return_index=True)
+    drawn = np.arange(len(queries) * negatives).reshape(-1, negatives) % len(collection.passages)
+    return [
+        Example(
+            query_id=collection.query_ids[query],
+            query=collection.queries[query],
+            positives=[Passage(id=str(positive), text=collection.passages[positive])],
+            negatives=[Passage(id=str(row), text=collection.passages[row]) for row in own],
+        )
+        for query, positive, own in zip(queries.tolist(), passages[first].tolist(), drawn.tolist(), strict=True)
+    ]
+
+
+def _stage_plan(model: EmbeddingModel, sources: Sequence[Source], stage: StageSettings, seed: int) -> StagePlan:
+    """Return the plan of one stage, by a sample of its first batches."""
+    plan = plan_of(with_prompts(sources, model), stage, seed)
+    cost = cost_of(model, plan, stage)
+    return StagePlan(
+        name=stage.name,
+        steps=len(plan) // stage.accumulation,
+        queries_a_step=len(plan[0].queries) * stage.accumulation,
+        tokens_a_step=cost.tokens_a_batch * stage.accumulation,
+        trained_parameters=cost.trained_parameters,
+        seconds=cost.seconds_a_batch * len(plan),
+        memory_gib=cost.bytes / 2**30,
+        blend=portions(sources, stage, seed),
+    )

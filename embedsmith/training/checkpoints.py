@@ -1,0 +1,144 @@
+"""Checkpoints: all that a run needs to go on as if it had not stopped, in safetensors and JSON.
+
+    checkpoint-50/model.safetensors       the weights that are trained: adapters and pooling only, under LoRA
+    checkpoint-50/optimizer.safetensors   AdamW's means, by the parameter's name
+    checkpoint-50/state.json              the steps so far, and the best measurement
+    checkpoint-50/trainer_state.json      the Trainer's own
+
+A checkpoint is written under another name and renamed: it is whole or absent. No state of random numbers is kept:
+batches and dropout are functions of the seed and the step. No file is a pickle.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from embedsmith.data.files import read_json, write_json
+from embedsmith.errors import RunError
+
+_STATE = "state.json"
+_MODEL = "model.safetensors"
+_OPTIMIZER = "optimizer.safetensors"
+
+
+def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Return the parameters that are trained, by name."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def save_weights(path: Path, model: torch.nn.Module) -> None:
+    """Write the trained weights of a model."""
+    save_file({name: weight.detach().cpu().contiguous() for name, weight in trained(model).items()}, path)
+
+
+def load_weights(path: Path, model: torch.nn.Module) -> None:
+    """Put trained weights back, each one of them.
+
+    Raises:
+        RunError: they are another model's.
+    """
+    stored, wanted = load_file(path), trained(model)
+    if stored.keys() != wanted.keys():
+        odd = sorted(stored.keys() ^ wanted.keys())
+        raise RunError(
+            f"{path}: holds other weights than the model has ({odd[0]} and {len(odd) - 1} more)",
+            hint="choose another --out, or remove the folder",
+        )
+    with torch.no_grad():
+        for name, weight in wanted.items():
+            weight.copy_(stored[name])
+
+
+def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's state by "parameter|quantity"."""
+    return {
+        f"{name}|{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        for name, parameter in trained(model).items()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def set_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put an optimizer's state back; a parameter that has none begins anew."""
+    parameters = trained(model)
+    for key, value in tensors.items():
+        name, quantity = key.rsplit("|", 1)
+        if name in parameters:
+            parameter = parameters[name]
+            # AdamW counts its steps on the CPU.
+            device = "cpu" if quantity == "step" else parameter.device
+            optimizer.state[parameter][quantity] = value.to(device)
+
+
+def save_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write an optimizer's state."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(optimizer_tensors(model, optimizer), path)
+
+
+def load_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put an optimizer's state back from a file."""
+    set_optimizer(model, optimizer, load_file(path))
+
+
+def write_checkpoint(
+    folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, trainer_state: Any, state: dict[str, Any]
+) -> None:
+    """Write a whole checkpoint."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    save_weights(partial / _MODEL, model)
+    save_optimizer(partial / _OPTIMIZER, model, optimizer)
+    trainer_state.save_to_json(str(partial / "trainer_state.json"))
+    write_json(partial / _STATE, state)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def write_state(folder: Path, state: dict[str, Any]) -> None:
+    """Declare a checkpoint whole that the Trainer has written: of sharded weights it knows how."""
+    write_json(folder / _STATE, state)
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Return what a checkpoint says of the steps before it."""
+    state: dict[str, Any] = read_json(folder / _STATE)
+    return state
+
+
+def load_checkpoint_weights(folder: Path, model: torch.nn.Module) -> None:
+    """Put a checkpoint's weights into a model."""
+    load_weights(folder / _MODEL, model)
+
+
+def load_checkpoint_optimizer(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Put a checkpoint's state into an optimizer."""
+    load_optimizer(folder / _OPTIMIZER, model, optimizer)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the whole checkpoints of a stage, oldest first."""
+    whole = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
+    return sorted(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+
+
+def remove_broken(folder: Path) -> None:
+    """Remove what was being written when a run was killed."""
+    whole = set(checkpoints(folder))
+    for path in [*folder.glob(".checkpoint-*.partial"), *folder.glob("checkpoint-*")]:
+        if path not in whole:
+            shutil.rmtree(path)
+
+
+def remove_old(folder: Path, *, keep: int) -> None:
+    """Remove all checkpoints but the newest ones."""
+    for path in checkpoints(folder)[:-keep]:
+        shutil.rmtree(path, ignore_errors=True)

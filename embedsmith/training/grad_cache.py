@@ -1,0 +1,198 @@
+"""GradCache: the gradient of a whole batch in the memory of a few chunks.
+
+The loss of a batch needs every vector at once, and so, without more ado, the activations of every text. Instead
+
+    1. each chunk of texts is encoded; its activations are kept if the memory admits, else only its vectors
+    2. the loss gives the gradient of every vector
+    3. each chunk's vectors pass their gradient on to the weights; a chunk whose activations were not kept is
+       encoded once more, with the same random numbers
+
+The sum over the chunks is the gradient of the batch. What is drawn at random in a chunk (dropout) depends on seed,
+batch and chunk alone: the second time it is the same, and so it is after a resumed run and in any number of processes.
+Chunks pass their gradients on in the same order whether or not they were kept, so memory does not change a bit.
+
+Source: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
+https://arxiv.org/abs/2101.06983. Keeping what fits is ours: there every chunk is encoded twice.
+
+Shapes: N texts of a step, n texts of a chunk, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from embedsmith.training.chunks import Chunk
+from embedsmith.training.processes import Processes
+
+Encode = Callable[[Chunk], Float[Tensor, "n D"]]
+PassOn = Callable[[Tensor, Tensor, bool], None]
+
+
+class ActivationMemory:
+    """How many bytes of activations may be kept, and how many a token takes."""
+
+    def __init__(self, limit_bytes: float, *, unseen_bytes_a_token: float = 0.0) -> None:
+        """Start without a measurement.
+
+        Args:
+            limit_bytes: 0 keeps nothing.
+            unseen_bytes_a_token: what autograd does not show: the inputs of checkpointed layers.
+        """
+        self.limit_bytes = limit_bytes
+        self.bytes_a_token: float | None = None
+        self._unseen = unseen_bytes_a_token
+        self._widest = 0
+
+    def kept(self, tokens: Sequence[int]) -> list[bool]:
+        """Return which chunks of a step are kept: all, or as many as leave room to encode one more.
+
+        >>> memory = ActivationMemory(100.0)
+        >>> memory.bytes_a_token = 2.0
+        >>> memory.kept([20, 20, 10]), memory.kept([20, 20, 20])
+        ([True, True, True], [True, False, False])
+        """
+        if not self.limit_bytes or self.bytes_a_token is None:
+            return [bool(self.limit_bytes)] * len(tokens)
+        needed = np.array(tokens, dtype=float) * self.bytes_a_token
+        if needed.sum() <= self.limit_bytes:
+            return [True] * len(tokens)
+        return list((np.cumsum(needed) + needed.max(initial=0.0) <= self.limit_bytes).tolist())
+
+    @contextmanager
+    def measured(self, chunk: Chunk, weights: set[int]) -> Iterator[None]:
+        """Note what a chunk's activations take, if no chunk as wide was measured: a wider one takes more a token.
+
+        Args:
+            weights: addresses of the model's own storages, which are there anyway.
+        """
+        if chunk.width <= self._widest:
+            yield
+            return
+        seen: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in weights:
+                seen[storage.data_ptr()] = storage.nbytes()
+            # Not the tensor itself: a node that keeps its own output would never be freed.
+            return tensor.detach()
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            yield
+        self._widest = chunk.width
+        measured = sum(seen.values()) / chunk.tokens + self._unseen
+        self.bytes_a_token = max(measured, self.bytes_a_token or 0.0)
+
+
+class GradCache:
+    """Runs batches forward and back, chunk by chunk."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        encode: Encode,
+        *,
+        seed: int,
+        memory: ActivationMemory,
+        processes: Processes,
+        dimensions: int,
+        sharded: bool = False,
+        pass_on: PassOn | None = None,
+    ) -> None:
+        """Prepare for the batches of a stage.
+
+        Args:
+            model: whose parameters collect the gradients.
+            encode: makes vectors of a chunk; not yet of length 1.
+            seed: of what is drawn at random.
+            memory: which chunks are kept.
+            processes: each encodes a share of the chunks.
+            dimensions: D.
+            sharded: the weights are spread over the processes, which must encode the same number of chunks.
+            pass_on: takes vectors, their gradient and whether they are the batch's last, and runs back from them.
+        """
+        self.model = model
+        self.memory = memory
+        self._encode = encode
+        self._seed = seed
+        self._processes = processes
+        self._dimensions = dimensions
+        self._sharded = sharded
+        self._pass_on: PassOn = pass_on or (lambda vectors, gradient, is_last: vectors.backward(gradient))
+        self._weights = {p.untyped_storage().data_ptr() for p in model.parameters()} if not sharded else set()
+
+    def run(
+        self,
+        chunks: Sequence[Chunk],
+        loss_of: Callable[[Float[Tensor, "N D"]], Float[Tensor, ""]],
+        *,
+        batch: int,
+        device: torch.device,
+    ) -> Float[Tensor, ""]:
+        """Add a batch's gradient to the parameters' and return its loss.
+
+        With several processes a parameter then has the gradient of this process's chunks only, unless weights are
+        sharded: `Processes.sum_gradients` adds them up.
+
+        Args:
+            chunks: of all texts.
+            loss_of: the loss of the vectors of all texts, in their order.
+            batch: number of the batch, for what is drawn at random.
+        """
+        own = self._processes.share([chunk.tokens for chunk in chunks], same_number=self._sharded)
+        keeps = self.memory.kept([chunks[number].tokens for number in own])
+        vectors = torch.zeros(sum(chunk.texts for chunk in chunks), self._dimensions, device=device)
+        kept: dict[int, Tensor] = {}
+        for place, number in enumerate(own):
+            chunk = chunks[number]
+            self._draw_anew(batch, number)
+            if keeps[place]:
+                is_first_ever = self.memory.bytes_a_token is None
+                with self.memory.measured(chunk, self._weights):
+                    kept[place] = self._encode(chunk)
+                if is_first_ever:
+                    keeps[1:] = self.memory.kept([chunks[number].tokens for number in own])[1:]
+            found = kept[place].detach() if keeps[place] else self._vectors_only(chunk)
+            if place == own.index(number):  # the second time it only keeps step with the other processes
+                vectors[chunk.rows] = found.float()
+        self._processes.sum(vectors)
+        vectors.requires_grad_()
+        with torch.enable_grad():
+            loss = loss_of(vectors)
+            loss.backward()
+        assert vectors.grad is not None
+        for place in reversed(range(len(own))):
+            number = own[place]
+            encoded = kept.pop(place, None)
+            if encoded is None:
+                self._draw_anew(batch, number)
+                encoded = self._encode(chunks[number])
+            gradient = vectors.grad[chunks[number].rows].to(encoded.dtype)
+            self._pass_on(encoded, gradient if place == own.index(number) else gradient * 0, place == 0)
+        return loss.detach()
+
+    def vectors(self, chunks: Sequence[Chunk], *, device: torch.device) -> Float[Tensor, "N D"]:
+        """Return the vectors of all texts, without a gradient."""
+        vectors = torch.zeros(sum(chunk.texts for chunk in chunks), self._dimensions, device=device)
+        own = self._processes.share([chunk.tokens for chunk in chunks], same_number=self._sharded)
+        for place, number in enumerate(own):
+            found = self._vectors_only(chunks[number])
+            if place == own.index(number):
+                vectors[chunks[number].rows] = found.float()
+        self._processes.sum(vectors)
+        return vectors
+
+    def _vectors_only(self, chunk: Chunk) -> Float[Tensor, "n D"]:
+        """Return a chunk's vectors and keep nothing else."""
+        with torch.no_grad():
+            return self._encode(chunk)
+
+    def _draw_anew(self, batch: int, chunk: int) -> None:
+        """Set the random state that a chunk of a batch has whenever and wherever it is encoded."""
+        torch.manual_seed(int(np.random.SeedSequence((self._seed, batch, chunk)).generate_state(1, np.uint64)[0] >> 1))

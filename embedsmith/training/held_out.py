@@ -1,0 +1,100 @@
+"""Examples that are kept from training, to see how a stage fares on what it has not seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedsmith.data.collection import normalised
+from embedsmith.errors import SettingsError
+from embedsmith.training.batches import Batch, BatchPlan, Source
+from embedsmith.training.settings import StageSettings
+
+
+def without_held_out(sources: Sequence[Source], count: int, seed: int) -> list[Source]:
+    """Return the data sets without the examples that are held out, and without any that has the query of one.
+
+    Raises:
+        SettingsError: nothing would be left to train on.
+    """
+    if not count:
+        return list(sources)
+    held = _queries_held_out(sources, count, seed)
+    kept = [
+        replace(source, examples=[e for e in source.examples if normalised(e.query) not in held]) for source in sources
+    ]
+    if not all(source.examples for source in kept):
+        total = sum(len(source.examples) for source in sources)
+        raise SettingsError(
+            f"held_out: {count} of {total} examples, which leaves a data set without any", hint="hold out fewer"
+        )
+    return kept
+
+
+def held_out_batches(sources: Sequence[Source], stage: StageSettings, seed: int) -> list[Batch]:
+    """Return the batches of what is held out, every example once."""
+    if not stage.held_out:
+        return []
+    held = _queries_held_out(sources, stage.held_out, seed)
+    chosen = [
+        replace(source, examples=[e for e in source.examples if normalised(e.query) in held]) for source in sources
+    ]
+    count = sum(len(source.examples) for source in chosen)
+    size = min(stage.batch_size, count)
+    plan = BatchPlan(
+        [source for source in chosen if source.examples],
+        steps=math.ceil(count / size),
+        batch_size=size,
+        hard_negatives=stage.hard_negatives,
+        in_batch=stage.in_batch,
+        seed=seed,
+        guide_margin=stage.guide_margin if stage.guide else None,
+        guide_relative=stage.guide_relative,
+    )
+    return [plan[number] for number in range(len(plan))]
+
+
+def _queries_held_out(sources: Sequence[Source], count: int, seed: int) -> set[str]:
+    """Return the normalised queries of examples that are drawn from all data sets alike."""
+    queries = sorted({normalised(example.query) for source in sources for example in source.examples})
+    draw = np.random.default_rng((seed, 0xE1D))
+    return {queries[place] for place in draw.permutation(len(queries))[:count].tolist()}
+
+
+@dataclass(frozen=True)
+class Best:
+    """The lowest loss on what was held out, and where the weights lie that had it."""
+
+    loss: float = math.inf
+    path: Path | None = None
+    since: int = 0
+    """Measurements since then."""
+
+    def after(self, loss: float, path: Path) -> Best:
+        """Return what is best after another measurement.
+
+        >>> best = Best().after(0.5, Path("a")).after(0.7, Path("b"))
+        >>> best.path.name, best.since
+        ('a', 1)
+        """
+        return Best(loss, path, 0) if loss < self.loss else replace(self, since=self.since + 1)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the same as plain values."""
+        return {
+            "loss": self.loss if self.path else None,
+            "path": self.path.name if self.path else None,
+            "since": self.since,
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any], folder: Path) -> Best:
+        """Return what was best in the stage whose checkpoints lie in a folder."""
+        if values["path"] is None:
+            return cls()
+        return cls(values["loss"], folder / values["path"], values["since"])
