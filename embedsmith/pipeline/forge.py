@@ -17,7 +17,7 @@ RUN/report.html             the scores with intervals, and the queries won and l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -34,12 +34,15 @@ from embedsmith.errors import InputError
 from embedsmith.evaluation.metrics import score_run
 from embedsmith.evaluation.per_query import per_query_path, read_per_query, write_per_query
 from embedsmith.evaluation.retrieval import rank
+from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
 from embedsmith.models.student import build_student
+from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.evaluation_report import write_evaluation_report
+from embedsmith.pipeline.labelled_scores import instructed, score_labelled, scoring_of
 from embedsmith.pipeline.mine import mine_into, read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file, examples_path
@@ -76,6 +79,8 @@ class Prepared:
     test: Collection | None
     listed: Listed | None = None
     """What is nobody's negative, as the settings say."""
+    scoring: ScoringSettings | None = None
+    """How the test split of labelled data is scored."""
 
 
 def forge(
@@ -247,6 +252,7 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
     path = settings.path
     if settings.format == "examples" and not Path(path).is_file():
         raise InputError(f"{path}: no such file of examples", hint="check the path of the recipe's data")
+    scoring = scoring_of(settings)  # what is missing for it is an error before the work, not after it
     ready = clean(run, name, settings, on_progress)
     if settings.convert or settings.format == "examples":
         if settings.convert:
@@ -254,7 +260,7 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
                 convert_data(run, recipe, name, ready, on_progress)
         file = examples_file(run.folder, "mined", recipe, name)
         run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
-        return Prepared(name, settings, train=None, test=None)
+        return Prepared(name, settings, train=None, test=None, scoring=scoring)
     train, listed = read_source(ready.path, ready.source, None)
     test = None
     if settings.test_split in known_splits(path):
@@ -300,6 +306,8 @@ def _score_before(
     """Score baselines, teacher and the untrained student on every test side, those that are not scored yet."""
     with run.timed("evaluate"):
         for data in prepared:
+            if data.scoring:
+                _score_labelled_before(run, recipe, data, on_progress)
             if not data.test:
                 continue
             run.same_content(f"{data.name} (test)", data.test.content_hash())
@@ -332,7 +340,7 @@ def _score_after(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress
     with run.timed("evaluate"):
         for data in prepared:
             for label, folder in {**folders, "after": run.folder / "model"}.items():
-                if data.test and label not in _scores(run).get(data.name, {}):
+                if (data.test or data.scoring) and label not in _scores(run).get(data.name, {}):
                     model = load(str(folder), dtype=recipe.evaluation.dtype)
                     _score_model(run, recipe, data, label, model, on_progress)
 
@@ -341,6 +349,10 @@ def _score_model(
     run: Run, recipe: Recipe, data: Prepared, label: str, model: EmbeddingModel, on_progress: Progress
 ) -> None:
     """Score an embedding model on one test side, with the data set's instruction."""
+    if data.scoring:
+        encoder = instructed(model, recipe, data.settings)
+        _score_labelled(run, data, label, Contender(label, vectors=run.vectors, encoder=encoder))
+        return
     assert data.test
     if (prompt := prompt_of(recipe, data.settings)) is not None:
         model.set_prompt("query", prompt)
@@ -350,6 +362,29 @@ def _score_model(
     teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.vectors, on_progress=on_progress)
     _rank(per_query_path(run.folder, data.name, label), teacher, data.test)
     _note(run, data.name, label)
+
+
+def _score_labelled_before(run: Run, recipe: Recipe, data: Prepared, on_progress: Progress) -> None:
+    """Score baselines, teacher and the untrained student on labelled data, those that are not scored yet."""
+    names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teachers[0]}
+    for label, name in names.items():
+        if label not in _scores(run).get(data.name, {}):
+            reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
+            reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
+            contender = Contender(name, reading=reading, vectors=run.vectors, on_progress=on_progress)
+            _score_labelled(run, data, label, contender)
+    if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
+        model = build_student(recipe.student, seed=recipe.seed)
+        model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
+        _score_model(run, recipe, data, "before", model, on_progress)
+
+
+def _score_labelled(run: Run, data: Prepared, label: str, contender: Contender) -> None:
+    """Add the scores of labelled data to the run, where the contender can have any."""
+    assert data.scoring
+    found = score_labelled(data.settings, data.scoring, contender)
+    if found is not None:
+        _add_scores(run, data.name, label, found)
 
 
 def prompt_of(recipe: Recipe, data: DataSettings) -> str | None:
@@ -382,8 +417,13 @@ def _rank(path: Path, teacher: Teacher, test: Collection) -> None:
 
 
 def _note(run: Run, data: str, label: str) -> None:
-    """Add the means of what each query scored to the run's scores; what is in there is done."""
+    """Add the means of what each query scored to the run's scores."""
     found = read_per_query(per_query_path(run.folder, data, label))
+    _add_scores(run, data, label, {name: float(values.mean()) for name, values in found.metrics.items()})
+
+
+def _add_scores(run: Run, data: str, label: str, scores: Mapping[str, float]) -> None:
+    """Add scores to the run's; what is in there is scored."""
     known = _scores(run)
-    known.setdefault(data, {})[label] = {name: round(float(v.mean()), 4) for name, v in found.metrics.items()}
+    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.items()}
     write_json(run.folder / "scores.json", known)
