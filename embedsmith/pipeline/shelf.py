@@ -40,9 +40,8 @@ from embedsmith.training.settings import StageSettings
 _ABOUT = "about.json"
 _CONTENT = "content"
 
-_SHARED_BY_EXAMPLES = tuple(
-    field.name for field in dataclasses.fields(Source) if field.name not in ("examples", "guide")
-)
+_OF_ALL_EXAMPLES = sorted({field.name for field in dataclasses.fields(Source)} - {"examples", "guide"})
+"""What a data set says of all its examples, as training reads it."""
 
 
 class Shelf:

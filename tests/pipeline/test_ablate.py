@@ -145,7 +145,7 @@ def test_other_data_takes_the_place_of_the_recipes(file: Path, tmp_path: Path):
         ("mining.method=naive,abs,nave", r'mining.method=nave: recipe.mining: method: no method "nave"'),
         ("stages.0.steps=0,1", r"stages.0.steps=0: recipe.stages.0: steps: Input should be greater than 0"),
         ("mining.method", r"not NAME=VALUE,VALUE"),
-        ("mining.ratio=[1", r"not a value"),
+        ("mining.ratio=[1", r"not a YAML value"),
         ("mining.method=naive", r"one row is no ablation"),
         ("mining.method=naive,naive", r'two rows are called "naive"'),
         ("stages.0.hard_negatives=1,2,true", r"rows 1 and yes are the same recipe"),
