@@ -37,7 +37,7 @@ _PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
 def _in_order(app: typer.Typer) -> typer.Typer:
     """Put the commands into their panels of the help."""
     for command in app.registered_commands:
-        name: str = command.name or getattr(command.callback, "__name__", "")
+        name = str(command.name or getattr(command.callback, "__name__", ""))
         command.name, command.rich_help_panel = name, _PANEL_OF[name]
     for group in app.registered_groups:
         group.rich_help_panel = _PANEL_OF[group.name or ""]
