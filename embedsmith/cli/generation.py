@@ -11,7 +11,7 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, Out, app, typed
 from embedsmith.cli.options import settings_of, with_options
-from embedsmith.generation.settings import JudgeSettings, QuerySettings
+from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
 from embedsmith.services.chat import ServerSettings
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -79,6 +79,45 @@ def queries(
     )
     _show_rejected(counts)
     console.out.print(f"next: {typed()} mine {shlex.quote(str(run.folder))} --out runs/mined", markup=False)
+
+
+@synthesize.command()
+@with_options(flags={"tasks.kinds": "kind"}, tasks=TaskSettings, server=ServerSettings)
+def tasks(
+    out: Out,
+    tasks: dict[str, Any],
+    server: dict[str, Any],
+    prompts: Prompts = None,
+    as_json: Json = False,
+) -> None:
+    """Let a chat model think of tasks and write examples of each: RUN/examples.jsonl, to train on.
+
+    The two steps of NV-Embed's synthetic data. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    """
+    from embedsmith.pipeline.synthesize_tasks import synthesize_tasks
+
+    with console.progress() as tell:
+        run = synthesize_tasks(
+            out=out,
+            settings=settings_of(TaskSettings, tasks),
+            server=settings_of(ServerSettings, server),
+            prompts=prompts,
+            on_progress=tell,
+        )
+    counts = run.manifest["counts"]["tasks"]
+    if as_json:
+        console.print_json({"run": str(run.folder), "seconds": run.seconds, **counts})
+        return
+    written = counts["tasks"] + sum(counts["tasks_rejected"].values())
+    console.out.print(
+        f"{counts['tasks']:,} of {written:,} tasks and {counts['examples']:,} of {counts['written']:,} examples "
+        f"were kept ({run.seconds:,.0f} s)"
+    )
+    for reason, number in counts["tasks_rejected"].items():
+        console.out.print(f"  rejected: {number:,} ({number / written:.0%} of the tasks) {reason}", markup=False)
+    _show_rejected(counts)
+    examples = shlex.quote(str(run.folder / "examples.jsonl"))
+    console.out.print(f"next: {typed()} train {examples} --out runs/model", markup=False)
 
 
 def _show_rejected(counts: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import METRICS, Json, Seed, app, typed
+from embedsmith.cli.app import Json, Seed, app, typed
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.errors import SettingsError
 from embedsmith.models.settings import StudentSettings
@@ -174,7 +174,7 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
             ]
             for part in stage.blend
         }
-        columns = ["examples", "negatives each", "weight", "queries drawn", "share", "passes"]
+        columns = ["examples", "negatives", "weight", "drawn", "share", "passes"]
         console.out.print(console.figures_table(f"What stage {stage.name} sees", rows, columns))
     total = sum(stage.seconds for stage in plan.stages)
     console.out.print(f"training: about {console.duration(total)}, mining and scoring aside", markup=False)
@@ -183,6 +183,7 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
 def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
     """Show the scores of a recipe's run, and what to try next."""
     from embedsmith.data.files import read_json
+    from embedsmith.pipeline.report import shown_metrics
 
     path = run.folder / "scores.json"
     scores = read_json(path) if path.is_file() else {}
@@ -191,10 +192,11 @@ def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
         console.print_json({**flat, "seconds": run.seconds, "run": str(run.folder)})
         return
     for name, rows in scores.items():
-        order = [*(label for label in rows if label not in ("before", "after")), "before", "after"]
+        last = ("before", *(label for label in rows if label.startswith("after ")), "after")
+        order = [*(label for label in rows if label not in last), *last]
         rows = {label: rows[label] for label in order if label in rows}
         unseen = ", queries of modules never seen" if (run.folder / "data" / name / "test").is_dir() else ""
-        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, METRICS))
+        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, shown_metrics(rows)))
     folder = shlex.quote(str(run.folder))
     console.out.print(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:", markup=False)
     if search_hint:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from embedsmith.errors import did_you_mean
 from embedsmith.models.settings import MINILM
 from embedsmith.settings import Settings
 from embedsmith.teachers.settings import TeacherSettings
+
+KINDS = ("short-long", "long-short", "short-short")
+"""Kinds of synthetic tasks, by the lengths of query and positive."""
 
 
 class QuerySettings(Settings):
@@ -34,6 +38,37 @@ class QuerySettings(Settings):
     """Seed of what is drawn at random, and the chat model's own."""
     teacher_settings: TeacherSettings = TeacherSettings()
     """How the teacher reads texts."""
+
+
+class TaskSettings(Settings):
+    """Which tasks are thought of, and how many examples of each are written."""
+
+    url: str
+    """Chat model that writes, as https://HOST/v1#MODEL."""
+    kinds: list[str] = list(KINDS)
+    """Kind of task: short-long, a short query and a longer passage; long-short, a longer text and its label;
+    short-short, two short texts. Give it again for several; all by default."""
+    tasks: int = Field(100, gt=0)
+    """Different tasks of each kind. NV-Embed's data have 20,000."""
+    examples: int = Field(2, gt=0)
+    """Examples of each task: 2 as in NV-Embed's data."""
+    tasks_at_once: int = Field(20, gt=0)
+    """Tasks that one request asks for."""
+    temperature: float = Field(1.0, ge=0)
+    """Of the chat model."""
+    max_tokens: int = Field(1500, gt=0)
+    """Tokens of an answer, a thinking model's thoughts included."""
+    seed: int = 0
+    """Seed of what is drawn at random, and the chat model's own."""
+
+    @field_validator("kinds")
+    @classmethod
+    def _known_kinds(cls, value: list[str]) -> list[str]:
+        """Refuse a kind that does not exist."""
+        for name in value:
+            if name not in KINDS:
+                raise ValueError(f'no kind "{name}"{did_you_mean(name, KINDS)}; there are {", ".join(KINDS)}')
+        return list(dict.fromkeys(value))
 
 
 class JudgeSettings(Settings):

@@ -184,7 +184,7 @@ def draft(
     """Return what becomes of labelled data before negatives are found; arguments and errors are those of `convert`."""
     tally = Tally()
     tables = load_tables(data, split)
-    instruction = _instruction(settings)
+    instruction = instruction_of(settings)
     label_texts = read_label_texts(settings.labels) if settings.labels else None
     labels: set[str] = set()
     on_bad = tally if skip_bad else refuse
@@ -217,7 +217,7 @@ def draft(
     return Drafted(found, by, len(labels), instruction, symmetric, dict(tally.counts))
 
 
-def _instruction(settings: ConvertSettings) -> str:
+def instruction_of(settings: ConvertSettings) -> str:
     """Return the instruction of the examples."""
     if settings.instruction is not None:
         return settings.instruction

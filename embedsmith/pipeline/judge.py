@@ -20,7 +20,7 @@ from embedsmith.data.files import write_json, write_jsonl
 from embedsmith.errors import RunError
 from embedsmith.generation.passages import beginning
 from embedsmith.generation.settings import JudgeSettings
-from embedsmith.generation.templates import Template, check_folder, read_template
+from embedsmith.generation.templates import Template, read_templates
 from embedsmith.generation.verdicts import Verdict, verdict_of
 from embedsmith.pipeline.runs import read_manifest
 from embedsmith.pipeline.verdicts import judge_folder, read_verdicts
@@ -113,9 +113,7 @@ def judge(
     """
     run = Path(run)
     _check(run)
-    own = None if prompts is None else Path(prompts)
-    check_folder(own)
-    template = read_template("judge", ["query", "passage"], own)
+    template = read_templates({"judge": ["query", "passage"]}, prompts)["judge"]
     where, key = endpoint(settings.url), key_from_environment()
     examples = _drawn(list(iter_examples(run / "negatives.jsonl")), settings.queries, settings.seed)
     negatives = [_negatives(example) for example in examples]

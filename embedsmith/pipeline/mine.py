@@ -126,7 +126,8 @@ def mine_into(
                 if isinstance(teacher, (DenseTeacher, CrossEncoderTeacher)):
                     run.same_content(f"teacher {teacher.name}", fingerprint(teacher.contract))
             if on_plan:
-                on_plan(plan_of(teachers, collection))
+                search_bytes = int(settings.teacher_settings.memory_gib * 2**30)
+                on_plan(plan_of(teachers, collection, depth=settings.depth, search_bytes=search_bytes))
             teachers += _joined(run, teachers, settings, on_progress)
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
@@ -271,7 +272,7 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
         open_teacher(
             name,
             collection.passages,
-            vectors=run.folder / "vectors",
+            vectors=run.vectors,
             settings=settings.teacher_settings,
             lazy=True,
             on_progress=on_progress,
@@ -284,8 +285,8 @@ def _joined(run: Run, teachers: list[Teacher], settings: MiningSettings, on_prog
     """Return the teacher that joins the vectors of the others where the ensemble wants it, or none."""
     if settings.ensemble != PCA:
         return []
-    folder = run.folder / "vectors"
-    return [JoinedTeacher(teachers, name=PCA, variance=settings.pca_variance, folder=folder, on_progress=on_progress)]
+    variance = settings.pca_variance
+    return [JoinedTeacher(teachers, name=PCA, variance=variance, folder=run.vectors, on_progress=on_progress)]
 
 
 def _write(

@@ -34,6 +34,8 @@ class Run:
         """Use `Run.open`."""
         self.folder = folder
         self.manifest = manifest
+        self.vectors = folder / "vectors"
+        """Where vectors are kept; several runs may share a folder."""
         self._writes = writes
 
     @classmethod

@@ -56,7 +56,8 @@ def recipe(tmp_path_factory, tiny_llama: Path) -> Recipe:
         folder / "intents" / "train.jsonl",
         [{"text": f"my {animal} {n}", "label": animal} for animal in ANIMALS for n in range(5)],
     )
-    jsonl(folder / "intents" / "test.jsonl", [{"text": "MY cat 0", "label": "cat"}])
+    test = [{"text": text, "label": text.split()[1]} for text in ("MY cat 0", "a dog of mine", "one owl")]
+    jsonl(folder / "intents" / "test.jsonl", test)
     jsonl(
         folder / "sts" / "train.jsonl",
         [
@@ -98,6 +99,11 @@ def test_each_stage_is_scored(run: Run):
     scores = read_json(run.folder / "scores.json")["animals"]
     assert list(scores) == ["teacher", "before", "after retrieval", "after"]
     assert scores["after retrieval"] != scores["before"]
+    # BM25 has no vectors to classify.
+    labelled = read_json(run.folder / "scores.json")["intents"]
+    assert list(labelled) == ["before", "after retrieval", "after"]
+    assert labelled["after"].keys() == {"accuracy", "f1"}
+    assert "| after retrieval | " in (run.folder / "report.md").read_text()
 
 
 def test_labelled_data_are_cleaned_and_converted_into_the_run(run: Run):
@@ -148,14 +154,18 @@ def test_a_recipe_s_instruction_goes_before_that_of_the_examples(run: Run, recip
     assert source.prompts_of(source.examples[0]) == ("Instruct: Other words\nQuery: ",) * 2
 
 
-def test_a_run_that_was_cut_short_converts_nothing_again(run: Run, recipe: Recipe, tmp_path: Path, monkeypatch):
+def test_a_run_that_was_cut_short_converts_nothing_again(recipe: Recipe, tmp_path: Path, monkeypatch):
+    def cut_short(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(forge_module, "_score_before", cut_short)
     out = tmp_path / "cut"
-    with monkeypatch.context() as patch:
-        patch.setattr(forge_module, "train_into", lambda *_, **__: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            forge(recipe, out=out)
-    with monkeypatch.context() as patch:
-        for name in ("convert", "decontaminate"):
-            patch.setattr(f"embedsmith.pipeline.recipe_data.{name}", lambda *_, **__: 1 / 0)
+    with pytest.raises(KeyboardInterrupt):
         forge(recipe, out=out)
-    assert read_json(out / "scores.json") == read_json(run.folder / "scores.json")
+    before = {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*.jsonl")}
+    assert {path.name for path in before} == {"examples.jsonl", "clean.jsonl", "clean.jsonl.removed.jsonl"}
+    for name in ("convert", "decontaminate"):
+        monkeypatch.setattr(f"embedsmith.pipeline.recipe_data.{name}", lambda *_, **__: 1 / 0)
+    with pytest.raises(KeyboardInterrupt):
+        forge(recipe, out=out)
+    assert {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*.jsonl")} == before

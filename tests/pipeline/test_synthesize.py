@@ -96,10 +96,10 @@ def test_some_passages_are_drawn_and_the_whole_corpus_is_searched(chat_server, c
 def test_a_budget_ends_the_work_with_what_is_there_and_a_larger_one_goes_on(chat_server, corpus, tmp_path):
     chat_server.say = writes
     settings = settings_for(chat_server, max_tokens=20)
-    small, large = ServerSettings(budget_tokens=900, concurrency=2), ServerSettings(budget_tokens=90_000)
+    small, large = ServerSettings(budget_tokens=600, concurrency=2), ServerSettings(budget_tokens=90_000)
     run = synthesize_queries(corpus, out=tmp_path / "run", settings=settings, server=small)
     counts = run.manifest["counts"]["queries"]
-    assert (run.manifest["status"], counts["budget_spent"], counts["tokens"] <= 900) == ("running", True, True)
+    assert (run.manifest["status"], counts["budget_spent"], counts["tokens"] <= 600) == ("running", True, True)
     assert 0 < len(load_collection(run.folder).queries) == counts["queries"] < 8
     run = synthesize_queries(corpus, out=tmp_path / "run", settings=settings, server=large)
     assert (run.manifest["status"], len(load_collection(run.folder).queries)) == ("finished", 8)
@@ -130,21 +130,20 @@ main()
 """
 
 
-def test_a_run_killed_at_any_write_ends_as_one_never_killed_and_pays_once(chat_server, corpus, tmp_path):
+def test_a_run_killed_among_its_answers_ends_as_one_never_killed_and_pays_once(chat_server, corpus, tmp_path):
     chat_server.say = writes
     words = ["synthesize", "queries", corpus, "--url", chat_server.name, "--teacher", "bm25", "--found-within", 1]
 
-    def run(out: str, killed_at: int) -> int:
-        line = [*words, "--out", tmp_path / out, "--concurrency", 1, killed_at]
-        return subprocess.run([sys.executable, "-c", PROGRAM, *map(str, line)], capture_output=True).returncode
-
-    # 9 writes before the first answer, 12 answers, and the BEIR folder.
-    assert [run("cut", killed_at) for killed_at in (14, 24)] == [-signal.SIGKILL] * 2
-    assert run("cut", -1) == 0
+    # Some writes of the run itself come before the first answer.
+    line = [*words, "--out", tmp_path / "cut", "--concurrency", 1, 14]
+    killed = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, line)], capture_output=True)
+    assert killed.returncode == -signal.SIGKILL
+    assert 0 < len(chat_server.requests) < 12
+    settings, one = settings_for(chat_server), ServerSettings(concurrency=1)
+    synthesize_queries(corpus, out=tmp_path / "cut", settings=settings, server=one)
     assert Counter(chat_server.prompts).most_common(1)[0][1] == 1
     assert len(chat_server.requests) == 12
-    settings = settings_for(chat_server)
-    whole = synthesize_queries(corpus, out=tmp_path / "whole", settings=settings, server=ServerSettings(concurrency=1))
+    whole = synthesize_queries(corpus, out=tmp_path / "whole", settings=settings, server=one)
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv", "rejected.jsonl", "answers.jsonl"):
         assert (tmp_path / "cut" / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
@@ -172,9 +171,7 @@ def test_a_users_prompt_is_asked_with_and_is_part_of_the_run(chat_server, corpus
 
 def test_a_model_that_writes_nothing_useful_is_an_error_with_the_reasons(chat_server, corpus, tmp_path):
     chat_server.say = lambda prompt: "This passage is nice."
-    with pytest.raises(
-        InputError, match=r"of 12 passages none has a query that can be used \(12 speaks of the passage"
-    ):
+    with pytest.raises(InputError, match=r"none has a query that can be used .12 speaks of the passage"):
         synthesize_queries(corpus, out=tmp_path / "run", settings=settings_for(chat_server))
     assert len((tmp_path / "run" / "rejected.jsonl").read_text().splitlines()) == 12
 

@@ -23,7 +23,7 @@ EXAMPLES = [
     for i in range(16)
 ]
 
-# Where a run is killed, one after the other: in which function, at which call since it went on, before or after it.
+# Where a run is killed, one after the other: function, call of it since the run went on, before or after its work.
 IN_THE_MIDDLE_OF_ACCUMULATION = (GradCache, "run", 6, "after")
 IN_THE_FIRST_STAGE = (GradCache, "run", 3, "before")
 WHILE_A_CHECKPOINT_IS_WRITTEN = (checkpoints, "save_optimizer", 1, "before")
