@@ -11,6 +11,7 @@ import typer
 from embedsmith import __version__
 
 # Importing a module of commands adds them.
+from embedsmith.cli import ablate as ablate
 from embedsmith.cli import compare as compare
 from embedsmith.cli import console
 from embedsmith.cli import converting as converting
@@ -22,8 +23,29 @@ from embedsmith.cli import training as training
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
 
-# What a newcomer types first stands first in the help.
-app.registered_commands.sort(key=lambda command: getattr(command.callback, "__name__", "") != "quickstart")
+# The order of the help: what a newcomer types first, then data's way from texts to scores.
+_PANELS = {
+    "Start": ["quickstart", "search"],
+    "Mining": ["mine", "select", "audit", "report", "judge", "write"],
+    "Training": ["train", "export"],
+    "Scores": ["evaluate", "compare", "ablate"],
+    "Data": ["convert", "decontaminate", "synthesize"],
+}
+_PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
+
+
+def _in_order(app: typer.Typer) -> typer.Typer:
+    """Put the commands into their panels of the help."""
+    for command in app.registered_commands:
+        name = str(command.name or getattr(command.callback, "__name__", ""))
+        command.name, command.rich_help_panel = name, _PANEL_OF[name]
+    for group in app.registered_groups:
+        group.rich_help_panel = _PANEL_OF[group.name or ""]
+    app.registered_commands.sort(key=lambda command: list(_PANEL_OF).index(command.name or ""))
+    return app
+
+
+_in_order(app)
 
 _INTERRUPTED = 130
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -37,6 +59,18 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit()
 
 
+def _remedy(error: OSError) -> str:
+    """Return what to do about something that is nobody's mistake."""
+    goes_on = "the same command goes on where it stopped"
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return f"check the URL, the network and the server; {goes_on}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"free some space; {goes_on}"
+    if isinstance(error, PermissionError):
+        return "ask for the right to read or write it, or name another"
+    return f"mend what the system says, and give the command again; {goes_on}"
+
+
 def main() -> None:
     """Run the command line; turn what went wrong into one line and an exit code."""
     console.quiet_libraries()
@@ -46,15 +80,14 @@ def main() -> None:
     except _UsageError as error:
         # Without a message the help was printed in its place.
         if message := cast(typer.BadParameter, error).format_message():
-            console.print_error(message, "--help shows the arguments and options")
+            console.print_error(message.replace("Value error, ", ""), "--help shows the arguments and options")
         sys.exit(2)
     except EmbedsmithError as error:
         console.print_error(str(error), error.hint)
         sys.exit(2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        hint = "free some space; the same command goes on where it stopped" if error.errno == errno.ENOSPC else ""
-        console.print_error(f"{where}{error.strerror or error}", hint)
+        console.print_error(f"{where}{error.strerror or error}", _remedy(error))
         sys.exit(1)
     if code == _INTERRUPTED:
         console.print_error("interrupted", "give the same command again; it goes on where it stopped")

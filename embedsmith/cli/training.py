@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import METRICS, Json, Seed, app, typed
+from embedsmith.cli.app import Json, Seed, app, typed
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.errors import SettingsError
 from embedsmith.models.settings import StudentSettings
@@ -53,7 +54,7 @@ def quickstart(
 
 @app.command()
 @with_options(
-    flags={"student.name": "student", "stage.name": None, "stage.remine": None},
+    flags={"student.name": "student", "stage.name": None, "stage.remine": None, "stage.lora_targets": "lora-target"},
     student=StudentSettings,
     stage=StageSettings,
 )
@@ -133,7 +134,8 @@ def _train_recipe(
             f"--{flag}: a recipe has its own settings",
             hint=f"change them in {path}, or with --set, such as --set stages.0.learning_rate=1e-5",
         )
-    recipe = read_recipe(path, changes=changes if seed is None else [*changes, f"seed={seed}"])
+    changes = changes if seed is None else [*changes, f"seed={seed}"]
+    recipe = read_recipe(path, changes=changes, environment=os.environ)
     if dry_run:
         from embedsmith.pipeline.training_plan import plan_of_recipe
 
@@ -161,6 +163,19 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
             f"{console.duration(stage.seconds)} and {stage.memory_gib:.1f} GiB on {plan.device}",
             markup=False,
         )
+        rows = {
+            part.data: [
+                f"{part.examples:,}",
+                f"{part.negatives:.1f}",
+                f"{part.weight:g}",
+                f"{part.queries:,}",
+                f"{part.share:.1%}",
+                f"{part.passes:.2f}",
+            ]
+            for part in stage.blend
+        }
+        columns = ["examples", "negatives", "weight", "drawn", "share", "passes"]
+        console.out.print(console.figures_table(f"What stage {stage.name} sees", rows, columns))
     total = sum(stage.seconds for stage in plan.stages)
     console.out.print(f"training: about {console.duration(total)}, mining and scoring aside", markup=False)
 
@@ -168,6 +183,7 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
 def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
     """Show the scores of a recipe's run, and what to try next."""
     from embedsmith.data.files import read_json
+    from embedsmith.pipeline.report import shown_metrics
 
     path = run.folder / "scores.json"
     scores = read_json(path) if path.is_file() else {}
@@ -176,10 +192,11 @@ def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
         console.print_json({**flat, "seconds": run.seconds, "run": str(run.folder)})
         return
     for name, rows in scores.items():
-        order = [*(label for label in rows if label not in ("before", "after")), "before", "after"]
+        last = ("before", *(label for label in rows if label.startswith("after ")), "after")
+        order = [*(label for label in rows if label not in last), *last]
         rows = {label: rows[label] for label in order if label in rows}
         unseen = ", queries of modules never seen" if (run.folder / "data" / name / "test").is_dir() else ""
-        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, METRICS))
+        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, shown_metrics(rows)))
     folder = shlex.quote(str(run.folder))
     console.out.print(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:", markup=False)
     if search_hint:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -76,6 +76,30 @@ class Conversion:
     symmetric: bool
 
 
+@dataclass(frozen=True)
+class Drafted:
+    """Labelled data, before negatives are found."""
+
+    converted: Converted
+    by: str
+    labels: int
+    instruction: str
+    symmetric: bool
+    skipped: dict[str, int]
+    """Rows that could not be used, by reason."""
+
+    def examples(self, settings: ConvertSettings, mined: Mapping[str, Example] | None = None) -> Iterator[Example]:
+        """Yield the examples with given, mined and random negatives."""
+        return with_negatives(
+            self.converted,
+            negatives=settings.negatives,
+            seed=settings.convert_seed,
+            instruction=self.instruction,
+            symmetric=self.symmetric,
+            mined=mined,
+        )
+
+
 def convert(
     data: str | Path,
     *,
@@ -105,9 +129,62 @@ def convert(
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
-    out, tally = Path(out), Tally()
+    out = Path(out)
+    drafted = draft(data, settings, columns=columns, split=split, skip_bad=skip_bad, on_skip=on_skip)
+    found = drafted.converted
+    sources: Counter[str] = Counter()
+    shorts: Counter[str] = Counter()
+    kinds: dict[str | None, str] = {GIVEN: "given", RANDOM: "random"}
+
+    def counted(examples: Iterable[Example]) -> Iterator[Example]:
+        for example in examples:
+            shorts[example.outcome] += 1
+            sources.update(kinds.get(passage.teacher, "mined") for passage in example.negatives)
+            yield example
+
+    write = write_examples_parquet if out.suffix == ".parquet" else write_examples
+    work = out.with_name(f"{out.name}.mining")
+    mined: dict[str, Example] = {}
+    if mining is not None:
+        asked = ConversionSettings(convert=settings, mining=mining)
+        mined = _mined(work, found, asked, _inputs(data, split, columns or LabelledColumns()), on_progress)
+    count = write(
+        out,
+        counted(drafted.examples(settings, mined)),
+    )
+    if mining is not None:
+        shutil.rmtree(work)
+    used = found.counts()
+    return Conversion(
+        path=out,
+        examples=count,
+        rows=used.rows + sum(drafted.skipped.values()),
+        positives=used.positives,
+        negatives=used.negatives,
+        dropped={**used.dropped, **drafted.skipped},
+        by=drafted.by,
+        labels=drafted.labels,
+        passages=len(found.passages),
+        negatives_by={name: sources[name] for name in ("given", "mined", "random") if sources[name]},
+        short=shorts["short"] + shorts["none"],
+        instruction=drafted.instruction,
+        symmetric=drafted.symmetric,
+    )
+
+
+def draft(
+    data: str | Path,
+    settings: ConvertSettings,
+    *,
+    columns: LabelledColumns | None = None,
+    split: str | None = None,
+    skip_bad: bool = False,
+    on_skip: Callable[[str], None] | None = None,
+) -> Drafted:
+    """Return what becomes of labelled data before negatives are found; arguments and errors are those of `convert`."""
+    tally = Tally()
     tables = load_tables(data, split)
-    instruction = _instruction(settings)
+    instruction = instruction_of(settings)
     label_texts = read_label_texts(settings.labels) if settings.labels else None
     labels: set[str] = set()
     on_bad = tally if skip_bad else refuse
@@ -137,56 +214,10 @@ def convert(
     symmetric = settings.symmetric
     if symmetric is None:
         symmetric = settings.task in ("sts", "pairs") or by == "example"
-    sources: Counter[str] = Counter()
-    shorts: Counter[str] = Counter()
-    kinds: dict[str | None, str] = {GIVEN: "given", RANDOM: "random"}
-
-    def counted(examples: Iterable[Example]) -> Iterator[Example]:
-        for example in examples:
-            shorts[example.outcome] += 1
-            sources.update(kinds.get(passage.teacher, "mined") for passage in example.negatives)
-            yield example
-
-    write = write_examples_parquet if out.suffix == ".parquet" else write_examples
-    work = out.with_name(f"{out.name}.mining")
-    mined: dict[str, Example] = {}
-    if mining is not None:
-        asked = ConversionSettings(convert=settings, mining=mining)
-        mined = _mined(work, found, asked, _inputs(data, split, columns), on_progress)
-    count = write(
-        out,
-        counted(
-            with_negatives(
-                found,
-                negatives=settings.negatives,
-                seed=settings.convert_seed,
-                instruction=instruction,
-                symmetric=symmetric,
-                mined=mined,
-            )
-        ),
-    )
-    if mining is not None:
-        shutil.rmtree(work)
-    used = found.counts()
-    return Conversion(
-        path=out,
-        examples=count,
-        rows=used.rows + tally.counts.total(),
-        positives=used.positives,
-        negatives=used.negatives,
-        dropped={**used.dropped, **tally.counts},
-        by=by,
-        labels=len(labels),
-        passages=len(found.passages),
-        negatives_by={name: sources[name] for name in ("given", "mined", "random") if sources[name]},
-        short=shorts["short"] + shorts["none"],
-        instruction=instruction,
-        symmetric=symmetric,
-    )
+    return Drafted(found, by, len(labels), instruction, symmetric, dict(tally.counts))
 
 
-def _instruction(settings: ConvertSettings) -> str:
+def instruction_of(settings: ConvertSettings) -> str:
     """Return the instruction of the examples."""
     if settings.instruction is not None:
         return settings.instruction

@@ -1,46 +1,68 @@
 """A recipe carried out: data, mining, scores before, training, scores after; each once, however often it is cut short.
 
 RUN/data/NAME/train, test   BEIR folders of harvested code
+RUN/data/NAME/clean…        data without what evaluation sets hold
+RUN/data/NAME/examples.jsonl  labelled data, converted
 RUN/mined/NAME/             candidates and negatives.jsonl of each data set
 RUN/remined/STAGE/NAME/     the same, mined by the student as a stage found it
 RUN/vectors/                every vector that was needed, by fingerprint
+RUN/stages/STAGE/           the model after each stage but the last
 RUN/model/                  the trained model
-RUN/scores.json             scores of each data set: before, after, teacher, baselines
+RUN/scores.json             scores of each data set: before, after each stage, after, teacher, baselines
 RUN/scores/NAME/WHAT.jsonl  the same for each query, to compare runs by
 RUN/report.md               all of it to read
+RUN/report.html             the scores with intervals, and the queries won and lost
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from embedsmith import __version__
 from embedsmith.data.beir import write_beir
-from embedsmith.data.code_search import CodeSettings, harvest, split
+from embedsmith.data.code_search import CodeSettings, harvest, sources_hash, split
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.files import read_json, write_json
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError
 from embedsmith.evaluation.metrics import score_run
-from embedsmith.evaluation.per_query import per_query_path, write_per_query
+from embedsmith.evaluation.per_query import per_query_path, read_per_query, write_per_query
 from embedsmith.evaluation.retrieval import rank
+from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
 from embedsmith.models.student import build_student
+from embedsmith.pipeline.contender import Contender
+from embedsmith.pipeline.evaluation_report import write_evaluation_report
+from embedsmith.pipeline.labelled_scores import instructed, score_labelled, scoring_of
 from embedsmith.pipeline.mine import mine_into, read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
+from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file, examples_path
 from embedsmith.pipeline.report import write_report
 from embedsmith.pipeline.runs import Run
+from embedsmith.pipeline.shelf import (
+    Shelf,
+    identity_of_files,
+    identity_of_model,
+    once,
+    shared_candidates,
+    shared_stages,
+)
 from embedsmith.pipeline.train import train_into
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.batches import Source
+from embedsmith.training.blend import capped_examples
 from embedsmith.training.guide import Guide, read_guides
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
@@ -57,15 +79,25 @@ class Prepared:
     test: Collection | None
     listed: Listed | None = None
     """What is nobody's negative, as the settings say."""
+    scoring: ScoringSettings | None = None
+    """How the test split of labelled data is scored."""
 
 
-def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progress: Progress = silent) -> Run:
+def forge(
+    recipe: Recipe,
+    *,
+    out: str | Path,
+    command: str = "train",
+    shelf: Shelf | None = None,
+    on_progress: Progress = silent,
+) -> Run:
     """Carry out a recipe into a run folder; one that was cut short goes on.
 
     Args:
         recipe: what to do.
         out: the run folder.
         command: the command's name, which the folder remembers.
+        shelf: what other runs have made of the same things, and where this one leaves what it makes.
         on_progress: told of the work.
 
     Raises:
@@ -74,27 +106,34 @@ def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progres
     if not Processes.running().leads:
         return _follow(recipe, Path(out))
     with Run.open(out, command=command, settings=recipe, inputs={}) as run:
-        prepared = [_prepare(run, name, settings, on_progress) for name, settings in recipe.data.items()]
+        if shelf:
+            run.vectors = shelf.vectors
+        prepared = [_prepare(run, recipe, name, shelf, on_progress) for name in recipe.data]
         for data in prepared:
             if data.train:
                 folder = run.folder / "mined" / data.name
-                selection = mine_into(
-                    run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
-                )
+                with shared_candidates(shelf, partial(_candidates_of, recipe, data.train), folder):
+                    selection = mine_into(
+                        run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
+                    )
                 run.count(f"mining {data.name}", selection.counts)
-        _score_before(run, recipe, prepared, on_progress)
-        Processes.running().wait()
-        train_into(
-            run,
-            _sources(run.folder / "mined", recipe, list(recipe.data)),
-            recipe.student,
-            recipe.stages,
-            seed=recipe.seed,
-            remine=_Remine(run, recipe, prepared, on_progress),
-            on_progress=on_progress,
-        )
+        _score_before(run, recipe, prepared, shelf, on_progress)
+        sources = _sources(run.folder, "mined", recipe, list(recipe.data))
+        with shared_stages(shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed):
+            Processes.running().wait()
+            train_into(
+                run,
+                sources,
+                recipe.student,
+                recipe.stages,
+                seed=recipe.seed,
+                remine=_Remine(run, recipe, prepared, on_progress),
+                on_progress=on_progress,
+            )
         _score_after(run, recipe, prepared, on_progress)
         write_report(run, recipe)
+        if (run.folder / "scores").is_dir():
+            write_evaluation_report(run.folder)
         run.finish()
     return run
 
@@ -103,7 +142,7 @@ def _follow(recipe: Recipe, out: Path) -> Run:
     """Take part in the training of a recipe that the first process carries out."""
     Processes.running().wait()
     run = Run.follow(out)
-    sources = _sources(run.folder / "mined", recipe, list(recipe.data))
+    sources = _sources(run.folder, "mined", recipe, list(recipe.data))
     train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, remine=_Remine(run, recipe, [], silent))
     return run
 
@@ -120,7 +159,8 @@ class _Remine:
 
     def __call__(self, stage: StageSettings, model: EmbeddingModel) -> list[Source]:
         """Return the stage's data sets with new negatives; those that came with negatives keep them."""
-        folder = self.run.folder / "remined" / stage.name
+        part = f"remined/{stage.name}"
+        folder = self.run.folder / part
         names = stage.data or list(self.recipe.data)
         for data in self.prepared:
             if data.name in names and data.train:
@@ -134,7 +174,7 @@ class _Remine:
                 )
                 self.run.count(f"mining {data.name} for {stage.name}", selection.counts)
         Processes.running().wait()
-        return _sources(folder, self.recipe, names)
+        return _sources(self.run.folder, part, self.recipe, names)
 
     def _settings(self, data: Prepared, teacher: Path, model: EmbeddingModel) -> MiningSettings:
         """Return the recipe's mining with the model as the only teacher, reading as it is trained to read."""
@@ -153,11 +193,11 @@ class _Remine:
         )
 
 
-def _sources(mined: Path, recipe: Recipe, names: Sequence[str]) -> list[Source]:
-    """Return the examples of data sets, as training reads them."""
-    guides = read_guides([mined / name for name in names])
+def _sources(folder: Path, part: str, recipe: Recipe, names: Sequence[str]) -> list[Source]:
+    """Return the examples of data sets, as training reads them; what was mined lies in a part of the run folder."""
+    guides = read_guides([folder / part / name for name in names])
     return [
-        source_of(recipe, name, read_examples(_examples_file(mined, recipe, name)), guide)
+        source_of(recipe, name, read_examples(examples_file(folder, part, recipe, name)), guide)
         for name, guide in zip(names, guides, strict=True)
     ]
 
@@ -168,52 +208,81 @@ def source_of(recipe: Recipe, name: str, examples: list[Example], guide: Guide |
     prompt = prompt_of(recipe, settings)
     return Source(
         name,
-        examples,
+        capped_examples(examples, settings.max_examples, seed=recipe.seed),
         prompt=prompt,
+        # What the recipe says goes before what the examples say.
+        template=recipe.student.template if settings.instruction is None else None,
         weight=settings.weight,
+        share=settings.share,
         passage_prompt=prompt if settings.symmetric else None,
         in_batch=settings.in_batch,
         guide=guide,
     )
 
 
-def _examples_file(mined: Path, recipe: Recipe, name: str) -> Path:
-    """Return the file of a data set's examples: what was mined, or the data set itself."""
+def _candidates_of(recipe: Recipe, collection: Collection) -> Any:
+    """Return all that a collection's candidates depend on."""
+    mining = recipe.mining
+    return {
+        "collection": collection.content_hash(),
+        "teachers": [identity_of_model(name) for name in mining.teachers],
+        "reading": mining.teacher_settings.model_dump(mode="json"),
+        "depth": mining.depth,
+        "joined": mining.pca_variance if mining.ensemble == PCA else None,
+        "version": __version__,
+    }
+
+
+def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progress: Progress) -> Prepared:
+    """Return the collections of one data set; what must be made of it first is made once, in the run."""
     settings = recipe.data[name]
-    return Path(settings.path) if settings.format == "examples" else mined / name / "negatives.jsonl"
-
-
-def _prepare(run: Run, name: str, settings: DataSettings, on_progress: Progress) -> Prepared:
-    """Return the collections of one data set; code is harvested once, into the run."""
     if settings.format == "code":
         folder = run.folder / "data" / name
-        if not (folder / "done.json").is_file():
-            with run.timed("harvest"):
-                _harvest(run, folder, name, settings, on_progress)
+        code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
+        with once(shelf, "code", lambda: [code.model_dump(), sources_hash(code), __version__], folder):
+            if not (folder / "done.json").is_file():
+                with run.timed("harvest"):
+                    _harvest(run, folder, name, code, on_progress)
         return Prepared(
             name,
             settings,
             train=load_collection(folder / "train", split="train"),
             test=load_collection(folder / "test", split="test"),
         )
-    if settings.format == "examples":
-        file = Path(settings.path)
-        if not file.is_file():
-            raise InputError(f"{file}: no such file of examples", hint="check the path of the recipe's data")
-        run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
-        return Prepared(name, settings, train=None, test=None)
     path = settings.path
-    train, listed = read_source(path, settings.source, None)
+    if settings.format == "examples" and not Path(path).is_file():
+        raise InputError(f"{path}: no such file of examples", hint="check the path of the recipe's data")
+    scoring = scoring_of(settings)  # what is missing for it is an error before the work, not after it
+    ready = clean(run, name, settings, on_progress)
+    if settings.convert or settings.format == "examples":
+        if settings.convert:
+            with once(shelf, "examples", partial(_conversion_of, recipe, ready), examples_path(run.folder, name)):
+                convert_data(run, recipe, name, ready, on_progress)
+        file = examples_file(run.folder, "mined", recipe, name)
+        run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
+        return Prepared(name, settings, train=None, test=None, scoring=scoring)
+    train, listed = read_source(ready.path, ready.source, None)
     test = None
     if settings.test_split in known_splits(path):
         test = load_collection(path, split=settings.test_split, skip_bad=settings.skip_bad)
     return Prepared(name, settings, train, test, listed)
 
 
-def _harvest(run: Run, folder: Path, name: str, settings: DataSettings, on_progress: Progress) -> None:
+def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:
+    """Return all that the examples of labelled data depend on."""
+    mining = recipe.mining if data.mined else None
+    return {
+        "files": identity_of_files(Path(data.path)),
+        "data": data.model_dump(mode="json"),
+        "mining": mining.model_dump(mode="json") if mining else None,
+        "teachers": [identity_of_model(name) for name in mining.teachers] if mining else None,
+        "version": __version__,
+    }
+
+
+def _harvest(run: Run, folder: Path, name: str, code: CodeSettings, on_progress: Progress) -> None:
     """Write the train and the test side of a source tree as BEIR folders."""
-    code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
-    found = harvest(code, on_file=lambda done, total: on_progress(f"read {settings.path}", done, total))
+    found = harvest(code, on_file=lambda done, total: on_progress(f"read {code.source}", done, total))
     sides = split(found, code)
     write_beir(folder / "train", {"train": sides.train})
     write_beir(folder / "test", {"test": sides.test})
@@ -231,10 +300,14 @@ def _harvest(run: Run, folder: Path, name: str, settings: DataSettings, on_progr
     write_json(folder / "done.json", {"skipped": skipped, "test_modules": sides.test_modules})
 
 
-def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress: Progress) -> None:
+def _score_before(
+    run: Run, recipe: Recipe, prepared: list[Prepared], shelf: Shelf | None, on_progress: Progress
+) -> None:
     """Score baselines, teacher and the untrained student on every test side, those that are not scored yet."""
     with run.timed("evaluate"):
         for data in prepared:
+            if data.scoring:
+                _score_labelled_before(run, recipe, data, on_progress)
             if not data.test:
                 continue
             run.same_content(f"{data.name} (test)", data.test.content_hash())
@@ -242,14 +315,19 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
             for label, name in names.items():
                 if label not in _scores(run).get(data.name, {}):
                     reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
-                    teacher = open_teacher(
-                        name,
-                        data.test.passages,
-                        vectors=run.folder / "vectors",
-                        settings=reading.model_copy(update={"dtype": recipe.evaluation.dtype}),
-                        on_progress=on_progress,
-                    )
-                    _note(run, data.name, label, data.test, teacher)
+                    reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
+                    path = per_query_path(run.folder, data.name, label)
+                    with once(shelf, "scores", partial(_baseline_of, name, reading, data.test), path):
+                        if not path.is_file():
+                            teacher = open_teacher(
+                                name,
+                                data.test.passages,
+                                vectors=run.vectors,
+                                settings=reading,
+                                on_progress=on_progress,
+                            )
+                            _rank(path, teacher, data.test)
+                    _note(run, data.name, label)
             if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
                 model = build_student(recipe.student, seed=recipe.seed)
                 model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
@@ -257,26 +335,56 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
 
 
 def _score_after(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress: Progress) -> None:
-    """Score the trained model on every test side that it is not scored on yet."""
+    """Score the model after each stage on every test side that it is not scored on yet."""
+    folders = {f"after {stage.name}": run.folder / "stages" / stage.name for stage in recipe.stages[:-1]}
     with run.timed("evaluate"):
         for data in prepared:
-            if data.test and "after" not in _scores(run).get(data.name, {}):
-                model = load(str(run.folder / "model"), dtype=recipe.evaluation.dtype)
-                _score_model(run, recipe, data, "after", model, on_progress)
+            for label, folder in {**folders, "after": run.folder / "model"}.items():
+                if (data.test or data.scoring) and label not in _scores(run).get(data.name, {}):
+                    model = load(str(folder), dtype=recipe.evaluation.dtype)
+                    _score_model(run, recipe, data, label, model, on_progress)
 
 
 def _score_model(
     run: Run, recipe: Recipe, data: Prepared, label: str, model: EmbeddingModel, on_progress: Progress
 ) -> None:
     """Score an embedding model on one test side, with the data set's instruction."""
+    if data.scoring:
+        encoder = instructed(model, recipe, data.settings)
+        _score_labelled(run, data, label, Contender(label, vectors=run.vectors, encoder=encoder))
+        return
     assert data.test
     if (prompt := prompt_of(recipe, data.settings)) is not None:
         model.set_prompt("query", prompt)
         if data.settings.symmetric:
             model.set_prompt("passage", prompt)
-    name = "the student before" if label == "before" else "the trained student"
-    teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress)
-    _note(run, data.name, label, data.test, teacher)
+    name = f"the student {label}"
+    teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.vectors, on_progress=on_progress)
+    _rank(per_query_path(run.folder, data.name, label), teacher, data.test)
+    _note(run, data.name, label)
+
+
+def _score_labelled_before(run: Run, recipe: Recipe, data: Prepared, on_progress: Progress) -> None:
+    """Score baselines, teacher and the untrained student on labelled data, those that are not scored yet."""
+    names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teachers[0]}
+    for label, name in names.items():
+        if label not in _scores(run).get(data.name, {}):
+            reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
+            reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
+            contender = Contender(name, reading=reading, vectors=run.vectors, on_progress=on_progress)
+            _score_labelled(run, data, label, contender)
+    if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
+        model = build_student(recipe.student, seed=recipe.seed)
+        model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
+        _score_model(run, recipe, data, "before", model, on_progress)
+
+
+def _score_labelled(run: Run, data: Prepared, label: str, contender: Contender) -> None:
+    """Add the scores of labelled data to the run, where the contender can have any."""
+    assert data.scoring
+    found = score_labelled(data.settings, data.scoring, contender)
+    if found is not None:
+        _add_scores(run, data.name, label, found)
 
 
 def prompt_of(recipe: Recipe, data: DataSettings) -> str | None:
@@ -292,12 +400,30 @@ def _scores(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     return read_json(path) if path.is_file() else {}
 
 
-def _note(run: Run, data: str, label: str, test: Collection, teacher: Teacher) -> None:
-    """Score what ranks the passages of a test side, and add the scores to the run."""
+def _baseline_of(name: str, reading: TeacherSettings, test: Collection) -> Any:
+    """Return all that a baseline's scores depend on."""
+    return {
+        "collection": test.content_hash(),
+        "model": identity_of_model(name),
+        "reading": reading.model_dump(mode="json"),
+        "version": __version__,
+    }
+
+
+def _rank(path: Path, teacher: Teacher, test: Collection) -> None:
+    """Write what each query of a test side scores by what ranks its passages."""
     ranking = rank(teacher, test)
-    scores = score_run(ranking, test.qrels)
-    write_per_query(per_query_path(run.folder, data, label), scores, ranking)
+    write_per_query(path, score_run(ranking, test.qrels), ranking)
+
+
+def _note(run: Run, data: str, label: str) -> None:
+    """Add the means of what each query scored to the run's scores."""
+    found = read_per_query(per_query_path(run.folder, data, label))
+    _add_scores(run, data, label, {name: float(values.mean()) for name, values in found.metrics.items()})
+
+
+def _add_scores(run: Run, data: str, label: str, scores: Mapping[str, float]) -> None:
+    """Add scores to the run's; what is in there is scored."""
     known = _scores(run)
-    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.mean.items()}
-    # Written last: what is in it is scored.
+    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.items()}
     write_json(run.folder / "scores.json", known)

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,9 @@ import yaml
 from pydantic import Field
 
 from embedsmith.data.columns import ColumnSettings
+from embedsmith.data.contamination import ContaminationSettings
+from embedsmith.data.converters.rows import LabelledColumns
+from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.source import SourceSettings
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.mining.settings import MiningSettings
@@ -60,6 +64,21 @@ class DataSettings(Settings):
     text of the same label is no negative."""
     weight: float = Field(1.0, gt=0)
     """How often its examples are drawn, relative to their number."""
+    share: float | None = Field(None, gt=0, le=1)
+    """Its part of all draws of a stage, in place of a weight: a small data set may be drawn again and again."""
+    max_examples: int | None = Field(None, gt=0)
+    """Examples to train on, at most; which ones is drawn at random."""
+    convert: ConvertSettings | None = None
+    """Make examples of labelled texts, pairs or a reranking set, which lie at the path."""
+    labelled_columns: LabelledColumns = LabelledColumns()
+    """`convert`: names of the columns of labelled data."""
+    mined: bool = True
+    """`convert`: mine the negatives that the data does not give, with the recipe's teachers; else draw them at random,
+    as NV-Embed does for classes."""
+    against: list[str] = []
+    """Evaluation sets: training rows with a text that is in one of them, in its test split, are left out."""
+    contamination: ContaminationSettings = ContaminationSettings()
+    """`against`: which texts count as the same."""
     split_seed: int = 0
     """`code`: seed of the choice of test modules."""
     test_share: float = Field(0.2, gt=0, lt=1)
@@ -71,6 +90,13 @@ class DataSettings(Settings):
         return SourceSettings.model_validate(
             {name: getattr(self, name) for name in SourceSettings.model_fields if name in type(self).model_fields}
         )
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse what says nothing for the format."""
+        if self.convert and self.format != "auto":
+            raise ValueError(f"convert is for labelled data, the format is {self.format}")
+        if self.against and self.format == "code":
+            raise ValueError("against is not for code, which holds out whole modules")
 
 
 class EvaluationSettings(Settings):
@@ -105,15 +131,46 @@ class Recipe(Settings):
                 raise ValueError(f"stage {stage.name} names data that the recipe does not have: {missing[0]}")
 
 
-def read_recipe(path: str | Path, *, changes: Sequence[str] = ()) -> Recipe:
+def read_recipe(
+    path: str | Path, *, changes: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> Recipe:
     """Return the recipe of a YAML file.
 
     Args:
+        environment: values for `${NAME}` in the texts of `data`, such as the folder where data sets lie.
         changes: values that differ from the file's, such as "stages.0.learning_rate=1e-5".
 
     Raises:
         InputError: the file is missing or not YAML; names the line.
         SettingsError: a key is unknown or a value does not fit; names the nearest key.
+    """
+    return recipe_of(read_yaml(path), where=str(path), changes=changes, environment=environment)
+
+
+def recipe_of(
+    values: dict[str, Any],
+    *,
+    where: str,
+    changes: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Recipe:
+    """Return the recipe of plain values; see `read_recipe`.
+
+    Raises:
+        SettingsError: a key is unknown or a value does not fit; names the nearest key.
+    """
+    values = changed(values, changes)
+    if "data" in values:
+        values["data"] = _filled(values["data"], environment or {}, f"{where}: data")
+    return Recipe.parse(values, where=where)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping that a recipe's file holds.
+
+    Raises:
+        InputError: the file is missing or not YAML; names the line.
+        SettingsError: it is no mapping.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -129,7 +186,29 @@ def read_recipe(path: str | Path, *, changes: Sequence[str] = ()) -> Recipe:
         raise InputError(f"{place}: not YAML: {reason}", hint="mend the file") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: not a recipe", hint="a recipe is a mapping with data, student, mining, stages")
-    return Recipe.parse(changed(values, changes), where=str(path))
+    return values
+
+
+def _filled(value: Any, environment: Mapping[str, str], where: str) -> Any:
+    """Return nested values with every `${NAME}` of their texts replaced.
+
+    >>> _filled({"sts": {"path": "${DATA}/sts"}}, {"DATA": "/data"}, "data")
+    {'sts': {'path': '/data/sts'}}
+
+    Raises:
+        SettingsError: a name has no value.
+    """
+    if isinstance(value, dict):
+        return {key: _filled(inner, environment, f"{where}.{key}") for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, environment, where) for inner in value]
+    if not isinstance(value, str):
+        return value
+    for name in re.findall(r"\$\{(\w+)\}", value):
+        if not environment.get(name):
+            raise SettingsError(f"{where}: {name} is not set, in {value}", hint=f"export {name}=FOLDER")
+        value = value.replace(f"${{{name}}}", environment[name])
+    return value
 
 
 def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -157,10 +236,10 @@ def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
             else:
                 place = _member(place, key, ".".join(parents[:number]), change)
         if isinstance(place, dict):
-            place[last] = _yaml_value(text, change)
+            place[last] = yaml_value(text, of=f"--set {change}")
         else:
             _member(place, last, ".".join(parents), change)
-            place[int(last)] = _yaml_value(text, change)
+            place[int(last)] = yaml_value(text, of=f"--set {change}")
     return values
 
 
@@ -173,12 +252,24 @@ def _member(place: Any, key: str, path: str, change: str) -> Any:
     return place[int(key)]
 
 
-def _yaml_value(text: str, change: str) -> Any:
-    """Return a value as YAML reads it; 1e-5 is a number here, though YAML wants 1.0e-5."""
+def yaml_value(text: str, *, of: str) -> Any:
+    """Return a value as YAML reads it; 1e-5 is a number here, though YAML wants 1.0e-5.
+
+    >>> yaml_value("[1e-5, mean]", of="--set a=[1e-5, mean]")
+    [1e-05, 'mean']
+
+    Raises:
+        SettingsError: it is not YAML.
+    """
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise SettingsError(f"--set {change}: not a YAML value", hint="put quotes around text") from None
+        raise SettingsError(f"{of}: not a YAML value", hint="put quotes around text") from None
+    return [_number(one) for one in value] if isinstance(value, list) else _number(value)
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text is, and anything else as it is."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import atomic_write, read_json, read_jsonl
 from embedsmith.pipeline.recipe import Recipe
+from embedsmith.pipeline.recipe_data import examples_file
 from embedsmith.pipeline.runs import Run
 
 SHOWN_METRICS = ("ndcg@10", "recall@10", "mrr@10")
@@ -29,7 +30,9 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     yield f"{run.seconds:,.0f} s of work; seed {recipe.seed}; {_versions(run.manifest)}."
     for name, scores in read_json(run.folder / "scores.json").items() if (run.folder / "scores.json").is_file() else ():
         yield from ("", f"## Scores on {name}", "")
-        yield from _table(["", *SHOWN_METRICS], [[label, *_values(values)] for label, values in scores.items()])
+        metrics = shown_metrics(scores)
+        rows = [[label, *(f"{values[metric]:.3f}" for metric in metrics)] for label, values in scores.items()]
+        yield from _table(["", *metrics], rows)
     yield from ("", "## Counts", "")
     for part, counts in run.manifest["counts"].items():
         yield f"- {part}: " + ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in counts.items())
@@ -38,17 +41,24 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     yield from ("", "## Training", "")
     yield from _training(run.folder / "steps.jsonl")
     yield from ("", "## Mined negatives to read", "")
-    for name, data in recipe.data.items():
-        mined = run.folder / "mined" / name / "negatives.jsonl"
-        yield from _samples(Path(data.path) if data.format == "examples" else mined)
+    for name in recipe.data:
+        yield from _samples(examples_file(run.folder, "mined", recipe, name))
 
 
 def _versions(manifest: dict[str, Any]) -> str:
     return ", ".join(f"{name} {version}" for name, version in manifest["versions"].items())
 
 
-def _values(scores: dict[str, float]) -> list[str]:
-    return [f"{scores[metric]:.3f}" for metric in SHOWN_METRICS]
+def shown_metrics(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return what is shown of the scores of one data set: a few metrics of retrieval, or all of another task.
+
+    >>> shown_metrics({"before": {"ndcg@10": 0.5, "map@100": 0.4, "mrr@10": 0.3}, "after": {"ndcg@10": 0.6}})
+    ['ndcg@10', 'mrr@10']
+    >>> shown_metrics({"before": {"accuracy": 0.5, "f1": 0.4}})
+    ['accuracy', 'f1']
+    """
+    first = next(iter(scores.values()))
+    return [metric for metric in SHOWN_METRICS if metric in first] or list(first)
 
 
 def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:

@@ -31,7 +31,7 @@ from embedsmith.training.batches import Source
 from embedsmith.training.guide import read_guides
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import StepReport, train_stage
+from embedsmith.training.trainer import StepReport, portions, train_stage
 
 Remine = Callable[[StageSettings, EmbeddingModel], list[Source]]
 """Mines a stage's data again with the model as it stands, and returns it."""
@@ -94,7 +94,9 @@ def mined_sources(mined: Path, student: StudentSettings) -> list[Source]:
     paths = example_files(mined)
     guides = read_guides([_guide_folder(path.parent) for path in paths])
     return [
-        Source(path.parent.name, read_examples(path), prompt=student.prompt or None, guide=guide)
+        Source(
+            path.parent.name, read_examples(path), prompt=student.prompt or None, template=student.template, guide=guide
+        )
         for path, guide in zip(paths, guides, strict=True)
     ]
 
@@ -122,6 +124,9 @@ def train_into(
                 if stage.remine:
                     assert remine, "only a recipe's stages mine again"
                     data = remine(stage, model)
+                if processes.leads:
+                    seen = portions(data, stage, seed + number)
+                    run.count(f"queries of stage {stage.name}", {part.data: part.queries for part in seen})
                 _train_one(run, model, data, stages, number, seed=seed + number, on_progress=on_progress)
                 if processes.leads and number + 1 < len(stages):
                     model.save(str(saved), create_model_card=False)

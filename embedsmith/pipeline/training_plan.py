@@ -17,13 +17,15 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, read_examples
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.student import build_student
+from embedsmith.pipeline.convert import draft
 from embedsmith.pipeline.forge import source_of
 from embedsmith.pipeline.mine import read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.train import TrainingSettings, mined_sources, sources_of, with_prompts
 from embedsmith.training.batches import Source
+from embedsmith.training.blend import Portion
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import cost_of, plan_of
+from embedsmith.training.trainer import cost_of, plan_of, portions
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class StagePlan:
     seconds: float
     memory_gib: float
     """Weights, gradients, optimizer and activations."""
+    blend: list[Portion]
+    """What it sees of each data set."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,18 @@ def plan_of_recipe(recipe: Recipe) -> TrainingPlan:
     for name, settings in recipe.data.items():
         if settings.format == "examples":
             examples = read_examples(Path(settings.path))
+            sources.append(source_of(recipe, name, examples))
+            data.append(_data_plan(name, examples))
+            continue
+        if settings.convert:
+            drafted = draft(
+                settings.path,
+                settings.convert,
+                columns=settings.labelled_columns,
+                split=settings.split,
+                skip_bad=settings.skip_bad,
+            )
+            examples = list(drafted.examples(settings.convert))
             sources.append(source_of(recipe, name, examples))
             data.append(_data_plan(name, examples))
             continue
@@ -140,4 +156,5 @@ def _stage_plan(model: EmbeddingModel, sources: Sequence[Source], stage: StageSe
         trained_parameters=cost.trained_parameters,
         seconds=cost.seconds_a_batch * len(plan),
         memory_gib=cost.bytes / 2**30,
+        blend=portions(sources, stage, seed),
     )

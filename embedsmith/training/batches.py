@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float32, Int64
 
 from embedsmith.data.collection import normalised
 from embedsmith.data.examples import Example, Passage
+from embedsmith.training.blend import draw_shares
 from embedsmith.training.guide import Guide, above_ceiling
 
 _VERSIONS = 2
@@ -32,12 +33,30 @@ class Source:
     """The instruction as it stands before the queries; None is the model's own."""
     weight: float = 1.0
     """How often its examples are drawn, relative to the other data sets (times their number)."""
+    share: float | None = None
+    """Its part of all draws, in place of a weight."""
     passage_prompt: str | None = None
     """What stands before the passages: the instruction too where both sides are alike; None is the model's own."""
+    template: str | None = None
+    """How an instruction that an example brings along stands before its texts; None leaves it aside."""
     in_batch: bool = True
     """Whether its queries are contrasted with other queries' passages, where the stage does that at all."""
     guide: Guide | None = None
     """The teacher's vectors of its texts."""
+
+    def prompts_of(self, example: Example) -> tuple[str, str]:
+        r"""Return what stands before an example's query, and before its passages.
+
+        >>> source = Source("sts", [], template="Instruct: {instruction}\nQuery: ")
+        >>> source.prompts_of(Example("q", "a cat", [], [], instruction="Find similar text", symmetric=True))
+        ('Instruct: Find similar text\nQuery: ', 'Instruct: Find similar text\nQuery: ')
+        >>> source.prompts_of(Example("q", "a cat", [], []))
+        ('', '')
+        """
+        query, passage = self.prompt or "", self.passage_prompt or ""
+        if self.template is not None and example.instruction is not None:
+            query = self.template.format(instruction=example.instruction) if example.instruction else ""
+        return query, query if example.symmetric else passage
 
 
 @dataclass(frozen=True)
@@ -115,6 +134,7 @@ class BatchPlan:
     ) -> None:
         self._rows = [(source, example) for source in sources for example in source.examples]
         self._answers_of = _answers_of(self._rows)
+        self._sizes = [len(source.examples) for source in sources]
         self._order = _order(sources, steps, batch_size, seed, blend=blend)
         self._steps = steps
         self._batch_size = batch_size
@@ -127,20 +147,27 @@ class BatchPlan:
     def __len__(self) -> int:
         return self._steps
 
+    def drawn(self) -> list[int]:
+        """Return how many queries of each data set all batches hold."""
+        ends = np.cumsum(self._sizes)
+        counts = np.bincount(np.searchsorted(ends, self._order, side="right"), minlength=len(ends))
+        return counts.tolist()
+
     def __getitem__(self, step: int) -> Batch:
         if not 0 <= step < self._steps:
             raise IndexError(step)
         rows = [self._rows[row] for row in self._order[step * self._batch_size :][: self._batch_size].tolist()]
         draw = np.random.default_rng((self._seed, step))
         picked = [self._pick(example, draw) for _, example in rows]
+        prompts = [source.prompts_of(example) for source, example in rows]
         # By normalised text, not by id: the same text under two ids is the same passage.
         index: dict[tuple[str, str], int] = {}
         passages: list[str] = []
         ids: list[set[tuple[str, str]]] = []
         place = np.zeros((len(rows), max(map(len, picked))), dtype=np.int64)
         for b, ((source, _), texts) in enumerate(zip(rows, picked, strict=True)):
+            before = prompts[b][1]
             for column, passage in enumerate(texts):
-                before = source.passage_prompt or ""
                 key = (before, normalised(passage.text))
                 if index.setdefault(key, len(passages)) == len(passages):
                     passages.append(before + passage.text)
@@ -160,8 +187,8 @@ class BatchPlan:
         batch = Batch(
             number=step,
             query_ids=[example.query_id for _, example in rows],
-            queries=[(source.prompt or "") + example.query for source, example in rows],
-            prompt_chars=[len(source.prompt or "") for source, _ in rows],
+            queries=[prompt + example.query for (prompt, _), (_, example) in zip(prompts, rows, strict=True)],
+            prompt_chars=[len(prompt) for prompt, _ in prompts],
             passages=passages,
             passage_prompt_chars=[len(prompt) for prompt, _ in index],
             positive=positive,
@@ -232,10 +259,10 @@ def _order(
     draw = np.random.default_rng((seed, 0x5EED))
     sizes = np.array([len(source.examples) for source in sources])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    mass = sizes * np.array([source.weight for source in sources])
+    shares = draw_shares(sizes.tolist(), [s.weight for s in sources], [s.share for s in sources])
     count = steps * batch_size
     drawn = count if blend else steps
-    chosen = draw.choice(len(sources), size=drawn, p=mass / mass.sum()) if len(sources) > 1 else np.zeros(drawn, int)
+    chosen = draw.choice(len(sources), size=drawn, p=shares) if len(sources) > 1 else np.zeros(drawn, int)
     if not blend:
         chosen = np.repeat(chosen, batch_size)
     order = np.empty(count, dtype=np.int64)

@@ -1,0 +1,65 @@
+"""Scores of a recipe's labelled data: its test splits as tasks of mteb, read with the instruction of training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from embedsmith.data.converters.settings import Task
+from embedsmith.data.labelled import TaskType
+from embedsmith.data.tables import SUFFIXES
+from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.pipeline.contender import Contender
+from embedsmith.pipeline.convert import instruction_of
+from embedsmith.pipeline.evaluate import need_mteb, score
+from embedsmith.pipeline.recipe import DataSettings, Recipe
+
+_KINDS: dict[Task, tuple[TaskType, str]] = {
+    "classification": ("classification", "Classification"),
+    "clustering": ("clustering", "Clustering"),
+    "sts": ("sts", "STS"),
+    "nli": ("pair-classification", "PairClassification"),
+    "pairs": ("pair-classification", "PairClassification"),
+    "reranking": ("reranking", "Reranking"),
+}
+"""Task of `convert` -> what its test split is scored as, and mteb's name for that."""
+
+
+def scoring_of(settings: DataSettings) -> ScoringSettings | None:
+    """Return how the test split of converted data is scored; None where there is none.
+
+    Raises:
+        SettingsError: mteb is missing.
+    """
+    if settings.convert is None or settings.test_split is None:
+        return None
+    if not any((Path(settings.path) / f"{settings.test_split}{suffix}").is_file() for suffix in SUFFIXES):
+        return None
+    need_mteb(f"{settings.path}: its split {settings.test_split}")
+    return ScoringSettings(
+        task=_KINDS[settings.convert.task][0],
+        split=settings.test_split,
+        text_column=settings.labelled_columns.text,
+        label_column=settings.labelled_columns.label,
+        skip_bad=settings.skip_bad,
+    )
+
+
+def score_labelled(settings: DataSettings, scoring: ScoringSettings, contender: Contender) -> dict[str, float] | None:
+    """Return the scores of what a contender makes of labelled data; None where it has no vectors to make them of."""
+    if scoring.task != "reranking" and contender.encoder is None:
+        return None
+    return score(contender, settings.path, scoring).scores.mean
+
+
+def instructed(model: EmbeddingModel, recipe: Recipe, settings: DataSettings) -> EmbeddingModel:
+    """Return a model that reads a converted data set behind its instruction; of reranking sets the queries alone."""
+    assert settings.convert
+    instruction = instruction_of(settings.convert) if settings.instruction is None else settings.instruction
+    prompt = recipe.student.model_copy(update={"instruction": instruction}).prompt
+    model.set_prompt("query", prompt)
+    if settings.convert.task != "reranking":
+        prompts: dict[str, Any] = {**model.prompts, _KINDS[settings.convert.task][1]: prompt}
+        model.prompts = prompts
+    return model
