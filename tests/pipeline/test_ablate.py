@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,13 @@ import pytest
 import yaml
 
 import embedsmith
-from embedsmith.data.files import read_json
+from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import EmbedsmithError, RunError, SettingsError
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.pipeline import forge as forging
 from embedsmith.pipeline.ablate import plan
 from embedsmith.pipeline.ablation import Ablation, cells_of, read_ablation, with_changes
+from embedsmith.pipeline.ablation_table import in_markdown, table_of
 from embedsmith.pipeline.recipe import Recipe
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.pipeline.test_compare import recipe_on, write_data
@@ -230,6 +232,17 @@ def test_the_table_holds_what_the_cells_scored(run: Path, ablation: Ablation):
     lines = (run / "table.md").read_text().splitlines()
     assert lines[2].startswith("|  | ndcg@10 | ± seeds | before | difference | 95% interval | p | negatives |")
     assert any(line.startswith(f"| 0 | {first['mean']:.4f} |") for line in lines)
+
+
+def test_scores_of_labelled_data_stand_beside_those_of_retrieval(run: Path, ablation: Ablation, tmp_path: Path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    for number, cell in enumerate(cells_of(ablation)):
+        path = copy / cell.folder / "scores.json"
+        write_json(path, {**read_json(path), "intents": {"after": {"accuracy": number / 10, "f1": 0.5}}})
+    table = table_of(copy, ablation)
+    assert [row.labelled for row in table.rows] == [{"intents accuracy": pytest.approx(v)} for v in (0.1, 0.2)]
+    assert table.queries == {"animals": 40}
+    assert "intents accuracy" in in_markdown(table).splitlines()[2]
 
 
 def test_the_page_opens_offline_and_shows_every_row(run: Path):
