@@ -37,11 +37,11 @@ _PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
 def _in_order(app: typer.Typer) -> typer.Typer:
     """Put the commands into their panels of the help."""
     for command in app.registered_commands:
-        command.name = command.name or getattr(command.callback, "__name__", "")
-    order = list(_PANEL_OF)
-    app.registered_commands.sort(key=lambda command: order.index(command.name or ""))
-    for registered in (*app.registered_commands, *app.registered_groups):
-        registered.rich_help_panel = _PANEL_OF[registered.name or ""]
+        name = str(command.name or getattr(command.callback, "__name__", ""))
+        command.name, command.rich_help_panel = name, _PANEL_OF[name]
+    for group in app.registered_groups:
+        group.rich_help_panel = _PANEL_OF[group.name or ""]
+    app.registered_commands.sort(key=lambda command: list(_PANEL_OF).index(command.name or ""))
     return app
 
 

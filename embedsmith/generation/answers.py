@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedsmith.data.collection import normalised
+from embedsmith.data.normalised import normalised
 
 _THOUGHT = re.compile(r".*</think>", re.DOTALL)
 _MARK = re.compile(r"^\W*?(?:[-*•–]|\(?\d{1,3}[.):]|(?:search\s+)?(?:query|question)\s*\d*\s*:\**)\s+", re.IGNORECASE)

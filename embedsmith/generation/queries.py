@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from embedsmith.data.collection import normalised
+from embedsmith.data.normalised import normalised
 from embedsmith.generation.answers import Rejects, is_copy, lines, said
 from embedsmith.services.chat import Answer
 
@@ -42,10 +42,10 @@ def queries_in(
     for number, query in enumerate(found):
         same = normalised(query)
         reason = "said twice" if same in known else _flaw(query, passage)
-        if not reason:
-            reason = (
-                "copied from the prompt" if is_copy(query, prompt) else "more than were asked for" * (number >= wanted)
-            )
+        if not reason and is_copy(query, prompt):
+            reason = "copied from the prompt"
+        elif not reason and number >= wanted:
+            reason = "more than were asked for"
         known.add(same)
         if reason:
             rejects.add(reason, query=query, passage_id=passage_id)

@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-from embedsmith.data.collection import normalised
+from embedsmith.data.normalised import normalised
 from embedsmith.generation.answers import Rejects, is_copy, json_in, said
 from embedsmith.services.chat import Answer
 

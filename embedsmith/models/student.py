@@ -217,7 +217,7 @@ def _pooling(settings: StudentSettings, transformer: Transformer, seed: int) -> 
     width, config = transformer.get_embedding_dimension(), transformer.model.config
     if settings.pooling in _PLAIN_POOLINGS:
         return Pooling(width, pooling_mode=_PLAIN_POOLINGS[settings.pooling])
-    sizes = {"heads": settings.heads, "head_width": settings.head_width}
+    sizes: dict[str, Any] = {"heads": settings.heads, "head_width": settings.head_width}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if settings.pooling == "self-attention":

@@ -35,7 +35,7 @@ from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings, fingerprint
 from embedsmith.teachers.settings import TeacherSettings
 
-_PACKAGES = ("ir-measures", "pytrec-eval-terrier", "scikit-learn", "mteb")
+_PACKAGES = ("bm25s", "ir-measures", "pytrec-eval-terrier", "scikit-learn", "mteb")
 """What computes the metrics; a run knows the model libraries' versions already."""
 
 

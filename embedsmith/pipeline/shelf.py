@@ -179,7 +179,7 @@ def _stage_identities(
     """Return what the model after each stage depends on, up to the first stage that mines again."""
     contents = [
         {
-            **{name: getattr(source, name) for name in _SHARED_BY_EXAMPLES},
+            **{name: getattr(source, name) for name in _OF_ALL_EXAMPLES},
             "examples": _hash_of(source.examples),
             "guide": stores_of_guide(folder / "mined" / source.name) if source.guide else None,
         }
