@@ -19,20 +19,19 @@ import argparse
 import json
 import os
 import resource
-import subprocess
-import sys
 import tempfile
-import time
 from collections import Counter
 from pathlib import Path
-from statistics import median
+
+from alternate import Clock, Figures, alternate
 
 from embedsmith.data.collection import Collection, normalised
-from embedsmith.data.files import read_jsonl, write_json, write_jsonl
+from embedsmith.data.files import read_json, read_jsonl, write_json, write_jsonl
 from embedsmith.data.load import load_collection
 from embedsmith.models.settings import MINILM
 
 DEPTH = 100
+clock = Clock()
 SIDES = {
     "st-float32": ("sentence-transformers, float32 (its default)", "float32"),
     "st-bfloat16": ("sentence-transformers, bfloat16", "bfloat16"),
@@ -72,7 +71,7 @@ def mine_theirs(pairs: Path, dtype: str) -> Negatives:
     rows = [row for _, row in read_jsonl(pairs)]
     dataset = Dataset.from_dict({key: [row[key] for row in rows] for key in ("query", "positive")})
     most_positives = max(Counter(row["query"] for row in rows).values())
-    start()
+    clock.start()
     model = SentenceTransformer(find_model(MINILM).path, model_kwargs={"dtype": getattr(torch, dtype)}, device="cpu")
     mined = mine_hard_negatives(
         dataset,
@@ -85,7 +84,7 @@ def mine_theirs(pairs: Path, dtype: str) -> Negatives:
         output_scores=True,
         verbose=False,
     )
-    stop()
+    clock.stop()
     found: Negatives = {row["query"]: {} for row in rows}
     for query, negative, scores in zip(mined["query"], mined["negative"], mined["scores"], strict=True):
         found[query][negative] = scores[1]
@@ -100,53 +99,27 @@ def mine_ours(pairs: Path, dtype: str) -> Negatives:
     from embedsmith.teachers.settings import TeacherSettings
 
     with tempfile.TemporaryDirectory() as scratch:
-        start()
+        clock.start()
         mine(
             pairs,
             out=Path(scratch) / "run",
             settings=MiningSettings(teacher_settings=TeacherSettings(dtype=dtype), depth=DEPTH, negatives=4),
         )
-        stop()
+        clock.stop()
         rows = [row for _, row in read_jsonl(Path(scratch) / "run" / "negatives.jsonl")]
     return {row["query"]: {passage["text"]: passage["score"] for passage in row["negatives"]} for row in rows}
 
 
-_clock: dict[str, float] = {}
-
-
-def start() -> None:
-    _clock.update(wall=-time.perf_counter(), processor=-time.process_time())
-
-
-def stop() -> None:
-    _clock["wall"] += time.perf_counter()
-    _clock["processor"] += time.process_time()
-
-
 def run_side(side: str, pairs: Path, threads: int, out: Path) -> None:
-    """Mine in this process; leave figures and negatives in a file."""
+    """Mine in this process; print figures, leave the negatives in a file."""
     import torch
 
     torch.set_num_threads(threads)
     mine = mine_theirs if side.startswith("st-") else mine_ours
     negatives = mine(pairs, SIDES[side][1])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    write_json(out, {**_clock, "gib": peak, "negatives": negatives})
-
-
-def in_a_process(side: str, pairs: Path, threads: int, out: Path) -> dict[str, float]:
-    """Run a side in a process of its own; return its figures."""
-    command = [sys.executable, __file__, "--side", side, "--pairs", pairs, "--threads", str(threads), "--out", out]
-    done = subprocess.run(
-        list(map(str, command)),
-        env={**os.environ, "OMP_NUM_THREADS": str(threads), "RAYON_NUM_THREADS": str(threads)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(out.read_text())
-    print(f"  {side}: {found['wall']:.1f} s, processor {found['processor']:.1f} s, {found['gib']:.2f} GiB", flush=True)
-    return {key: found[key] for key in ("wall", "processor", "gib")}
+    write_json(out / f"{side}.json", negatives)
+    print(json.dumps({**clock.figures, "gib": peak}))
 
 
 def agreement(one: Negatives, other: Negatives, queries: set[str]) -> str:
@@ -179,9 +152,8 @@ def with_equal_policies(pairs: Path, theirs: list[Negatives]) -> set[str]:
     }
 
 
-def report(figures: dict[str, list[dict[str, float]]], negatives: dict[str, Negatives], pairs: Path) -> None:
+def report(middle: dict[str, Figures], negatives: dict[str, Negatives], pairs: Path) -> None:
     """Print the tables."""
-    middle = {side: {key: median(f[key] for f in runs) for key in runs[0]} for side, runs in figures.items()}
     print("\n| side | seconds | processor seconds | peak GiB |\n| --- | --- | --- | --- |")
     for side, found in middle.items():
         print(f"| {SIDES[side][0]} | {found['wall']:.1f} | {found['processor']:.1f} | {found['gib']:.2f} |")
@@ -221,14 +193,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         pairs = Path(scratch) / "pairs.jsonl"
         write_pairs(pairs, load_collection(arguments.data, split=arguments.split), arguments.rows)
-        figures: dict[str, list[dict[str, float]]] = {side: [] for side in arguments.sides}
-        for number in range(arguments.rounds):
-            print(f"round {number + 1}", flush=True)
-            for side in arguments.sides:
-                out = Path(scratch) / f"{side}.json"
-                figures[side].append(in_a_process(side, pairs, arguments.threads, out))
-        found = {side: json.loads((Path(scratch) / f"{side}.json").read_text()) for side in arguments.sides}
-        report(figures, {side: figure["negatives"] for side, figure in found.items()}, pairs)
+        options = ["--pairs", pairs, "--out", scratch]
+        middle = alternate(__file__, arguments.sides, options, rounds=arguments.rounds, threads=arguments.threads)
+        report(middle, {side: read_json(Path(scratch) / f"{side}.json") for side in arguments.sides}, pairs)
 
 
 if __name__ == "__main__":

@@ -14,15 +14,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
-from statistics import median
 
 import numpy as np
+from alternate import Clock, alternate
 
 K = 100
 BLOCK = 65_536
@@ -104,22 +102,12 @@ def run_side(side: str, folder: Path, threads: int) -> None:
     search = SIDES[side](passages, queries, threads)
     peak = Peak()
     peak.start()
-    wall, processor = time.perf_counter(), time.process_time()
+    clock = Clock()
+    clock.start()
     rows, scores = search()
-    figures = {"wall": time.perf_counter() - wall, "processor": time.process_time() - processor, "gib": peak.gib}
+    clock.stop()
     np.savez(folder / f"{side}.npz", rows=rows, scores=scores)
-    print(json.dumps(figures))
-
-
-def in_a_process(side: str, folder: Path, threads: int) -> dict[str, float]:
-    """Run a side in a process of its own; return its figures."""
-    command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--threads", str(threads)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    print(f"  {side}: {found['wall']:.2f} s, processor {found['processor']:.2f} s, {found['gib']:.2f} GiB", flush=True)
-    return found
+    print(json.dumps({**clock.figures, "gib": peak.gib}))
 
 
 def different_rows(folder: Path) -> int:
@@ -150,12 +138,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         write_vectors(folder, arguments.passages, arguments.queries, arguments.dimensions)
-        figures: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-        for number in range(arguments.rounds):
-            print(f"round {number + 1}", flush=True)
-            for side in SIDES:
-                figures[side].append(in_a_process(side, folder, arguments.threads))
-        middle = {side: {key: median(f[key] for f in runs) for key in runs[0]} for side, runs in figures.items()}
+        options = ["--folder", folder]
+        middle = alternate(__file__, SIDES, options, rounds=arguments.rounds, threads=arguments.threads)
         print("\n| side | seconds | processor seconds | memory, GiB |\n| --- | --- | --- | --- |")
         for side, found in middle.items():
             print(f"| {side} | {found['wall']:.2f} | {found['processor']:.2f} | {found['gib']:.2f} |")

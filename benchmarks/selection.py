@@ -16,16 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
-from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from alternate import Clock, alternate
 
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
@@ -36,6 +33,7 @@ from embedsmith.teachers.dense import DenseTeacher
 
 DEPTH = 100
 SIDES = ("ours", "sentence-transformers")
+clock = Clock()
 
 
 class Known:
@@ -105,11 +103,11 @@ def ours(folder: Path, collection: Collection) -> int:
     from embedsmith.mining.selection import select
 
     settings = SelectionSettings(method="marginpos", margin=0.05, negatives=4)
-    start()
+    clock.start()
     candidates = read_candidates(folder / "candidates")
     selection = select(candidates, settings)
     write_examples(folder / "negatives.jsonl", examples(selection, candidates, collection))
-    stop()
+    clock.stop()
     return selection.counts["negatives"]
 
 
@@ -120,7 +118,7 @@ def theirs(folder: Path, collection: Collection, **method: float) -> int:
     rows = collection.positive_pairs()
     pairs = {"query": collection.queries.take(rows[0]), "positive": collection.passages.take(rows[1])}
     dataset, corpus, model = Dataset.from_dict(pairs), list(collection.passages), Known(folder)
-    start()
+    clock.start()
     mined = mine_hard_negatives(
         dataset,
         model,
@@ -133,20 +131,8 @@ def theirs(folder: Path, collection: Collection, **method: float) -> int:
         cache_folder=str(folder / "cache"),
         verbose=False,
     )
-    stop()
+    clock.stop()
     return len(mined)
-
-
-_clock: dict[str, float] = {}
-
-
-def start() -> None:
-    _clock.update(wall=-time.perf_counter(), processor=-time.process_time())
-
-
-def stop() -> None:
-    _clock["wall"] += time.perf_counter()
-    _clock["processor"] += time.process_time()
 
 
 def run_side(side: str, folder: Path, threads: int) -> None:
@@ -156,18 +142,7 @@ def run_side(side: str, folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     collection = load_collection(folder / "data", split="train")
     negatives = ours(folder, collection) if side == "ours" else theirs(folder, collection, absolute_margin=0.05)
-    print(json.dumps({**_clock, "negatives": negatives}))
-
-
-def in_a_process(side: str, folder: Path, threads: int) -> dict[str, float]:
-    """Run a side in a process of its own; return its figures."""
-    command = [sys.executable, __file__, "--side", side, "--folder", str(folder), "--threads", str(threads)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = json.loads(done.stdout.splitlines()[-1])
-    print(f"  {side}: {found['wall']:.2f} s, processor {found['processor']:.2f} s, {found['negatives']:,} negatives")
-    return found
+    print(json.dumps({**clock.figures, "negatives": negatives}))
 
 
 def main() -> None:
@@ -190,12 +165,8 @@ def main() -> None:
         collection = load_collection(folder / "data", split="train")
         prepare_ours(folder, collection)
         theirs(folder, collection, relative_margin=0.05)  # fills its cache
-        figures: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
-        for number in range(arguments.rounds):
-            print(f"round {number + 1}", flush=True)
-            for side in SIDES:
-                figures[side].append(in_a_process(side, folder, arguments.threads))
-        middle = {side: {key: median(f[key] for f in runs) for key in runs[0]} for side, runs in figures.items()}
+        options = ["--folder", folder]
+        middle = alternate(__file__, SIDES, options, rounds=arguments.rounds, threads=arguments.threads)
         print("\n| side | seconds | processor seconds |\n| --- | --- | --- |")
         for side, found in middle.items():
             print(f"| {side} | {found['wall']:.2f} | {found['processor']:.2f} |")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from embedsmith.models.embedder import load as load
     from embedsmith.models.settings import StudentSettings as StudentSettings
     from embedsmith.models.student import build_student as build_student
+    from embedsmith.pipeline.ablate import ablate as ablate
+    from embedsmith.pipeline.ablation import read_ablation as read_ablation
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
     from embedsmith.pipeline.compare import compare as compare
     from embedsmith.pipeline.evaluate import evaluate as evaluate
@@ -54,6 +56,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "StageSettings": "training.settings",
     "StudentSettings": "models.settings",
     "TeacherSettings": "teachers.settings",
+    "ablate": "pipeline.ablate",
     "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
     "compare": "pipeline.compare",
@@ -65,6 +68,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "load_collection": "data.load",
     "mine": "pipeline.mine",
     "mteb_task": "pipeline.evaluate",
+    "read_ablation": "pipeline.ablation",
     "read_recipe": "pipeline.recipe",
     "select": "pipeline.mine:select_again",
     "train": "pipeline.train",

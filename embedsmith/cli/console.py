@@ -125,7 +125,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers|accelerate|gguf|mteb)\b.*")
-    logging.getLogger("mteb").setLevel(logging.ERROR)
+    for library in ("mteb", "datasets", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.ERROR)
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
     logging.getLogger("accelerate").setLevel(logging.ERROR)
 

@@ -16,6 +16,7 @@ from embedsmith.models.settings import Dtype, Layout
 def export(
     model: Annotated[str, typer.Argument(metavar="RUN", help="A run, a folder, a hub id or package:NAME/path.")],
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist, or be empty.")],
+    merge: Annotated[bool, typer.Option("--merge", help="Merge low-rank adapters into the weights.")] = False,
     layout: Annotated[
         Layout, typer.Option(help="sentence-transformers, or nv-embed: the layout of NVIDIA's released checkpoints.")
     ] = "sentence-transformers",
@@ -26,13 +27,13 @@ def export(
     from embedsmith.pipeline.export import export as export_model
 
     with console.progress() as tell:
-        done = export_model(model, out=out, layout=layout, dtype=dtype, on_progress=tell)
+        done = export_model(model, out=out, merge=merge, layout=layout, dtype=dtype, on_progress=tell)
     if as_json:
         console.print_json(vars(done))
         return
     what = f"{done.parameters:,} parameters, {done.bytes / 1e6:,.0f} MB"
     console.out.print(f"wrote {done.folder}: {what}; vectors differ by {done.largest_difference:.1e}", markup=False)
-    if done.layout == "nv-embed":
+    if done.layout == "nv-embed" or done.adapters:
         console.out.print(f'open it: embedsmith.load("{done.folder}")', markup=False)
         return
     trust = ", trust_remote_code=True" if done.needs_code else ""

@@ -11,7 +11,7 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, Out, app, typed
 from embedsmith.cli.options import settings_of, with_options
-from embedsmith.generation.queries import QuerySettings
+from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
 from embedsmith.services.chat import ServerSettings
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -81,6 +81,45 @@ def queries(
     console.out.print(f"next: {typed()} mine {shlex.quote(str(run.folder))} --out runs/mined", markup=False)
 
 
+@synthesize.command()
+@with_options(flags={"tasks.kinds": "kind"}, tasks=TaskSettings, server=ServerSettings)
+def tasks(
+    out: Out,
+    tasks: dict[str, Any],
+    server: dict[str, Any],
+    prompts: Prompts = None,
+    as_json: Json = False,
+) -> None:
+    """Let a chat model think of tasks and write examples of each: RUN/examples.jsonl, to train on.
+
+    The two steps of NV-Embed's synthetic data. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    """
+    from embedsmith.pipeline.synthesize_tasks import synthesize_tasks
+
+    with console.progress() as tell:
+        run = synthesize_tasks(
+            out=out,
+            settings=settings_of(TaskSettings, tasks),
+            server=settings_of(ServerSettings, server),
+            prompts=prompts,
+            on_progress=tell,
+        )
+    counts = run.manifest["counts"]["tasks"]
+    if as_json:
+        console.print_json({"run": str(run.folder), "seconds": run.seconds, **counts})
+        return
+    written = counts["tasks"] + sum(counts["tasks_rejected"].values())
+    console.out.print(
+        f"{counts['tasks']:,} of {written:,} tasks and {counts['examples']:,} of {counts['written']:,} examples "
+        f"were kept ({run.seconds:,.0f} s)"
+    )
+    for reason, number in counts["tasks_rejected"].items():
+        console.out.print(f"  rejected: {number:,} ({number / written:.0%} of the tasks) {reason}", markup=False)
+    _show_rejected(counts)
+    examples = shlex.quote(str(run.folder / "examples.jsonl"))
+    console.out.print(f"next: {typed()} train {examples} --out runs/model", markup=False)
+
+
 def _show_rejected(counts: dict[str, Any]) -> None:
     """Show what was rejected and why, what the server would not answer, and what it all cost."""
     written = counts["written"]
@@ -94,3 +133,62 @@ def _show_rejected(counts: dict[str, Any]) -> None:
             "command with a larger --budget-tokens goes on"
         )
     console.out.print(f"{counts['tokens']:,} tokens", markup=False)
+
+
+@app.command()
+@with_options(judge=JudgeSettings, server=ServerSettings)
+def judge(
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    judge: dict[str, Any],
+    server: dict[str, Any],
+    prompts: Prompts = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a chat model which mined negatives answer their query after all; `select` leaves them out from then on.
+
+    Known positives are asked too: a judge that confirms few of them cannot tell. What was asked once, of RUN or of
+    another selection from the same candidates, is not asked again. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    """
+    from embedsmith.pipeline.judge import judge as judge_run
+    from embedsmith.pipeline.judge import plain
+    from embedsmith.pipeline.verdicts import judge_folder
+
+    with console.progress() as tell:
+        found = judge_run(
+            run,
+            settings=settings_of(JudgeSettings, judge),
+            server=settings_of(ServerSettings, server),
+            prompts=prompts,
+            on_progress=tell,
+        )
+    for failure in found.failures[:3]:
+        console.note(f"a question without an answer: {failure}")
+    if found.budget_spent:
+        console.note("the budget is spent; the same command with a larger --budget-tokens goes on")
+    if found.cannot_tell:
+        console.note(
+            "this judge says yes to negatives about as often as to known positives, and its verdicts count all the "
+            f"same; remove {judge_folder(run)} to be rid of them"
+        )
+    if as_json:
+        console.print_json({"run": str(run), **plain(found)})
+        return
+    console.out.print(
+        console.figures_table(
+            f"{found.judge} on {run}: does the passage answer the query?",
+            {
+                name: [
+                    "–" if row.share is None else f"{row.share:.3f}",
+                    *(f"{count:,}" for count in (row.yes, row.no, row.unclear, row.unanswered)),
+                ]
+                for name, row in {
+                    "negatives": found.negatives,
+                    "first negatives": found.first,
+                    "known positives": found.positives,
+                }.items()
+            },
+            ["share of yes", "yes", "no", "unclear", "not answered"],
+        )
+    )
+    console.out.print(f"{found.tokens:,} tokens", markup=False)
+    console.out.print(f"next: {typed()} select {shlex.quote(str(run))} --out runs/judged", markup=False)

@@ -11,6 +11,7 @@ import typer
 from embedsmith import __version__
 
 # Importing a module of commands adds them.
+from embedsmith.cli import ablate as ablate
 from embedsmith.cli import compare as compare
 from embedsmith.cli import console
 from embedsmith.cli import converting as converting
@@ -37,6 +38,18 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit()
 
 
+def _remedy(error: OSError) -> str:
+    """Return what to do about something that is nobody's mistake."""
+    goes_on = "the same command goes on where it stopped"
+    if isinstance(error, (ConnectionError, TimeoutError)):
+        return f"check the URL, the network and the server; {goes_on}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"free some space; {goes_on}"
+    if isinstance(error, PermissionError):
+        return "ask for the right to read or write it, or name another"
+    return f"mend what the system says, and give the command again; {goes_on}"
+
+
 def main() -> None:
     """Run the command line; turn what went wrong into one line and an exit code."""
     console.quiet_libraries()
@@ -53,8 +66,7 @@ def main() -> None:
         sys.exit(2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        hint = "free some space; the same command goes on where it stopped" if error.errno == errno.ENOSPC else ""
-        console.print_error(f"{where}{error.strerror or error}", hint)
+        console.print_error(f"{where}{error.strerror or error}", _remedy(error))
         sys.exit(1)
     if code == _INTERRUPTED:
         console.print_error("interrupted", "give the same command again; it goes on where it stopped")

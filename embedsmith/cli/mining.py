@@ -138,17 +138,18 @@ def audit(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`, a recipe's run, or an ablation.")],
     as_json: Json = False,
 ) -> None:
-    """Write RUN/report.html: scores, losses, rules, suspected false negatives and samples to read, in one page.
+    """Write RUN/report.html, one page that opens in any browser, without a network.
 
-    It opens in any browser, without a network. With --json its numbers are printed.
+    Of mining: scores, losses, rules, suspected false negatives and samples to read. Of a recipe's run: scores beside
+    the baselines, with intervals, and the queries won and lost. With --json its numbers are printed.
     """
-    from embedsmith.pipeline.mining_report import write_mining_report
+    from embedsmith.pipeline.pages import write_page
 
     with console.progress() as tell:
-        path, numbers = write_mining_report(run, on_progress=tell)
+        path, numbers = write_page(run, on_progress=tell)
     if as_json:
         console.print_json({"run": str(run), "report": str(path), **numbers})
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -32,14 +33,18 @@ def evaluate(
         ),
     ],
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             help="BEIR folders, files of pairs (JSON lines, Parquet, CSV), folders of labelled texts or pairs. With a "
             "run file, judgements as well."
         ),
-    ],
+    ] = None,
+    *,
     scoring: dict[str, Any],
     reading: dict[str, Any],
+    benchmark: Annotated[
+        str | None, typer.Option(help='Benchmark or task of mteb, such as "MTEB(eng, v2)" or SciFact.')
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder to write scores, each query's and the ranking to; one that was cut short goes on."),
@@ -51,40 +56,103 @@ def evaluate(
             help="Keep vectors here. By default a run keeps its own, the rest lies in ~/.cache/embedsmith.",
         ),
     ] = None,
+    before_and_after: Annotated[
+        bool, typer.Option("--before-and-after", help="Score RUN's model and the model it was made of, in one table.")
+    ] = False,
+    panel: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="With --before-and-after: other data, which training may have cost something. By default stsb, "
+            "banking77, stackoverflow_titles and scifact below the folder EMBEDSMITH_DATA, where it has them."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Score a model or a baseline on retrieval, STS, pair classification, classification, clustering, reranking.
 
     What the data asks for is found from its columns. Vectors are kept, so a second evaluation costs seconds.
     """
-    from embedsmith.data.files import read_json
+    from embedsmith.errors import SettingsError
+    from embedsmith.pipeline.before_and_after import before_and_after as compare_with_start
     from embedsmith.pipeline.contender import Contender
-    from embedsmith.pipeline.evaluate import evaluate_into, score
+    from embedsmith.pipeline.evaluate import evaluate_all, evaluate_into, read_scores
 
-    settings = settings_of(ScoringSettings, scoring)
+    if not (data or benchmark or before_and_after):
+        raise SettingsError("no data to score it on", hint="name a BEIR folder or a file, or --benchmark NAME")
+    if before_and_after and benchmark:
+        raise SettingsError("--before-and-after does not run a benchmark", hint="evaluate RUN and its start one by one")
+    settings, reads = settings_of(ScoringSettings, scoring), settings_of(TeacherSettings, reading)
+    command = shlex.join(["embedsmith", *sys.argv[1:]])
     with console.progress() as tell:
-        contender = Contender(model, reading=settings_of(TeacherSettings, reading), vectors=vectors, on_progress=tell)
+        if before_and_after:
+            table = compare_with_start(
+                model,
+                data or [],
+                panel or _default_panel(),
+                scoring=settings,
+                reading=reads,
+                vectors=vectors,
+                out=out,
+                command=command,
+                on_skip=console.note,
+                on_progress=tell,
+            )
+            _show_before_and_after(model, table, as_json=as_json)
+            return
+        contender = Contender(model, reading=reads, vectors=vectors, on_progress=tell)
         if out:
-            command = shlex.join(["embedsmith", *sys.argv[1:]])
-            evaluate_into(out, contender, data, settings, command=command, on_skip=console.note)
-            found = read_json(out / "scores.json")
-            scores, tasks = found["scores"], {path: about["task"] for path, about in found["data"].items()}
+            evaluate_into(
+                out, contender, data or [], settings, benchmark=benchmark, command=command, on_skip=console.note
+            )
+            found = read_scores(out)
         else:
-            scored = {path: score(contender, path, settings, on_skip=console.note) for path in data}
-            scores = {path: one.scores.mean for path, one in scored.items()}
-            tasks = {path: one.about["task"] for path, one in scored.items()}
+            found = evaluate_all(contender, data or [], settings, benchmark=benchmark, on_skip=console.note)
     if as_json:
-        console.print_json({"scores": scores} | ({"run": str(out)} if out else {}))
+        means = {"means": found["means"]} if benchmark else {}
+        console.print_json({"scores": found["scores"], **means} | ({"run": str(out)} if out else {}))
         return
-    _show_scores(model, scores, tasks, settings.metrics or METRICS)
+    _show_scores(model, found, settings.metrics or METRICS)
 
 
-def _show_scores(model: str, scores: dict[str, dict[str, float]], tasks: dict[str, str], metrics: list[str]) -> None:
-    """Print a table for each kind of task."""
-    for task in dict.fromkeys(tasks.values()):
-        rows = {path: scores[path] for path in scores if tasks[path] == task}
-        shown = metrics if task == "retrieval" else list(next(iter(rows.values())))
-        console.out.print(console.scores_table(f"{task.replace('-', ' ')}: {model}", rows, shown))
+def _default_panel() -> list[str]:
+    """Return the data sets of the general panel that EMBEDSMITH_DATA holds."""
+    from embedsmith.pipeline.before_and_after import PANEL
+
+    folder = os.environ.get("EMBEDSMITH_DATA")
+    return [str(path) for name in PANEL if (path := Path(folder) / name).is_dir()] if folder else []
+
+
+def _show_scores(model: str, found: dict[str, Any], metrics: list[str]) -> None:
+    """Print a table for each kind of task and its metrics."""
+    kinds: dict[tuple[str, tuple[str, ...]], dict[str, dict[str, float]]] = {}
+    for name, scores in found["scores"].items():
+        task = found["data"][name]["task"]
+        shown = tuple(metrics) if task == "retrieval" else tuple(scores)
+        kinds.setdefault((task, shown), {})[name] = scores
+    for (task, shown), rows in kinds.items():
+        console.out.print(console.scores_table(f"{task.replace('-', ' ')}: {model}", rows, list(shown)))
+    if "means" in found:
+        rows = {name: {"mean": value} for name, value in found["means"].items()}
+        console.out.print(console.scores_table("Means over all tasks, over types, and of each type", rows, ["mean"]))
+
+
+def _show_before_and_after(model: str, table: dict[str, dict[str, Any]], *, as_json: bool) -> None:
+    """Print one line for each data set."""
+    if as_json:
+        console.print_json({"run": model, "before_and_after": table})
+        return
+    rows = {
+        name: [
+            row["task"],
+            row["metric"],
+            f"{row['before']:.3f}",
+            f"{row['after']:.3f}",
+            f"{row['after'] - row['before']:+.3f}",
+        ]
+        for name, row in table.items()
+    }
+    columns = ["task", "metric", "before", "after", "difference"]
+    console.out.print(console.figures_table(f"{model} and its start", rows, columns))
 
 
 @app.command()

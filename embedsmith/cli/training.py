@@ -54,7 +54,7 @@ def quickstart(
 
 @app.command()
 @with_options(
-    flags={"student.name": "student", "stage.name": None, "stage.remine": None},
+    flags={"student.name": "student", "stage.name": None, "stage.remine": None, "stage.lora_targets": "lora-target"},
     student=StudentSettings,
     stage=StageSettings,
 )

@@ -7,6 +7,7 @@ to the test side, and nothing that stands there, query or function, is seen in t
 from __future__ import annotations
 
 import ast
+import hashlib
 import io
 import os
 import random
@@ -112,7 +113,7 @@ def harvest(settings: CodeSettings, *, on_file: Callable[[int, int], None] | Non
     Raises:
         InputError: the source is not a folder, or holds no Python file or no function with a docstring.
     """
-    root = Path(sysconfig.get_path("stdlib") if settings.source == "stdlib" else settings.source)
+    root = _root_of(settings)
     if not root.is_dir():
         what = "is a file, wanted a folder" if root.exists() else "no such folder"
         raise InputError(f"{root}: {what}", hint='set `source` to a folder of Python files, or to "stdlib"')
@@ -147,6 +148,21 @@ def _first_skipped(skipped: list[Skipped]) -> str:
     first = skipped[0]
     place = first.path if first.line is None else f"{first.path}:{first.line}"
     return f" ({len(skipped):,} could not be read, first {place}: {first.reason})"
+
+
+def sources_hash(settings: CodeSettings) -> str:
+    """Return a hash of every file that a harvest reads."""
+    root = _root_of(settings)
+    digest = hashlib.sha256()
+    for path in _python_files(root, []):
+        content = (root / path).read_bytes() if os.access(root / path, os.R_OK) else b""
+        digest.update(f"{path}\n{hashlib.sha256(content).hexdigest()}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()[:16]
+
+
+def _root_of(settings: CodeSettings) -> Path:
+    """Return the folder that a source names."""
+    return Path(sysconfig.get_path("stdlib") if settings.source == "stdlib" else settings.source)
 
 
 def _python_files(root: Path, skipped: list[Skipped]) -> list[str]:

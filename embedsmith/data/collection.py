@@ -6,7 +6,6 @@ Shapes: N passages, Q queries, J judgements, S pairs of a query and a passage.
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from embedsmith.data.normalised import normalised as normalised
 from embedsmith.data.texts import Objects, Rows, Texts, digests, numbered
 
 
@@ -182,14 +182,3 @@ def join_title(title: str, text: str) -> str:
     'They purr.'
     """
     return f"{title} {text}".strip() if title else text
-
-
-def normalised(text: str) -> str:
-    """Return a text without differences of case, width and white space.
-
-    Two texts that are equal after this are the same text for exclusion, splits and false in-batch negatives.
-
-    >>> normalised("  The\\n CAT ") == normalised("the cat")
-    True
-    """
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -14,9 +14,9 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from embedsmith.data.bad_rows import Unusable
-from embedsmith.data.collection import normalised
 from embedsmith.data.columns import quoted
 from embedsmith.data.converters.rows import FIRST, QUERY, SECOND, TEXT
+from embedsmith.data.normalised import normalised
 from embedsmith.errors import SettingsError
 from embedsmith.settings import Settings
 

@@ -20,8 +20,8 @@ from embedsmith.evaluation.metrics import Scores
 FIRST = 3
 """Ranked passages of each query that are kept to be read."""
 
-_DIGITS = 6
-"""After the point: no metric at a small cut-off has two values that are nearer."""
+_DIGITS = 9
+"""After the point: two values of a metric are further apart."""
 
 
 @dataclass(frozen=True)

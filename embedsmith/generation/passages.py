@@ -9,6 +9,16 @@ _END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+|[。！？]+[」』）]*\s*|\n
 """Where a sentence ends, with what stands between it and the next one."""
 
 
+def beginning(text: str, limit: int) -> str:
+    """Return at most `limit` characters of a text, to the end of the last sentence that is whole.
+
+    >>> beginning("A cat sat. It purred! Then it slept.", 24), beginning("unbelievable cat", 6)
+    ('A cat sat. It purred!', 'unbeli')
+    """
+    text = text.strip()
+    return text if len(text) <= limit else text[: _place(text, limit, least=limit)].rstrip()
+
+
 def cut(text: str, limit: int) -> list[str]:
     """Return a text in parts of at most `limit` characters, of about the same length, that end where sentences do.
 
@@ -22,12 +32,18 @@ def cut(text: str, limit: int) -> list[str]:
     parts = []
     rest = text.strip()
     while len(rest) > limit:
-        # The blank behind the last sentence of a part does not count.
-        window = rest[: limit + 1]
-        ends = [end.end() for end in _END.finditer(window) if len(rest[: end.end()].rstrip()) <= limit]
-        even = len(rest) / math.ceil(len(rest) / limit)
-        at = next((end for end in ends if end >= even), ends[-1]) if ends else window.rfind(" ")
-        at = at if at > 0 else limit
+        at = _place(rest, limit, least=len(rest) / math.ceil(len(rest) / limit))
         parts.append(rest[:at].rstrip())
         rest = rest[at:].lstrip()
     return [*parts, rest] if rest else parts
+
+
+def _place(text: str, limit: int, *, least: float) -> int:
+    """Return where to cut a text that is longer than `limit`: behind the first sentence that ends at `least` or later,
+    else behind the last one, else between words, else at the limit.
+    """  # noqa: D205
+    # The blank behind the last sentence of a part does not count.
+    window = text[: limit + 1]
+    ends = [end.end() for end in _END.finditer(window) if len(text[: end.end()].rstrip()) <= limit]
+    at = next((end for end in ends if end >= least), ends[-1]) if ends else window.rfind(" ")
+    return at if at > 0 else limit

@@ -8,14 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from pydantic import Field
-
 from embedsmith.data.collection import normalised
 from embedsmith.generation.answers import Rejects, lines, said
-from embedsmith.models.settings import MINILM
 from embedsmith.services.chat import Answer
-from embedsmith.settings import Settings
-from embedsmith.teachers.settings import TeacherSettings
 
 _LONGEST = 400
 """Characters of a query."""
@@ -25,33 +20,6 @@ _SPEAKS_OF_IT = re.compile(
     r"\b(?:this|the|that|given|above|following)\s+(?:passage|text|document|article|excerpt|paragraph|snippet)s?\b",
     re.IGNORECASE,
 )
-
-
-class QuerySettings(Settings):
-    """Which queries are written, and which of them are kept."""
-
-    url: str
-    """Chat model that writes, as https://HOST/v1#MODEL."""
-    teacher: str = MINILM
-    """Model that must find the passage again, named as in `mine --teacher`."""
-    passages: int | None = Field(None, gt=0)
-    """Passages that queries are written for, drawn at random; all by default."""
-    passage_characters: int = Field(2000, gt=0)
-    """A longer passage is cut at the ends of sentences into passages of at most this length (about 500 English tokens),
-    each with an id of its own, so that neither model sees only its beginning."""
-    queries: int = Field(2, gt=0)
-    """Queries for each passage."""
-    found_within: int = Field(3, gt=0)
-    """Keep a query whose passage is among this many that the teacher finds for it in the whole corpus. Promptagator
-    takes 1, which a near copy of the passage defeats."""
-    temperature: float = Field(0.7, ge=0)
-    """Of the chat model."""
-    max_tokens: int = Field(256, gt=0)
-    """Tokens of an answer, a thinking model's thoughts included."""
-    seed: int = 0
-    """Seed of what is drawn at random, and the chat model's own."""
-    teacher_settings: TeacherSettings = TeacherSettings()
-    """How the teacher reads texts."""
 
 
 def queries_in(
@@ -74,8 +42,9 @@ def queries_in(
     asked = normalised(prompt)
     for number, query in enumerate(found):
         same = normalised(query)
-        reason = "more than were asked for" if number >= wanted else _flaw(query, passage)
-        reason = "said twice" if same in known else "copied from the prompt" if same in asked else reason
+        reason = "said twice" if same in known else _flaw(query, passage)
+        if not reason:
+            reason = "copied from the prompt" if same in asked else "more than were asked for" * (number >= wanted)
         known.add(same)
         if reason:
             rejects.add(reason, query=query, passage_id=passage_id)

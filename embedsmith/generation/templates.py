@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedsmith.data.files import atomic_write
 from embedsmith.errors import InputError, did_you_mean
 
 _OWN = Path(__file__).parent / "prompts"
@@ -38,6 +39,29 @@ class Template:
         return _HOLE.sub(fill, self.text)
 
 
+def read_templates(names: Mapping[str, Sequence[str]], folder: str | Path | None) -> dict[str, Template]:
+    """Return the prompts of a command: a user's where the folder has one, else the package's.
+
+    Args:
+        names: of each prompt, with what is put into it.
+        folder: of files `NAME.txt`.
+
+    Raises:
+        InputError: the folder is not there, a file in it is no prompt of ours, or a prompt cannot be used.
+    """
+    own = None if folder is None else Path(folder)
+    if own is not None:
+        _check_folder(own)
+    return {name: read_template(name, values, own) for name, values in names.items()}
+
+
+def write_templates(folder: Path, templates: Mapping[str, Template]) -> None:
+    """Write prompts where they can be read and copied."""
+    for name, template in templates.items():
+        with atomic_write(folder / f"{name}.txt") as file:
+            file.write(template.text + "\n")
+
+
 def read_template(name: str, names: Sequence[str], folder: Path | None = None) -> Template:
     """Return the prompt of a name: a user's where the folder has one, else the package's.
 
@@ -46,11 +70,9 @@ def read_template(name: str, names: Sequence[str], folder: Path | None = None) -
         folder: of files `NAME.txt`.
 
     Raises:
-        InputError: the folder is not there, or a prompt asks for what there is not, or lacks what is put in.
+        InputError: a prompt asks for what there is not, or lacks what is put in.
     """
     own = _OWN / f"{name}.txt"
-    if folder is not None and not folder.is_dir():
-        raise InputError(f"{folder}: no such folder", hint=f"copy {_OWN} and change what is in it")
     path = own if folder is None or not (folder / own.name).is_file() else folder / own.name
     try:
         text = path.read_text(encoding="utf-8").strip()
@@ -73,17 +95,16 @@ def read_template(name: str, names: Sequence[str], folder: Path | None = None) -
     return Template(text)
 
 
-def check_folder(folder: Path | None) -> None:
-    """Refuse a folder of prompts in which a file has a name that none of ours has.
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder without prompts, or with one that none of ours is called like: nobody would read it.
 
     Raises:
-        InputError: there is such a file, or no file at all.
+        InputError: it is such a folder, or there is none.
     """
-    if folder is None or not folder.is_dir():
-        return
     known = sorted(path.name for path in _OWN.glob("*.txt"))
     names = sorted(path.name for path in folder.glob("*.txt"))
     wrong = [name for name in names if name not in known]
     if wrong or not names:
         what = f'no prompt is called "{wrong[0]}"{did_you_mean(wrong[0], known)}' if wrong else "no prompt is in it"
-        raise InputError(f"{folder}: {what}", hint=f"the prompts are {', '.join(known)}")
+        what = what if folder.is_dir() else "no such folder"
+        raise InputError(f"{folder}: {what}", hint=f"copy what is to be changed from {_OWN}: {', '.join(known)}")

@@ -223,9 +223,10 @@ def _listed_of(
 ) -> Listed:
     """Return what is listed for the queries of the kept pairs, which are numbered anew; nothing that is hidden."""
     query, text = candidates.pair_query[kept], candidates.passage_text
-    row = np.minimum(np.searchsorted(query, listed.queries), len(query) - 1)
-    here = query[row] == listed.queries
-    here &= ~np.isin(_keys(row, text[listed.passages], candidates), hidden)
+    queries, passages = listed.pairs
+    row = np.minimum(np.searchsorted(query, queries), len(query) - 1)
+    here = query[row] == queries
+    here &= ~np.isin(_keys(row, text[passages], candidates), hidden)
     # A passage that nobody's negative may be, and that is hidden from one query, stays excluded from the others.
     known = np.isin(text[listed.everywhere], hidden % len(text))
     rows = candidates.rows[query]
@@ -234,6 +235,6 @@ def _listed_of(
     free = ~np.isin(_keys(its_row, text[its_passage], candidates), hidden)
     return Listed(
         np.append(row[here], its_row[free]),
-        np.append(listed.passages[here], its_passage[free]),
+        np.append(passages[here], its_passage[free]),
         listed.everywhere[~known],
     )

@@ -1,11 +1,11 @@
 """Exclusions: which candidates answer the query, or are it, whatever they score? And what became of the others?
 
-Shapes: Q queries, K candidates, S pairs of a query and its positive, P listed pairs.
+Shapes: Q queries, K candidates, S pairs of a query and its positive, P listed pairs, J judged ones, A all of these.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -51,6 +51,12 @@ class Fate(IntEnum):
     """At or above some teacher's own ceiling, or far above another teacher's mean."""
     UNRANKED = 15
     """Not among the candidates of the teacher that decides."""
+    JUDGED = 16
+    """Answers the query after all, as a judge has said; or has the text of what does."""
+
+
+def _no_rows() -> Int64[np.ndarray, " 0"]:
+    return np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -62,12 +68,22 @@ class Listed:
     passages: Int64[np.ndarray, " P"]
     everywhere: Int64[np.ndarray, " _"]
     """Passages that are nobody's negatives."""
+    judged_queries: Int64[np.ndarray, " J"] = field(default_factory=_no_rows)
+    """With `judged_passages`: pairs of which a judge has said that the passage answers the query."""
+    judged_passages: Int64[np.ndarray, " J"] = field(default_factory=_no_rows)
+
+    @property
+    def pairs(self) -> tuple[Int64[np.ndarray, " A"], Int64[np.ndarray, " A"]]:
+        """All pairs that are no negatives, listed or judged."""
+        return (
+            np.concatenate([self.queries, self.judged_queries]),
+            np.concatenate([self.passages, self.judged_passages]),
+        )
 
     @classmethod
     def nothing(cls) -> Listed:
         """Return the empty list."""
-        none = np.zeros(0, np.int64)
-        return cls(none, none, none)
+        return cls(_no_rows(), _no_rows(), _no_rows())
 
 
 def exclusions(
@@ -93,6 +109,7 @@ def exclusions(
         everywhere = np.zeros(int(candidates.passage_text.max()) + 1, bool)
         everywhere[candidates.passage_text[listed.everywhere]] = True
         _set(fates, Fate.LISTED, everywhere[texts])
+    _mark(fates, Fate.JUDGED, texts, listed.judged_queries, candidates.passage_text[listed.judged_passages])
     if int(candidates.passage_text.max()) + 1 < len(candidates.passage_text):
         _set(fates, Fate.COPY, _copies(texts))
     if near is not None:

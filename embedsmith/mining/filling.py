@@ -32,7 +32,8 @@ def fill_up(
     rows = rows.copy()
     texts, answers = candidates.passage_text, _answers(candidates)
     listed_of: dict[int, set[int]] = {}
-    for query, text in zip(listed.queries.tolist(), texts[listed.passages].tolist(), strict=True):
+    queries, passages = listed.pairs
+    for query, text in zip(queries.tolist(), texts[passages].tolist(), strict=True):
         listed_of.setdefault(query, set()).add(text)
     everywhere = set(texts[listed.everywhere].tolist())
     for row in np.flatnonzero((rows == NO_PASSAGE).any(axis=1)):

@@ -33,7 +33,16 @@ SAMPLED = 10_000
 TOP = (4, 10)
 """How many of the teachers' best are compared; 4 is the paper's."""
 _FIRST_RANKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
-_KNOWN = (Fate.ABSENT, Fate.POSITIVE, Fate.SAME_TEXT, Fate.OWN_TEXT, Fate.LISTED, Fate.COPY, Fate.NEAR_DUPLICATE)
+_KNOWN = (
+    Fate.ABSENT,
+    Fate.POSITIVE,
+    Fate.SAME_TEXT,
+    Fate.OWN_TEXT,
+    Fate.LISTED,
+    Fate.JUDGED,
+    Fate.COPY,
+    Fate.NEAR_DUPLICATE,
+)
 """Fates that say what a candidate is, whatever the method."""
 
 
@@ -197,9 +206,10 @@ def some_queries(
         query_text=candidates.query_text[queries],
         neighbours={name: cosines[pairs] for name, cosines in candidates.neighbours.items()},
     )
-    here = np.isin(listed.queries, queries)
-    own = np.searchsorted(queries, listed.queries[here])
-    few_listed = Listed(own, listed.passages[here], listed.everywhere)
+    listed_queries, listed_passages = listed.pairs
+    here = np.isin(listed_queries, queries)
+    own = np.searchsorted(queries, listed_queries[here])
+    few_listed = Listed(own, listed_passages[here], listed.everywhere)
     return few, few_listed, None if near is None else near[pairs]
 
 

@@ -31,6 +31,7 @@ _DROPPED_BY = {
     "excluded_as_positive": (Fate.POSITIVE, Fate.SAME_TEXT),
     "excluded_as_query": (Fate.OWN_TEXT,),
     "excluded_by_list": (Fate.LISTED,),
+    "excluded_by_judge": (Fate.JUDGED,),
     "excluded_as_copy": (Fate.COPY,),
     "excluded_as_near_duplicate": (Fate.NEAR_DUPLICATE,),
     "dropped_by_neighbour": (Fate.NEIGHBOUR,),

@@ -29,11 +29,11 @@ from embedsmith.models.modeling_embedsmith import (
     MultiLayerPooling,
     SelfAttentionPooling,
 )
-from embedsmith.models.names import ModelSource, find_model
+from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.nv_embed import is_nv_embed, read_nv_embed
 from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
-from embedsmith.models.settings import Dtype
+from embedsmith.models.settings import Dtype, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.settings import fingerprint
 
@@ -72,6 +72,12 @@ class EmbeddingModel(SentenceTransformer):
     _module_classes = _MODULE_CLASSES
     _workers: dict[str, Any] | None = None
     """The processes of `spread`, one a device."""
+    origin: StudentSettings | None = None
+    """What the model was built or opened from; what adapters over it name as their base."""
+    merged_origin: StudentSettings | None = None
+    """The same for the model that it is when its adapters are merged: known where they were saved."""
+    base_weights: str = ""
+    """A fingerprint of the weights under the adapters, where there are any."""
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that plain sentence-transformers opens.
@@ -83,12 +89,22 @@ class EmbeddingModel(SentenceTransformer):
         """
         with whole_folder(Path(path)) as partial:
             self.write_into(partial, *args, name=str(path), **kwargs)
+        here = StudentSettings(name=str(Path(path).resolve()))
+        if self.has_adapters:
+            self.merged_origin = here
+        else:
+            self.origin = here
 
     def write_into(self, folder: Path, *args: Any, name: str, **kwargs: Any) -> None:
         """Write the model into a folder that exists, file after file."""
         promised = promised_attention(self.backbone)
         if promised:
             check_attention(self.backbone, promised, name=name)
+        if self.has_adapters:
+            from embedsmith.models.lora import save_adapters  # it knows how a base is built, and so knows this module
+
+            save_adapters(self, folder)
+            return
         super().save(str(folder), *args, **kwargs)
         _name_modules_by_file(folder)
         _add_old_pooling_keys(folder)
@@ -97,6 +113,11 @@ class EmbeddingModel(SentenceTransformer):
     def backbone(self) -> Any:
         """The transformers model inside; None where there is none, as in static embeddings."""
         return getattr(self[0], "model", None)
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether low-rank adapters lie beside the weights of the backbone."""
+        return type(self.backbone).__module__.startswith("peft.")
 
     @torch.inference_mode()
     def embed(
@@ -209,8 +230,6 @@ class EmbeddingModel(SentenceTransformer):
 
     def contract(self, role: Role) -> dict[str, Any]:
         """Return everything besides the texts that determines the vectors of a role, as plain values."""
-        first = self[0]
-        length = getattr(first, "query_length" if role == "query" else "document_length", None)
         return {
             "weights": self.weights_hash(),
             "modules": [[type(module).__name__, _without_lengths(module.get_config_dict())] for module in self],
@@ -221,12 +240,17 @@ class EmbeddingModel(SentenceTransformer):
             "truncation_side": getattr(self.tokenizer, "truncation_side", None),
             "role": role,
             "prompt": self.prompt_of(role),
-            "max_tokens": _static_length(first)
-            if isinstance(first, StaticEmbedding)
-            else length or self.max_seq_length,
+            "max_tokens": self.contract_length(role),
             "dtype": str(self.dtype),
             "device": self.device.type,
         }
+
+    def contract_length(self, role: Role) -> int | None:
+        """Return at how many tokens the texts of a role are cut, None for never."""
+        first = self[0]
+        if isinstance(first, StaticEmbedding):
+            return _static_length(first)
+        return getattr(first, "query_length" if role == "query" else "document_length", None) or self.max_seq_length
 
     def weights_hash(self) -> str:
         """Return a hash of every parameter and buffer that is saved, by name."""
@@ -238,7 +262,7 @@ def hash_of_weights(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
 
 
@@ -272,7 +296,18 @@ def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> E
     promised = promised_attention(model.backbone)
     if promised:
         check_attention(model.backbone, promised, name=name)
+    here = StudentSettings(name=_lasting(source))
+    if model.has_adapters:
+        model.merged_origin = here
+    else:
+        model.origin = here
     return model
+
+
+def _lasting(source: ModelSource) -> str:
+    """Return a name of a source that means the same in another working directory."""
+    is_path = source.local and not source.name.startswith(("package:", "static:"))
+    return str(Path(source.name).expanduser().resolve()) if is_path else source.name
 
 
 def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
@@ -303,6 +338,10 @@ def _without_lengths(config: dict[str, Any]) -> dict[str, Any]:
 
 def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> EmbeddingModel:
     """Open a source as a SentenceTransformer, with what can go wrong in one line."""
+    if source.local and (source.local / ADAPTERS).is_file():
+        from embedsmith.models.lora import load_adapters  # it knows how a base is built, and so knows this module
+
+        return load_adapters(source.local, name=source.name, device=device).to(dtype)
     checkpoint = nv_embed_folder(source)
     if checkpoint:
         modules, prompts = read_nv_embed(checkpoint, name=source.name, dtype=dtype)

@@ -20,6 +20,8 @@ from typing import Literal
 from embedsmith.errors import ModelError, did_you_mean
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
+ADAPTERS = "adapters.json"
+"""What a folder of adapters has in place of a configuration; see `embedsmith.models.lora`."""
 _PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -111,16 +113,25 @@ def _folder(name: str, path: Path) -> ModelSource:
             )
         path = path / "model"
     files = [file.name for file in path.iterdir() if file.is_file()]
-    if "config.json" not in files and "modules.json" not in files:
+    if not {"config.json", "modules.json", ADAPTERS} & set(files):
         raise ModelError(
             f"{name}: not a model folder: neither config.json nor modules.json in it",
             hint="name the folder that holds the model itself",
         )
-    weights = [f for f in files if f.endswith(".safetensors")]
-    pickles = [f for f in files if f.endswith(_PICKLES)]
-    if pickles and not weights:
-        raise ModelError(
-            f"{name}: pickled weights only ({pickles[0]}), which can run code when they are opened",
-            hint="convert them to safetensors first",
-        )
+    _refuse_pickles(name, path)
     return ModelSource(name, "folder", str(path))
+
+
+def _refuse_pickles(name: str, folder: Path) -> None:
+    """Refuse a model folder in which one part or another has pickled weights and no others."""
+    # A part of the model lies in a folder of its own: a pooling, a dense layer, adapters.
+    for place in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
+        files = sorted(file.name for file in place.iterdir() if file.is_file())
+        pickles = [file for file in files if file.endswith(_PICKLES)]
+        is_part = place == folder or {"config.json", "adapter_config.json"} & set(files)
+        if pickles and is_part and not any(file.endswith(".safetensors") for file in files):
+            found = (place / pickles[0]).relative_to(folder)
+            raise ModelError(
+                f"{name}: pickled weights only ({found}), which can run code when they are opened",
+                hint="convert them to safetensors first",
+            )

@@ -271,6 +271,8 @@ def _around(backbone: MistralModel, folder: Path, checkpoint: Checkpoint, name: 
 
 def _check_writable(model: Any) -> None:
     """Refuse a model that the released layout cannot hold, or would hold and compute otherwise."""
+    if model.has_adapters:
+        raise ModelError("the nv-embed layout holds no adapters", hint="merge them: add --merge")
     after = [type(module).__name__ for module in list(model)[1:]]
     if after[:1] != [LatentAttentionPooling.__name__] or after[1:] not in ([], ["Normalize"]):
         raise ModelError(

@@ -13,14 +13,14 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.embedder import EmbeddingModel, _open, nv_embed_folder, refuse_foreign_code
+from embedsmith.models.embedder import EmbeddingModel, _lasting, _open, nv_embed_folder, refuse_foreign_code
 from embedsmith.models.modeling_embedsmith import (
     InstructedTransformer,
     LatentAttentionPooling,
     MultiLayerPooling,
     SelfAttentionPooling,
 )
-from embedsmith.models.names import ModelSource, find_model
+from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.probe import check_attention, measure_attention
 from embedsmith.models.settings import StudentSettings
 
@@ -47,13 +47,15 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
         SettingsError: the settings do not fit the model.
         CausalityError: the attention is not the one asked for.
     """
-    source = find_model(settings.name)
+    given, source = settings, find_model(settings.name)
     if source.kind == "static":
         raise ModelError(f"{settings.name}: static embeddings cannot be trained here", hint="use them as a teacher")
     is_embedder = source.kind != "gguf" and _is_embedding_model(source)
     if is_embedder:
         refuse_foreign_code(source)
         start = _open(source, dtype=torch.float32, device="cpu")
+        if start.has_adapters:
+            start[0].model = start[0].model.merge_and_unload()
         transformer, rest, prompts = start[0], list(start)[1:], start.prompts
     else:
         transformer, rest, prompts = _transformer(source), [], {}
@@ -69,6 +71,7 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
     if settings.instruction or not is_embedder:
         prompts = {"query": settings.prompt, "document": ""}
     model = EmbeddingModel(modules=[transformer, *rest], prompts=prompts, device=device)
+    model.origin = given.model_copy(update={"name": _lasting(source)})
     model.set_max_tokens(query=settings.query_max_tokens, passage=settings.passage_max_tokens)
     _check_instruction_fits(model, settings)
     if settings.attention != "auto":
@@ -84,8 +87,8 @@ def _settled(settings: StudentSettings, transformer: Transformer) -> StudentSett
 
 
 def _is_embedding_model(source: ModelSource) -> bool:
-    """Return whether a folder or hub id holds sentence-transformers modules, or an NV-Embed."""
-    if nv_embed_folder(source):
+    """Return whether a folder or hub id holds sentence-transformers modules, adapters, or an NV-Embed."""
+    if (source.local and (source.local / ADAPTERS).is_file()) or nv_embed_folder(source):
         return True
     if source.local:
         return (source.local / "modules.json").is_file()

@@ -1,4 +1,4 @@
-"""Histograms as SVG that stands inside a page: no script, colours from the page's style sheet."""
+"""Drawings as SVG that stands inside a page: no script, colours from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ from math import ceil, floor, log10
 # Of about a phone's width, so that the letters are as large there as they are here.
 _WIDTH, _HEIGHT = 360, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 14, 40
+_MARGIN, _ROW = 18, 34
+"""Of a dot plot: beside the axis, and from row to row."""
+_NAME = 52
+"""Characters of a row's name that fit."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +24,19 @@ class Series:
     counts: Sequence[int]
     is_outline: bool = False
     """A line without bars: told from the bars without colours."""
+
+
+@dataclass(frozen=True)
+class Dots:
+    """One line of a dot plot."""
+
+    name: str
+    mean: float
+    low: float
+    high: float
+    """Of the interval around the mean."""
+    values: Sequence[float] = ()
+    """What the mean is of, where that is few enough to be shown."""
 
 
 def histogram_svg(
@@ -84,6 +101,43 @@ def histogram_svg(
         f"{escape(y_label)}</text>"
     )
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">' + "".join(parts) + "</svg>"
+
+
+def dots_svg(title: str, rows: Sequence[Dots], *, x_label: str, mark: float | None = None) -> str:
+    """Return means with their intervals, one below the other.
+
+    Args:
+        title: what a screen reader says in its place.
+        mark: a place on the x axis that gets a line down all rows.
+    """
+    every = [value for row in rows for value in (row.mean, row.low, row.high, *row.values)]
+    low, high = min(every), max(every)
+    ticks = round_ticks(low, high if high > low else low + 1e-3)
+    left, right = ticks[0], ticks[-1]
+    bottom = _TOP + len(rows) * _ROW
+
+    def x(value: float) -> float:
+        return _MARGIN + (value - left) / (right - left) * (_WIDTH - 2 * _MARGIN)
+
+    parts = [
+        f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{_TOP}" y2="{bottom}"/>'
+        f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 14}" text-anchor="middle">{tick:,g}</text>'
+        for tick in ticks
+    ]
+    if mark is not None:
+        parts.append(f'<line class="mark" x1="{x(mark):.1f}" x2="{x(mark):.1f}" y1="{_TOP}" y2="{bottom}"/>')
+    for number, row in enumerate(rows):
+        y = _TOP + number * _ROW + _ROW * 0.68
+        parts.append(
+            f"<g><title>{escape(row.name)}: {row.mean:.4f} ({row.low:.4f} to {row.high:.4f})</title>"
+            f'<text class="row" x="{_MARGIN}" y="{y - 9:.1f}">{escape(row.name[:_NAME])}</text>'
+            f'<line class="interval" x1="{x(row.low):.1f}" x2="{x(row.high):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            + "".join(f'<circle class="seed" cx="{x(value):.1f}" cy="{y:.1f}" r="3"/>' for value in row.values)
+            + f'<circle class="dot" cx="{x(row.mean):.1f}" cy="{y:.1f}" r="4.5"/></g>'
+        )
+    parts.append(f'<text class="axis" x="{_WIDTH / 2}" y="{bottom + 30}" text-anchor="middle">{escape(x_label)}</text>')
+    drawing = f'<svg viewBox="0 0 {_WIDTH} {bottom + 36}" role="img" aria-label="{escape(title)}">'
+    return drawing + "".join(parts) + "</svg>"
 
 
 def round_ticks(low: float, high: float, *, about: int = 4) -> list[float]:

@@ -84,7 +84,7 @@ class Contender:
             return fingerprint({role: self.encoder.contract(role) for role in ("query", "passage")})
         if self.name.startswith(CROSS_ENCODER):
             teacher: Any = self._teacher([])
-            return fingerprint(teacher.contract())
+            return fingerprint(teacher.contract)
         fields = {"seed"} if self.name == "random" else {"bm25_stemmer", "bm25_stop_words"}
         return fingerprint([self.name, self.reading.model_dump(include=fields)])
 

@@ -5,6 +5,7 @@ OUT/per_query.jsonl      the metrics of each query: {"query_id", "ndcg@10", …}
 OUT/ranking.trec         what was ranked, as a run file of TREC
 OUT/judgements.qrels     what it was judged by, as TREC writes it
 OUT/NAME/…               those three files, where several data sets were scored
+OUT/mteb/results/…       results of a benchmark's tasks, in mteb's own form
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class EvaluationRunSettings(Settings):
 
     model: str
     data: list[str]
+    benchmark: str | None = None
     scoring: ScoringSettings = ScoringSettings()
     reading: TeacherSettings = TeacherSettings()
 
@@ -100,53 +102,118 @@ def evaluate(
     return score(contender, data, settings.model_copy(update={"split": split or settings.split})).scores
 
 
+def evaluate_all(
+    contender: Contender,
+    data: Sequence[str],
+    scoring: ScoringSettings,
+    *,
+    benchmark: str | None = None,
+    on_skip: OnSkip | None = None,
+) -> dict[str, Any]:
+    """Score a contender on data sets, and on a benchmark of mteb behind them; write nothing.
+
+    Returns:
+        scores: data set or task -> metric -> value; data: what each asks and its fingerprint; with a benchmark means.
+    """
+    found: dict[str, Any] = {"scores": {}, "data": {}}
+    for name in data:
+        scored = score(contender, name, scoring, on_skip=on_skip)
+        found["scores"][name], found["data"][name] = scored.scores.mean, scored.about
+    if benchmark:
+        rest = score_benchmark(contender, benchmark, template=scoring.template)
+        found = {"scores": found["scores"] | rest["scores"], "data": found["data"] | rest["data"]} | {
+            "means": rest["means"]
+        }
+    return found
+
+
 def evaluate_into(
     out: str | Path,
     contender: Contender,
     data: Sequence[str],
     scoring: ScoringSettings,
     *,
+    benchmark: str | None = None,
     command: str = "",
     on_skip: OnSkip | None = None,
 ) -> Run:
-    """Score a contender on data sets into a folder; one that was cut short goes on with the next data set.
+    """Score a contender into a folder; one that was cut short goes on with the next data set.
 
     Args:
         out: the folder.
         contender: what is scored.
         data: paths.
         scoring: how.
+        benchmark: name of a benchmark or a task of mteb, scored behind the data sets; mteb's results lie in OUT/mteb.
         command: what was typed, for the record.
         on_skip: told what was left out.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
-    settings = EvaluationRunSettings(model=contender.name, data=list(data), scoring=scoring, reading=contender.reading)
+    settings = EvaluationRunSettings(
+        model=contender.name, data=list(data), benchmark=benchmark, scoring=scoring, reading=contender.reading
+    )
     with Run.open(out, command="evaluate", settings=settings, inputs={}) as run:
-        found: dict[str, Any] = {}
-        if (run.folder / "scores.json").is_file():
-            found = read_json(run.folder / "scores.json")
-        for name, folder in _folders(run.folder, data).items():
-            if name in found.get("scores", {}):
-                continue
-            with run.timed("evaluate"):
-                scored = score(contender, name, scoring, on_skip=on_skip)
-            run.same_content("model", contender.fingerprint)
-            _write(folder, scored, tag=contender.name)
-            found = {
-                "command": command,
-                "model": {"name": contender.name, "fingerprint": contender.fingerprint},
-                "versions": {**run.manifest["versions"], **_versions()},
-                "python": run.manifest["python"],
-                "machine": run.manifest["machine"],
-                "data": {**found.get("data", {}), name: scored.about},
-                "scores": {**found.get("scores", {}), name: scored.scores.mean},
-            }
-            # Written last: a data set that is in it is done.
-            write_json(run.folder / "scores.json", found)
+        score_into(run, run.folder, contender, data, scoring, command=command, on_skip=on_skip)
+        if benchmark and "means" not in read_scores(run.folder):
+            with run.timed("benchmark"):
+                found = score_benchmark(contender, benchmark, template=scoring.template, cache=run.folder / "mteb")
+            note = Note(run, run.folder, contender, command)
+            note.add(found["data"], found["scores"], means=found["means"])
         run.finish()
     return run
+
+
+def score_into(
+    run: Run,
+    folder: Path,
+    contender: Contender,
+    data: Sequence[str],
+    scoring: ScoringSettings,
+    *,
+    command: str = "",
+    on_skip: OnSkip | None = None,
+) -> None:
+    """Score a contender on the data sets that a folder of a run does not have yet."""
+    for name, place in _folders(folder, data).items():
+        if name in read_scores(folder).get("scores", {}):
+            continue
+        with run.timed("evaluate"):
+            scored = score(contender, name, scoring, on_skip=on_skip)
+        _write(place, scored, tag=contender.name)
+        Note(run, folder, contender, command).add({name: scored.about}, {name: scored.scores.mean})
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """Return what is scored so far."""
+    path = folder / "scores.json"
+    return read_json(path) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class Note:
+    """Scores with all that they depend on, in a folder's scores.json. What is in it is done."""
+
+    run: Run
+    folder: Path
+    contender: Contender
+    command: str
+
+    def add(self, about: dict[str, Any], scores: dict[str, dict[str, float]], **more: Any) -> None:
+        """Write them beside those that are there."""
+        self.run.same_content(f"model {self.contender.name}", self.contender.fingerprint)
+        known = read_scores(self.folder)
+        found = {
+            "command": self.command,
+            "model": {"name": self.contender.name, "fingerprint": self.contender.fingerprint},
+            "versions": {**self.run.manifest["versions"], **_versions()},
+            "python": self.run.manifest["python"],
+            "machine": self.run.manifest["machine"],
+            "data": {**known.get("data", {}), **about},
+            "scores": {**known.get("scores", {}), **scores},
+        }
+        write_json(self.folder / "scores.json", {**found, **more})
 
 
 def mteb_task(data: str | Path, *, split: str | None = None) -> Any:
@@ -167,6 +234,44 @@ def mteb_task(data: str | Path, *, split: str | None = None) -> Any:
         return task_of_labelled(read_labelled(data, kind, split=split))
     split = split or _default_split(data)
     return task_of_collection(load_collection(data, split=split), split or "test")
+
+
+def score_benchmark(
+    contender: Contender,
+    name: str,
+    *,
+    template: str | None = None,
+    cache: Path | None = None,
+) -> dict[str, Any]:
+    """Score a contender on a benchmark or a task of mteb, with its own prompts and mteb's instructions.
+
+    Args:
+        contender: what is scored.
+        name: of the benchmark, or of one task.
+        template: how an instruction stands before a text; see `ScoringSettings`.
+        cache: folder of mteb's results, which resume; by default mteb's own.
+
+    Returns:
+        benchmark: the name; scores: task -> metric -> value; means: over all tasks, over types, and of each type.
+
+    Raises:
+        InputError: mteb has no such benchmark.
+        SettingsError: mteb is not installed, or the contender is a file.
+        OSError: the hub cannot be reached, and a task's data is not here.
+    """
+    need_mteb(name)
+    if contender.is_run_file:
+        raise SettingsError(f"{contender.name}: a run file holds no model for {name}", hint="name a model")
+    from embedsmith.evaluation.benchmarks import means, score_tasks, tasks_named
+
+    tasks = tasks_named(name)
+    scores = score_tasks(contender.mteb_model(template), tasks, cache=cache, on_progress=contender.on_progress)
+    return {
+        "benchmark": name,
+        "scores": {task: {found.metric.replace("_at_", "@"): found.value} for task, found in scores.items()},
+        "data": {task: {"task": found.type, "fingerprint": found.revision} for task, found in scores.items()},
+        "means": means(scores),
+    }
 
 
 def score(

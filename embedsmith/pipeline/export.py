@@ -20,7 +20,8 @@ from embedsmith.data.files import read_json, whole_folder
 from embedsmith.errors import ModelError, RunError
 from embedsmith.models.embedder import EmbeddingModel, load
 from embedsmith.models.licence import UNSTATED, licence_of
-from embedsmith.models.names import find_model
+from embedsmith.models.lora import merge_adapters
+from embedsmith.models.names import ADAPTERS, find_model
 from embedsmith.models.nv_embed import write_nv_embed
 from embedsmith.models.settings import Dtype, Layout
 from embedsmith.models.student import describe
@@ -38,6 +39,9 @@ PROBES = [
 TOLERANCE = 1e-5
 """How far a number of a vector may move; the same weights compute it twice, in whatever precision."""
 
+MERGED = 1e-4
+"""The same where adapters were merged: a sum is rounded before the product, not after it."""
+
 
 @dataclass(frozen=True)
 class Exported:
@@ -47,6 +51,8 @@ class Exported:
     layout: Layout
     merged: bool
     """Whether adapters were merged into the weights."""
+    adapters: bool
+    """Whether the folder holds adapters over a base that is found by name, and opens with embedsmith alone."""
     needs_code: bool
     """Whether plain sentence-transformers needs `trust_remote_code=True`."""
     parameters: int
@@ -59,6 +65,7 @@ def export(
     model: str | Path,
     *,
     out: str | Path,
+    merge: bool = False,
     layout: Layout = "sentence-transformers",
     dtype: Dtype = "float32",
     on_progress: Progress = silent,
@@ -68,6 +75,7 @@ def export(
     Args:
         model: a run, a folder, a hub id or package:NAME/path.
         out: the folder to write; it must not exist, or be empty.
+        merge: merge adapters into the weights; adapters that are not merged are written as such, over their base.
         layout: see the module.
         dtype: precision of the weights in the folder.
         on_progress: told of the work.
@@ -84,7 +92,10 @@ def export(
         raise RunError(f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped")
     on_progress(f"open {model}", 0, 3)
     embedder = load(str(model), dtype=dtype)
-    before, sizes = _vectors(embedder), describe(embedder)
+    before, is_adapted = _vectors(embedder), embedder.has_adapters
+    if is_adapted and merge:
+        merge_adapters(embedder, PROBES)
+    sizes = describe(embedder)
     with whole_folder(target) as partial:
         on_progress(f"write {target}", 1, 3)
         if layout == "nv-embed":
@@ -97,7 +108,7 @@ def export(
         gc.collect()
         on_progress(f"check {target}", 2, 3)
         difference = float(np.abs(_vectors(load(str(partial), dtype=dtype)) - before).max())
-        if difference > TOLERANCE:
+        if difference > (MERGED if is_adapted and merge else TOLERANCE):
             raise ModelError(
                 f"{target}: gives other vectors than {model}: they differ by {difference:.2g}",
                 hint="report it with the model's name; nothing was written",
@@ -108,7 +119,8 @@ def export(
     return Exported(
         folder=str(target),
         layout=layout,
-        merged=False,
+        merged=is_adapted and merge,
+        adapters=is_adapted and not merge,
         needs_code=needs_code,
         parameters=sizes["parameters"],
         bytes=size,
@@ -140,7 +152,7 @@ def _card(name: str, run: Path | None, target: Path, layout: Layout, folder: Pat
         yield from _data(run)
         yield from _scores(run)
     yield from ("", "## Use", "", "```python")
-    if layout == "nv-embed":
+    if layout == "nv-embed" or (folder / ADAPTERS).is_file():
         yield from ("import embedsmith", f'model = embedsmith.load("{target.name}")')
     else:
         trust = ", trust_remote_code=True" if _needs_code(folder) else ""

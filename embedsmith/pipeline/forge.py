@@ -11,6 +11,7 @@ RUN/model/                  the trained model
 RUN/scores.json             scores of each data set: before, after each stage, after, teacher, baselines
 RUN/scores/NAME/WHAT.jsonl  the same for each query, to compare runs by
 RUN/report.md               all of it to read
+RUN/report.html             the scores with intervals, and the queries won and lost
 """
 
 from __future__ import annotations
@@ -18,30 +19,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+from embedsmith import __version__
 from embedsmith.data.beir import write_beir
-from embedsmith.data.code_search import CodeSettings, harvest, split
+from embedsmith.data.code_search import CodeSettings, harvest, sources_hash, split
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.files import read_json, write_json
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError
 from embedsmith.evaluation.metrics import score_run
-from embedsmith.evaluation.per_query import per_query_path, write_per_query
+from embedsmith.evaluation.per_query import per_query_path, read_per_query, write_per_query
 from embedsmith.evaluation.retrieval import rank
 from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
 from embedsmith.models.student import build_student
 from embedsmith.pipeline.contender import Contender
+from embedsmith.pipeline.evaluation_report import write_evaluation_report
 from embedsmith.pipeline.labelled_scores import instructed, score_labelled, scoring_of
 from embedsmith.pipeline.mine import mine_into, read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file
 from embedsmith.pipeline.report import write_report
 from embedsmith.pipeline.runs import Run
+from embedsmith.pipeline.shelf import Shelf, identity_of_model, once, shared_candidates, shared_stages
 from embedsmith.pipeline.train import train_into
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
@@ -69,13 +76,21 @@ class Prepared:
     """How the test split of labelled data is scored."""
 
 
-def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progress: Progress = silent) -> Run:
+def forge(
+    recipe: Recipe,
+    *,
+    out: str | Path,
+    command: str = "train",
+    shelf: Shelf | None = None,
+    on_progress: Progress = silent,
+) -> Run:
     """Carry out a recipe into a run folder; one that was cut short goes on.
 
     Args:
         recipe: what to do.
         out: the run folder.
         command: the command's name, which the folder remembers.
+        shelf: what other runs have made of the same things, and where this one leaves what it makes.
         on_progress: told of the work.
 
     Raises:
@@ -84,27 +99,34 @@ def forge(recipe: Recipe, *, out: str | Path, command: str = "train", on_progres
     if not Processes.running().leads:
         return _follow(recipe, Path(out))
     with Run.open(out, command=command, settings=recipe, inputs={}) as run:
-        prepared = [_prepare(run, recipe, name, on_progress) for name in recipe.data]
+        if shelf:
+            run.vectors = shelf.vectors
+        prepared = [_prepare(run, recipe, name, shelf, on_progress) for name in recipe.data]
         for data in prepared:
             if data.train:
                 folder = run.folder / "mined" / data.name
-                selection = mine_into(
-                    run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
-                )
+                with shared_candidates(shelf, partial(_candidates_of, recipe, data.train), folder):
+                    selection = mine_into(
+                        run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
+                    )
                 run.count(f"mining {data.name}", selection.counts)
-        _score_before(run, recipe, prepared, on_progress)
-        Processes.running().wait()
-        train_into(
-            run,
-            _sources(run.folder, "mined", recipe, list(recipe.data)),
-            recipe.student,
-            recipe.stages,
-            seed=recipe.seed,
-            remine=_Remine(run, recipe, prepared, on_progress),
-            on_progress=on_progress,
-        )
+        _score_before(run, recipe, prepared, shelf, on_progress)
+        sources = _sources(run.folder, "mined", recipe, list(recipe.data))
+        with shared_stages(shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed):
+            Processes.running().wait()
+            train_into(
+                run,
+                sources,
+                recipe.student,
+                recipe.stages,
+                seed=recipe.seed,
+                remine=_Remine(run, recipe, prepared, on_progress),
+                on_progress=on_progress,
+            )
         _score_after(run, recipe, prepared, on_progress)
         write_report(run, recipe)
+        if (run.folder / "scores").is_dir():
+            write_evaluation_report(run.folder)
         run.finish()
     return run
 
@@ -191,14 +213,29 @@ def source_of(recipe: Recipe, name: str, examples: list[Example], guide: Guide |
     )
 
 
-def _prepare(run: Run, recipe: Recipe, name: str, on_progress: Progress) -> Prepared:
+def _candidates_of(recipe: Recipe, collection: Collection) -> Any:
+    """Return all that a collection's candidates depend on."""
+    mining = recipe.mining
+    return {
+        "collection": collection.content_hash(),
+        "teachers": [identity_of_model(name) for name in mining.teachers],
+        "reading": mining.teacher_settings.model_dump(mode="json"),
+        "depth": mining.depth,
+        "joined": mining.pca_variance if mining.ensemble == PCA else None,
+        "version": __version__,
+    }
+
+
+def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progress: Progress) -> Prepared:
     """Return the collections of one data set; what must be made of it first is made once, in the run."""
     settings = recipe.data[name]
     if settings.format == "code":
         folder = run.folder / "data" / name
-        if not (folder / "done.json").is_file():
-            with run.timed("harvest"):
-                _harvest(run, folder, name, settings, on_progress)
+        code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
+        with once(shelf, "code", lambda: [code.model_dump(), sources_hash(code), __version__], folder):
+            if not (folder / "done.json").is_file():
+                with run.timed("harvest"):
+                    _harvest(run, folder, name, code, on_progress)
         return Prepared(
             name,
             settings,
@@ -223,10 +260,9 @@ def _prepare(run: Run, recipe: Recipe, name: str, on_progress: Progress) -> Prep
     return Prepared(name, settings, train, test, listed)
 
 
-def _harvest(run: Run, folder: Path, name: str, settings: DataSettings, on_progress: Progress) -> None:
+def _harvest(run: Run, folder: Path, name: str, code: CodeSettings, on_progress: Progress) -> None:
     """Write the train and the test side of a source tree as BEIR folders."""
-    code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
-    found = harvest(code, on_file=lambda done, total: on_progress(f"read {settings.path}", done, total))
+    found = harvest(code, on_file=lambda done, total: on_progress(f"read {code.source}", done, total))
     sides = split(found, code)
     write_beir(folder / "train", {"train": sides.train})
     write_beir(folder / "test", {"test": sides.test})
@@ -244,7 +280,9 @@ def _harvest(run: Run, folder: Path, name: str, settings: DataSettings, on_progr
     write_json(folder / "done.json", {"skipped": skipped, "test_modules": sides.test_modules})
 
 
-def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress: Progress) -> None:
+def _score_before(
+    run: Run, recipe: Recipe, prepared: list[Prepared], shelf: Shelf | None, on_progress: Progress
+) -> None:
     """Score baselines, teacher and the untrained student on every test side, those that are not scored yet."""
     with run.timed("evaluate"):
         for data in prepared:
@@ -257,14 +295,19 @@ def _score_before(run: Run, recipe: Recipe, prepared: list[Prepared], on_progres
             for label, name in names.items():
                 if label not in _scores(run).get(data.name, {}):
                     reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
-                    teacher = open_teacher(
-                        name,
-                        data.test.passages,
-                        vectors=run.folder / "vectors",
-                        settings=reading.model_copy(update={"dtype": recipe.evaluation.dtype}),
-                        on_progress=on_progress,
-                    )
-                    _note(run, data.name, label, data.test, teacher)
+                    reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
+                    path = per_query_path(run.folder, data.name, label)
+                    with once(shelf, "scores", partial(_baseline_of, name, reading, data.test), path):
+                        if not path.is_file():
+                            teacher = open_teacher(
+                                name,
+                                data.test.passages,
+                                vectors=run.vectors,
+                                settings=reading,
+                                on_progress=on_progress,
+                            )
+                            _rank(path, teacher, data.test)
+                    _note(run, data.name, label)
             if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
                 model = build_student(recipe.student, seed=recipe.seed)
                 model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
@@ -288,7 +331,7 @@ def _score_model(
     """Score an embedding model on one test side, with the data set's instruction."""
     if data.scoring:
         encoder = instructed(model, recipe, data.settings)
-        _score_labelled(run, data, label, Contender(label, vectors=run.folder / "vectors", encoder=encoder))
+        _score_labelled(run, data, label, Contender(label, vectors=run.vectors, encoder=encoder))
         return
     assert data.test
     if (prompt := prompt_of(recipe, data.settings)) is not None:
@@ -296,8 +339,9 @@ def _score_model(
         if data.settings.symmetric:
             model.set_prompt("passage", prompt)
     name = f"the student {label}"
-    teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.folder / "vectors", on_progress=on_progress)
-    _note(run, data.name, label, data.test, teacher)
+    teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.vectors, on_progress=on_progress)
+    _rank(per_query_path(run.folder, data.name, label), teacher, data.test)
+    _note(run, data.name, label)
 
 
 def _score_labelled_before(run: Run, recipe: Recipe, data: Prepared, on_progress: Progress) -> None:
@@ -307,8 +351,7 @@ def _score_labelled_before(run: Run, recipe: Recipe, data: Prepared, on_progress
         if label not in _scores(run).get(data.name, {}):
             reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
             reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
-            vectors = run.folder / "vectors"
-            contender = Contender(name, reading=reading, vectors=vectors, on_progress=on_progress)
+            contender = Contender(name, reading=reading, vectors=run.vectors, on_progress=on_progress)
             _score_labelled(run, data, label, contender)
     if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
         model = build_student(recipe.student, seed=recipe.seed)
@@ -337,13 +380,26 @@ def _scores(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     return read_json(path) if path.is_file() else {}
 
 
-def _note(run: Run, data: str, label: str, test: Collection, teacher: Teacher) -> None:
-    """Score what ranks the passages of a test side, and add the scores to the run."""
+def _baseline_of(name: str, reading: TeacherSettings, test: Collection) -> Any:
+    """Return all that a baseline's scores depend on."""
+    return {
+        "collection": test.content_hash(),
+        "model": identity_of_model(name),
+        "reading": reading.model_dump(mode="json"),
+        "version": __version__,
+    }
+
+
+def _rank(path: Path, teacher: Teacher, test: Collection) -> None:
+    """Write what each query of a test side scores by what ranks its passages."""
     ranking = rank(teacher, test)
-    scores = score_run(ranking, test.qrels)
-    write_per_query(per_query_path(run.folder, data, label), scores, ranking)
-    # Written last: what is in it is scored.
-    _add_scores(run, data, label, scores.mean)
+    write_per_query(path, score_run(ranking, test.qrels), ranking)
+
+
+def _note(run: Run, data: str, label: str) -> None:
+    """Add the means of what each query scored to the run's scores; what is in there is done."""
+    found = read_per_query(per_query_path(run.folder, data, label))
+    _add_scores(run, data, label, {name: float(values.mean()) for name, values in found.metrics.items()})
 
 
 def _add_scores(run: Run, data: str, label: str, scores: Mapping[str, float]) -> None:

@@ -4,13 +4,14 @@ RUN/candidates/        what the teachers found, with every score that selection 
 RUN/negatives.jsonl    training examples
 RUN/vectors/           the teachers' vectors
 RUN/guide.json         which of them training may look up
+RUN/judge/             what a judge has said of negatives, where one was asked
 """
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -35,7 +36,10 @@ from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.plan import Plan, plan_of
 from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.verdicts import excluded_by, false_negatives, read_false_negatives, write_false_negatives
 from embedsmith.progress import Progress, silent
+from embedsmith.settings import fingerprint
+from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
@@ -117,6 +121,10 @@ def mine_into(
     if not path.is_dir():
         with run.timed("mine"):
             teachers = _teachers(run, collection, settings, on_progress)
+            for teacher in teachers:
+                # Blocks of candidates that an earlier attempt left are another model's if its files have changed.
+                if isinstance(teacher, (DenseTeacher, CrossEncoderTeacher)):
+                    run.same_content(f"teacher {teacher.name}", fingerprint(teacher.contract))
             if on_plan:
                 on_plan(plan_of(teachers, collection))
             teachers += _joined(run, teachers, settings, on_progress)
@@ -156,10 +164,14 @@ def select_again(
         InputError, RunError, SettingsError: see `embedsmith.errors`.
     """
     mined = read_mined(source)
+    judged = false_negatives(source)
+    mined = replace(mined, listed=excluded_by(judged, mined.listed, mined.collection))
     kept = mined.settings.model_dump(include=set(SelectionSettings.model_fields))
     settings = SelectionSettings.parse({**kept, **(changes or {})}, where="options")
     listed = mined.excluded(settings)
     inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
+    if judged:
+        inputs["judged"] = fingerprint(judged)
     with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
         near = near_of(mined.candidates, mined.collection, settings, on_progress)
         if target_false_negatives is not None:
@@ -169,6 +181,8 @@ def select_again(
             run.choose(settings)
             run.count("calibration", vars(measured))
         selection = select(mined.candidates, settings, listed=listed, near=near)
+        # A later verdict must not change what is reported of this run.
+        write_false_negatives(run.folder, judged)
         _write(run.folder, selection, mined.candidates, mined.collection, settings)
         run.count("mining", selection.counts)
         run.finish()
@@ -196,7 +210,8 @@ def read_mined(folder: str | Path) -> Mined:
     if manifest["command"] == "select":
         origin = read_mined(manifest["inputs"]["run"])
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
-        return Mined(folder, settings, origin.collection, origin.candidates, origin.listed)
+        listed = excluded_by(read_false_negatives(folder), origin.listed, origin.collection)
+        return Mined(folder, settings, origin.collection, origin.candidates, listed)
     settings = MiningSettings.parse(manifest["settings"], where=str(folder))
     data = manifest["inputs"]["data"]
     if not data.startswith(HUB) and not Path(data).exists():
@@ -256,7 +271,7 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
         open_teacher(
             name,
             collection.passages,
-            vectors=run.folder / "vectors",
+            vectors=run.vectors,
             settings=settings.teacher_settings,
             lazy=True,
             on_progress=on_progress,
@@ -269,8 +284,8 @@ def _joined(run: Run, teachers: list[Teacher], settings: MiningSettings, on_prog
     """Return the teacher that joins the vectors of the others where the ensemble wants it, or none."""
     if settings.ensemble != PCA:
         return []
-    folder = run.folder / "vectors"
-    return [JoinedTeacher(teachers, name=PCA, variance=settings.pca_variance, folder=folder, on_progress=on_progress)]
+    variance = settings.pca_variance
+    return [JoinedTeacher(teachers, name=PCA, variance=variance, folder=run.vectors, on_progress=on_progress)]
 
 
 def _write(
@@ -289,8 +304,10 @@ def _with_given(listed: Listed | None, collection: Collection, settings: Selecti
     if not settings.keep_negatives:
         return listed
     queries, passages = collection.existing_negatives()
-    return Listed(
-        np.concatenate([listed.queries, queries]), np.concatenate([listed.passages, passages]), listed.everywhere
+    return replace(
+        listed,
+        queries=np.concatenate([listed.queries, queries]),
+        passages=np.concatenate([listed.passages, passages]),
     )
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache
 from math import isfinite, log
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from embedsmith.mining.selection import OUTCOMES, Selection, select
 from embedsmith.mining.settings import SelectionSettings
 from embedsmith.pipeline.charts import Series, histogram_svg
 from embedsmith.pipeline.mine import Mined, near_of, read_mined
+from embedsmith.pipeline.page import percent, render, shortened
 from embedsmith.progress import Progress, silent
 from embedsmith.training.settings import StageSettings
 
@@ -44,9 +44,6 @@ _DRAWS = 2
 """Of the audit: enough to see a bad run; `embedsmith audit` draws more."""
 _SAMPLES = 12
 _POSITIVES, _CANDIDATES = 5, 20
-_SHORT, _LONG = 220, 4000
-"""Characters that are shown at once, and on demand."""
-
 _ALMOST_SAME = 0.95
 """Cosine of two passages that say the same."""
 
@@ -57,6 +54,7 @@ FATES = {
     Fate.SAME_TEXT: "has the text of a known positive",
     Fate.OWN_TEXT: "is the query's own text",
     Fate.LISTED: "on your list of exclusions",
+    Fate.JUDGED: "answers the query, as a judge has said",
     Fate.COPY: "a copy of a better candidate",
     Fate.NEAR_DUPLICATE: "almost the words of a positive",
     Fate.NEIGHBOUR: "too close to a positive passage",
@@ -101,22 +99,11 @@ def write_mining_report(run: str | Path, *, on_progress: Progress = silent) -> t
     selection = select(mined.candidates, mined.settings, listed=listed, near=near)
     found = figures(selection, mined.candidates, mined.settings, temperature=StageSettings().temperature)
     audits = _audits(mined, *some_queries(mined.candidates, listed, near), on_progress)
-    page = _template().render(**_page(mined, selection, found, audits)).lstrip()
+    page = render("mining_report.html", **_page(mined, selection, found, audits))
     path = mined.folder / "report.html"
     with atomic_write(path) as file:
         file.write(page)
     return path, _plain(mined, selection, found, audits)
-
-
-@cache
-def _template() -> Any:
-    """Return the page's template, which escapes whatever is put into it."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = "{:,}".format
-    environment.filters["percent"] = _percent
-    return environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
 
 
 def _audits(
@@ -261,19 +248,19 @@ def remarks(found: Figures, settings: SelectionSettings, audits: dict[str, Audit
     wanting = rows - found.outcomes["full"]
     if wanting > 0.1 * rows:
         said.append(
-            f"{wanting:,} of {rows:,} rows ({_percent(wanting / rows)}) found fewer than {settings.negatives} "
+            f"{wanting:,} of {rows:,} rows ({percent(wanting / rows)}) found fewer than {settings.negatives} "
             "negatives. Mine deeper (depth), loosen the ceiling (ratio, margin, threshold), or ask for fewer."
         )
     above, judged = sum(one.above for one in found.judged), sum(one.rows for one in found.judged)
     if above > 0.05 * judged:
         said.append(
-            f"In {_percent(above / judged)} of the rows the first negative scores no lower than the "
+            f"In {percent(above / judged)} of the rows the first negative scores no lower than the "
             "positive. Many such negatives answer the query: use percpos or marginpos, or a better teacher."
         )
     if audits and audits["this run"].false_negative_rate > 0.05:
         said.append(
             "With all but one positive of each query hidden, "
-            f"{_percent(audits['this run'].false_negative_rate)} of the mined negatives are hidden positives. Lower "
+            f"{percent(audits['this run'].false_negative_rate)} of the mined negatives are hidden positives. Lower "
             "the ceiling (select with target_false_negatives finds how far), set neighbour, or veto by more teachers."
         )
     if any(suspect.cosine is not None and suspect.cosine >= _ALMOST_SAME for suspect in found.by_cosine):
@@ -336,9 +323,9 @@ def _suspect(mined: Mined, selection: Selection, suspect: Suspect) -> dict[str, 
     return {
         **_ids(mined, selection, suspect),
         "figures": suspect,
-        "query": _shortened(texts.queries[query]),
-        "negative": _shortened(texts.passages[passage]),
-        "positive": _shortened(texts.passages[int(candidates.pair_passage[pair])]),
+        "query": shortened(texts.queries[query]),
+        "negative": shortened(texts.passages[passage]),
+        "positive": shortened(texts.passages[int(candidates.pair_passage[pair])]),
         "positive_id": texts.passage_ids[int(candidates.pair_passage[pair])],
         "positives": len(pairs),
     }
@@ -353,7 +340,7 @@ def _sample(mined: Mined, selection: Selection, row: ReadRow, names: dict[str, s
     between = Counter(FATES[Fate(fates[place])] for _, place in late if fates[place] != Fate.TAKEN)
     return {
         "id": texts.query_ids[row.query],
-        "query": _shortened(texts.queries[row.query]),
+        "query": shortened(texts.queries[row.query]),
         "teacher": names.get(row.teacher, row.teacher),
         "outcome": _OUTCOMES[OUTCOMES[selection.outcome[row.row]]].format(negatives=selection.places.shape[1]),
         "ceiling": row.ceiling if isfinite(row.ceiling) else None,
@@ -361,7 +348,7 @@ def _sample(mined: Mined, selection: Selection, row: ReadRow, names: dict[str, s
             {
                 "id": texts.passage_ids[int(candidates.pair_passage[pair])],
                 "score": score,
-                "text": _shortened(texts.passages[int(candidates.pair_passage[pair])]),
+                "text": shortened(texts.passages[int(candidates.pair_passage[pair])]),
             }
             for score, pair in sorted(zip(row.pair_scores, row.pairs, strict=True))[:_POSITIVES]
         ],
@@ -373,7 +360,7 @@ def _sample(mined: Mined, selection: Selection, row: ReadRow, names: dict[str, s
                 "score": float(row.scores[place]),
                 "fate": FATES[Fate(fates[place])],
                 "kind": Fate(fates[place]).name.lower(),
-                "text": _shortened(texts.passages[int(candidates.rows[row.query, place])]),
+                "text": shortened(texts.passages[int(candidates.rows[row.query, place])]),
                 "is_late": rank > _CANDIDATES,
             }
             for rank, place in listed
@@ -381,28 +368,11 @@ def _sample(mined: Mined, selection: Selection, row: ReadRow, names: dict[str, s
         "between": between.most_common(),
         "shown": min(_CANDIDATES, len(row.places)),
         "random": [
-            {"id": texts.passage_ids[passage], "text": _shortened(texts.passages[passage])}
+            {"id": texts.passage_ids[passage], "text": shortened(texts.passages[passage])}
             for passage, place in zip(selection.rows[row.row].tolist(), selection.places[row.row].tolist(), strict=True)
             if passage >= 0 and place < 0
         ],
     }
-
-
-def _shortened(text: str) -> tuple[str, str]:
-    """Return a text's beginning, and the rest that is shown on demand; cut at a space where one is near.
-
-    >>> _shortened("a cat")
-    ('a cat', '')
-    >>> [len(part) for part in _shortened("word " * 100)]
-    [219, 280]
-    """
-    text = " ".join(text.split())
-    if len(text) <= _SHORT + 20:
-        return text, ""
-    cut = max(text.rfind(" ", _SHORT - 30, _SHORT), 0) or _SHORT
-    rest = text[cut:]
-    missing = len(rest) - _LONG
-    return text[:cut], rest if missing <= 0 else f"{rest[:_LONG]} … ({missing:,} more characters)"
 
 
 def _short_name(teacher: str) -> str:
@@ -413,19 +383,6 @@ def _short_name(teacher: str) -> str:
     """
     parts = [part for part in teacher.rpartition(":")[2].split("/") if part not in ("", "model")]
     return parts[-1] if parts else teacher
-
-
-def _percent(share: float) -> str:
-    """Return a share in per cent, never rounded to 0 or 100 where it is not.
-
-    >>> _percent(0.0004), _percent(0.5), _percent(1.0), _percent(0.99999)
-    ('0.04%', '50.0%', '100%', '>99.9%')
-    """
-    if share in (0, 1):
-        return f"{share:.0%}"
-    if share > 0.999:
-        return ">99.9%"
-    return f"{share:.1%}" if share >= 0.001 else f"{share:.2g}" if share < 1e-6 else f"{share * 100:.1g}%"
 
 
 def _median(found: Histogram) -> str:

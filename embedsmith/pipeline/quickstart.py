@@ -39,7 +39,8 @@ def quickstart_recipe(
             raise InputError(f"{source}: no such folder", hint="--source takes a folder of Python files, or stdlib")
         source = str(path.resolve())
     models = {
-        "minilm": StudentSettings(name=MINILM),
+        # 256 tokens is what MiniLM reads when it is opened as published, so `before` is the published model.
+        "minilm": StudentSettings(name=MINILM, passage_max_tokens=256),
         "smollm2": StudentSettings(
             name=SMOLLM2,
             attention="bidirectional",
@@ -50,7 +51,7 @@ def quickstart_recipe(
         ),
     }
     stages = {
-        "minilm": StageSettings(steps=90, batch_size=48, learning_rate=8e-5, dropout=0.0),
+        "minilm": StageSettings(steps=90, batch_size=48, learning_rate=8e-5, dropout=0.0, memory_gib=4.0),
         "smollm2": StageSettings(steps=60, learning_rate=1e-4, pooling_learning_rate=5e-4, dropout=0.0),
     }
     return Recipe(

@@ -144,6 +144,34 @@ def read_recipe(
         InputError: the file is missing or not YAML; names the line.
         SettingsError: a key is unknown or a value does not fit; names the nearest key.
     """
+    return recipe_of(read_yaml(path), where=str(path), changes=changes, environment=environment)
+
+
+def recipe_of(
+    values: dict[str, Any],
+    *,
+    where: str,
+    changes: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Recipe:
+    """Return the recipe of plain values; see `read_recipe`.
+
+    Raises:
+        SettingsError: a key is unknown or a value does not fit; names the nearest key.
+    """
+    values = changed(values, changes)
+    if "data" in values:
+        values["data"] = _filled(values["data"], environment or {}, f"{where}: data")
+    return Recipe.parse(values, where=where)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping that a recipe's file holds.
+
+    Raises:
+        InputError: the file is missing or not YAML; names the line.
+        SettingsError: it is no mapping.
+    """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -158,10 +186,7 @@ def read_recipe(
         raise InputError(f"{place}: not YAML: {reason}", hint="mend the file") from None
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: not a recipe", hint="a recipe is a mapping with data, student, mining, stages")
-    values = changed(values, changes)
-    if "data" in values:
-        values["data"] = _filled(values["data"], environment or {}, f"{path}: data")
-    return Recipe.parse(values, where=str(path))
+    return values
 
 
 def _filled(value: Any, environment: Mapping[str, str], where: str) -> Any:
@@ -211,10 +236,10 @@ def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
             else:
                 place = _member(place, key, ".".join(parents[:number]), change)
         if isinstance(place, dict):
-            place[last] = _yaml_value(text, change)
+            place[last] = yaml_value(text, of=f"--set {change}")
         else:
             _member(place, last, ".".join(parents), change)
-            place[int(last)] = _yaml_value(text, change)
+            place[int(last)] = yaml_value(text, of=f"--set {change}")
     return values
 
 
@@ -227,12 +252,24 @@ def _member(place: Any, key: str, path: str, change: str) -> Any:
     return place[int(key)]
 
 
-def _yaml_value(text: str, change: str) -> Any:
-    """Return a value as YAML reads it; 1e-5 is a number here, though YAML wants 1.0e-5."""
+def yaml_value(text: str, *, of: str) -> Any:
+    """Return a value as YAML reads it; 1e-5 is a number here, though YAML wants 1.0e-5.
+
+    >>> yaml_value("[1e-5, mean]", of="--set a=[1e-5, mean]")
+    [1e-05, 'mean']
+
+    Raises:
+        SettingsError: it is not YAML.
+    """
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
-        raise SettingsError(f"--set {change}: not a YAML value", hint="put quotes around text") from None
+        raise SettingsError(f"{of}: not a YAML value", hint="put quotes around text") from None
+    return [_number(one) for one in value] if isinstance(value, list) else _number(value)
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text is, and anything else as it is."""
     if isinstance(value, str):
         with contextlib.suppress(ValueError):
             return float(value)

@@ -12,7 +12,7 @@ import platform
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Run:
         """Use `Run.open`."""
         self.folder = folder
         self.manifest = manifest
+        self.vectors = folder / "vectors"
+        """Where vectors are kept; several runs may share a folder."""
         self._writes = writes
 
     @classmethod
@@ -145,10 +147,18 @@ class Run:
         started = time.monotonic()
         try:
             yield
-        finally:
-            seconds = self.manifest["seconds"]
-            seconds[name] = round(seconds.get(name, 0.0) + time.monotonic() - started, 2)
-            self.save()
+        except BaseException:
+            # What went wrong matters more than that the disk has no room for the seconds either.
+            with suppress(OSError):
+                self._add_seconds(name, time.monotonic() - started)
+            raise
+        self._add_seconds(name, time.monotonic() - started)
+
+    def _add_seconds(self, name: str, more: float) -> None:
+        """Add seconds to what a piece of work took so far."""
+        seconds = self.manifest["seconds"]
+        seconds[name] = round(seconds.get(name, 0.0) + more, 2)
+        self.save()
 
     def count(self, name: str, counts: dict[str, Any]) -> None:
         """Note counts in the manifest."""

@@ -19,13 +19,14 @@ import numpy as np
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection, normalised
 from embedsmith.data.corpus import load_corpus
-from embedsmith.data.files import atomic_write, write_jsonl
+from embedsmith.data.files import write_jsonl
 from embedsmith.data.pool import Pooled
 from embedsmith.errors import InputError
 from embedsmith.generation.answers import Rejects
 from embedsmith.generation.passages import cut
-from embedsmith.generation.queries import QuerySettings, queries_in
-from embedsmith.generation.templates import Template, check_folder, read_template
+from embedsmith.generation.queries import queries_in
+from embedsmith.generation.settings import QuerySettings
+from embedsmith.generation.templates import Template, read_templates, write_templates
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
 from embedsmith.services.chat import Chat, Question, ServerSettings
@@ -63,7 +64,7 @@ def synthesize_queries(
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
         ConnectionError: the server cannot be reached, or is busy or failing for too long.
     """
-    template = _templates({"queries": ["passage", "queries"]}, prompts)["queries"]
+    template = read_templates({"queries": ["passage", "queries"]}, prompts)["queries"]
     where, key = endpoint(settings.url), key_from_environment()
     pooled = load_corpus(Path(corpus), skip_bad=skip_bad, on_skip=on_skip)
     ids, passages, metadata = _cut(pooled, settings.passage_characters)
@@ -71,7 +72,7 @@ def synthesize_queries(
     with Run.open(out, command="synthesize queries", settings=settings, inputs=inputs) as run:
         run.same_content("corpus", fingerprint([ids, passages]))
         chat = Chat(where, run.folder / "answers.jsonl", key=key, settings=server)
-        _keep(run.folder, {"queries": template})
+        write_templates(run.folder / "prompts", {"queries": template})
         rejects = Rejects()
         with run.timed("ask"):
             drawn = _drawn(len(passages), settings)
@@ -141,20 +142,6 @@ class _Written:
             self.pairs.append((same, row))
 
 
-def _templates(names: dict[str, list[str]], folder: str | Path | None) -> dict[str, Template]:
-    """Return the prompts of a command, each with the names of what is put in."""
-    own = None if folder is None else Path(folder)
-    check_folder(own)
-    return {name: read_template(name, values, own) for name, values in names.items()}
-
-
-def _keep(folder: Path, templates: dict[str, Template]) -> None:
-    """Write the prompts into the run, where they can be read and copied."""
-    for name, template in templates.items():
-        with atomic_write(folder / "prompts" / f"{name}.txt") as file:
-            file.write(template.text + "\n")
-
-
 def _cut(pooled: Pooled, limit: int) -> tuple[list[str], list[str], list[dict[str, Any]]]:
     """Return the ids, texts and metadata of the passages; what is too long becomes several: `ID#1`, `ID#2`."""
     ids, passages, metadata = [], [], []
@@ -206,11 +193,14 @@ def _found_again(
     )
     if not teacher.proposes:
         raise InputError(f"{settings.teacher} scores passages and finds none", hint="name a --teacher that searches")
-    rows, _ = teacher.search(list(written.texts.values()), min(settings.found_within, len(passages)))
+    within = settings.found_within
+    rows, scores = teacher.search(list(written.texts.values()), min(within + 1, len(passages)))
+    # What ties with the first one that is too far back was not found: BM25 gives 0 to all that share no word.
+    above = scores[:, :within] > scores[:, within:] if len(passages) > within else np.ones_like(rows, bool)
     # By text: which of two copies of a passage stands first says nothing.
     found = {
-        same: {normalised(passages[row]) for row in own}
-        for same, own in zip(written.texts, np.asarray(rows).tolist(), strict=True)
+        same: {normalised(passages[row]) for row in own[:within][ahead].tolist()}
+        for same, own, ahead in zip(written.texts, rows, above, strict=True)
     }
     for same, row in written.pairs:
         if normalised(passages[row]) in found[same]:

@@ -73,16 +73,14 @@ class CrossEncoderTeacher:
                     hint=f"set it to {limit} or less",
                 )
             self._model.max_seq_length = max_tokens
-
-    def contract(self) -> dict[str, Any]:
-        """Return everything besides the texts that determines the scores, as plain values."""
-        return {
+        self.contract = {
             "weights": hash_of_weights(self._model),
             "prompts": list(self._prompts),
             "max_tokens": self._model.max_seq_length,
             "dtype": str(self._model.dtype),
             "device": self._model.device.type,
         }
+        """Everything besides the texts that determines the scores, as plain values."""
 
     def search(self, queries: Sequence[str], k: int) -> NoReturn:
         """Raise SettingsError."""

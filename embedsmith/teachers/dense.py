@@ -96,7 +96,8 @@ class DenseTeacher:
         """Of an approximate search, as measured in each call."""
         self._on_progress = on_progress
         # Every store of one teacher has the same weights: hash them once.
-        self._contracts = {role: model.contract(role) for role in ("query", "passage")}
+        self.contract = {role: model.contract(role) for role in ("query", "passage")}
+        """What determines the vectors of each role, beside the texts."""
         if not lazy:
             _ = self.store
 
@@ -204,5 +205,5 @@ class DenseTeacher:
         """Return the store of some texts as it is."""
         shard_size = _SHARD * max(1, len(self._devices))
         return VectorStore.open_or_create(
-            self._folder, contract=self._contracts[role], texts=texts, shard_size=shard_size
+            self._folder, contract=self.contract[role], texts=texts, shard_size=shard_size
         )

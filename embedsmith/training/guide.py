@@ -83,6 +83,18 @@ def write_guide(folder: Path, *, teacher: str, queries: Path, passages: Path) ->
     )
 
 
+def stores_of_guide(folder: Path) -> dict[str, str] | None:
+    """Return the teacher of a folder's guide and the names of its two vector stores, None where there is no guide.
+
+    The names are fingerprints: two guides with the same ones say the same.
+    """
+    path = folder / _FILE
+    if not path.is_file():
+        return None
+    noted = read_json(path)
+    return {"teacher": noted["teacher"], **{role: Path(noted[role]).name for role in ("queries", "passages")}}
+
+
 def read_guides(folders: Sequence[Path | None]) -> list[Guide | None]:
     """Return the guide of each folder of mined negatives, None where it has none; one teacher is one guide.
 

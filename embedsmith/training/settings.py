@@ -86,11 +86,21 @@ class OptimizerSettings(Settings):
     dropout: float | None = Field(None, ge=0, lt=1)
     """Dropout inside the model while it trains; the model's own by default. 0 is faster: attention is then fused."""
     lora_rank: int | None = Field(None, gt=0)
-    """Train low-rank adapters of the backbone's linear layers, merged when the stage ends, and the pooling in full."""
+    """Train low-rank adapters of the backbone's linear layers, and the pooling in full."""
     lora_alpha: int = Field(32, gt=0)
     """Scale of the adapters, over their rank (NV-Embed: 32)."""
     lora_dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout before the adapters (NV-Embed: 0.1)."""
+    lora_targets: list[str] = []
+    """Names of the layers that get adapters, q_proj for example; every linear layer of the backbone when empty."""
+    lora_merge: bool = True
+    """Merge the adapters when the stage ends; else the last stage's are saved alone, over the name of their base."""
+
+    @property
+    def adapters(self) -> dict[str, Any]:
+        """What `add_adapters` is told."""
+        names = ("rank", "alpha", "dropout", "targets")
+        return {name: getattr(self, f"lora_{name}") for name in names}
 
 
 class MemorySettings(Settings):

@@ -22,6 +22,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
+from embedsmith.models.lora import add_adapters, merge_adapters
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.blend import Portion
@@ -102,7 +103,7 @@ def train_stage(
     if settings.dropout is not None:
         _set_dropout(model, settings.dropout)
     if settings.lora_rank:
-        _add_adapters(model, settings)
+        add_adapters(model, **settings.adapters)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if processes.leads:
@@ -124,8 +125,8 @@ def train_stage(
         whole = checkpoints.checkpoints(folder)
         trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
         trainer.finish(optimizer_to)
-    if settings.lora_rank:
-        model[0].model = model[0].model.merge_and_unload()
+    if settings.lora_rank and settings.lora_merge:
+        merge_adapters(model, [example.query for example in sources[0].examples[:8]])
     model.eval()
     return trainer.reports
 
@@ -180,7 +181,7 @@ class Cost:
 def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> Cost:
     """Return what a batch takes, by the tokens of the first ones and by one chunk that is run forward and back."""
     if settings.lora_rank:
-        _add_adapters(model, settings)
+        add_adapters(model, **settings.adapters)
     with _lengths(model, settings):
         batches = [chunks_of(model, plan[n], settings.chunk_tokens) for n in range(min(len(plan), _SAMPLED_BATCHES))]
     device, bfloat16 = model.device, resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
@@ -600,28 +601,6 @@ def _tensorboard_in(folder: Path | None) -> Iterator[None]:
     finally:
         if before is None:
             os.environ.pop(name, None)
-
-
-def _add_adapters(model: EmbeddingModel, settings: StageSettings) -> None:
-    """Freeze the backbone and put low-rank adapters beside its linear layers (LoRA).
-
-    Raises:
-        SettingsError: the package that does it is not installed.
-    """
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise SettingsError(
-            f"stage {settings.name}: lora_rank needs the package peft", hint='pip install "embedsmith[lora]"'
-        ) from None
-    config = LoraConfig(
-        r=settings.lora_rank,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules="all-linear",
-    )
-    # `.model`, never `.auto_model`: that one has no setter, and assigning to it changes nothing.
-    model[0].model = get_peft_model(model[0].model, config)
 
 
 def _set_dropout(model: EmbeddingModel, share: float) -> None:

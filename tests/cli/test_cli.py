@@ -100,6 +100,18 @@ def test_a_recipe_takes_no_other_settings(embedsmith_command, tmp_path: Path):
     assert (done.code, done.error) == (2, "--batch-size: a recipe has its own settings")
 
 
+def test_a_dry_run_shows_the_plan_and_writes_nothing(embedsmith_command, mined: Path, tiny_bert: Path, tmp_path: Path):
+    words = ["train", mined, "--dry-run", "--student", tiny_bert, "--set", "stage.steps=7", "--batch-size", 8]
+    done = embedsmith_command(*words)
+    assert done.code == 0
+    assert "stage train: 7 steps of 8 queries and about" in done.out
+    done = embedsmith_command(*words, "--json")
+    assert [stage["steps"] for stage in done.json["stages"]] == [7]
+    assert done.json.keys() == {"device", "parameters", "data", "stages"}
+    done = embedsmith_command("train", mined)
+    assert (done.code, done.error) == (2, "--out is missing")
+
+
 def test_a_finished_or_foreign_folder_is_refused(embedsmith_command, pairs: Path, mined: Path, tmp_path: Path):
     same = ["--teacher", "bm25", "--method", "naive"]
     done = embedsmith_command("mine", pairs, "--out", mined, *same)
@@ -181,7 +193,8 @@ def test_a_full_disk_ends_with_1_and_the_same_command_goes_on(
         (["train", "MISTYPED", "--out", "OUT"], 'unknown key "studnet" (did you mean "student"?)'),
         (["train", "NOT_YAML", "--out", "OUT"], "not.yaml:2: not YAML: "),
         (["evaluate", "bm25", "PAIRZ"], "pairz.jsonl: no such file or folder"),
-        (["evaluate", "bm25"], "Missing argument 'data'"),
+        (["evaluate", "bm25"], "no data to score it on"),
+        (["evaluate"], "Missing argument 'model'"),
         (["evaluate", "a/b/c", "PAIRS"], "a/b/c: no such model folder"),
         (["search", "OUT", "an owl"], "out: no such run folder"),
         (["search", "OUT", " "], "the query is empty"),

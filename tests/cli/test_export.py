@@ -16,7 +16,7 @@ def model(tiny_bert, tmp_path_factory):
 def test_json_says_what_was_written(embedsmith_command, model, tmp_path):
     done = embedsmith_command("export", model, "--out", tmp_path / "out", "--json")
     assert done.code == 0
-    keys = {"folder", "layout", "merged", "needs_code", "parameters", "bytes", "largest_difference"}
+    keys = {"folder", "layout", "merged", "adapters", "needs_code", "parameters", "bytes", "largest_difference"}
     assert done.json.keys() == keys
     assert (done.json["folder"], done.json["layout"]) == (str(tmp_path / "out"), "sentence-transformers")
 

@@ -92,7 +92,7 @@ def flags_of(settings: type[Settings], **renamed: str | None) -> set[str]:
     ("command", "flags"),
     [
         ("mine", flags_of(MiningSettings)),
-        ("train", flags_of(StudentSettings, name="student") | flags_of(StageSettings, name=None)),
+        ("train", flags_of(StudentSettings, name="student") | flags_of(StageSettings, name=None, remine=None)),
     ],
     ids=["mine", "train"],
 )

@@ -7,7 +7,7 @@ import pytest
 
 from embedsmith.errors import InputError
 from embedsmith.generation import templates
-from embedsmith.generation.templates import Template, check_folder, read_template
+from embedsmith.generation.templates import Template, read_template, read_templates
 
 OWN = Path(templates.__file__).parent / "prompts"
 
@@ -54,14 +54,19 @@ def test_a_prompt_that_is_not_utf8_is_refused(tmp_path: Path):
         read_template("queries", ["passage"], tmp_path)
 
 
-def test_a_folder_that_is_not_there_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="none: no such folder"):
-        read_template("queries", ["passage"], tmp_path / "none")
-
-
-def test_a_file_that_no_command_would_read_is_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="no prompt is in it"):
-        check_folder(tmp_path)
-    (tmp_path / "querys.txt").write_text("{{passage}}")
-    with pytest.raises(InputError, match=r'no prompt is called "querys.txt" \(did you mean "queries.txt"\?\)'):
-        check_folder(tmp_path)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (None, "prompts: no such folder"),
+        ([], "prompts: no prompt is in it"),
+        (["queries.txt", "jugde.txt"], r'no prompt is called "jugde.txt" \(did you mean "judge.txt"\?\)'),
+    ],
+)
+def test_a_folder_that_nobody_would_read_is_refused(tmp_path: Path, names: list[str] | None, message: str):
+    folder = tmp_path / "prompts"
+    if names is not None:
+        folder.mkdir()
+    for name in names or []:
+        (folder / name).write_text("{{passage}} {{queries}}")
+    with pytest.raises(InputError, match=message):
+        read_templates({"queries": ["passage", "queries"]}, folder)

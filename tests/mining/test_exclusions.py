@@ -27,6 +27,8 @@ def fate(candidates: Candidates, listed: Listed, near: np.ndarray | None, query:
     own = [*listed.passages[listed.queries == query], *listed.everywhere]
     if texts[row] in {texts[passage] for passage in own}:
         return Fate.LISTED
+    if texts[row] in {texts[passage] for passage in listed.judged_passages[listed.judged_queries == query]}:
+        return Fate.JUDGED
     if texts[row] in {texts[r] for r in candidates.rows[query, :place] if r != NO_PASSAGE}:
         return Fate.COPY
     return Fate.NEAR_DUPLICATE if near is not None and near[query, place] else Fate.LEFT
@@ -38,7 +40,13 @@ def test_every_candidate_falls_to_the_first_rule_that_it_breaks(seed: int, chunk
     monkeypatch.setattr(module, "_CHUNK", chunk)
     candidates = toy_candidates(seed)
     rng = np.random.default_rng(seed)
-    listed = Listed(rng.integers(12, size=20), rng.integers(30, size=20), rng.integers(30, size=2))
+    listed = Listed(
+        rng.integers(12, size=20),
+        rng.integers(30, size=20),
+        rng.integers(30, size=2),
+        judged_queries=rng.integers(12, size=20),
+        judged_passages=rng.integers(30, size=20),
+    )
     found = exclusions(candidates, listed)
     expected = [[fate(candidates, listed, None, q, k) for k in range(found.shape[1])] for q in range(12)]
     assert found.tolist() == expected
@@ -48,6 +56,7 @@ def test_every_candidate_falls_to_the_first_rule_that_it_breaks(seed: int, chunk
         Fate.POSITIVE,
         Fate.SAME_TEXT,
         Fate.LISTED,
+        Fate.JUDGED,
         Fate.COPY,
     }
 

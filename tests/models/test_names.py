@@ -128,3 +128,23 @@ def test_a_file_of_another_kind_is_no_model(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"")
     with pytest.raises(ModelError, match="a file that is not a GGUF model"):
         find_model(str(tmp_path / "model.safetensors"))
+
+
+def test_a_part_with_pickled_weights_only_is_refused(tmp_path):
+    """A dense layer in a folder of its own: sentence-transformers would open the pickle."""
+    folder = make_model(tmp_path / "toy")
+    make_model(folder / "2_Dense", "config.json", "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"pickled weights only \(2_Dense/pytorch_model\.bin\)"):
+        find_model(str(folder))
+    make_model(folder / "2_Dense", "model.safetensors")
+    assert find_model(str(folder)).kind == "folder"
+
+
+def test_a_pickle_in_a_folder_that_is_no_part_of_the_model_does_not_matter(tmp_path):
+    folder = make_model(tmp_path / "toy")
+    make_model(folder / "onnx", "extra.bin")
+    assert find_model(str(folder)).kind == "folder"
+
+
+def test_a_folder_of_adapters_is_a_model(tmp_path):
+    assert find_model(str(make_model(tmp_path / "toy", "adapters.json"))).kind == "folder"

@@ -1,6 +1,7 @@
 """Two runs compared: real runs of BM25 and a random model on a few sentences."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import embedsmith
 from embedsmith import MiningSettings, Recipe, StageSettings, StudentSettings
 from embedsmith.data.files import write_json, write_jsonl
+from embedsmith.data.load import load_collection
 from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings
@@ -92,12 +94,14 @@ def test_the_worst_queries_can_be_read(run: Path):
     assert worst.b - worst.a <= found.losses[1].b - found.losses[1].a < 0
 
 
-def test_two_runs_are_compared_by_what_was_trained(run: Path, data: Path, tiny_bert: Path, tmp_path: Path):
-    recipe = recipe_on(data, tiny_bert).model_copy(update={"seed": 5})
-    other = embedsmith.forge(recipe, out=tmp_path / "other").folder
+def test_two_runs_are_compared_by_what_was_trained(run: Path, tmp_path: Path):
+    other = shutil.copytree(run, tmp_path / "other")
+    rows = [json.loads(line) for line in (run / "scores/animals/before.jsonl").read_text().splitlines()]
+    write_jsonl(other / "scores/animals/after.jsonl", rows)
     (found,) = embedsmith.compare(run, other)
-    means = [json.loads((one / "scores.json").read_text())["animals"]["after"]["ndcg@10"] for one in (run, other)]
-    assert (found.difference.a, found.difference.b) == pytest.approx(means, abs=1e-4)
+    means = json.loads((run / "scores.json").read_text())["animals"]
+    expected = means["after"]["ndcg@10"], means["before"]["ndcg@10"]
+    assert (found.difference.a, found.difference.b) == pytest.approx(expected, abs=1e-4)
 
 
 def test_queries_are_matched_by_id_not_by_place(tmp_path: Path):
@@ -124,21 +128,29 @@ def test_runs_on_different_queries_are_refused(run: Path, tmp_path: Path):
         embedsmith.compare(a, b)
 
 
-def test_other_data_under_the_same_query_ids_is_refused(run: Path, tiny_bert: Path, tmp_path: Path):
+def on_other_data(run: Path, data: Path, folder: Path) -> Path:
+    """Return a copy of a run that was scored on another data set under the same name."""
+    manifest = json.loads((run / "manifest.json").read_text())
+    manifest["settings"]["data"]["animals"]["path"] = str(data)
+    write_json(shutil.copytree(run, folder) / "manifest.json", manifest)
+    return folder
+
+
+def test_other_data_under_the_same_query_ids_is_refused(run: Path, tmp_path: Path):
     data = write_data(tmp_path / "changed", said="a {a} sits on a {p}")
-    recipe = recipe_on(data, tiny_bert)
-    other = embedsmith.forge(recipe, out=tmp_path / "other").folder
+    other = on_other_data(run, data, tmp_path / "other")
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["content"]["animals (test)"] = load_collection(data, split="test").content_hash()
+    write_json(other / "manifest.json", manifest)
     with pytest.raises(InputError, match="different data under the same query ids"):
         embedsmith.compare(run, other)
 
 
-def test_texts_that_have_changed_since_are_not_shown(tiny_bert: Path, tmp_path: Path):
-    data = write_data(tmp_path / "animals")
-    run = embedsmith.forge(recipe_on(data, tiny_bert), out=tmp_path / "run").folder
-    assert embedsmith.compare(run, against="teacher")[0].losses[0].query is not None
-    corpus = (data / "corpus.jsonl").read_text()
-    (data / "corpus.jsonl").write_text(corpus.replace("on the mat", "under the mat"))
-    assert embedsmith.compare(run, against="teacher")[0].losses[0].query is None
+def test_texts_that_have_changed_since_are_not_shown(run: Path, tmp_path: Path):
+    same = on_other_data(run, write_data(tmp_path / "same"), tmp_path / "run")
+    assert embedsmith.compare(same, against="teacher")[0].losses[0].query is not None
+    changed = on_other_data(run, write_data(tmp_path / "changed", said="the {a} under the {p}"), tmp_path / "other")
+    assert embedsmith.compare(changed, against="teacher")[0].losses[0].query is None
 
 
 def test_a_metric_or_a_model_that_was_not_scored_is_refused_with_those_that_were(run: Path):

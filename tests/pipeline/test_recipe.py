@@ -160,3 +160,72 @@ def test_a_variable_stands_for_the_folder_where_data_sets_lie(tmp_path: Path):
 def test_data_settings_that_do_not_go_together_are_refused(tmp_path: Path, data: str, message: str):
     with pytest.raises(SettingsError, match=message):
         read_recipe(write(tmp_path, f"data: {{a: {data}}}\n"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("stages.0.steps", "--set stages.0.steps: no value"),
+        ("stages.5.steps=3", r"--set stages.5.steps=3: stages has members 0 to 0"),
+        ("stages.first.steps=3", "stages has members 0 to 0"),
+        ("stages=[{]", "not a YAML value"),
+        ("seed.deep.inside=3", "seed.deep"),
+        ("stages.0.stepz=3", r'unknown key "stepz" \(did you mean "steps"\?\)'),
+        ("stages.0.steps=many", "steps: "),
+    ],
+)
+def test_a_change_that_does_not_fit_is_refused(tmp_path: Path, change: str, message: str):
+    path = write(tmp_path, "seed: 1\ndata: {a: {path: x}}\nstages: [{steps: 5}]\n")
+    with pytest.raises(SettingsError, match=message):
+        read_recipe(path, changes=[change])
+
+
+def test_changes_replace_what_the_file_says(tmp_path: Path):
+    path = write(tmp_path, "data: {a: {path: x}}\nstages: [{steps: 5}, {name: two}]\n")
+    changes = ["stages.1.learning_rate=1e-5", "student.pooling=mean", "data.a.weight=2", "stages.0.data=[a]"]
+    recipe = read_recipe(path, changes=changes)
+    assert (recipe.stages[1].learning_rate, recipe.student.pooling, recipe.data["a"].weight) == (1e-5, "mean", 2.0)
+    assert (recipe.stages[0].data, recipe.stages[0].steps) == (["a"], 5)
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("{steps: 5, epochs: 2}", "steps is 5 and epochs 2.0: give one of them"),
+        ("{patience: 2}", "patience needs held_out"),
+        ("{restart_optimizer: false, lora_rank: 4}", "adapters end with their stage"),
+        ("{contrastive: 0}", "there is no loss"),
+        ("{name: a/b}", "name: "),
+    ],
+)
+def test_a_stage_that_contradicts_itself_is_refused(tmp_path: Path, stage: str, message: str):
+    with pytest.raises(SettingsError, match=message):
+        read_recipe(write(tmp_path, f"data: {{a: {{path: x}}}}\nstages: [{stage}]\n"))
+
+
+def test_single_stage_and_reversed_are_the_two_stage_recipe_in_another_order():
+    sets = {"EMBEDSMITH_DATA": "sets"}
+    two, single, back = (
+        read_recipe(RECIPES / f"nv-embed-tiny{kind}.yaml", environment=sets) for kind in ("", "-single", "-reversed")
+    )
+    assert two.student == single.student == back.student
+    assert two.data == single.data == back.data
+    assert two.mining == single.mining == back.mining
+    assert [stage.in_batch for stage in two.stages] == [True, False]
+    assert [stage.in_batch for stage in single.stages] == [False]
+    assert [stage.in_batch for stage in back.stages] == [False, True]
+    steps = [sum(stage.steps for stage in recipe.stages) for recipe in (two, single, back)]
+    assert len(set(steps)) == 1
+
+
+def test_the_label_based_recipe_differs_from_the_example_based_one_in_that_alone():
+    sets = {"EMBEDSMITH_DATA": "sets"}
+    by_example = read_recipe(RECIPES / "nv-embed-tiny.yaml", environment=sets)
+    by_label = read_recipe(RECIPES / "nv-embed-tiny-labels.yaml", environment=sets)
+    one, other = by_example.model_dump(), by_label.model_dump()
+    changed = [name for name in one["data"] if one["data"][name] != other["data"][name]]
+    assert changed == ["banking77", "newsgroups"]
+    for name in changed:
+        assert one["data"][name]["convert"].pop("style") == "example"
+        assert other["data"][name]["convert"].pop("style") == "label"
+    assert {**one, "name": ""} == {**other, "name": ""}

@@ -6,13 +6,15 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from embedsmith.data.examples import Example, Passage
-from embedsmith.errors import InputError
+from embedsmith.errors import InputError, SettingsError
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
 from embedsmith.training.batches import BatchPlan, Source
+from embedsmith.training.held_out import held_out_batches, without_held_out
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import train_stage
 
@@ -344,3 +346,93 @@ class TestAdapters:
         resumed = student()
         assert without_time(train(resumed, tmp_path / "cut", self.STAGE)) == without_time(expected)
         assert_same_bits(weights(resumed), weights(whole))
+
+
+def test_lengths_of_a_stage_hold_while_it_trains_and_no_longer(student, tmp_path):
+    model = student(instruction="")
+    widths = []
+    forward = model[0].forward
+
+    def noted(features, **keywords):
+        widths.append(features["input_ids"].shape[1])
+        return forward(features, **keywords)
+
+    model[0].forward = noted
+    train(model, tmp_path, STAGE.model_copy(update={"steps": 1, "query_max_tokens": 3, "passage_max_tokens": 5}))
+    del model[0].forward
+    assert max(widths) == 5
+    assert (model[0].query_length, model[0].document_length, model.max_seq_length) == (64, 128, 128)
+
+
+class TestHeldOut:
+    STAGE = STAGE.model_copy(update={"held_out": 3, "eval_steps": 2, "batch_size": 4, "steps": 8, "dropout": 0.0})
+
+    def test_what_is_held_out_is_never_trained_on_and_always_measured(self, student, tmp_path):
+        sources = source(student())
+        held = {query for batch in held_out_batches(sources, self.STAGE, 7) for query in batch.query_ids}
+        trained = {example.query_id for one in without_held_out(sources, 3, 7) for example in one.examples}
+        assert len(held) == 3
+        assert held | trained == {example.query_id for example in TOY}
+        assert not held & trained
+
+    def test_the_model_with_the_lowest_loss_is_the_stages(self, student, tmp_path):
+        model = student()
+        stage = self.STAGE.model_copy(update={"learning_rate": 0.3, "pooling_learning_rate": 0.3, "warmup": 0.0})
+        reports = train(model, tmp_path, stage)
+        measured = {r.step: r.held_out_loss for r in reports if r.held_out_loss is not None}
+        assert sorted(measured) == [2, 4, 6, 8]
+        assert min(measured.values()) < measured[8]
+        batches = held_out_batches(source(model), stage, 7)
+        again = np.mean([loss_of(model, batch).item() for batch in batches])
+        assert again == pytest.approx(min(measured.values()), rel=1e-4)
+
+    def test_a_stage_that_learns_no_more_stops(self, student, tmp_path):
+        stage = self.STAGE.model_copy(
+            update={"learning_rate": 0.3, "pooling_learning_rate": 0.3, "warmup": 0.0, "eval_steps": 1, "patience": 1}
+        )
+        reports = train(student(), tmp_path, stage)
+        measured = [report.held_out_loss for report in reports]
+        assert len(measured) < 8
+        assert measured[-1] >= min(measured[:-1])
+        assert measured[:-1] == sorted(measured[:-1], reverse=True)
+
+    def test_so_many_examples_that_none_is_left_are_refused(self, student, tmp_path):
+        with pytest.raises(SettingsError, match="held_out: 8 of 8 examples"):
+            train(student(), tmp_path, self.STAGE.model_copy(update={"held_out": 8}))
+
+
+def test_adamw_goes_on_with_the_means_of_the_stage_before(student, tmp_path):
+    model = student()
+    kept = tmp_path / "optimizer.safetensors"
+    train(model, tmp_path / "one", STAGE.model_copy(update={"steps": 3}), optimizer_to=kept)
+    means = load_file(kept)
+    assert {key.rsplit("|", 1)[1] for key in means} == {"step", "exp_avg", "exp_avg_sq"}
+    last = tmp_path / "two.safetensors"
+    train(model, tmp_path / "two", STAGE.model_copy(update={"steps": 2}), optimizer_from=kept, optimizer_to=last)
+    assert {int(value) for key, value in load_file(last).items() if key.endswith("|step")} == {5}
+
+
+def test_a_checkpoint_under_adapters_holds_adapters_and_pooling_only(student, tmp_path):
+    pytest.importorskip("peft")
+    train(student(), tmp_path, STAGE.model_copy(update={"steps": 5, "lora_rank": 2}))
+    stored = load_file(tmp_path / "checkpoint-5" / "model.safetensors")
+    assert {name for name in stored if name.startswith("0.")} == {name for name in stored if ".lora_" in name}
+    assert any(name.startswith("1.") for name in stored)
+
+
+def test_a_loss_that_is_no_number_names_the_queries(student, tmp_path):
+    model = student()
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(InputError, match=r"step 1: the loss is nan \(queries q\d, q\d, q\d, q\d, q\d …\)"):
+        train(model, tmp_path)
+
+
+def test_memory_that_does_not_suffice_is_said_in_one_line(student, tmp_path, monkeypatch):
+    def exhausted(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("embedsmith.training.grad_cache.GradCache.run", exhausted)
+    with pytest.raises(SettingsError, match="step 1: not enough memory on cpu for a chunk of 4096 tokens") as caught:
+        train(student(), tmp_path)
+    assert "chunk_tokens" in caught.value.hint

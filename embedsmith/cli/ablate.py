@@ -1,0 +1,113 @@
+"""The command that repeats a recipe with other settings: ablate."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedsmith.cli import console
+from embedsmith.cli.app import Json, Out, app, typed
+
+
+@app.command()
+def ablate(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE.yaml", help="A recipe, or an ablation such as recipes/ablations/*.yaml.")
+    ],
+    out: Out,
+    vary: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A setting and its values: mining.method=naive,percpos; numbers in lists: stages.0.steps=30,60; "
+            "lists as values: mining.teachers=[bm25],[random]. Several make a grid."
+        ),
+    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting for every row: stages.0.steps=60.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="A BEIR folder or pairs, in the place of the recipe's one data set.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds of every row; the file's, or 3.")] = None,
+    metric: Annotated[str, typer.Option(help="What the rows are compared by.")] = "ndcg@10",
+    shared: Annotated[
+        Path | None,
+        typer.Option(help="Keep here what cells share, for other ablations too: more seeds or rows cost only the new."),
+    ] = None,
+    keep_models: Annotated[
+        bool, typer.Option(help="Keep every cell's trained model; its scores are always kept.")
+    ] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and what they share, and stop.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Carry out a recipe with every combination of some settings, and tell which ones make a difference.
+
+    What is equal in several cells is made once. Ends in a table with spread over seeds and significance against the
+    first row.
+    """
+    from embedsmith.data.files import read_json
+    from embedsmith.pipeline.ablate import ablate as carry_out
+    from embedsmith.pipeline.ablate import plan
+    from embedsmith.pipeline.ablation import read_ablation
+
+    ablation = read_ablation(
+        recipe,
+        vary=vary or (),
+        set_=set_ or (),
+        data=data,
+        seeds=seeds,
+        metric=metric,
+        keep_models=keep_models,
+        environment=os.environ,
+    )
+    if dry_run:
+        _show_plan(plan(ablation), as_json=as_json)
+        return
+    with console.progress() as tell:
+        run = carry_out(ablation, out=out, shared=shared, on_progress=tell)
+    table = read_json(run.folder / "table.json")
+    if as_json:
+        console.print_json({"run": str(run.folder), "seconds": run.seconds, **table})
+        return
+    console.out.print((run.folder / "table.md").read_text(encoding="utf-8").rstrip(), markup=False)
+    folder = shlex.quote(str(run.folder))
+    console.out.print(f"{run.seconds:,.0f} s. Look at {run.folder / 'report.html'}. Next:", markup=False)
+    first, best = table["rows"][0], max(table["rows"], key=lambda row: row["mean"])
+    if best is not first:
+        places = [shlex.quote(f"{run.folder}/{row['folder']}/seed-0") for row in (first, best)]
+        console.out.print(f"  {typed()} compare {' '.join(places)}", markup=False)
+    else:
+        console.out.print(f"  {typed()} compare {folder}/{first['folder']}/seed-0", markup=False)
+
+
+def _show_plan(planned: list[Any], *, as_json: bool) -> None:
+    """Show what each cell makes, and what it takes from others."""
+    if as_json:
+        cells = [
+            {
+                "row": one.cell.row,
+                "seed": one.cell.seed,
+                "folder": one.cell.folder,
+                "makes": one.makes,
+                "takes": one.finds,
+            }
+            for one in planned
+        ]
+        console.print_json({"cells": cells, "makes": _totals(planned)})
+        return
+    for one in planned:
+        taken = f"; takes {', '.join(one.finds)}" if one.finds else ""
+        console.out.print(f"{one.cell.name}: makes {', '.join(one.makes) or 'nothing'}{taken}", markup=False)
+    totals = ", ".join(f"{part} {count:,} times" for part, count in _totals(planned).items())
+    console.out.print(f"{len(planned):,} cells; made: {totals}", markup=False)
+
+
+def _totals(planned: list[Any]) -> dict[str, int]:
+    """Return how often each part is made."""
+    totals: dict[str, int] = {}
+    for one in planned:
+        for part in one.makes:
+            totals[part] = totals.get(part, 0) + 1
+    return totals

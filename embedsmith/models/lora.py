@@ -1,0 +1,188 @@
+"""LoRA: low-rank adapters beside a backbone's linear layers, trained, merged, or kept small on disk.
+
+FOLDER/adapters.json                 the base model by its name, what was made of it, and a fingerprint of its weights
+FOLDER/adapters/                     the adapters, as peft writes them
+FOLDER/rest.safetensors              every weight outside the backbone: a trained pooling
+
+A merged model is an ordinary one. A folder of adapters opens here alone, where its base is found by name.
+
+Source: Hu et al., LoRA, https://arxiv.org/abs/2106.09685; NV-Embed trains with rank 16, alpha 32, dropout 0.1.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from embedsmith.data.files import read_json, write_json
+from embedsmith.errors import ModelError, SettingsError, did_you_mean
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.names import ADAPTERS
+from embedsmith.models.settings import StudentSettings
+from embedsmith.models.student import build_student
+
+_FORMAT = 1
+_FOLDER, _REST = "adapters", "rest.safetensors"
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+"""How far a number of a vector of length 1 may move when adapters are merged, by precision."""
+
+
+def add_adapters(
+    model: EmbeddingModel, *, rank: int, alpha: int = 32, dropout: float = 0.1, targets: Sequence[str] = ()
+) -> None:
+    """Freeze a model's backbone and put new adapters beside its linear layers; its pooling stays trained in full.
+
+    Args:
+        model: changed in place; adapters that it has already are merged first.
+        rank: width of the adapters.
+        alpha: their scale, over the rank.
+        dropout: before the adapters.
+        targets: names of the layers, `q_proj` or `self_attn.q_proj`; every linear layer where none is named.
+
+    Raises:
+        SettingsError: the package that does it is not installed, or a target names no linear layer.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise SettingsError("lora_rank needs the package peft", hint='pip install "embedsmith[lora]"') from None
+    if model.has_adapters:
+        merge_adapters(model)
+    backbone = model[0].model
+    _check_targets(backbone, targets)
+    model.base_weights = _fingerprint(backbone)
+    config = LoraConfig(
+        r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets) if targets else "all-linear"
+    )
+    # `.model`, never `.auto_model`: that one has no setter, and assigning to it changes nothing.
+    model[0].model = get_peft_model(backbone, config)
+
+
+def merge_adapters(model: EmbeddingModel, texts: Sequence[str] = ()) -> float:
+    """Add a model's adapters to its weights for good, and return how far that moved the vectors of some texts.
+
+    Raises:
+        ModelError: the vectors are others than with the adapters beside the weights.
+    """
+    with _parity(model, texts) as difference:
+        model[0].model = model[0].model.merge_and_unload()
+    model.origin, model.merged_origin = model.merged_origin, None
+    return difference[0]
+
+
+@contextmanager
+def merged(model: EmbeddingModel, texts: Sequence[str] = ()) -> Iterator[None]:
+    """Add a model's adapters to its weights within the block, where it is faster, and take them out again after it.
+
+    Raises:
+        ModelError: the vectors are others than with the adapters beside the weights.
+    """
+    with _parity(model, texts):
+        model[0].model.merge_adapter()
+    try:
+        yield
+    finally:
+        model[0].model.unmerge_adapter()
+
+
+def save_adapters(model: EmbeddingModel, folder: Path) -> None:
+    """Write a model's adapters, its pooling and the name of its base into a folder that exists.
+
+    Raises:
+        ModelError: nothing is known of where the base came from.
+    """
+    if model.origin is None:
+        raise ModelError(
+            "adapters over a model that has no name cannot be saved alone",
+            hint="build it with build_student or load, or merge the adapters",
+        )
+    model[0].model.save_pretrained(str(folder / _FOLDER), safe_serialization=True)
+    # peft notes where the base lay on this machine.
+    path = folder / _FOLDER / "adapter_config.json"
+    write_json(path, {**read_json(path), "base_model_name_or_path": model.origin.name})
+    (folder / _FOLDER / "README.md").unlink(missing_ok=True)
+    rest = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if not name.startswith("0.")}
+    save_file(rest, folder / _REST)
+    lengths = {role: model.contract_length(role) for role in ("query", "passage")}
+    known = {"format": _FORMAT, "base": model.origin.model_dump(mode="json"), "base_weights": model.base_weights}
+    write_json(folder / ADAPTERS, {**known, "prompts": model.prompts, "max_tokens": lengths})
+
+
+def load_adapters(folder: Path, *, name: str, device: str | None = None) -> EmbeddingModel:
+    """Return the model of a folder of adapters, which stay beside the weights.
+
+    Raises:
+        ModelError: the base is missing or has other weights, or a file is missing or broken.
+        SettingsError: peft is not installed.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise SettingsError(f"{name}: adapters need the package peft", hint='pip install "embedsmith[lora]"') from None
+    known = read_json(folder / ADAPTERS)
+    base = StudentSettings.parse(known["base"], where=f"{name}: {ADAPTERS}: base")
+    model = build_student(base, device=device)
+    if _fingerprint(model[0].model) != known["base_weights"]:
+        raise ModelError(
+            f"{name}: its base {base.name} has other weights than those that the adapters were trained over",
+            hint="name the folder of the model as it was, or export the run with --merge where that one is",
+        )
+    if not (folder / _FOLDER / "adapter_model.safetensors").is_file():
+        raise ModelError(f"{name}: no {_FOLDER}/adapter_model.safetensors", hint="copy the folder whole")
+    try:
+        rest = load_file(folder / _REST)
+        model[0].model = PeftModel.from_pretrained(model[0].model, str(folder / _FOLDER), is_trainable=True)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{name}: {error}", hint="copy the folder whole") from error
+    missing, unknown = model.load_state_dict(rest, strict=False)
+    if odd := [*unknown, *(key for key in missing if not key.startswith("0."))]:
+        raise ModelError(f"{name}: {_REST} and the base do not fit: {odd[0]!r}", hint="copy the folder whole")
+    model.prompts, model.base_weights = known["prompts"], known["base_weights"]
+    model.set_max_tokens(**known["max_tokens"])
+    return model
+
+
+@contextmanager
+def _parity(model: EmbeddingModel, texts: Sequence[str]) -> Iterator[list[float]]:
+    """Compare the vectors of some texts before the block with those after it."""
+    was_training = model.training
+    before = model.embed(texts, "passage")
+    difference = [0.0]
+    yield difference
+    if len(texts):
+        difference[0] = float(np.abs(model.embed(texts, "passage") - before).max())
+    model.train(was_training)
+    if not difference[0] <= _TOLERANCE.get(model.dtype, 1e-4):
+        raise ModelError(
+            f"merging the adapters moved a vector by {difference[0]:.2g}, wanted {_TOLERANCE[model.dtype]:.0e} or less",
+            hint="keep the adapters beside the weights, and report it with the model's name",
+        )
+
+
+def _check_targets(backbone: Any, targets: Sequence[str]) -> None:
+    """Refuse a target that names no linear layer."""
+    linear = [name for name, module in backbone.named_modules() if isinstance(module, torch.nn.Linear)]
+    for target in targets:
+        if not any(name == target or name.endswith(f".{target}") for name in linear):
+            known = sorted({name.rpartition(".")[2] for name in linear})
+            raise SettingsError(
+                f'lora_targets: no linear layer is called "{target}"{did_you_mean(target, known)}',
+                hint=f"the model has {', '.join(known)}",
+            )
+
+
+def _fingerprint(backbone: Any) -> str:
+    """Return a hash of the beginning of each weight, by its name and shape: enough to tell two models apart."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(backbone.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().reshape(-1)[:1024].float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:32]

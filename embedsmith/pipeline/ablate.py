@@ -1,0 +1,174 @@
+"""An ablation carried out: each cell a recipe's run, what is equal made once, at the end a table.
+
+RUN/cells/01-naive/seed-0/   a run folder as `embedsmith train RECIPE.yaml` makes it
+RUN/shared/                  what several cells need: vectors, candidates, stages; see `embedsmith.pipeline.shelf`
+RUN/table.json, table.md     the rows with their means, spread and significance
+RUN/report.html              the same to look at
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from embedsmith.data.files import atomic_write, write_json
+from embedsmith.errors import EmbedsmithError, RunError
+from embedsmith.mining.ensembles import PCA
+from embedsmith.pipeline.ablation import Ablation, Cell, cells_of
+from embedsmith.pipeline.ablation_report import ablation_page
+from embedsmith.pipeline.ablation_table import in_markdown, table_of
+from embedsmith.pipeline.forge import forge
+from embedsmith.pipeline.recipe import Recipe
+from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.shelf import Shelf
+from embedsmith.progress import Progress, silent
+from embedsmith.settings import fingerprint
+
+
+@dataclass
+class Planned:
+    """What a cell will make, and what it will find made by another one."""
+
+    cell: Cell
+    makes: list[str] = field(default_factory=list)
+    finds: dict[str, str] = field(default_factory=dict)
+    """Part -> the cell that makes it."""
+
+
+def ablate(
+    ablation: Ablation, *, out: str | Path, shared: str | Path | None = None, on_progress: Progress = silent
+) -> Run:
+    """Carry out every cell of an ablation into a run folder; one that was cut short goes on.
+
+    Args:
+        ablation: what is compared.
+        out: the run folder.
+        shared: a shelf that several ablations use, so that one with more seeds or rows makes nothing twice; the run's
+            own when not given.
+        on_progress: told of the work.
+
+    Raises:
+        InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
+    """
+    with Run.open(out, command="ablate", settings=ablation, inputs={}) as run:
+        shelf = Shelf(shared or run.folder / "shared")
+        cells = cells_of(ablation)
+        for number, cell in enumerate(cells):
+            on_progress("cells", number, len(cells), cell.name)
+            with run.timed("cells"):
+                manifest = _carry_out(run.folder / cell.folder, cell, shelf, _within(cell, number, cells, on_progress))
+            _check_data(run, cell, manifest["content"])
+            if not ablation.keep_models:
+                shutil.rmtree(run.folder / cell.folder / "model", ignore_errors=True)
+                shutil.rmtree(run.folder / cell.folder / "stages", ignore_errors=True)
+        on_progress("cells", len(cells), len(cells))
+        if not (shared or ablation.keep_models):
+            shutil.rmtree(shelf.folder, ignore_errors=True)
+        _write(run.folder, run.manifest)
+        run.finish()
+    return run
+
+
+def write_ablation_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Write RUN/table.json, table.md and report.html; return the page's path, and the table as plain values.
+
+    Raises:
+        RunError: the ablation is not finished.
+    """
+    folder = Path(run)
+    manifest = read_manifest(folder)
+    if manifest["status"] != "finished":
+        raise RunError(
+            f"{folder}: an ablation that was cut short", hint="give its command again; it goes on where it stopped"
+        )
+    return _write(folder, manifest)
+
+
+def _write(folder: Path, manifest: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """Write what came out, to be read by programs and by people."""
+    table = table_of(folder, Ablation.parse(manifest["settings"], where=str(folder)))
+    write_json(folder / "table.json", table.plain())
+    with atomic_write(folder / "table.md") as file:
+        file.write(in_markdown(table))
+    path = folder / "report.html"
+    with atomic_write(path) as file:
+        file.write(ablation_page(folder, manifest, table))
+    return path, table.plain()
+
+
+def plan(ablation: Ablation) -> list[Planned]:
+    """Return what each cell will make, and what it shares with an earlier one; nothing is read or computed.
+
+    Two cells may have more in common than their settings say, such as negatives of two methods that happen to be the
+    same: what is made is recognised by its content.
+    """
+    makers: dict[str, str] = {}
+    planned = []
+    for cell in cells_of(ablation):
+        one = Planned(cell)
+        for part, identity in _parts(cell.recipe).items():
+            maker = makers.setdefault(f"{part} {fingerprint(identity)}", cell.name)
+            if maker == cell.name:
+                one.makes.append(part)
+            else:
+                one.finds[part] = maker
+        planned.append(one)
+    return planned
+
+
+def _parts(recipe: Recipe) -> dict[str, Any]:
+    """Return what each part of a run depends on, by the settings alone."""
+    plain = recipe.model_dump(mode="json")
+    mining = plain["mining"]
+    candidates = [mining["teachers"], mining["teacher_settings"], mining["depth"]]
+    candidates.append(mining["pca_variance"] if mining["ensemble"] == PCA else None)
+    parts: dict[str, Any] = {}
+    for name, data in plain["data"].items():
+        if data["format"] == "code":
+            parts[f"data {name}"] = data
+        parts[f"candidates {name}"] = [data, candidates]
+    before: list[Any] = [plain["student"], plain["seed"], mining]
+    for stage in plain["stages"]:
+        used = {name: data for name, data in plain["data"].items() if not stage["data"] or name in stage["data"]}
+        before = [*before, stage, used]
+        parts[f"stage {stage['name']}"] = before
+    return parts
+
+
+def _carry_out(folder: Path, cell: Cell, shelf: Shelf, on_progress: Progress) -> dict[str, Any]:
+    """Carry out one cell unless it is finished, and return its manifest.
+
+    Raises:
+        EmbedsmithError: as the recipe's run raises it, with the cell's name.
+    """
+    if (folder / "manifest.json").is_file():
+        manifest = read_manifest(folder)
+        if manifest["status"] == "finished" and manifest["settings"] == cell.recipe.model_dump(mode="json"):
+            return manifest
+    try:
+        return forge(cell.recipe, out=folder, shelf=shelf, on_progress=on_progress).manifest
+    except EmbedsmithError as error:
+        raise type(error)(f"{cell.name}: {error}", hint=error.hint) from error
+
+
+def _check_data(run: Run, cell: Cell, content: dict[str, str]) -> None:
+    """Hold a cell to the data that the cells before it had.
+
+    Raises:
+        RunError: it has changed meanwhile.
+    """
+    for name, settings in cell.recipe.data.items():
+        for part in (name, f"{name} (test)"):
+            if part in content:
+                run.same_content(f"{part} {settings.fingerprint()}", content[part])
+
+
+def _within(cell: Cell, number: int, cells: list[Cell], on_progress: Progress) -> Progress:
+    """Return a progress function for the work inside a cell: a note beside the count of cells."""
+
+    def tell(what: str, done: int, total: int, note: str = "") -> None:
+        on_progress("cells", number, len(cells), f"{cell.name}: {what} {done:,}/{total:,} {note}".rstrip())
+
+    return tell

@@ -1,0 +1,152 @@
+"""Did fine-tuning cost anything? A trained model and the model it was made of, on the same data.
+
+OUT/before/…, OUT/after/…    as `evaluate` writes them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from embedsmith.data.load import known_splits
+from embedsmith.errors import InputError, RunError
+from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.models.settings import StudentSettings
+from embedsmith.pipeline.contender import Contender
+from embedsmith.pipeline.evaluate import OnSkip, evaluate_all, read_scores, score_into
+from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.progress import Progress, silent
+from embedsmith.settings import Settings
+from embedsmith.teachers.settings import TeacherSettings
+
+PANEL = ("stsb", "banking77", "stackoverflow_titles", "scifact")
+"""A small general panel, of a folder of data sets that has these: STS, classification, clustering, retrieval."""
+
+
+class BeforeAndAfterSettings(Settings):
+    """What `evaluate --before-and-after` was asked for."""
+
+    run: str
+    data: list[str]
+    scoring: ScoringSettings = ScoringSettings()
+    reading: TeacherSettings = TeacherSettings()
+
+
+def before_and_after(
+    run: str | Path,
+    data: Sequence[str] = (),
+    panel: Sequence[str] = (),
+    *,
+    scoring: ScoringSettings | None = None,
+    reading: TeacherSettings | None = None,
+    vectors: Path | None = None,
+    out: str | Path | None = None,
+    command: str = "",
+    on_skip: OnSkip | None = None,
+    on_progress: Progress = silent,
+) -> dict[str, dict[str, Any]]:
+    """Return what a run's model and its start score.
+
+    Args:
+        run: a finished run of `train` or of a recipe.
+        data: what it was trained for; by default the test sides of the run's own data.
+        panel: other data, which the training may have cost something.
+        scoring: how.
+        reading: how the models read texts.
+        vectors: folder of the vectors; by default the run's.
+        out: folder to write to; one that was cut short goes on.
+        command: what was typed, for the record.
+        on_skip: told what was left out.
+        on_progress: told of the work.
+
+    Returns:
+        data set -> task, metric (the main one), before, after, and all scores of both.
+
+    Raises:
+        RunError: the run is missing, not finished or without a model.
+        InputError, ModelError, SettingsError: see `embedsmith.errors`.
+    """
+    from embedsmith.models.embedder import resolve_dtype
+    from embedsmith.models.student import build_student
+
+    scoring, reading = scoring or ScoringSettings(), reading or TeacherSettings()
+    manifest = _trained(run)
+    targets = list(data) or own_data(run)
+    known = {Path(path).resolve() for path in targets}
+    names = targets + [path for path in panel if Path(path).resolve() not in known]
+    student = StudentSettings.parse(manifest["settings"]["student"], where=f"{run}/manifest.json: student")
+    start = build_student(student, seed=manifest["settings"].get("seed", 0))
+    start.to(resolve_dtype(reading.dtype, start.device.type))
+    vectors = vectors or Path(run) / "vectors"
+    # The start reads texts as the trained model does: same prompts, same lengths.
+    contenders = {
+        "before": Contender(student.name, reading=reading, vectors=vectors, encoder=start, on_progress=on_progress),
+        "after": Contender(str(run), reading=reading, vectors=vectors, on_progress=on_progress),
+    }
+    found: dict[str, dict[str, Any]] = {}
+    if out is None:
+        found = {
+            label: evaluate_all(contender, names, scoring, on_skip=on_skip if label == "before" else None)
+            for label, contender in contenders.items()
+        }
+    else:
+        settings = BeforeAndAfterSettings(run=str(run), data=names, scoring=scoring, reading=reading)
+        with Run.open(out, command="evaluate --before-and-after", settings=settings, inputs={}) as own:
+            for label, contender in contenders.items():
+                score_into(own, own.folder / label, contender, names, scoring, command=command, on_skip=on_skip)
+                found[label] = read_scores(own.folder / label)
+            own.finish()
+    return {name: _row(found, name) for name in names}
+
+
+def own_data(run: str | Path) -> list[str]:
+    """Return the test sides of the data that a run was made of.
+
+    Raises:
+        RunError: there is none.
+    """
+    manifest = read_manifest(run)
+    found = [str(path) for path in sorted(Path(run).glob("data/*/test"))]
+    sets = manifest["settings"].get("data", {})
+    found += [each["path"] for each in sets.values() if each["test_split"] in _splits(each["path"])]
+    mined = manifest["inputs"].get("mined")
+    if mined and (Path(mined) / "manifest.json").is_file():
+        path = read_manifest(mined)["inputs"].get("data", "")
+        found += [path] if "test" in _splits(path) else []
+    if not found:
+        raise RunError(f"{run}: its data has no test side that is still there", hint="name data to score it on")
+    return found
+
+
+def _splits(path: str) -> list[str]:
+    """Return the splits of a data set, none where it is gone or has nothing to choose."""
+    try:
+        return known_splits(path)
+    except InputError:
+        return []
+
+
+def _trained(run: str | Path) -> dict[str, Any]:
+    """Return the manifest of a run that trained a model."""
+    manifest = read_manifest(run)
+    if "student" not in manifest["settings"]:
+        raise RunError(
+            f"{run}: made by `{manifest['command']}`, which trains no model", hint="name a run of `embedsmith train`"
+        )
+    if manifest["status"] != "finished":
+        raise RunError(f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped")
+    return manifest
+
+
+def _row(found: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+    """Return one data set's line: the main score before and after, and all of both."""
+    before, after = found["before"]["scores"][name], found["after"]["scores"][name]
+    metric = next(iter(before))
+    return {
+        "task": found["before"]["data"][name]["task"],
+        "metric": metric,
+        "before": before[metric],
+        "after": after[metric],
+        "scores": {"before": before, "after": after},
+    }

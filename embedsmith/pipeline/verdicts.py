@@ -1,0 +1,70 @@
+"""What judges have said of mined negatives, kept beside the candidates that every selection is made from.
+
+MINED/judge/verdicts.jsonl    {"query_id", "passage_id", "verdict", "judge", "prompt"}, one a line
+RUN/judged.jsonl              of a run of `select`: the pairs that it excluded because of them
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from embedsmith.data.collection import Collection
+from embedsmith.data.files import read_jsonl, write_jsonl
+from embedsmith.mining.exclusions import Listed
+from embedsmith.pipeline.runs import read_manifest
+
+Pairs = list[tuple[str, str]]
+"""(query id, passage id)."""
+
+
+def judge_folder(run: str | Path) -> Path:
+    """Return the folder of the verdicts on what a run, and all that was selected from the same candidates, mined."""
+    manifest = read_manifest(run)
+    return judge_folder(manifest["inputs"]["run"]) if manifest["command"] == "select" else Path(run) / "judge"
+
+
+def read_verdicts(run: str | Path) -> list[dict[str, Any]]:
+    """Return every verdict on what a run mined.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    path = judge_folder(run) / "verdicts.jsonl"
+    return [row for _, row in read_jsonl(path)] if path.is_file() else []
+
+
+def false_negatives(run: str | Path) -> Pairs:
+    """Return the pairs of which some judge has said that the passage answers the query, sorted."""
+    rows = read_verdicts(run)
+    return sorted({(row["query_id"], row["passage_id"]) for row in rows if row["verdict"] == "yes"})
+
+
+def read_false_negatives(folder: Path) -> Pairs:
+    """Return the pairs that a run of `select` excluded because of a judge."""
+    path = folder / "judged.jsonl"
+    return [(row["query_id"], row["passage_id"]) for _, row in read_jsonl(path)] if path.is_file() else []
+
+
+def write_false_negatives(folder: Path, pairs: Pairs) -> None:
+    """Write the pairs that a run of `select` excludes because of a judge; no file where there are none."""
+    if pairs:
+        write_jsonl(folder / "judged.jsonl", ({"query_id": query, "passage_id": passage} for query, passage in pairs))
+
+
+def excluded_by(pairs: Sequence[tuple[str, str]], listed: Listed, collection: Collection) -> Listed:
+    """Return what is listed, and the judged pairs."""
+    if not pairs:
+        return listed
+    queries, passages = zip(*pairs, strict=True)
+    query_rows, passage_rows = collection.query_index.of(queries), collection.passage_index.of(passages)
+    there = (query_rows >= 0) & (passage_rows >= 0)
+    return replace(
+        listed,
+        judged_queries=query_rows[there].astype(np.int64),
+        judged_passages=passage_rows[there].astype(np.int64),
+    )

@@ -1,0 +1,128 @@
+"""Two processes train as one: the same global batch, the same loss, the same weights up to the order of a sum."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from embedsmith.data.examples import Example, Passage, write_examples
+from embedsmith.training.processes import Processes
+
+PROGRAM = """
+import json, sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)
+
+from embedsmith.data.examples import read_examples
+from embedsmith.models.settings import StudentSettings
+from embedsmith.models.student import build_student
+from embedsmith.training.batches import Source
+from embedsmith.training.processes import Processes
+from embedsmith.training.settings import StageSettings
+from embedsmith.training.trainer import train_stage
+
+model_folder, examples, out, settings = sys.argv[1:]
+student = StudentSettings(name=model_folder, attention="bidirectional", pooling="latent", latents=4, heads=2)
+model = build_student(student, seed=1, device="cpu")
+sources = [Source("toy", read_examples(Path(examples)), prompt="")]
+stage = StageSettings.model_validate_json(settings)
+reports = train_stage(model, sources, stage, folder=Path(out) / "checkpoints", seed=3)
+processes = Processes.running()
+model.save(f"{out}/model-{processes.rank}", create_model_card=False)
+Path(f"{out}/reports-{processes.rank}.json").write_text(json.dumps([asdict(report) for report in reports]))
+"""
+STAGE = {
+    "steps": 3,
+    "batch_size": 6,
+    "accumulation": 2,
+    "learning_rate": 5e-3,
+    "warmup": 0.0,
+    "dtype": "float32",
+    "dropout": 0.2,
+    "chunk_tokens": 40,
+    "save_steps": 2,
+    "held_out": 4,
+    "eval_steps": 2,
+    "report_to": "none",
+}
+
+
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("examples") / "examples.jsonl"
+    rows = [
+        Example(
+            f"q{i}",
+            f"where is {'the long and winding ' * (i % 3)}{i}",
+            [Passage(f"p{i}", f"the cat {i} sat " * (1 + i % 4))],
+            [Passage(f"n{i}", f"a dog {i * i}")],
+        )
+        for i in range(20)
+    ]
+    write_examples(path, rows)
+    return path
+
+
+def trained(model: Path, examples: Path, out: Path, *, processes: int) -> list[dict]:
+    """Train in some processes; return the reports of each."""
+    out.mkdir()
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    words = [sys.executable, "-c", PROGRAM, model, examples, out, json.dumps(STAGE)]
+    started = []
+    for rank in range(processes):
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        place |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
+        started.append(
+            subprocess.Popen(list(map(str, words)), env=os.environ | place, stderr=subprocess.PIPE, text=True)
+        )
+    for process in started:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err[-3000:]
+    return [json.loads((out / f"reports-{rank}.json").read_text()) for rank in range(processes)]
+
+
+def test_two_processes_have_the_losses_and_the_weights_of_one(tiny_llama, examples, tmp_path):
+    (expected,) = trained(tiny_llama, examples, tmp_path / "one", processes=1)
+    both = trained(tiny_llama, examples, tmp_path / "two", processes=2)
+    for reports in both:
+        for row, other in zip(reports, expected, strict=True):
+            for key in ("loss", "held_out_loss", "gradient_norm", "pooling_gradient_norm"):
+                assert row[key] == (other[key] if other[key] is None else pytest.approx(other[key], rel=1e-5))
+            assert [row[key] for key in ("tokens", "queries", "accuracy")] == [
+                other[key] for key in ("tokens", "queries", "accuracy")
+            ]
+    for file in ("model.safetensors", "1_LatentAttentionPooling/model.safetensors"):
+        one = load_file(tmp_path / "one" / "model-0" / file)
+        # Both processes end with the same bits.
+        first, second = (load_file(tmp_path / "two" / f"model-{rank}" / file) for rank in (0, 1))
+        for name, weight in one.items():
+            assert first[name].equal(second[name])
+            # AdamW divides a gradient by its size: where one is almost 0, the order of a sum decides its sign.
+            assert (first[name] - weight).abs().mean() < 1e-5
+
+
+def test_work_is_shared_so_that_every_piece_is_done_once():
+    costs = [7, 3, 9, 1, 4, 4]
+    for count in (1, 2, 3, 8):
+        shares = [Processes(rank, count).share(costs) for rank in range(count)]
+        assert sorted(piece for share in shares for piece in share) == list(range(6))
+        loads = [sum(costs[piece] for piece in share) for share in shares]
+        assert max(loads) - min(loads) <= max(costs)
+
+
+def test_processes_that_keep_step_have_the_same_number_of_pieces():
+    for count in (2, 3, 8):
+        shares = [Processes(rank, count).share([7, 3, 9, 1], same_number=True) for rank in range(count)]
+        assert len({len(share) for share in shares}) == 1
+        assert {piece for share in shares for piece in share} == {0, 1, 2, 3}
