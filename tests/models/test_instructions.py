@@ -21,7 +21,7 @@ def test_a_named_task_is_asked_in_the_papers_words():
     assert StudentSettings(instruction="task:fiqa").prompt == (
         "Instruct: Given a financial question, retrieve relevant passages that answer the query\nQuery: "
     )
-    assert ONE_SIDED < OF_DATA.keys()
+    assert OF_DATA.keys() > ONE_SIDED
     assert task_of("task:nq").instruction == OF_DATA["nq"]
 
 
