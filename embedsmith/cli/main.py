@@ -28,7 +28,7 @@ from embedsmith.errors import EmbedsmithError
 _PANELS = {
     "Start": ["quickstart", "search"],
     "Mining": ["mine", "select", "audit", "report", "judge", "write"],
-    "Training": ["train", "export", "encode"],
+    "Training": ["train", "encode", "export"],
     "Scores": ["evaluate", "compare", "ablate"],
     "Data": ["convert", "decontaminate", "synthesize"],
 }
