@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from embedsmith.data.columns import ColumnSettings as ColumnSettings
+    from embedsmith.data.contamination import ContaminationSettings as ContaminationSettings
+    from embedsmith.data.converters.settings import ConvertSettings as ConvertSettings
     from embedsmith.data.dialects import DialectSettings as DialectSettings
     from embedsmith.data.load import load_collection as load_collection
     from embedsmith.data.source import SourceSettings as SourceSettings
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     from embedsmith.pipeline.ablation import read_ablation as read_ablation
     from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
     from embedsmith.pipeline.compare import compare as compare
+    from embedsmith.pipeline.contamination import decontaminate as decontaminate
+    from embedsmith.pipeline.convert import convert as convert
+    from embedsmith.pipeline.encode import encode as encode
     from embedsmith.pipeline.evaluate import evaluate as evaluate
     from embedsmith.pipeline.evaluate import mteb_task as mteb_task
     from embedsmith.pipeline.export import export as export
@@ -53,6 +58,8 @@ __version__ = "0.1.0"
 
 _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "ColumnSettings": "data.columns",
+    "ContaminationSettings": "data.contamination",
+    "ConvertSettings": "data.converters.settings",
     "DialectSettings": "data.dialects",
     "EmbeddingModel": "models.embedder",
     "EmbedsmithError": "errors",
@@ -71,6 +78,9 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
     "compare": "pipeline.compare",
+    "encode": "pipeline.encode",
+    "convert": "pipeline.convert",
+    "decontaminate": "pipeline.contamination",
     "evaluate": "pipeline.evaluate",
     "export": "pipeline.export",
     "find": "pipeline.find",
