@@ -144,7 +144,8 @@ def in_words(table: Table) -> list[str]:
         + (f" Beside it: {others}." if others else ""),
         f"Differences are from the first row, {table.rows[0].name}. Intervals hold for other queries"
         + (" and other seeds" if table.seeds > 1 else "; with one seed they say nothing about another training run")
-        + f"; p is corrected for {len(table.rows) - 1} comparisons (Holm).",
+        + ("" if len(table.rows) == 2 else f"; p is corrected for {len(table.rows) - 1} comparisons (Holm)")
+        + ".",
         f"A difference under {table.detectable:.4f} is likely to be missed by this set-up: "
         "rows nearer to each other than that stand in no order.",
     ]
