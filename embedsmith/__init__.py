@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from embedsmith.data.load import load_collection as load_collection
     from embedsmith.data.source import SourceSettings as SourceSettings
     from embedsmith.errors import EmbedsmithError as EmbedsmithError
+    from embedsmith.generation.settings import JudgeSettings as JudgeSettings
+    from embedsmith.generation.settings import QuerySettings as QuerySettings
+    from embedsmith.generation.settings import TaskSettings as TaskSettings
     from embedsmith.mining.settings import MiningSettings as MiningSettings
     from embedsmith.mining.settings import SelectionSettings as SelectionSettings
     from embedsmith.models.embedder import EmbeddingModel as EmbeddingModel
@@ -37,12 +40,16 @@ if TYPE_CHECKING:
     from embedsmith.pipeline.export import export as export
     from embedsmith.pipeline.find import find as find
     from embedsmith.pipeline.forge import forge as forge
+    from embedsmith.pipeline.judge import judge as judge
     from embedsmith.pipeline.mine import mine as mine
     from embedsmith.pipeline.mine import select_again as select  # noqa: F401
     from embedsmith.pipeline.recipe import Recipe as Recipe
     from embedsmith.pipeline.recipe import read_recipe as read_recipe
+    from embedsmith.pipeline.synthesize import synthesize_queries as synthesize_queries
+    from embedsmith.pipeline.synthesize_tasks import synthesize_tasks as synthesize_tasks
     from embedsmith.pipeline.train import train as train
     from embedsmith.pipeline.write import write as write
+    from embedsmith.services.chat import ServerSettings as ServerSettings
     from embedsmith.teachers.settings import TeacherSettings as TeacherSettings
     from embedsmith.training.settings import StageSettings as StageSettings
 
@@ -55,12 +62,16 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "DialectSettings": "data.dialects",
     "EmbeddingModel": "models.embedder",
     "EmbedsmithError": "errors",
+    "JudgeSettings": "generation.settings",
     "MiningSettings": "mining.settings",
+    "QuerySettings": "generation.settings",
     "Recipe": "pipeline.recipe",
     "SelectionSettings": "mining.settings",
+    "ServerSettings": "services.chat",
     "SourceSettings": "data.source",
     "StageSettings": "training.settings",
     "StudentSettings": "models.settings",
+    "TaskSettings": "generation.settings",
     "TeacherSettings": "teachers.settings",
     "ablate": "pipeline.ablate",
     "audit": "pipeline.audit:audit_run",
@@ -72,6 +83,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "export": "pipeline.export",
     "find": "pipeline.find",
     "forge": "pipeline.forge",
+    "judge": "pipeline.judge",
     "load": "models.embedder",
     "load_collection": "data.load",
     "mine": "pipeline.mine",
@@ -79,6 +91,8 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "read_ablation": "pipeline.ablation",
     "read_recipe": "pipeline.recipe",
     "select": "pipeline.mine:select_again",
+    "synthesize_queries": "pipeline.synthesize",
+    "synthesize_tasks": "pipeline.synthesize_tasks",
     "train": "pipeline.train",
     "write": "pipeline.write",
 }

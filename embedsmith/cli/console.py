@@ -62,12 +62,15 @@ def note(message: str) -> None:
 def print_plan(plan: Any) -> None:
     """Print what a mining run is going to do."""
     teachers = ", ".join(plan.teachers)
-    err.print(f"plan: {plan.queries:,} queries, {plan.passages:,} passages, searched by {teachers}", markup=False)
+    err.print(
+        f"plan: {plan.queries:,} queries, {plan.passages:,} passages, searched by {teachers}; "
+        f"about {plan.memory_bytes / 2**30:.1f} GiB of memory",
+        markup=False,
+    )
     for work in plan.encodings:
         err.print(
             f"  encode {work.texts:,} texts with {work.teacher}: about {work.tokens:,} tokens, "
-            f"{duration(work.seconds)} on one device; {work.vector_bytes / 1e6:,.0f} MB of vectors on disk, "
-            f"a model of {work.model_bytes / 1e6:,.0f} MB in memory",
+            f"{duration(work.seconds)} on one device; {work.vector_bytes / 1e6:,.0f} MB of vectors on disk",
             markup=False,
         )
 

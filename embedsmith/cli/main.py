@@ -23,8 +23,29 @@ from embedsmith.cli import training as training
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
 
-# What a newcomer types first stands first in the help.
-app.registered_commands.sort(key=lambda command: getattr(command.callback, "__name__", "") != "quickstart")
+# The order of the help: what a newcomer types first, then data's way from texts to scores.
+_PANELS = {
+    "Start": ["quickstart", "search"],
+    "Mining": ["mine", "select", "audit", "report", "judge", "write"],
+    "Training": ["train", "export"],
+    "Scores": ["evaluate", "compare", "ablate"],
+    "Data": ["convert", "decontaminate", "synthesize"],
+}
+_PANEL_OF = {name: panel for panel, names in _PANELS.items() for name in names}
+
+
+def _in_order(app: typer.Typer) -> typer.Typer:
+    """Put the commands into their panels of the help."""
+    for command in app.registered_commands:
+        name = str(command.name or getattr(command.callback, "__name__", ""))
+        command.name, command.rich_help_panel = name, _PANEL_OF[name]
+    for group in app.registered_groups:
+        group.rich_help_panel = _PANEL_OF[group.name or ""]
+    app.registered_commands.sort(key=lambda command: list(_PANEL_OF).index(command.name or ""))
+    return app
+
+
+_in_order(app)
 
 _INTERRUPTED = 130
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -59,7 +80,7 @@ def main() -> None:
     except _UsageError as error:
         # Without a message the help was printed in its place.
         if message := cast(typer.BadParameter, error).format_message():
-            console.print_error(message, "--help shows the arguments and options")
+            console.print_error(message.replace("Value error, ", ""), "--help shows the arguments and options")
         sys.exit(2)
     except EmbedsmithError as error:
         console.print_error(str(error), error.hint)

@@ -128,7 +128,7 @@ def one_column(role: str, conventional: Sequence[str], names: Sequence[str], set
     raise Unusable(
         f"no {role}; the row has {quoted(names) if names else 'no values'}{near}",
         reason=f"no {role}",
-        hint=f"name the {role} one of {', '.join(conventional)}",
+        hint=f"name the {role} one of {', '.join(conventional)}, or say which column it is: --{role}-column",
     )
 
 

@@ -8,6 +8,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedsmith.data.normalised import normalised
+
 _THOUGHT = re.compile(r".*</think>", re.DOTALL)
 _MARK = re.compile(r"^\W*?(?:[-*•–]|\(?\d{1,3}[.):]|(?:search\s+)?(?:query|question)\s*\d*\s*:\**)\s+", re.IGNORECASE)
 _QUOTES = "\"'“”„«»`*"
@@ -49,6 +51,17 @@ def lines(text: str) -> list[str]:
         if bare and not bare.endswith((":", "：")):
             found.append(bare)
     return found
+
+
+def is_copy(text: str, of: str) -> bool:
+    """Return whether a text is a piece of another one; one or two words may be in both by chance.
+
+    >>> prompt = "Write a few search queries."
+    >>> is_copy("A few  SEARCH queries", prompt), is_copy("search queries", prompt)
+    (True, False)
+    """
+    words = normalised(text)
+    return words.count(" ") >= 2 and words in normalised(of)
 
 
 def json_in(text: str, kind: type) -> Any:

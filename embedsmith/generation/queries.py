@@ -8,8 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from embedsmith.data.collection import normalised
-from embedsmith.generation.answers import Rejects, lines, said
+from embedsmith.data.normalised import normalised
+from embedsmith.generation.answers import Rejects, is_copy, lines, said
 from embedsmith.services.chat import Answer
 
 _LONGEST = 400
@@ -39,12 +39,13 @@ def queries_in(
     elif not found:
         rejects.add("no query in the answer", query=answer.text[:_LONGEST], passage_id=passage_id)
     known = set()
-    asked = normalised(prompt)
     for number, query in enumerate(found):
         same = normalised(query)
         reason = "said twice" if same in known else _flaw(query, passage)
-        if not reason:
-            reason = "copied from the prompt" if same in asked else "more than were asked for" * (number >= wanted)
+        if not reason and is_copy(query, prompt):
+            reason = "copied from the prompt"
+        elif not reason and number >= wanted:
+            reason = "more than were asked for"
         known.add(same)
         if reason:
             rejects.add(reason, query=query, passage_id=passage_id)

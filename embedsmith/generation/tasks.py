@@ -11,8 +11,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
 
-from embedsmith.data.collection import normalised
-from embedsmith.generation.answers import Rejects, json_in, said
+from embedsmith.data.normalised import normalised
+from embedsmith.generation.answers import Rejects, is_copy, json_in, said
 from embedsmith.services.chat import Answer
 
 _SHOWN = 500
@@ -47,7 +47,7 @@ def tasks_in(answer: Answer, *, prompt: str, rejects: Rejects) -> Iterator[str]:
             rejects.add("not a text", answer=str(one)[:_SHOWN])
         elif len(one) > _LONGEST_TASK:
             rejects.add("too long", answer=one[:_SHOWN])
-        elif normalised(one) in normalised(prompt):
+        elif is_copy(one, prompt):
             rejects.add("copied from the prompt", answer=one)
         else:
             yield " ".join(one.split())
@@ -100,7 +100,7 @@ def _flaw(triplet: Triplet, kind: str, prompt: str) -> str:
         return "the positive is the query"
     if negative in (query, positive):
         return f"the negative is the {'query' if negative == query else 'positive'}"
-    if any(text in normalised(prompt) for text in (query, positive, negative)):
+    if any(is_copy(text, prompt) for text in (query, positive, negative)):
         return "copied from the prompt"
     if kind == "short-long" and len(positive) < len(query):
         return "the positive is shorter than the query"

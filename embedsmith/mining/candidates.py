@@ -134,7 +134,7 @@ def mine_candidates(
             if path:
                 _write_arrays(path, arrays, {})
         found.append(arrays)
-        on_progress(f"search with {' and '.join(t.name for t in proposers)}", end, len(collection.queries))
+        on_progress("queries with their candidates", end, len(collection.queries))
     passage_text, query_text = collection.text_groups()
     arrays = _joined(found)
     return Candidates(

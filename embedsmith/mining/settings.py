@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 from pydantic import Field, field_validator
@@ -126,22 +127,26 @@ class MiningSettings(SelectionSettings):
 
     def model_post_init(self, context: Any) -> None:
         """Refuse what does not go together, before anything is read or encoded."""
+        for misfit in self._misfits():
+            raise ValueError(misfit)
+
+    def _misfits(self) -> Iterator[str]:
+        """Yield what does not go together."""
         names = ", ".join(self.teachers)
-        if all(map(is_rescorer, self.teachers)):
-            raise ValueError(f"teachers: {names} only rescores; name one that searches beside it, such as bm25")
-        if "twodistances" in self.methods and self.ensemble != "pca":
-            raise ValueError("method: twodistances compares distances in joined vectors; set ensemble: pca")
-        asked = {
-            "neighbour": self.neighbour is not None,
-            "neighbour_ratio": self.neighbour_ratio is not None,
-            "ensemble: pca": self.ensemble == "pca",
-        }
-        if any(asked.values()) and not any(map(has_vectors, self.teachers)):
-            what = next(name for name, is_asked in asked.items() if is_asked)
-            raise ValueError(f"{what}: none of the teachers has vectors ({names}); name an embedding model")
-        if self.veto_deviations is not None and len(self.teachers) == 1:
-            raise ValueError(f"veto_deviations: asks another teacher than the first, and there is only {names}")
         if len(set(self.teachers)) < len(self.teachers):
-            raise ValueError("a teacher is named twice")
+            yield "a teacher is named twice"
         if self.weights and len(self.weights) != len(self.teachers):
-            raise ValueError(f"weights: {len(self.weights)} for {len(self.teachers)} teachers")
+            yield f"weights: {len(self.weights)} for {len(self.teachers)} teachers"
+        if all(map(is_rescorer, self.teachers)):
+            yield f"teachers: {names} only rescores; name one that searches beside it, such as bm25"
+        if self.veto_deviations is not None and len(self.teachers) == 1:
+            yield f"veto_deviations: asks another teacher than the first, and there is only {names}"
+        if "twodistances" in self.methods and self.ensemble != "pca":
+            yield "method: twodistances compares distances in joined vectors; set ensemble: pca"
+        if not any(map(has_vectors, self.teachers)):
+            need = {"neighbour": self.neighbour, "neighbour_ratio": self.neighbour_ratio}
+            asked = [name for name, limit in need.items() if limit is not None]
+            asked += ["ensemble: pca"] * (self.ensemble == "pca")
+            yield from (
+                f"{name}: none of the teachers has vectors ({names}); name an embedding model" for name in asked
+            )

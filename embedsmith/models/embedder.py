@@ -33,7 +33,7 @@ from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.nv_embed import is_nv_embed, read_nv_embed
 from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
-from embedsmith.models.settings import Dtype, StudentSettings
+from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.settings import fingerprint
 
@@ -243,6 +243,7 @@ class EmbeddingModel(SentenceTransformer):
             "max_tokens": self.contract_length(role),
             "dtype": str(self.dtype),
             "device": self.device.type,
+            **({"dimensions": self.truncate_dim} if self.truncate_dim else {}),
         }
 
     def contract_length(self, role: Role) -> int | None:
@@ -266,7 +267,14 @@ def hash_of_weights(module: torch.nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
-def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> EmbeddingModel:
+def load(
+    name: str,
+    *,
+    dtype: Dtype = "float32",
+    device: str | None = None,
+    dimensions: int | None = None,
+    attention_backend: AttentionBackend = "auto",
+) -> EmbeddingModel:
     """Open an embedding model by name: a run, a folder, a hub id, `package:NAME/path` or `static:FOLDER`.
 
     Never runs code from the folder and never opens a pickle.
@@ -275,11 +283,24 @@ def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> E
         name: see `embedsmith.models.names`.
         dtype: `auto` is bfloat16 where the hardware computes in it, float32 elsewhere.
         device: a torch device; default: a GPU where there is one.
+        dimensions: keep as many of the first numbers of each vector, and bring it back to length 1 (Matryoshka).
+        attention_backend: what computes attention, on the device as it is.
 
     Raises:
-        ModelError: the model is missing, needs foreign code, or cannot be opened.
+        ModelError: the model is missing, needs foreign code, or cannot be opened; or the back end is not there.
         CausalityError: the attention is not what the configuration promises.
+        SettingsError: there are more dimensions wanted than the model has.
     """
+    model = _load(name, dtype=dtype, device=device, attention_backend=attention_backend)
+    width = model.get_embedding_dimension()
+    if dimensions is not None and not 0 < dimensions <= width:
+        raise SettingsError(f"{name}: {dimensions} dimensions wanted, it has {width}", hint=f"ask for 1 to {width}")
+    model.truncate_dim = dimensions
+    return model
+
+
+def _load(name: str, *, dtype: Dtype, device: str | None, attention_backend: AttentionBackend) -> EmbeddingModel:
+    """Open an embedding model of any kind, and probe it."""
     source = find_model(name)
     if source.kind == "static":
         embedding = read_static(Path(source.path), name=name)
@@ -293,6 +314,7 @@ def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> E
         )
     refuse_foreign_code(source)
     model = _open(source, dtype=resolve_dtype(dtype, device), device=device)
+    use_backend(model[0], attention_backend, name=name)
     promised = promised_attention(model.backbone)
     if promised:
         check_attention(model.backbone, promised, name=name)
@@ -302,6 +324,25 @@ def load(name: str, *, dtype: Dtype = "float32", device: str | None = None) -> E
     else:
         model.origin = here
     return model
+
+
+def use_backend(transformer: Any, backend: AttentionBackend, *, name: str) -> None:
+    """Let a transformer compute attention with a back end.
+
+    Raises:
+        ModelError: it is not installed, or the model cannot use it.
+    """
+    if backend == "auto":
+        return
+    try:
+        transformer.model.set_attn_implementation(backend)
+    except (ImportError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelError(
+            f"{name}: no attention with {backend}: {first_line}", hint="install it, or choose sdpa or eager"
+        ) from error
+    # Flash attention would have texts without padding in one row, where the masks of instructions do not follow.
+    transformer.unpad_inputs = False
 
 
 def _lasting(source: ModelSource) -> str:

@@ -6,9 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from embedsmith.models.instructions import task_of
 from embedsmith.settings import Settings
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+AttentionBackend = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 Layout = Literal["sentence-transformers", "nv-embed"]
 """How a model lies in a folder: see `embedsmith.pipeline.export`."""
@@ -31,12 +34,20 @@ class StudentSettings(Settings):
     """How token states become one vector. `auto` keeps an embedding model's own, gives a bare decoder latent attention
     (NV-Embed) and a bare encoder the mean. `weighted-mean` weighs tokens by their place, later ones more;
     `multi-layer` reads every layer (arXiv 2409.02727)."""
+    attention_backend: AttentionBackend = "auto"
+    """What computes attention; it is probed. flash_attention_2 needs its package, a GPU and 16 bits a number."""
     layers: int | None = Field(None, gt=0)
     """Use only the first layers of the backbone; all of them by default."""
     instruction: str = ""
-    """What the task is, put before every query by the template and masked from the pool; empty for none."""
+    """What the task is, put before every query by the template and masked from the pool; empty for none. `task:NAME`
+    is what the papers say of an MTEB task, task:FiQA2018 for example."""
     template: str = "Instruct: {instruction}\nQuery: "
-    """How the instruction stands before a query (NV-Embed's by default)."""
+    """How the instruction stands before a query (NV-Embed's by default; NV-Retriever's is "{instruction}: ")."""
+    both_sides: bool = False
+    """Put the instruction before passages too, for tasks whose sides are alike; STS, QuoraRetrieval and the like among
+    the named tasks have that of themselves."""
+    append_eos: bool | None = None
+    """End every text with the end-of-text token, one that is cut off too; by default where pooling is `last`."""
     query_max_tokens: int = Field(64, gt=0)
     """Tokens of a query, its instruction included; the rest is cut off."""
     passage_max_tokens: int = Field(128, gt=0)
@@ -58,4 +69,29 @@ class StudentSettings(Settings):
         >>> StudentSettings().prompt
         ''
         """
-        return self.template.format(instruction=self.instruction) if self.instruction else ""
+        instruction = task_of(self.instruction).instruction
+        return self.template.format(instruction=instruction) if instruction else ""
+
+    @property
+    def passage_prompt(self) -> str:
+        """The string that stands before every passage.
+
+        >>> StudentSettings(instruction="task:STS").passage_prompt
+        'Instruct: Retrieve semantically similar text\\nQuery: '
+        >>> StudentSettings(instruction="task:NQ").passage_prompt
+        ''
+        """
+        return self.prompt if self.both_sides or task_of(self.instruction).symmetric else ""
+
+
+NV_RETRIEVER_V1 = StudentSettings(
+    name="mistralai/Mistral-7B-v0.1",
+    attention="bidirectional",
+    pooling="mean",
+    template="{instruction}: ",
+    instruction="task:MSMARCO",
+    query_max_tokens=192,
+    passage_max_tokens=512,
+)
+"""NV-Retriever-v1 before training, by its paper's appendix B. (Its model card puts "passage: " before passages, which
+the paper does not. NVIDIA's weights are CC-BY-NC-4.0.)"""

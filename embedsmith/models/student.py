@@ -13,7 +13,15 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.embedder import EmbeddingModel, _lasting, _open, nv_embed_folder, refuse_foreign_code
+from embedsmith.models.embedder import (
+    EmbeddingModel,
+    _lasting,
+    _open,
+    nv_embed_folder,
+    refuse_foreign_code,
+    use_backend,
+)
+from embedsmith.models.end_of_text import append_end_of_text
 from embedsmith.models.modeling_embedsmith import (
     InstructedTransformer,
     LatentAttentionPooling,
@@ -21,7 +29,7 @@ from embedsmith.models.modeling_embedsmith import (
     SelfAttentionPooling,
 )
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model
-from embedsmith.models.probe import check_attention, measure_attention
+from embedsmith.models.probe import check_attention, measure_attention, promised_attention
 from embedsmith.models.settings import StudentSettings
 
 # Text only, no chat template: a tokenizer that has one would otherwise wrap every text in it.
@@ -62,20 +70,28 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
         settings = _settled(settings, transformer)
     if settings.instruction and not isinstance(transformer, InstructedTransformer):
         transformer = _with_instruction_mask(transformer)
+    if settings.append_eos or (settings.append_eos is None and settings.pooling == "last"):
+        append_end_of_text(transformer.tokenizer, name=settings.name)
     _shorten(transformer, settings.layers, settings.name)
+    use_backend(transformer, settings.attention_backend, name=settings.name)
     if settings.attention != "auto":
         # On the object, after loading: as an argument of loading, transformers ignores it in silence.
-        transformer.model.config.is_causal = settings.attention == "causal"
+        config = transformer.model.config
+        config.is_causal = settings.attention == "causal"
+        if config.model_type == "mistral" and settings.attention == "bidirectional":
+            # NV-Embed's mask holds padding only; transformers would also cut attention to a window around each token.
+            config.sliding_window = None
     if settings.pooling != "auto":
         rest = [_pooling(settings, transformer, seed), Normalize()]
     if settings.instruction or not is_embedder:
-        prompts = {"query": settings.prompt, "document": ""}
+        prompts = {"query": settings.prompt, "document": settings.passage_prompt}
     model = EmbeddingModel(modules=[transformer, *rest], prompts=prompts, device=device)
     model.origin = given.model_copy(update={"name": _lasting(source)})
     model.set_max_tokens(query=settings.query_max_tokens, passage=settings.passage_max_tokens)
     _check_instruction_fits(model, settings)
-    if settings.attention != "auto":
-        check_attention(model.backbone, settings.attention, name=settings.name)
+    promised = promised_attention(model.backbone) if settings.attention == "auto" else settings.attention
+    if promised and (settings.attention != "auto" or settings.attention_backend != "auto"):
+        check_attention(model.backbone, promised, name=settings.name)
     return model
 
 
@@ -101,22 +117,33 @@ def _transformer(source: ModelSource) -> Transformer:
     """Return the bare backbone of a folder, a hub id or a GGUF file, with its tokenizer."""
     try:
         if source.kind == "gguf":
-            return _from_gguf(Path(source.path))
+            return _padded(_from_gguf(Path(source.path)))
         # Said thrice: where it is left out, transformers asks at the terminal whether to run the folder's code.
         no_code = {"trust_remote_code": False}
-        return Transformer(
-            source.path,
-            model_kwargs={"dtype": torch.float32, "use_safetensors": True, **no_code},
-            config_kwargs=dict(no_code),
-            processor_kwargs=dict(no_code),
-            unpad_inputs=False,
-            **_TEXT_ONLY,
+        return _padded(
+            Transformer(
+                source.path,
+                model_kwargs={"dtype": torch.float32, "use_safetensors": True, **no_code},
+                config_kwargs=dict(no_code),
+                processor_kwargs=dict(no_code),
+                unpad_inputs=False,
+                **_TEXT_ONLY,
+            )
         )
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(
             f"{source.name}: cannot be opened: {first_line}", hint="check that it is a model transformers knows"
         ) from error
+
+
+def _padded(transformer: Transformer) -> Transformer:
+    """Return a transformer whose tokenizer has a token to pad with: many decoders' have none."""
+    tokenizer = transformer.tokenizer
+    if tokenizer.pad_token is None:
+        # Which one does not matter: what is padding is told by the mask, never by the token.
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
+    return transformer
 
 
 def _from_gguf(path: Path) -> Transformer:
@@ -174,15 +201,15 @@ def _shorten(transformer: Transformer, layers: int | None, name: str) -> None:
 
 
 def _check_instruction_fits(model: EmbeddingModel, settings: StudentSettings) -> None:
-    """Refuse a query length that leaves nothing of the query beside the instruction."""
-    if not settings.instruction:
-        return
-    tokens = len(model.tokenizer(settings.prompt)["input_ids"])
-    if tokens + 8 > settings.query_max_tokens:
-        raise SettingsError(
-            f"query_max_tokens: {settings.query_max_tokens}, but the instruction alone takes {tokens} tokens",
-            hint=f"set it to {tokens + 32} or more",
-        )
+    """Refuse a length that leaves nothing of the text beside the instruction."""
+    limits = {"query_max_tokens": settings.query_max_tokens, "passage_max_tokens": settings.passage_max_tokens}
+    for prompt, (name, limit) in zip((settings.prompt, settings.passage_prompt), limits.items(), strict=True):
+        tokens = len(model.tokenizer(prompt)["input_ids"]) if prompt else 0
+        if prompt and tokens + 8 > limit:
+            raise SettingsError(
+                f"{name}: {limit}, but the instruction alone takes {tokens} tokens",
+                hint=f"set it to {tokens + 32} or more",
+            )
 
 
 def _pooling(settings: StudentSettings, transformer: Transformer, seed: int) -> torch.nn.Module:
@@ -190,7 +217,7 @@ def _pooling(settings: StudentSettings, transformer: Transformer, seed: int) -> 
     width, config = transformer.get_embedding_dimension(), transformer.model.config
     if settings.pooling in _PLAIN_POOLINGS:
         return Pooling(width, pooling_mode=_PLAIN_POOLINGS[settings.pooling])
-    sizes = {"heads": settings.heads, "head_width": settings.head_width}
+    sizes: dict[str, Any] = {"heads": settings.heads, "head_width": settings.head_width}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if settings.pooling == "self-attention":

@@ -22,7 +22,7 @@ from typing import Any
 from pydantic import Field
 
 from embedsmith.errors import SettingsError, did_you_mean
-from embedsmith.pipeline.recipe import Recipe, read_recipe, read_yaml, recipe_of, yaml_value
+from embedsmith.pipeline.recipe import Recipe, read_yaml, recipe_of, yaml_value
 from embedsmith.settings import Settings, fingerprint
 
 Changes = dict[str, Any]
@@ -33,7 +33,7 @@ class AblationFile(Settings):
     """What a file that describes an ablation may say."""
 
     recipe: Any
-    """Path of a recipe's file, relative to this one, or the recipe."""
+    """Path of a recipe's file, or of another ablation with this recipe, relative to this one; or the recipe."""
     set: Changes = {}
     """Changes that hold for every row."""
     rows: dict[str, Changes] = {}
@@ -125,14 +125,8 @@ def read_ablation(
         InputError: a file is missing or not YAML.
         SettingsError: a name or a value does not fit; gives the nearest name. Or there are fewer than two rows.
     """
-    values = read_yaml(path)
-    file = AblationFile(recipe=values, seeds=3)
-    if "recipe" in values:
-        file = AblationFile.parse(values, where=str(path))
-    if isinstance(file.recipe, str):
-        recipe = read_recipe(Path(path).parent / file.recipe, environment=environment)
-    else:
-        recipe = recipe_of(file.recipe, where=str(path), environment=environment)
+    file = _read_file(path)
+    recipe = _recipe_of(file, path, environment)
     recipe = with_changes(_with_data(recipe, data), {**file.set, **dict(map(_setting, set_))})
     axes = {**file.vary, **dict(map(_axis, vary))}
     rows = rows_of(file.rows, axes)
@@ -143,6 +137,20 @@ def read_ablation(
             f"{path}: one row is no ablation", hint="vary a setting: --vary mining.method=naive,percpos"
         )
     return Ablation(recipe=recipe, rows=rows, seeds=seeds or file.seeds, metric=metric, keep_models=keep_models)
+
+
+def _read_file(path: str | Path) -> AblationFile:
+    """Return what a file says about an ablation; a recipe's file says what is varied of nothing yet."""
+    values = read_yaml(path)
+    return AblationFile.parse(values if "recipe" in values else {"recipe": values}, where=str(path))
+
+
+def _recipe_of(file: AblationFile, path: str | Path, environment: Mapping[str, str] | None) -> Recipe:
+    """Return the recipe of an ablation's file, which may be that of another ablation."""
+    if not isinstance(file.recipe, str):
+        return recipe_of(file.recipe, where=str(path), environment=environment)
+    other = Path(path).parent / file.recipe
+    return _recipe_of(_read_file(other), other, environment)
 
 
 def rows_of(named: Mapping[str, Changes], axes: Mapping[str, Sequence[Any]]) -> dict[str, Changes]:

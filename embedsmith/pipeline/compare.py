@@ -15,7 +15,7 @@ import numpy as np
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_json
-from embedsmith.data.load import known_splits, load_collection
+from embedsmith.data.load import load_collection, usual_split
 from embedsmith.errors import EmbedsmithError, InputError, RunError, did_you_mean
 from embedsmith.evaluation.per_query import PerQuery, labels_of, per_query_path, read_per_query
 from embedsmith.evaluation.significance import Difference, compare_paired
@@ -267,7 +267,7 @@ def _collection_of(side: Side) -> Collection | None:
             )
         else:
             path, about = next((path, about) for path, about in _evaluated(side.run).items() if _is_of(side, path))
-            split = about.get("split") or ("test" if "test" in known_splits(path) else None)
+            split = about.get("split") or usual_split(path, "test")
             found = load_collection(path, split=split)
     except (EmbedsmithError, StopIteration, KeyError):
         return None

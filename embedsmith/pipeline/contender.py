@@ -21,7 +21,8 @@ from embedsmith.evaluation.retrieval import rank
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
-from embedsmith.teachers.named import CROSS_ENCODER, Teacher, open_encoder, open_teacher
+from embedsmith.teachers.kept import KeptScores
+from embedsmith.teachers.named import Teacher, is_rescorer, open_encoder, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.vectors.cache import user_cache
 
@@ -55,6 +56,7 @@ class Contender:
         self.vectors = vectors or (Path(name) / "vectors" if is_run else user_cache())
         self.on_progress = on_progress
         self._given = encoder
+        self._contract: dict[str, Any] | None = None
 
     @property
     def is_run_file(self) -> bool:
@@ -82,9 +84,8 @@ class Contender:
             return hashlib.sha256(Path(self.name).read_bytes()).hexdigest()[:16]
         if self.encoder is not None:
             return fingerprint({role: self.encoder.contract(role) for role in ("query", "passage")})
-        if self.name.startswith(CROSS_ENCODER):
-            teacher: Any = self._teacher([])
-            return fingerprint(teacher.contract)
+        if is_rescorer(self.name):
+            return fingerprint(self._contract or self._contract_of(self._open([], lazy=True)))
         fields = {"seed"} if self.name == "random" else {"bm25_stemmer", "bm25_stop_words"}
         return fingerprint([self.name, self.reading.model_dump(include=fields)])
 
@@ -99,8 +100,8 @@ class Contender:
         """Return the passages that it ranks highest for each query of a collection."""
         if self.is_run_file:
             return self.ranking_of_file(scoring)
-        rescores = self.name.startswith(CROSS_ENCODER)
-        if rescores and scoring.first_stage.startswith(CROSS_ENCODER):
+        rescores = is_rescorer(self.name)
+        if rescores and is_rescorer(scoring.first_stage):
             raise SettingsError(
                 f"first_stage: {scoring.first_stage} does not search", hint="name a model that does, such as bm25"
             )
@@ -170,6 +171,19 @@ class Contender:
 
     def _teacher(self, passages: Sequence[str], *, lazy: bool = False) -> Teacher:
         """Return it with passages indexed, or to be indexed when they are first needed."""
+        teacher = self._open(passages, lazy=lazy)
+        if not is_rescorer(self.name):
+            return teacher
+        contract = self._contract_of(teacher)
+        return KeptScores(teacher, passages, contract=contract, folder=self.vectors, on_progress=self.on_progress)
+
+    def _contract_of(self, teacher: Any) -> dict[str, Any]:
+        """Return all that determines a cross-encoder's scores beside the texts; note it for the fingerprint."""
+        self._contract = dict(teacher.contract)
+        return self._contract
+
+    def _open(self, passages: Sequence[str], *, lazy: bool) -> Teacher:
+        """Return the teacher of the name."""
         return open_teacher(
             self.name,
             passages,

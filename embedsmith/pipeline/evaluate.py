@@ -21,7 +21,7 @@ from embedsmith.data.bad_rows import Tally, refuse
 from embedsmith.data.beir import unanswered
 from embedsmith.data.files import read_json, write_json, write_jsonl
 from embedsmith.data.labelled import TaskType, read_labelled, task_of
-from embedsmith.data.load import known_splits, load_collection
+from embedsmith.data.load import known_splits, load_collection, usual_split
 from embedsmith.data.qrels import read_judgements
 from embedsmith.data.trec import Ranking, write_judgements, write_ranking
 from embedsmith.errors import SettingsError
@@ -35,7 +35,7 @@ from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings, fingerprint
 from embedsmith.teachers.settings import TeacherSettings
 
-_PACKAGES = ("ir-measures", "pytrec-eval-terrier", "scikit-learn", "mteb")
+_PACKAGES = ("bm25s", "ir-measures", "pytrec-eval-terrier", "scikit-learn", "mteb")
 """What computes the metrics; a run knows the model libraries' versions already."""
 
 
@@ -232,7 +232,7 @@ def mteb_task(data: str | Path, *, split: str | None = None) -> Any:
     kind = task_of(data)
     if kind != "retrieval":
         return task_of_labelled(read_labelled(data, kind, split=split))
-    split = split or _default_split(data)
+    split = split or usual_split(data, "test")
     return task_of_collection(load_collection(data, split=split), split or "test")
 
 
@@ -313,7 +313,7 @@ def _score_retrieval(
 ) -> Scored:
     """Score what a contender ranks for the queries of a collection."""
     depth = depth_for(_metrics(scoring))  # an unknown metric is an error before the work, not after it
-    split = scoring.split or _default_split(data)
+    split = scoring.split or usual_split(data, "test")
     collection = load_collection(data, split=split, skip_bad=scoring.skip_bad, on_skip=on_skip)
     about = {
         "task": "retrieval",
@@ -408,11 +408,6 @@ def _unanswered(data: str | Path, split: str | None) -> int:
     known = known_splits(path)
     chosen = known if split in (None, "all") or not split else [part.strip() for part in split.split(",")]
     return unanswered(path, chosen)
-
-
-def _default_split(data: str | Path) -> str | None:
-    """Return `test` for a folder that has it."""
-    return "test" if "test" in known_splits(data) else None
 
 
 def _folders(out: Path, data: Sequence[str]) -> dict[str, Path]:

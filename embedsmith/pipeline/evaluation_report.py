@@ -115,8 +115,8 @@ def _shown(one: dict[str, Any]) -> dict[str, Any]:
         "histogram": _histogram(one["differences"]) if comparison and np.any(one["differences"]) else "",
         "difference": comparison.difference if comparison else None,
         "groups": [
-            ("Lost most", [_query(query) for query in comparison.losses]),
-            ("Won most", [_query(query) for query in comparison.wins]),
+            ("Lost most", [_query(query, one["against"]) for query in comparison.losses]),
+            ("Won most", [_query(query, one["against"]) for query in comparison.wins]),
         ]
         if comparison
         else [],
@@ -128,7 +128,7 @@ def _in_words(one: dict[str, Any]) -> str:
     if one["against"] is None:
         return f"{METRIC} of the trained model: {one['scores']['after'][METRIC]:.4f}. Nothing else was scored."
     difference, p = (one["scores"][one["against"]][key] for key in ("difference", "p"))
-    what = "before training" if one["against"] == "before" else f"the {one['against']}"
+    what = "the student before training" if one["against"] == "before" else f"the {one['against']}"
     sign = "above" if difference.mean > 0 else "below"
     if p >= 0.05:
         return f"No difference from {what} beyond chance: {difference.mean:+.4f} {METRIC}, p {p:.2f}."
@@ -154,7 +154,7 @@ def _histogram(differences: Float64[np.ndarray, " Q"]) -> str:
     moved = differences[np.abs(differences) > 1e-9]
     counts, edges = np.histogram(moved, bins=_BINS, range=(-1, 1))
     return histogram_svg(
-        f"{METRIC} of each query after training minus before: {len(moved):,} queries moved.",
+        f"Difference in {METRIC} of each query: {len(moved):,} queries moved.",
         edges.round(2).tolist(),
         [Series("queries", counts.tolist())],
         x_label=f"difference in {METRIC}",
@@ -163,7 +163,7 @@ def _histogram(differences: Float64[np.ndarray, " Q"]) -> str:
     )
 
 
-def _query(query: QueryDifference) -> dict[str, Any]:
+def _query(query: QueryDifference, against: str) -> dict[str, Any]:
     """Return a query to read."""
     return {
         "id": query.query_id,
@@ -178,7 +178,7 @@ def _query(query: QueryDifference) -> dict[str, Any]:
                 "is_answer": query.answer is not None and query.answer.id == ranked.id,
             }
             for label, ranked in (
-                ("First before", query.first_a),
+                ("First before" if against == "before" else f"First by {against}", query.first_a),
                 ("First now", query.first_b),
                 ("An answer", query.answer),
             )

@@ -45,10 +45,17 @@ from embedsmith.pipeline.evaluation_report import write_evaluation_report
 from embedsmith.pipeline.labelled_scores import instructed, score_labelled, scoring_of
 from embedsmith.pipeline.mine import mine_into, read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
-from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file
+from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file, examples_path
 from embedsmith.pipeline.report import write_report
 from embedsmith.pipeline.runs import Run
-from embedsmith.pipeline.shelf import Shelf, identity_of_model, once, shared_candidates, shared_stages
+from embedsmith.pipeline.shelf import (
+    Shelf,
+    identity_of_files,
+    identity_of_model,
+    once,
+    shared_candidates,
+    shared_stages,
+)
 from embedsmith.pipeline.train import train_into
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
@@ -249,7 +256,8 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
     ready = clean(run, name, settings, on_progress)
     if settings.convert or settings.format == "examples":
         if settings.convert:
-            convert_data(run, recipe, name, ready, on_progress)
+            with once(shelf, "examples", partial(_conversion_of, recipe, ready), examples_path(run.folder, name)):
+                convert_data(run, recipe, name, ready, on_progress)
         file = examples_file(run.folder, "mined", recipe, name)
         run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
         return Prepared(name, settings, train=None, test=None, scoring=scoring)
@@ -258,6 +266,18 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
     if settings.test_split in known_splits(path):
         test = load_collection(path, split=settings.test_split, skip_bad=settings.skip_bad)
     return Prepared(name, settings, train, test, listed)
+
+
+def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:
+    """Return all that the examples of labelled data depend on."""
+    mining = recipe.mining if data.mined else None
+    return {
+        "files": identity_of_files(Path(data.path)),
+        "data": data.model_dump(mode="json"),
+        "mining": mining.model_dump(mode="json") if mining else None,
+        "teachers": [identity_of_model(name) for name in mining.teachers] if mining else None,
+        "version": __version__,
+    }
 
 
 def _harvest(run: Run, folder: Path, name: str, code: CodeSettings, on_progress: Progress) -> None:
@@ -397,13 +417,13 @@ def _rank(path: Path, teacher: Teacher, test: Collection) -> None:
 
 
 def _note(run: Run, data: str, label: str) -> None:
-    """Add the means of what each query scored to the run's scores; what is in there is done."""
+    """Add the means of what each query scored to the run's scores."""
     found = read_per_query(per_query_path(run.folder, data, label))
     _add_scores(run, data, label, {name: float(values.mean()) for name, values in found.metrics.items()})
 
 
 def _add_scores(run: Run, data: str, label: str, scores: Mapping[str, float]) -> None:
-    """Add scores to the run."""
+    """Add scores to the run's; what is in there is scored."""
     known = _scores(run)
     known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.items()}
     write_json(run.folder / "scores.json", known)

@@ -126,7 +126,8 @@ def mine_into(
                 if isinstance(teacher, (DenseTeacher, CrossEncoderTeacher)):
                     run.same_content(f"teacher {teacher.name}", fingerprint(teacher.contract))
             if on_plan:
-                on_plan(plan_of(teachers, collection))
+                search_bytes = int(settings.teacher_settings.memory_gib * 2**30)
+                on_plan(plan_of(teachers, collection, depth=settings.depth, search_bytes=search_bytes))
             teachers += _joined(run, teachers, settings, on_progress)
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)

@@ -1,10 +1,12 @@
 """The plan of a mining run: what will be encoded, how long that takes on this machine, and how much it fills.
 
 Tokens are those of a sample, times the number of texts; the time is that of a part of the sample, which is encoded.
+Memory is what the process has filled by then, models and texts among it, and what search and candidates will add.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +25,12 @@ _SAMPLE = 256
 _ENOUGH_S = 0.5
 """A batch that takes this long tells the speed."""
 
+_COPIES = 3
+"""Times that the candidates are in memory: in blocks, as one, and what selection makes of them."""
+
+_SEARCH_BYTES = 225_000_000
+"""What exact search fills where it may: blocks of passages, and the best passages so far of a block of queries."""
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -36,7 +44,6 @@ class Encoding:
     """Estimated, on one device."""
     vector_bytes: int
     """On disk, queries included."""
-    model_bytes: int
 
 
 @dataclass(frozen=True)
@@ -48,16 +55,61 @@ class Plan:
     teachers: list[str]
     encodings: list[Encoding]
     """Of the teachers whose vectors are not there yet. A server is not asked for an estimate."""
+    memory_bytes: int
+    """Estimated, at the peak."""
 
 
-def plan_of(teachers: Sequence[Teacher], collection: Collection) -> Plan:
-    """Return the plan of mining a collection; a small part of it is encoded to see how long that takes."""
+def plan_of(teachers: Sequence[Teacher], collection: Collection, *, depth: int, search_bytes: int) -> Plan:
+    """Return the plan of mining a collection; a small part of it is encoded to see how long that takes.
+
+    Args:
+        depth: candidates of each teacher for each query.
+        search_bytes: the most that exact search may fill.
+    """
     encodings = [
         _encoding(teacher.name, teacher.model, collection)
         for teacher in teachers
         if isinstance(teacher, DenseTeacher) and isinstance(teacher.model, EmbeddingModel) and not teacher.is_encoded
     ]
-    return Plan(len(collection.queries), len(collection.passages), [teacher.name for teacher in teachers], encodings)
+    needed = candidate_bytes(
+        queries=len(collection.queries),
+        pairs=len(collection.positive_pairs()[0]),
+        places=min(depth * sum(teacher.proposes for teacher in teachers), len(collection.passages)),
+        teachers=len(teachers),
+        with_vectors=sum(isinstance(teacher, DenseTeacher) for teacher in teachers),
+    )
+    dense = any(isinstance(teacher, DenseTeacher) for teacher in teachers)
+    found = min(search_bytes, _SEARCH_BYTES) if dense else 0
+    return Plan(
+        queries=len(collection.queries),
+        passages=len(collection.passages),
+        teachers=[teacher.name for teacher in teachers],
+        encodings=encodings,
+        memory_bytes=_filled_bytes() + max(found, _COPIES * needed),
+    )
+
+
+def candidate_bytes(*, queries: int, pairs: int, places: int, teachers: int, with_vectors: int) -> int:
+    """Return what the arrays of all candidates fill.
+
+    Args:
+        places: candidates of a query at most.
+        with_vectors: teachers that give cosines with the positives.
+
+    >>> candidate_bytes(queries=1000, pairs=1000, places=100, teachers=1, with_vectors=1)
+    1600000
+    """
+    return queries * places * (8 + 4 * teachers) + pairs * places * 4 * with_vectors
+
+
+def _filled_bytes() -> int:
+    """Return the most memory that this process has filled so far; 0 where the system does not tell."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _encoding(name: str, model: EmbeddingModel, collection: Collection) -> Encoding:
@@ -74,7 +126,6 @@ def _encoding(name: str, model: EmbeddingModel, collection: Collection) -> Encod
         tokens=round(tokens),
         seconds=tokens / rate,
         vector_bytes=texts * dimensions * 4,
-        model_bytes=sum(tensor.numel() * tensor.element_size() for tensor in model.parameters()),
     )
 
 
@@ -87,12 +138,15 @@ def _speed(model: EmbeddingModel, sample: list[str]) -> tuple[float, int]:
     """Return tokens a second and the dimensions, measured on batches that grow until one tells."""
     # A model's first call is slow, and a GPU is fast only with enough to do.
     model.embed(sample[:4], "passage", tokens=None)
-    size = 16
+    best, size = 0.0, 16
     while True:
-        some = sample[:size]
+        some = sample[:: max(1, len(sample) // size)]
         started = time.perf_counter()
         vectors = model.embed(some, "passage", tokens=None)
         seconds = time.perf_counter() - started
-        if seconds >= _ENOUGH_S or size >= len(sample):
-            return model.count_tokens(some, "passage") / seconds, vectors.shape[1]
+        # What else the machine does can only make a batch slower.
+        is_second = best > 0
+        best = max(best, model.count_tokens(some, "passage") / seconds)
+        if (seconds >= _ENOUGH_S and is_second) or size >= len(sample):
+            return best, vectors.shape[1]
         size *= 4

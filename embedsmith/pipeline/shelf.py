@@ -40,9 +40,8 @@ from embedsmith.training.settings import StageSettings
 _ABOUT = "about.json"
 _CONTENT = "content"
 
-_SHARED_BY_EXAMPLES = tuple(
-    field.name for field in dataclasses.fields(Source) if field.name not in ("examples", "guide")
-)
+_OF_ALL_EXAMPLES = sorted({field.name for field in dataclasses.fields(Source)} - {"examples", "guide"})
+"""What a data set says of all its examples, as training reads it."""
 
 
 class Shelf:
@@ -180,7 +179,7 @@ def _stage_identities(
     """Return what the model after each stage depends on, up to the first stage that mines again."""
     contents = [
         {
-            **{name: getattr(source, name) for name in _SHARED_BY_EXAMPLES},
+            **{name: getattr(source, name) for name in _OF_ALL_EXAMPLES},
             "examples": _hash_of(source.examples),
             "guide": stores_of_guide(folder / "mined" / source.name) if source.guide else None,
         }
@@ -221,11 +220,16 @@ def identity_of_model(name: str) -> Any:
     if name in ("bm25", "random") or is_url(name):
         return name
     local = find_model(name.removeprefix("cross-encoder:")).local
-    if local is None:
-        return name
-    files = [local] if local.is_file() else sorted(path for path in local.rglob("*") if path.is_file())
-    stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    return {"name": name, "files": _content_of(tuple(stats))}
+    return name if local is None else {"name": name, "files": identity_of_files(local)}
+
+
+def identity_of_files(path: Path) -> str | None:
+    """Return what tells the content of a file or a folder from others; None where there is neither."""
+    if not path.exists():
+        return None
+    files = [path] if path.is_file() else sorted(inner for inner in path.rglob("*") if inner.is_file())
+    stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return _content_of(tuple(stats))
 
 
 @cache

@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 
 from embedsmith.data.beir import write_beir
-from embedsmith.data.collection import Collection, normalised
+from embedsmith.data.collection import Collection
 from embedsmith.data.corpus import load_corpus
 from embedsmith.data.files import write_jsonl
+from embedsmith.data.normalised import normalised
 from embedsmith.data.pool import Pooled
 from embedsmith.errors import InputError
 from embedsmith.generation.answers import Rejects

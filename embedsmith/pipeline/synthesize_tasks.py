@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.collection import normalised
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.data.files import write_jsonl
+from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
 from embedsmith.generation.answers import Rejects
 from embedsmith.generation.settings import TaskSettings

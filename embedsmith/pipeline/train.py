@@ -191,9 +191,10 @@ class _Pace:
         self._seconds += report.seconds
         seconds = max(self._seconds, 1e-9)
         left = (report.steps - report.step) * seconds / self._steps
+        held_out = "" if report.held_out_loss is None else f" (held out {report.held_out_loss:.3f})"
         return (
-            f"loss {report.loss:.3f}, in-batch accuracy {report.accuracy:.0%}, {self._queries / seconds:,.1f} "
-            f"examples/s, {self._tokens / seconds:,.0f} tokens/s, {_minutes(left)} left"
+            f"loss {report.loss:.3f}{held_out}, in-batch accuracy {report.accuracy:.0%}, "
+            f"{self._queries / seconds:,.1f} examples/s, {self._tokens / seconds:,.0f} tokens/s, {_minutes(left)} left"
         )
 
 

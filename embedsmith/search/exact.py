@@ -14,6 +14,8 @@ Shapes: Q queries, N passages, q and n those of a block, D dimensions, K candida
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 
 import numpy as np
 import torch
@@ -36,6 +38,10 @@ _GATHERED = 16_384
 """Passages brought together at once from their shards."""
 _PAIRS = 256
 """Pairs scored at once, so that their vectors stay in the caches."""
+_WORTH_SHARING = 4096
+"""Pairs from which on it pays to score them in several threads."""
+_MEASURED = 512
+"""Vectors rounded and measured at once, for the same reason."""
 
 
 def top_k(
@@ -138,12 +144,13 @@ def _search(
     size = min(_PASSAGES[on_cpu], max(1, memory // bytes_per_passage))
     rough_queries = _Rounded(queries, device)
     for start, block in _blocks(shards, size):
-        if not np.isfinite(block).all():
+        rough_block = _Rounded(block, device)
+        # Looked at again only where a length is not finite: it overflows before its numbers do.
+        if not rough_block.lengths.isfinite().all() and not np.isfinite(block).all():
             raise InputError(
                 f"a passage vector among rows {start:,} to {start + len(block) - 1:,} is not finite",
                 hint="encode again in float32 or bfloat16: float16 overflows in many models",
             )
-        rough_block = _Rounded(block, device)
         slack = _slack(rough_queries, rough_block)
         for first in range(0, len(queries), at_once):
             some = slice(first, first + at_once)
@@ -169,9 +176,14 @@ class _Rounded:
 
     def __init__(self, vectors: Float32[np.ndarray, "n D"], device: str) -> None:
         exact = torch.from_numpy(np.require(vectors, requirements=["C", "W"])).to(device)
-        rounded = exact.bfloat16()
-        self.lengths = torch.linalg.vector_norm(exact, dim=1)
-        self.errors = torch.linalg.vector_norm(exact - rounded.float(), dim=1)
+        rounded = torch.empty_like(exact, dtype=torch.bfloat16)
+        self.lengths, self.errors = torch.empty((2, len(exact)), device=exact.device)
+        step = _MEASURED if device == "cpu" else max(1, len(exact))
+        for start in range(0, len(exact), step):
+            some = slice(start, start + step)
+            rounded[some] = exact[some]
+            self.lengths[some] = torch.linalg.vector_norm(exact[some], dim=1)
+            self.errors[some] = torch.linalg.vector_norm(exact[some] - rounded[some].float(), dim=1)
         # Elsewhere as float32, which holds them exactly: so does TF32, should a GPU use it.
         self.vectors = rounded if _multiplies_bfloat16(device) else rounded.float()
 
@@ -230,12 +242,28 @@ def _products(
 ) -> Float32[np.ndarray, " c"]:
     """Return the inner product of each pair: added in float64 in an order of its own, and rounded once."""
     scores = np.empty(len(query), np.float32)
-    for start in range(0, len(query), _PAIRS):
-        some = slice(start, start + _PAIRS)
-        products = np.multiply(queries.take(query[some], axis=0), passages.take(place[some], axis=0), dtype=np.float64)
-        with np.errstate(over="ignore"):
-            scores[some] = products.sum(axis=1)
+
+    def score(first: int, last: int) -> None:
+        for start in range(first, last, _PAIRS):
+            some = slice(start, min(start + _PAIRS, last))
+            one, other = queries.take(query[some], axis=0), passages.take(place[some], axis=0)
+            with np.errstate(over="ignore"):
+                scores[some] = np.multiply(one, other, dtype=np.float64).sum(axis=1)
+
+    threads = torch.get_num_threads()
+    if threads == 1 or len(query) < _WORTH_SHARING:
+        score(0, len(query))
+        return scores
+    edges = np.linspace(0, len(query), threads + 1).astype(np.int64).tolist()
+    # numpy lets other threads work while it takes, multiplies and adds.
+    list(_pool(threads).map(score, edges[:-1], edges[1:]))
     return scores
+
+
+@cache
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """Return threads that are kept."""
+    return ThreadPoolExecutor(max_workers=threads, thread_name_prefix="products")
 
 
 class _Best:

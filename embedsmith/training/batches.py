@@ -19,6 +19,9 @@ from embedsmith.data.examples import Example, Passage
 from embedsmith.training.blend import draw_shares
 from embedsmith.training.guide import Guide, above_ceiling
 
+_VERSIONS = 2
+"""Texts that one passage may have: as it was, and revised."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -233,13 +236,19 @@ class BatchPlan:
 def _answers_of(rows: Sequence[tuple[Source, Example]]) -> dict[str, tuple[set[str], set[tuple[str, str]]]]:
     """Return, for each normalised query, the normalised texts that answer it, and their ids with their data sets.
 
-    Queries with the same text share what answers them, in whichever data set and batch they stand.
+    Queries with the same text share what answers them, in whichever data set and batch they stand. An id that stands
+    for several texts numbers the passages of a row, not those of the data set, and says nothing.
     """
+    texts_of: dict[tuple[str, str], set[str]] = {}
+    for source, example in rows:
+        for passage in (*example.positives, *example.negatives):
+            texts_of.setdefault((source.name, passage.id), set()).add(normalised(passage.text))
     answers: dict[str, tuple[set[str], set[tuple[str, str]]]] = {}
     for source, example in rows:
         texts, ids = answers.setdefault(normalised(example.query), (set(), set()))
         texts.update(normalised(passage.text) for passage in example.positives)
-        ids.update((source.name, passage.id) for passage in example.positives)
+        known = ((source.name, passage.id) for passage in example.positives)
+        ids.update(key for key in known if len(texts_of[key]) <= _VERSIONS)
     return answers
 
 

@@ -42,6 +42,7 @@ class Processes:
             from accelerate import PartialState
 
             PartialState(cpu=not torch.cuda.is_available())
+            _patient_group()  # now, while all processes are here
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property

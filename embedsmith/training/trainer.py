@@ -564,6 +564,8 @@ class _Watch(TrainerCallback):
         )
         trainer.reports.append(report)
         trainer.log({key: value for key, value in vars(report).items() if isinstance(value, float)})
+        # The reports say the same: the Trainer's own list of them would only lengthen every checkpoint.
+        state.log_history.clear()
         if trainer.stage.patience and trainer.best.since >= trainer.stage.patience:
             control.should_training_stop = True
         if trainer.on_step and trainer.processes.leads:

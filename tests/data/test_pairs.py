@@ -137,7 +137,9 @@ def test_a_row_that_cannot_be_used_is_named_with_its_line(tmp_path, row, message
 def test_a_missing_side_is_answered_with_the_names_it_may_have(tmp_path):
     with pytest.raises(InputError, match="no query") as caught:
         load_collection(pairs_of(tmp_path, {"sentence1": "a"}))
-    assert caught.value.hint == "name the query one of query, anchor, question"
+    assert (
+        caught.value.hint == "name the query one of query, anchor, question, or say which column it is: --query-column"
+    )
 
 
 def test_a_file_without_rows_is_refused(tmp_path):

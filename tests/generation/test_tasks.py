@@ -60,7 +60,7 @@ def test_an_example_is_an_object_with_three_texts():
         ({"positive": "Why do CATS purr"}, "the positive is the query"),
         ({"negative": "why do cats purr"}, "the negative is the query"),
         ({"negative": "cats purr because they are WELL, or ill."}, "the negative is the positive"),
-        ({"query": "few words"}, "copied from the prompt"),
+        ({"query": "given a symptom, find its"}, "copied from the prompt"),
         ({"positive": "It purrs."}, "the positive is shorter than the query"),
     ],
 )

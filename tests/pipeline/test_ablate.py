@@ -23,6 +23,8 @@ from embedsmith.pipeline.recipe import Recipe
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.pipeline.test_compare import recipe_on, write_data
 
+ABLATIONS = Path(__file__).parents[2] / "recipes" / "ablations"
+
 
 @pytest.fixture(scope="module")
 def recipe(tiny_bert: Path, tmp_path_factory) -> Recipe:
@@ -96,6 +98,36 @@ def test_an_ablations_file_has_rows_of_its_own(file: Path, tmp_path: Path):
     assert cells_of(read_ablation(path, set_=["stages.0.steps=9"]))[1].recipe.stages[0].steps == 9
 
 
+@pytest.mark.parametrize("path", sorted(ABLATIONS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_ablation_of_the_repository_is_one(path: Path):
+    found = read_ablation(path, environment={"DATA": "data"})
+    planned = plan(found)
+    assert len(planned) == len(found.rows) * found.seeds
+    assert found.seeds == 3
+    # What the rows have in common is made once for all of them.
+    assert sum("candidates code" in one.makes for one in planned) < len(found.rows)
+
+
+def test_the_papers_tables_have_their_rows():
+    rows = {
+        path.stem: list(read_ablation(path, environment={"DATA": "data"}).rows) for path in ABLATIONS.glob("*.yaml")
+    }
+    assert rows["methods"][:5] == ["naive", "shifted", "abs", "marginpos", "percpos"]
+    assert rows["pooling-attention"][:2] == [
+        "pooling=mean, attention=bidirectional",
+        "pooling=mean, attention=causal",
+    ]
+    assert rows["stages"] == ["two stages", "single, in-batch on", "single, in-batch off", "reversed"]
+    assert rows["labels"] == ["label-based", "example-based"]
+    stages = {
+        c.row: c.recipe.stages for c in cells_of(read_ablation(ABLATIONS / "stages.yaml", environment={"DATA": "d"}))
+    }
+    # All rows take as many steps; two of them end where another one begins.
+    assert {sum(stage.steps for stage in own) for own in stages.values()} == {120}
+    assert [stage.name for stage in stages["reversed"]] == ["all", "retrieval"]
+    assert stages["reversed"][0] == stages["two stages"][1]
+
+
 def test_other_data_takes_the_place_of_the_recipes(file: Path, tmp_path: Path):
     found = read_ablation(file, vary=["mining.method=naive,abs"], data=str(tmp_path / "beir" / "scifact"))
     assert {name: data.path for name, data in found.recipe.data.items()} == {"scifact": str(tmp_path / "beir/scifact")}
@@ -113,7 +145,7 @@ def test_other_data_takes_the_place_of_the_recipes(file: Path, tmp_path: Path):
         ("mining.method=naive,abs,nave", r'mining.method=nave: recipe.mining: method: no method "nave"'),
         ("stages.0.steps=0,1", r"stages.0.steps=0: recipe.stages.0: steps: Input should be greater than 0"),
         ("mining.method", r"not NAME=VALUE,VALUE"),
-        ("mining.ratio=[1", r"not a value"),
+        ("mining.ratio=[1", r"not a YAML value"),
         ("mining.method=naive", r"one row is no ablation"),
         ("mining.method=naive,naive", r'two rows are called "naive"'),
         ("stages.0.hard_negatives=1,2,true", r"rows 1 and yes are the same recipe"),

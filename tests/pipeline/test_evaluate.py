@@ -173,6 +173,21 @@ def test_a_cross_encoder_rescores_what_the_first_stage_finds(beir: Path, cross_e
         score(Contender(f"cross-encoder:{cross_encoder}"), beir, ScoringSettings(first_stage="cross-encoder:x"))
 
 
+def test_the_second_evaluation_of_a_cross_encoder_scores_nothing(beir, cross_encoder, tmp_path, monkeypatch):
+    from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
+
+    contender = Contender(f"cross-encoder:{cross_encoder}", vectors=tmp_path)
+    first = score(contender, beir, ScoringSettings()).ranking
+
+    def forbidden(*args, **keywords):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(CrossEncoderTeacher, "scores", forbidden)
+    again = Contender(f"cross-encoder:{cross_encoder}", vectors=tmp_path)
+    assert score(again, beir, ScoringSettings()).ranking == first
+    assert again.fingerprint == contender.fingerprint
+
+
 def test_metrics_are_those_that_are_asked_for(beir: Path):
     scores = embedsmith.evaluate("bm25", beir, scoring=ScoringSettings(metrics=["precision@3", "ndcg@1"]))
     assert list(scores.mean) == ["precision@3", "ndcg@1"]

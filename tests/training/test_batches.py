@@ -260,3 +260,8 @@ def test_the_scores_of_a_querys_own_list_are_those_of_its_example():
         listed = {text: float(batch.teacher_scores[b, u]) for u, text in enumerate(batch.passages) if batch.own[b, u]}
         assert listed == pytest.approx({f"p {number}": 0.9 - number / 10, f"n {number}": number / 10})
         assert np.isnan(batch.teacher_scores[b][~batch.own[b]]).all()
+
+
+def test_an_id_that_numbers_the_passages_of_each_row_masks_nothing():
+    examples = [Example(f"q{i}", f"query {i}", [Passage("0", f"positive {i}")], []) for i in range(6)]
+    assert plan(Source("a", examples), steps=1, batch_size=6)[0].allowed.all()

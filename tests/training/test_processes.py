@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 torch.set_num_threads(1)
 
@@ -37,7 +38,7 @@ sources = [Source("toy", read_examples(Path(examples)), prompt="")]
 stage = StageSettings.model_validate_json(settings)
 reports = train_stage(model, sources, stage, folder=Path(out) / "checkpoints", seed=3)
 processes = Processes.running()
-model.save(f"{out}/model-{processes.rank}", create_model_card=False)
+save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, f"{out}/{processes.rank}")
 Path(f"{out}/reports-{processes.rank}.json").write_text(json.dumps([asdict(report) for report in reports]))
 """
 STAGE = {
@@ -102,14 +103,12 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(tiny_llama, exampl
             assert [row[key] for key in ("tokens", "queries", "accuracy")] == [
                 other[key] for key in ("tokens", "queries", "accuracy")
             ]
-    for file in ("model.safetensors", "1_LatentAttentionPooling/model.safetensors"):
-        one = load_file(tmp_path / "one" / "model-0" / file)
-        # Both processes end with the same bits.
-        first, second = (load_file(tmp_path / "two" / f"model-{rank}" / file) for rank in (0, 1))
-        for name, weight in one.items():
-            assert first[name].equal(second[name])
-            # AdamW divides a gradient by its size: where one is almost 0, the order of a sum decides its sign.
-            assert (first[name] - weight).abs().mean() < 1e-5
+    one = load_file(tmp_path / "one" / "0")
+    first, second = (load_file(tmp_path / "two" / str(rank)) for rank in (0, 1))
+    for name, weight in one.items():
+        assert first[name].equal(second[name])
+        # AdamW divides a gradient by its size: where one is almost 0, the order of a sum decides its sign.
+        assert (first[name] - weight).abs().mean() < 1e-5
 
 
 def test_work_is_shared_so_that_every_piece_is_done_once():

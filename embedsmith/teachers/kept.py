@@ -1,0 +1,93 @@
+"""Scores of a teacher that reads query and passage together, kept on disk: each pair costs a run of the model.
+
+    scores-0f3a…/00000000.npy    float32, shape (queries of a block, P)
+
+Shapes: Q queries, P passages of each, K candidates, S passages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from embedsmith.data.files import write_array
+from embedsmith.progress import Progress, silent
+from embedsmith.settings import fingerprint
+from embedsmith.teachers.named import Teacher
+from embedsmith.vectors.shards import open_shard
+from embedsmith.vectors.store import hash_of_texts
+
+_BLOCK = 128
+"""Queries between two files."""
+
+
+class KeptScores:
+    """A teacher whose scores are asked for once; a run that was killed goes on with the next block of queries."""
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        passages: Sequence[str],
+        *,
+        contract: dict[str, Any],
+        folder: Path,
+        on_progress: Progress = silent,
+    ) -> None:
+        """Take note of the teacher.
+
+        Args:
+            teacher: was opened with the passages.
+            passages: what rows mean.
+            contract: all that determines the scores beside the texts.
+            folder: where the scores lie, below a folder for each fingerprint.
+            on_progress: told of the queries that are done.
+        """
+        self.name = teacher.name
+        self.proposes = teacher.proposes
+        self._teacher = teacher
+        self._passages = passages
+        self._contract = contract
+        self._folder = folder
+        self._on_progress = on_progress
+
+    def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
+        """Return the scores of given passages."""
+        texts = {"queries": hash_of_texts(queries), "passages": hash_of_texts(self._passages)}
+        asked = hashlib.sha256(np.ascontiguousarray(rows, "<i8").data).hexdigest()
+        folder = self._folder / f"scores-{fingerprint([self._contract, texts, list(rows.shape), asked])}"
+        found = np.empty(rows.shape, np.float32)
+        for start in range(0, len(queries), _BLOCK):
+            some = slice(start, start + _BLOCK)
+            path = folder / f"{start:08}.npy"
+            kept = open_shard(path, *rows[some].shape)
+            if kept is None:
+                kept = self._teacher.scores(queries[some], rows[some])
+                write_array(path, kept)
+            found[some] = kept
+            self._on_progress(f"rescore with {self.name}", min(start + _BLOCK, len(queries)), len(queries))
+        return found
+
+    def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """Return what the teacher finds."""
+        return self._teacher.search(queries, k)
+
+    def moments(self, queries: Sequence[str]) -> tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
+        """Return the teacher's moments."""
+        return self._teacher.moments(queries)
+
+    def similarities(
+        self, rows: Int64[np.ndarray, " S"], others: Int64[np.ndarray, "S K"]
+    ) -> Float32[np.ndarray, "S K"] | None:
+        """Return the teacher's similarities."""
+        return self._teacher.similarities(rows, others)
+
+    def vectors_of(
+        self, queries: Sequence[str]
+    ) -> tuple[Float32[np.ndarray, "Q D"], list[Float32[np.ndarray, "_ D"]]] | None:
+        """Return the teacher's vectors."""
+        return self._teacher.vectors_of(queries)
