@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from embedsmith.pipeline.compare import compare as compare
     from embedsmith.pipeline.contamination import decontaminate as decontaminate
     from embedsmith.pipeline.convert import convert as convert
+    from embedsmith.pipeline.encode import encode as encode
     from embedsmith.pipeline.evaluate import evaluate as evaluate
     from embedsmith.pipeline.evaluate import mteb_task as mteb_task
     from embedsmith.pipeline.export import export as export
@@ -77,6 +78,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "audit": "pipeline.audit:audit_run",
     "build_student": "models.student",
     "compare": "pipeline.compare",
+    "encode": "pipeline.encode",
     "convert": "pipeline.convert",
     "decontaminate": "pipeline.contamination",
     "evaluate": "pipeline.evaluate",

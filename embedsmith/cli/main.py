@@ -15,6 +15,7 @@ from embedsmith.cli import ablate as ablate
 from embedsmith.cli import compare as compare
 from embedsmith.cli import console
 from embedsmith.cli import converting as converting
+from embedsmith.cli import encoding as encoding
 from embedsmith.cli import export as export
 from embedsmith.cli import generation as generation
 from embedsmith.cli import mining as mining
@@ -27,7 +28,7 @@ from embedsmith.errors import EmbedsmithError
 _PANELS = {
     "Start": ["quickstart", "search"],
     "Mining": ["mine", "select", "audit", "report", "judge", "write"],
-    "Training": ["train", "export"],
+    "Training": ["train", "export", "encode"],
     "Scores": ["evaluate", "compare", "ablate"],
     "Data": ["convert", "decontaminate", "synthesize"],
 }

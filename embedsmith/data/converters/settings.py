@@ -61,7 +61,8 @@ class ConvertSettings(Settings):
     def model_post_init(self, context: Any) -> None:
         """Refuse what says nothing for the task."""
         for name, tasks in _ONLY_FOR.items():
-            if name in self.model_fields_set and self.task not in tasks:
+            # By value, not by what was written: a run's recipe names every setting.
+            if getattr(self, name) != type(self).model_fields[name].default and self.task not in tasks:
                 raise ValueError(f"{name} is for {' and '.join(tasks)}, the task is {self.task}")
         if self.threshold <= self.exclude_above:
             raise ValueError(f"exclude_above is {self.exclude_above:g}, wanted less than threshold, {self.threshold:g}")

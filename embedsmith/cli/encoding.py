@@ -1,0 +1,42 @@
+"""The command that turns texts into vectors: encode."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from embedsmith.cli import console
+from embedsmith.cli.app import Json, app
+from embedsmith.models.settings import Dtype
+
+
+@app.command()
+def encode(
+    model: Annotated[str, typer.Argument(help="A run, a folder, a hub id or package:NAME/path.")],
+    texts: Annotated[
+        Path, typer.Argument(help="JSON lines, Parquet, CSV with texts and ids; or a file of plain lines.")
+    ],
+    out: Annotated[Path, typer.Option(help="File to write: .parquet, or .npy with the ids in .ids.json beside it.")],
+    role: Annotated[
+        Literal["query", "passage"], typer.Option(help="Which instruction and length the model gives the texts.")
+    ] = "passage",
+    dimensions: Annotated[
+        int | None, typer.Option(help="Keep as many of the first numbers of each vector, at length 1.")
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option(help="Precision; auto is bfloat16 where the hardware has it.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Encode a file of texts; given again after it was cut short, it goes on where it stopped."""
+    from embedsmith.pipeline.encode import encode as encode_texts
+
+    with console.progress() as tell:
+        done = encode_texts(model, texts, out=out, role=role, dtype=dtype, dimensions=dimensions, on_progress=tell)
+    if as_json:
+        console.print_json(vars(done))
+        return
+    rate = f"{done.texts / max(done.seconds, 0.1):,.0f} texts a second"
+    console.out.print(
+        f"wrote {done.file}: {done.texts:,} vectors of {done.dimensions} dimensions, {rate}", markup=False
+    )

@@ -1,0 +1,113 @@
+"""Encoding a file of texts: vectors with their ids, in one file that is whole or absent.
+
+OUT.parquet         columns `id` and `vector`
+OUT.npy             float32 [texts, dimensions]; OUT.ids.json has the ids in the same order
+.OUT.vectors/       shards, while it works: a run that was cut short goes on at the next one
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedsmith.data.files import atomic_write, write_json
+from embedsmith.data.listed import read_listed
+from embedsmith.errors import RunError, SettingsError
+from embedsmith.models.embedder import Role, load
+from embedsmith.models.settings import Dtype
+from embedsmith.progress import Progress, silent
+from embedsmith.vectors.store import VectorStore
+
+_SHARD = 4096
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What was written."""
+
+    file: str
+    ids: str
+    """The file of the ids: the same for Parquet."""
+    texts: int
+    dimensions: int
+    seconds: float
+
+
+def encode(
+    model: str | Path,
+    texts: str | Path,
+    *,
+    out: str | Path,
+    role: Role = "passage",
+    dtype: Dtype = "auto",
+    dimensions: int | None = None,
+    on_progress: Progress = silent,
+) -> Encoded:
+    """Encode the texts of a file and write their vectors, each of length 1, in the file's order.
+
+    Args:
+        model: a run, a folder, a hub id or package:NAME/path.
+        texts: JSON lines, Parquet or CSV with a column of texts and perhaps one of ids, or a file of plain lines.
+        out: the file to write, .parquet or .npy.
+        role: which instruction and which length the model gives them.
+        dtype: precision of the products.
+        dimensions: keep as many of the first numbers of each vector (Matryoshka).
+        on_progress: told of the work.
+
+    Raises:
+        InputError, ModelError, SettingsError: see `embedsmith.errors`.
+        RunError: the file is there already.
+    """
+    started = time.monotonic()
+    target = Path(out)
+    if target.suffix not in (".npy", ".parquet"):
+        raise SettingsError(f"--out {target}: wanted .parquet or .npy", hint="the suffix says how vectors are written")
+    if target.exists():
+        raise RunError(f"{target}: there already", hint="choose another --out, or remove it")
+    ids, listed = read_listed(Path(texts))
+    embedder = load(str(model), dtype=dtype, dimensions=dimensions)
+    shards = target.with_name(f".{target.name}.vectors")
+    store = VectorStore.open_or_create(shards, contract=embedder.contract(role), texts=listed, shard_size=_SHARD)
+    store.fill(
+        lambda some: embedder.embed(some, role),
+        on_progress=lambda done, total: on_progress(f"encode {texts}", done, total),
+    )
+    beside = target.with_suffix(".ids.json")
+    if target.suffix == ".npy":
+        write_json(beside, ids)
+        _write_npy(target, store.shards(), len(ids), store.dimensions)
+    else:
+        beside = target
+        _write_parquet(target, ids, store.shards(), store.dimensions)
+    shutil.rmtree(shards)
+    seconds = round(time.monotonic() - started, 1)
+    return Encoded(str(target), str(beside), len(ids), store.dimensions, seconds)
+
+
+def _write_npy(path: Path, shards: Sequence[np.ndarray], count: int, dimensions: int) -> None:
+    """Write shards as one array, one after the other."""
+    with atomic_write(path, "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (count, dimensions)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for shard in shards:
+            file.write(np.ascontiguousarray(shard, "<f4").data)
+
+
+def _write_parquet(path: Path, ids: Sequence[str], shards: Sequence[np.ndarray], dimensions: int) -> None:
+    """Write ids and vectors, a shard at a time."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = pa.schema({"id": pa.string(), "vector": pa.list_(pa.float32(), dimensions)})
+    with atomic_write(path, "wb") as file, pq.ParquetWriter(file, schema) as writer:
+        start = 0
+        for shard in shards:
+            own = pa.array(ids[start : start + len(shard)], pa.string())
+            vectors = pa.FixedSizeListArray.from_arrays(pa.array(np.ravel(shard), pa.float32()), dimensions)
+            writer.write_table(pa.table([own, vectors], schema=schema))
+            start += len(shard)

@@ -1,0 +1,106 @@
+"""`embedsmith encode`: vectors with their ids, from every kind of file, resumed where it was cut short."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.settings import StudentSettings
+from embedsmith.models.student import build_student
+from embedsmith.pipeline import encode as encoding
+
+TEXTS = ["the cat sat on the mat", "red apple", "the cat sat on the mat", "10 times 100"]
+IDS = ["a", "b", "c", "d"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_llama, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("student") / "model"
+    build_student(StudentSettings(name=str(tiny_llama), instruction="find", pooling="mean"), device="cpu").save(
+        str(folder)
+    )
+    return folder
+
+
+def jsonl(path):
+    path.write_text("".join(json.dumps({"_id": i, "text": t}) + "\n" for i, t in zip(IDS, TEXTS, strict=True)))
+    return path
+
+
+def parquet(path):
+    pq.write_table(pa.table({"id": IDS, "text": TEXTS}), path)
+    return path
+
+
+def lines(path):
+    path.write_text(f"{TEXTS[0]}\n\n{TEXTS[1]}\n{TEXTS[2]}\n{TEXTS[3]}")
+    return path
+
+
+def read(path):
+    if path.suffix == ".npy":
+        return json.loads(path.with_suffix(".ids.json").read_text()), np.load(path)
+    table = pq.read_table(path)
+    return table["id"].to_pylist(), np.array(table["vector"].to_pylist(), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("write", "name", "ids"),
+    [(jsonl, "t.jsonl", IDS), (parquet, "t.parquet", IDS), (lines, "t.txt", ["1", "3", "4", "5"])],
+)
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_vectors_stand_in_the_files_order_with_their_ids(embedsmith_command, model, tmp_path, write, name, ids, suffix):
+    out = tmp_path / f"out.{suffix}"
+    done = embedsmith_command("encode", model, write(tmp_path / name), "--out", out, "--dtype", "float32", "--json")
+    assert done.code == 0
+    assert (done.json["texts"], done.json["dimensions"], done.json["file"]) == (4, 32, str(out))
+    found, vectors = read(out)
+    assert found == ids
+    np.testing.assert_allclose(vectors, load(str(model), device="cpu").embed(TEXTS, "passage"), atol=1e-5)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_role_and_a_number_of_dimensions_are_the_models(embedsmith_command, model, tmp_path):
+    words = ["--out", tmp_path / "q.npy", "--role", "query", "--dimensions", 8, "--dtype", "float32"]
+    assert embedsmith_command("encode", model, lines(tmp_path / "t.txt"), *words).code == 0
+    right = load(str(model), device="cpu", dimensions=8).embed(TEXTS, "query")
+    np.testing.assert_allclose(np.load(tmp_path / "q.npy"), right, atol=1e-5)
+
+
+def test_what_was_encoded_before_an_interruption_is_not_encoded_again(embedsmith_command, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "_SHARD", 1)
+    embed, seen = EmbeddingModel.embed, []
+
+    def counted(self, texts, role, **keywords):
+        if len(seen) == 1:
+            seen.append("interrupted")
+            raise KeyboardInterrupt
+        seen.append(texts[0])
+        return embed(self, texts, role, **keywords)
+
+    monkeypatch.setattr(EmbeddingModel, "embed", counted)
+    words = ["encode", model, jsonl(tmp_path / "t.jsonl"), "--out", tmp_path / "out.npy"]
+    assert embedsmith_command(*words).code == 130
+    assert not (tmp_path / "out.npy").exists()
+    assert embedsmith_command(*words).code == 0
+    assert seen == [TEXTS[0], "interrupted", *TEXTS[1:]]
+    assert np.load(tmp_path / "out.npy").shape == (4, 32)
+
+
+def test_mistakes_are_one_line(embedsmith_command, model, tmp_path):
+    good = lines(tmp_path / "t.txt")
+    (tmp_path / "there.npy").touch()
+    (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "bad.jsonl").write_text('{"_id": "a", "text": 7}\n')
+    for texts, out, reason in [
+        (good, "out.csv", "wanted .parquet or .npy"),
+        (good, "there.npy", "there already"),
+        (tmp_path / "none.txt", "out.npy", "none.txt"),
+        (tmp_path / "empty.txt", "out.npy", "no texts"),
+        (tmp_path / "bad.jsonl", "out.npy", 'bad.jsonl:1: "text" is a number, wanted a string'),
+    ]:
+        done = embedsmith_command("encode", model, texts, "--out", tmp_path / out)
+        assert (done.code, reason in done.error) == (2, True), done.err
