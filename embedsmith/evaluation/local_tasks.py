@@ -49,9 +49,12 @@ def task_of_labelled(data: Labelled) -> AbsTask:
     dataset = DatasetDict({data.split: Dataset.from_dict(data.columns)})
     extra: dict[str, Any] = {}
     if data.task == "classification":
-        dataset["train"] = Dataset.from_dict(data.train)
+        # Numbers: of two classes, mteb's further metrics take the one called 1.
+        labels = sorted({*data.train["label"], *data.columns["label"]}, key=str)
+        number_of = {label: number for number, label in enumerate(labels)}
         # A test split of the name `train` is what it learns from as well.
-        dataset[data.split] = Dataset.from_dict(data.columns)
+        for split, columns in (("train", data.train), (data.split, data.columns)):
+            dataset[split] = Dataset.from_dict({**columns, "label": [number_of[label] for label in columns["label"]]})
     if data.task == "clustering":
         dataset = dataset.rename_columns({"text": "sentences", "label": "labels"})
         extra = {"max_fraction_of_documents_to_embed": None, "max_document_to_embed": _CLUSTERED}

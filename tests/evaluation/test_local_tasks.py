@@ -169,6 +169,14 @@ def test_the_task_may_be_named(tmp_path, tiny_bert):
     assert score(contender, folder, ScoringSettings()).about["task"] == "classification"
 
 
+def test_two_classes_may_have_names(tmp_path, tiny_bert):
+    rows = [{"text": f"the {animal} {n}", "label": f"a {animal}"} for animal in ANIMALS[:2] for n in range(10)]
+    write(tmp_path / "set" / "train.jsonl", rows)
+    folder = write(tmp_path / "set" / "test.jsonl", rows)
+    contender = Contender(str(tiny_bert), reading=FLOAT32, vectors=tmp_path / "vectors")
+    assert score(contender, folder, ScoringSettings()).scores.mean["accuracy"] > 0.5
+
+
 def test_the_second_scoring_encodes_nothing(models, tmp_path, monkeypatch):
     rng = random.Random(0)
     rows = [{"sentence1": text(rng), "sentence2": text(rng), "score": n} for n in range(6)]

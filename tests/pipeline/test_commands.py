@@ -309,7 +309,7 @@ def test_a_recipe_interrupted_everywhere_ends_the_same_and_mines_once(
 def test_a_recipes_run_scores_the_data_that_has_a_test_split(forged: Path):
     scores = json.loads((forged / "scores.json").read_text())
     assert scores.keys() == {"animals"}
-    assert scores["animals"].keys() == {"bm25", "teacher", "before", "after"}
+    assert scores["animals"].keys() == {"bm25", "teacher", "before", "after first", "after"}
     assert scores["animals"]["before"] == scores["animals"]["teacher"]
     report = (forged / "report.md").read_text()
     for part in ("## Scores on animals", "| bm25 |", "| after |", "| first | 1-1 |", "## Mined negatives to read"):
