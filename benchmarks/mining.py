@@ -25,9 +25,10 @@ from pathlib import Path
 
 from alternate import Clock, Figures, alternate
 
-from embedsmith.data.collection import Collection, normalised
+from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_json, read_jsonl, write_json, write_jsonl
 from embedsmith.data.load import load_collection
+from embedsmith.data.normalised import normalised
 from embedsmith.models.settings import MINILM
 
 DEPTH = 100

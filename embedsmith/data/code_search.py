@@ -25,7 +25,8 @@ from typing import TypeAlias
 
 from pydantic import Field
 
-from embedsmith.data.collection import Collection, normalised
+from embedsmith.data.collection import Collection
+from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
 from embedsmith.settings import Settings
 

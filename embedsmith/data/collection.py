@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
-from embedsmith.data.normalised import normalised as normalised
+from embedsmith.data.normalised import normalised
 from embedsmith.data.texts import Objects, Rows, Texts, digests, numbered
 
 

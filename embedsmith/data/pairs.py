@@ -15,9 +15,10 @@ import numpy as np
 
 from embedsmith.data.assemble import Judged, assembled
 from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, id_of, kind
-from embedsmith.data.collection import Collection, normalised
+from embedsmith.data.collection import Collection
 from embedsmith.data.columns import ONLY_LISTS, ColumnSettings, Layout, layout_of, missing, readable
 from embedsmith.data.corpus import read_corpus
+from embedsmith.data.normalised import normalised
 from embedsmith.data.pool import Pool
 from embedsmith.data.tables import Table
 from embedsmith.errors import InputError

@@ -2,6 +2,6 @@
 
 import os
 
-# oneDNN keeps the code of a thousand products, one for each shape of a batch on a CPU: gigabytes after a hundred steps of
-# texts of all lengths. It is read when the first product is made.
+# On a CPU oneDNN keeps the code of a thousand products, each for one shape: gigabytes after a hundred steps of texts of all
+# lengths. Read when the first product is made.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")

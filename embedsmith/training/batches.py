@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
-from embedsmith.data.collection import normalised
 from embedsmith.data.examples import Example, Passage
+from embedsmith.data.normalised import normalised
 from embedsmith.training.blend import draw_shares
 from embedsmith.training.guide import Guide, above_ceiling
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from embedsmith.data.collection import normalised
+from embedsmith.data.normalised import normalised
 from embedsmith.errors import SettingsError
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.settings import StageSettings

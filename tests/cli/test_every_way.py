@@ -15,8 +15,8 @@ import pytest
 import typer
 
 from embedsmith.cli import main
-from embedsmith.data.collection import normalised
 from embedsmith.data.files import write_jsonl
+from embedsmith.data.normalised import normalised
 from embedsmith.pipeline import mine
 from tests.cli.conftest import Done
 

@@ -20,7 +20,7 @@ from embedsmith.data.code_search import (
     harvest,
     split,
 )
-from embedsmith.data.collection import normalised
+from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
 
 STDLIB = Path(sysconfig.get_path("stdlib"))

@@ -9,7 +9,8 @@ from dataclasses import FrozenInstanceError, replace
 import numpy as np
 import pytest
 
-from embedsmith.data.collection import Collection, join_title, normalised
+from embedsmith.data.collection import Collection, join_title
+from embedsmith.data.normalised import normalised
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import sys
 import pytest
 
 from embedsmith.data.bad_rows import Unusable
-from embedsmith.data.collection import normalised
 from embedsmith.data.contamination import (
     ContaminationSettings,
     EvaluationIndex,
@@ -16,6 +15,7 @@ from embedsmith.data.contamination import (
     clean_negatives,
     jaccard,
 )
+from embedsmith.data.normalised import normalised
 from embedsmith.errors import SettingsError
 from embedsmith.mining.near_duplicates import shingles
 

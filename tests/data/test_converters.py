@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from embedsmith.data.bad_rows import Tally, refuse
-from embedsmith.data.collection import normalised
 from embedsmith.data.converters.classes import convert_classes, label_text, read_label_texts
 from embedsmith.data.converters.drafts import Converted, capped
 from embedsmith.data.converters.negatives import random_rows, with_negatives
@@ -28,6 +27,7 @@ from embedsmith.data.converters.rows import (
 )
 from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.examples import Example
+from embedsmith.data.normalised import normalised
 from embedsmith.data.tables import open_table
 from embedsmith.errors import InputError, SettingsError
 

@@ -8,8 +8,8 @@ import yaml
 
 import embedsmith
 from embedsmith import MiningSettings, StageSettings, StudentSettings
-from embedsmith.data.collection import normalised
 from embedsmith.data.load import load_collection
+from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.settings import MINILM

@@ -6,8 +6,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from embedsmith.data.collection import normalised
 from embedsmith.data.examples import Example, Passage
+from embedsmith.data.normalised import normalised
 from embedsmith.training.batches import BatchPlan, Source
 
 WORDS = ["cat", "dog", "red", "tree", "log"]

@@ -14,10 +14,10 @@ import numpy as np
 import yaml
 from jaxtyping import Int64
 
-from embedsmith.data.collection import normalised
 from embedsmith.data.converters.drafts import Converted, Draft, PassagePool, rows_of
 from embedsmith.data.converters.rows import LabelledText
 from embedsmith.data.converters.settings import ConvertSettings
+from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
 
 

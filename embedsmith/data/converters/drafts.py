@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from embedsmith.data.collection import normalised
+from embedsmith.data.normalised import normalised
 
 
 class PassagePool:

@@ -9,10 +9,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from enum import Enum
 
-from embedsmith.data.collection import normalised
 from embedsmith.data.converters.drafts import Converted, Draft, PassagePool, rows_of
 from embedsmith.data.converters.rows import TextPair
 from embedsmith.data.converters.settings import ConvertSettings
+from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
 
 _NLI = {"0": "entailment", "1": "neutral", "2": "contradiction", "-1": "-"}

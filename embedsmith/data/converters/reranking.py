@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from embedsmith.data.collection import normalised
 from embedsmith.data.converters.drafts import Converted, Draft, PassagePool, rows_of
 from embedsmith.data.converters.rows import JudgedQuery
+from embedsmith.data.normalised import normalised
 
 
 def convert_reranking(queries: Iterable[JudgedQuery]) -> Converted:
