@@ -2,6 +2,6 @@
 
 import os
 
-# On a CPU oneDNN keeps the code of a thousand products, each for one shape: gigabytes after a hundred steps of texts of all
-# lengths. Read when the first product is made.
+# On a CPU oneDNN keeps the code of a thousand products, each for one shape of its factors: gigabytes after a hundred
+# steps of texts of all lengths. It reads this when it makes the first one.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
