@@ -19,7 +19,6 @@ from embedsmith.pipeline.page import render, shortened
 from embedsmith.pipeline.runs import read_manifest
 
 _BINS = 20
-_LAST = ("before", "after")
 
 
 def write_evaluation_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -56,7 +55,9 @@ def write_evaluation_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
 def _measured(side: Side) -> dict[str, Any]:
     """Return every score on one data set with its interval, and the trained model's difference from each."""
     labels = labels_of(side.run, side.data)
-    order = [*(label for label in labels if label not in _LAST), *(label for label in _LAST if label in labels)]
+    stages = [label for label in labels if label.startswith("after ")]
+    last = [label for label in ("before", *stages, "after") if label in labels]
+    order = [*(label for label in labels if label not in last), *last]
     scores = {label: read_per_query(per_query_path(side.run, side.data, label)) for label in order}
     after = scores["after"].values(METRIC)
     others = {label: compare_paired(own.values(METRIC), after) for label, own in scores.items() if label != "after"}
