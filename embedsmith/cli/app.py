@@ -32,6 +32,16 @@ Out = Annotated[Path, typer.Option(help="Run folder to write; one that was cut s
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
 Seed = Annotated[int, typer.Option(help="Seed of new weights, batches and dropout.")]
 
+TEACHER_FLAGS: dict[str, str | None] = {
+    "teacher.dtype": "teacher-dtype",
+    "teacher.max_tokens": "teacher-max-tokens",
+    "teacher.query_prompt": "teacher-query-prompt",
+    "teacher.passage_prompt": "teacher-passage-prompt",
+    "teacher.batch_size": "teacher-batch-size",
+    "teacher.seed": "teacher-seed",
+}
+"""Options of a teacher beside others that would have the same names."""
+
 METRICS = ["ndcg@10", "recall@10", "mrr@10"]
 """What is shown of retrieval scores."""
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import Json, app
+from embedsmith.cli.app import TEACHER_FLAGS, Json, app
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.data.contamination import ContaminationSettings
 from embedsmith.data.converters.rows import LabelledColumns
@@ -26,12 +26,7 @@ _FLAGS: dict[str, str | None] = {
     "mining.keep_negatives": None,
     "mining.short": None,
     "mining.weights": "weight",
-    "teacher.dtype": "teacher-dtype",
-    "teacher.max_tokens": "teacher-max-tokens",
-    "teacher.query_prompt": "teacher-query-prompt",
-    "teacher.passage_prompt": "teacher-passage-prompt",
-    "teacher.batch_size": "teacher-batch-size",
-    "teacher.seed": "teacher-seed",
+    **TEACHER_FLAGS,
 }
 
 

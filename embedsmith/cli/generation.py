@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import Json, Out, app, typed
+from embedsmith.cli.app import TEACHER_FLAGS, Json, Out, app, typed
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
 from embedsmith.services.chat import ServerSettings
@@ -20,15 +20,6 @@ Prompts = Annotated[
     typer.Option(help="Folder with prompts in the place of ours; each run holds those that it used, to copy from."),
 ]
 
-_TEACHER_FLAGS: dict[str, str | None] = {
-    "teacher.dtype": "teacher-dtype",
-    "teacher.max_tokens": "teacher-max-tokens",
-    "teacher.query_prompt": "teacher-query-prompt",
-    "teacher.passage_prompt": "teacher-passage-prompt",
-    "teacher.batch_size": "teacher-batch-size",
-    "teacher.seed": "teacher-seed",
-}
-
 synthesize = typer.Typer(
     help="Let a chat model behind a URL write training data: queries for your passages, or tasks with examples.",
     no_args_is_help=True,
@@ -38,7 +29,7 @@ app.add_typer(synthesize, name="synthesize")
 
 
 @synthesize.command()
-@with_options(flags=_TEACHER_FLAGS, queries=QuerySettings, server=ServerSettings, teacher=TeacherSettings)
+@with_options(flags=TEACHER_FLAGS, queries=QuerySettings, server=ServerSettings, teacher=TeacherSettings)
 def queries(
     corpus: Annotated[
         Path, typer.Argument(help="Your passages: JSON lines, CSV or Parquet with a `text`, or a BEIR folder.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import Data, Json, Out, app, typed
+from embedsmith.cli.app import TEACHER_FLAGS, Data, Json, Out, app, typed
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.dialects import DIALECTS, DialectSettings
@@ -17,16 +17,11 @@ from embedsmith.data.source import SourceSettings
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.teachers.settings import TeacherSettings
 
-_TEACHER_FLAGS: dict[str, str | None] = {
+_FLAGS: dict[str, str | None] = {
     "mining.teachers": "teacher",
     "mining.weights": "weight",
     "selection.weights": "weight",
-    "teacher.dtype": "teacher-dtype",
-    "teacher.max_tokens": "teacher-max-tokens",
-    "teacher.query_prompt": "teacher-query-prompt",
-    "teacher.passage_prompt": "teacher-passage-prompt",
-    "teacher.batch_size": "teacher-batch-size",
-    "teacher.seed": "teacher-seed",
+    **TEACHER_FLAGS,
     "source.exclude_qrels": "exclude-qrels",
     "columns.query": "query-column",
     "columns.positive": "positive-column",
@@ -38,7 +33,7 @@ _TEACHER_FLAGS: dict[str, str | None] = {
 
 @app.command()
 @with_options(
-    flags=_TEACHER_FLAGS, source=SourceSettings, columns=ColumnSettings, mining=MiningSettings, teacher=TeacherSettings
+    flags=_FLAGS, source=SourceSettings, columns=ColumnSettings, mining=MiningSettings, teacher=TeacherSettings
 )
 def mine(
     data: Data,
@@ -66,7 +61,7 @@ def mine(
 
 
 @app.command()
-@with_options(flags=_TEACHER_FLAGS, selection=SelectionSettings)
+@with_options(flags=_FLAGS, selection=SelectionSettings)
 def select(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="A run of `mine` or `select`.")],
     out: Out,
