@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Int64
 
 from embedsmith.models.embedder import Role
 from embedsmith.progress import Progress, silent
 from embedsmith.search.approximate import ApproximateIndex, ApproximateSettings, open_faiss
 from embedsmith.search.exact import scores_of, top_k
+from embedsmith.vectors.moments import Moments
 from embedsmith.vectors.shards import gather
 from embedsmith.vectors.store import VectorStore
 
@@ -26,9 +27,6 @@ _SHARD = 4096
 
 _WORTH_SPREADING = 10_000
 """Texts from which on it pays to start a process for each device, which takes half a minute."""
-
-_BLOCK = 4096
-"""Passages whose vectors are held in float64 at once."""
 
 
 @runtime_checkable
@@ -132,15 +130,13 @@ class DenseTeacher:
         return scores_of(self.vectors(queries), self.store.shards(), rows)
 
     def moments(self, queries: Sequence[str]) -> tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
-        """Return the mean and the standard deviation of each query's scores over all passages.
+        """Return the mean and the standard deviation of each query's scores over all passages."""
+        return self._moments.of_scores(self.vectors(queries))
 
-        No score is computed for that: with the passages' mean vector m and covariance C, they are q·m and sqrt(q·C·q).
-        """
-        mean, covariance = self._spread_of_passages
-        vectors = self.vectors(queries).astype(np.float64)
-        variance = np.einsum("qd,qd->q", vectors @ covariance, vectors)
-        # Rounding can take a variance of 0 below it.
-        return (vectors @ mean).astype(np.float32), np.sqrt(np.maximum(variance, 0)).astype(np.float32)
+    @cached_property
+    def _moments(self) -> Moments:
+        """Those of the passages' vectors."""
+        return Moments.of(self.store.shards())
 
     def similarities(
         self, rows: Int64[np.ndarray, " S"], others: Int64[np.ndarray, "S K"]
@@ -162,19 +158,6 @@ class DenseTeacher:
     def stored(self, queries: Sequence[str]) -> tuple[Path, Path]:
         """Return the folders of the vectors of queries and of all passages; what is missing is encoded."""
         return self._encode(queries, "query").folder, self.store.folder
-
-    @cached_property
-    def _spread_of_passages(self) -> tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, "D D"]]:
-        """The mean and the covariance of the passages' vectors."""
-        dimensions = self.store.dimensions
-        total, products = np.zeros(dimensions), np.zeros((dimensions, dimensions))
-        for shard in self.store.shards():
-            for start in range(0, len(shard), _BLOCK):
-                block = shard[start : start + _BLOCK].astype(np.float64)
-                total += block.sum(axis=0)
-                products += block.T @ block
-        mean = total / len(self.store)
-        return mean, products / len(self.store) - np.outer(mean, mean)
 
     def _encode(self, texts: Sequence[str], role: Role) -> VectorStore:
         """Return the store of some texts, filled."""

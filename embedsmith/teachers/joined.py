@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
@@ -20,6 +20,7 @@ from embedsmith.errors import SettingsError
 from embedsmith.progress import Progress, silent
 from embedsmith.search.exact import scores_of, top_k
 from embedsmith.teachers.named import Teacher
+from embedsmith.vectors.moments import Moments
 from embedsmith.vectors.shards import gather, open_shard
 
 _ROWS = 16384
@@ -71,16 +72,12 @@ class JoinedTeacher:
 
     def moments(self, queries: Sequence[str]) -> tuple[Float32[np.ndarray, " Q"], Float32[np.ndarray, " Q"]]:
         """Return the mean and the standard deviation of each query's scores over all passages."""
-        vectors = self._queries(queries).astype(np.float64)
-        mean = np.zeros(self._passages.shape[1])
-        second = np.zeros((self._passages.shape[1],) * 2)
-        for start in range(0, len(self._passages), _ROWS):
-            some = np.asarray(self._passages[start : start + _ROWS], np.float64)
-            mean += some.sum(axis=0) / len(self._passages)
-            second += some.T @ some / len(self._passages)
-        centre = vectors @ mean
-        variance = np.einsum("qd,de,qe->q", vectors, second, vectors) - centre**2
-        return centre.astype(np.float32), np.sqrt(np.maximum(variance, 0)).astype(np.float32)
+        return self._moments.of_scores(self._queries(queries))
+
+    @cached_property
+    def _moments(self) -> Moments:
+        """Those of the passages' reduced vectors."""
+        return Moments.of([self._passages])
 
     def similarities(
         self, rows: Int64[np.ndarray, " S"], others: Int64[np.ndarray, "S K"]
@@ -105,22 +102,21 @@ class JoinedTeacher:
 
     def _reduction(self, variance: float) -> tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, "D d"]]:
         """Return the passages' mean, and the principal axes that hold a share of their variance."""
-        total: Any = 0.0
-        second: Any = 0.0
-        for block in self._joined():
-            self._digest.update(np.ascontiguousarray(block).data)
-            wide = block.astype(np.float64)
-            self._count += len(wide)
-            total = total + wide.sum(axis=0)
-            second = second + wide.T @ wide
-        centre = np.asarray(total / self._count)
-        values, axes = np.linalg.eigh(second / self._count - np.outer(centre, centre))
+        moments = Moments.of(self._seen())
+        values, axes = np.linalg.eigh(moments.covariance)
         values, axes = np.maximum(values[::-1], 0), axes[:, ::-1]
         share = np.cumsum(values) / max(values.sum(), 1e-12)
         kept = int(np.searchsorted(share, variance - 1e-9)) + 1
         # An axis has two directions; the larger coordinates' one makes the vectors the same on every machine.
         signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-        return centre, (axes * signs)[:, :kept]
+        return moments.mean, (axes * signs)[:, :kept]
+
+    def _seen(self) -> Iterator[Float32[np.ndarray, "n D"]]:
+        """Yield the joined vectors, counted and hashed as they pass."""
+        for block in self._joined():
+            self._digest.update(np.ascontiguousarray(block).data)
+            self._count += len(block)
+            yield block
 
     def _reduced(self, vectors: Float32[np.ndarray, "n D"]) -> Float32[np.ndarray, "n d"]:
         """Return vectors on the axes, of length 1."""

@@ -135,7 +135,7 @@ def test_progress_tells_what_is_encoded_and_ends_at_the_total(model, tmp_path):
 
 def test_the_moments_are_those_of_all_scores(model, tmp_path, monkeypatch):
     monkeypatch.setattr("embedsmith.teachers.dense._SHARD", 7)
-    monkeypatch.setattr("embedsmith.teachers.dense._BLOCK", 3)
+    monkeypatch.setattr("embedsmith.vectors.moments._BLOCK", 3)
     teacher = DenseTeacher(model, PASSAGES, name="toy", folder=tmp_path)
     cosines = all_cosines(model)
     mean, deviation = teacher.moments(QUERIES)
