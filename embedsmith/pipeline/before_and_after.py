@@ -67,7 +67,6 @@ def before_and_after(
         RunError: the run is missing, not finished or without a model.
         InputError, ModelError, SettingsError: see `embedsmith.errors`.
     """
-    from embedsmith.models.embedder import resolve_dtype
     from embedsmith.models.student import build_student
 
     scoring, reading = scoring or ScoringSettings(), reading or TeacherSettings()
@@ -77,7 +76,7 @@ def before_and_after(
     names = targets + [path for path in panel if Path(path).resolve() not in known]
     student = StudentSettings.parse(manifest["settings"]["student"], where=f"{run}/manifest.json: student")
     start = build_student(student, seed=manifest["settings"].get("seed", 0))
-    start.to(resolve_dtype(reading.dtype, start.device.type))
+    start.use_dtype(reading.dtype)
     vectors = vectors or Path(run) / "vectors"
     # The start reads texts as the trained model does: same prompts, same lengths.
     contenders = {

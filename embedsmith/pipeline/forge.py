@@ -38,7 +38,7 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.settings import MiningSettings
-from embedsmith.models.embedder import EmbeddingModel, load, resolve_dtype
+from embedsmith.models.embedder import EmbeddingModel, load
 from embedsmith.models.student import build_student
 from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.evaluation_report import write_evaluation_report
@@ -330,7 +330,7 @@ def _score_before(
                     _note(run, data.name, label)
             if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
                 model = build_student(recipe.student, seed=recipe.seed)
-                model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
+                model.use_dtype(recipe.evaluation.dtype)
                 _score_model(run, recipe, data, "before", model, on_progress)
 
 
@@ -375,7 +375,7 @@ def _score_labelled_before(run: Run, recipe: Recipe, data: Prepared, on_progress
             _score_labelled(run, data, label, contender)
     if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
         model = build_student(recipe.student, seed=recipe.seed)
-        model.to(resolve_dtype(recipe.evaluation.dtype, model.device.type))
+        model.use_dtype(recipe.evaluation.dtype)
         _score_model(run, recipe, data, "before", model, on_progress)
 
 

@@ -15,7 +15,7 @@ class TeacherSettings(Settings):
     """How teachers read texts. Each kind of teacher takes what concerns it."""
 
     dtype: Dtype = "auto"
-    """Precision of a model on this machine. `auto`: bfloat16 where the hardware has it."""
+    """Precision of a model on this machine. `auto`: bfloat16 where the hardware has it (on a CPU for products only)."""
     max_tokens: int | None = Field(None, gt=0)
     """Tokens of a text that a model on this machine reads (a cross-encoder: of query and passage together); its own
     limit by default."""

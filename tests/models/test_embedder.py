@@ -380,3 +380,42 @@ def test_a_dtype_goes_to_every_weight(saved):
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert model.embed(TEXTS, "query").dtype == np.float32
     assert resolve_dtype("float32") is torch.float32
+
+
+class TestPrecisionThatIsAutomatic:
+    """On a CPU with products in bfloat16."""
+
+    @pytest.fixture(autouse=True)
+    def products_in_bfloat16(self, monkeypatch):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+
+    @pytest.mark.parametrize("kind", ["mean", "latent"])
+    def test_only_matrices_are_multiplied_in_bfloat16(self, saved, kind):
+        model = load(str(saved[kind]), dtype="auto", device="cpu")
+        types = {
+            (isinstance(module, torch.nn.Linear), parameter.dtype)
+            for module in model.modules()
+            for parameter in module.parameters(recurse=False)
+        }
+        assert types == {(True, torch.bfloat16), (False, torch.float32)}
+        assert model.contract("query")["dtype"] == "bfloat16 products"
+
+    @pytest.mark.parametrize("kind", ["mean", "latent"])
+    def test_its_vectors_are_nearer_to_those_of_float32_than_bfloat16s_are(self, saved, kind):
+        texts = [f"{text} {number}" for text in TEXTS for number in range(20)]
+        exact, mixed, short = (
+            load(str(saved[kind]), dtype=dtype, device="cpu").embed(texts, "query")
+            for dtype in ("float32", "auto", "bfloat16")
+        )
+        assert 0 < np.linalg.norm(mixed - exact) < np.linalg.norm(short - exact)
+
+    def test_a_model_in_it_encodes_saves_and_goes_back(self, saved, tmp_path):
+        model = load(str(saved["latent"]), dtype="auto", device="cpu")
+        exact = load(str(saved["latent"]))
+        np.testing.assert_allclose(model.encode_query(TEXTS), exact.encode_query(TEXTS), atol=0.05)
+        model.save(str(tmp_path / "model"))
+        np.testing.assert_allclose(
+            load(str(tmp_path / "model")).embed(TEXTS, "query"), exact.embed(TEXTS, "query"), atol=0.05
+        )
+        assert {parameter.dtype for parameter in model.use_dtype("float32").parameters()} == {torch.float32}
+        assert np.isfinite(model.embed(TEXTS, "query")).all()
