@@ -30,7 +30,8 @@ from embedsmith.models.modeling_embedsmith import (
     SelfAttentionPooling,
 )
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model
-from embedsmith.models.nv_embed import is_nv_embed, read_nv_embed
+from embedsmith.models.nv_embed import read_nv_embed
+from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
@@ -63,6 +64,9 @@ _OURS = {
 _MODULE_CLASSES = {
     f"{prefix}.{name}": cls for name, cls in _OURS.items() for prefix in (_FILE, modeling_embedsmith.__name__)
 }
+
+_RELEASED = {"nvembed": read_nv_embed, "nvretriever": read_nv_retriever}
+"""What reads a folder of NVIDIA's in place of the code that lies in it, by its configuration's `model_type`."""
 
 
 class EmbeddingModel(SentenceTransformer):
@@ -383,9 +387,10 @@ def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> Emb
         from embedsmith.models.lora import load_adapters  # it knows how a base is built, and so knows this module
 
         return load_adapters(source.local, name=source.name, device=device).to(dtype)
-    checkpoint = nv_embed_folder(source)
-    if checkpoint:
-        modules, prompts = read_nv_embed(checkpoint, name=source.name, dtype=dtype)
+    released = released_folder(source)
+    if released:
+        read = _RELEASED[_model_type(released)]
+        modules, prompts = read(released, name=source.name, dtype=dtype)
         return EmbeddingModel(modules=modules, prompts=prompts, device=device).to(dtype)
     try:
         return EmbeddingModel(
@@ -401,20 +406,27 @@ def _open(source: ModelSource, *, dtype: torch.dtype, device: str | None) -> Emb
         raise ModelError(f"{source.name}: cannot be opened: {first_line}", hint=hint) from error
 
 
-def nv_embed_folder(source: ModelSource) -> Path | None:
-    """Return the folder of an NV-Embed checkpoint in its released layout, fetched from the hub where it lies there."""
+def released_folder(source: ModelSource) -> Path | None:
+    """Return the folder of an NV-Embed or NV-Retriever as it was released, fetched from the hub where it lies there."""
     if source.local:
-        return source.local if source.local.is_dir() and is_nv_embed(source.local) else None
+        return source.local if source.local.is_dir() and _model_type(source.local) in _RELEASED else None
     from huggingface_hub import hf_hub_download, snapshot_download
 
     try:
         config = Path(hf_hub_download(source.path, "config.json"))
-        if not is_nv_embed(config.parent):
+        if _model_type(config.parent) not in _RELEASED:
             return None
         # Neither their code nor pickles.
         return Path(snapshot_download(source.path, allow_patterns=["*.json", "*.safetensors", "tokenizer.model"]))
     except (OSError, ValueError):
         return None  # sentence-transformers fails at the same place, and says why
+
+
+def _model_type(folder: Path) -> str:
+    """Return what a folder's config.json calls its kind of model."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    return str(config.get("model_type")) if isinstance(config, dict) else ""
 
 
 def refuse_foreign_code(source: ModelSource) -> None:
