@@ -34,6 +34,7 @@ from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
+from embedsmith.models.products import fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.settings import fingerprint
@@ -153,12 +154,13 @@ class EmbeddingModel(SentenceTransformer):
         vectors = []
         lists = windows([len(text) for text in texts], texts=_WINDOW, characters=_WINDOW_CHARACTERS)
         tokenised = ahead(lambda some: self.preprocess([texts[i] for i in some], prompt=prompt, task=task), lists)
-        for window, features in tokenised:
-            for rows, batch in batches(features, tokens):
-                places += [window[row] for row in rows.tolist()]
-                vectors.append(self(batch_to_device(batch, self.device), task=task)["sentence_embedding"].float())
-                if on_done:
-                    on_done(len(places))
+        with fast_products(self.device):
+            for window, features in tokenised:
+                for rows, batch in batches(features, tokens):
+                    places += [window[row] for row in rows.tolist()]
+                    vectors.append(self(batch_to_device(batch, self.device), task=task)["sentence_embedding"].float())
+                    if on_done:
+                        on_done(len(places))
         stacked = truncate_embeddings(torch.cat(vectors), self.truncate_dim)
         # In float32: a length of 1 in bfloat16 is off by up to a percent.
         found = torch.nn.functional.normalize(stacked, dim=-1).cpu().numpy()
