@@ -1,8 +1,8 @@
 """Float32 products on AMD's processors: by oneDNN, which uses their AVX-512, in place of MKL, which does not.
 
-On a CPU torch multiplies float32 matrices with MKL, which keeps to half-wide kernels where the processor is not Intel's:
-90 against 200 billion operations a second on one core of a fifth-generation EPYC. torch brings oneDNN too, and uses it
-for shorter types only. Both sum in float32; a vector moves in its last bits.
+On a CPU torch multiplies float32 matrices with MKL, which keeps to half-wide kernels where the processor is not one of
+Intel's: 90 against 200 billion operations a second on one core of a fifth-generation EPYC. torch brings oneDNN too, and
+uses it for shorter types only. Both sum in float32; a vector moves in its last bits.
 """
 
 from __future__ import annotations
