@@ -30,9 +30,11 @@ from embedsmith.models.modeling_embedsmith import (
     SelfAttentionPooling,
 )
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model
-from embedsmith.models.nv_embed import is_nv_embed, read_nv_embed
+from embedsmith.models.nv_embed import read_nv_embed
+from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.packing import ahead, batches, windows
 from embedsmith.models.probe import check_attention, promised_attention
+from embedsmith.models.products import fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.settings import fingerprint
@@ -63,6 +65,9 @@ _OURS = {
 _MODULE_CLASSES = {
     f"{prefix}.{name}": cls for name, cls in _OURS.items() for prefix in (_FILE, modeling_embedsmith.__name__)
 }
+
+_RELEASED = {"nvembed": read_nv_embed, "nvretriever": read_nv_retriever}
+"""What reads a folder of NVIDIA's in place of the code that lies in it, by its configuration's `model_type`."""
 
 
 class EmbeddingModel(SentenceTransformer):
@@ -180,12 +185,13 @@ class EmbeddingModel(SentenceTransformer):
         vectors = []
         lists = windows([len(text) for text in texts], texts=_WINDOW, characters=_WINDOW_CHARACTERS)
         tokenised = ahead(lambda some: self.preprocess([texts[i] for i in some], prompt=prompt, task=task), lists)
-        for window, features in tokenised:
-            for rows, batch in batches(features, tokens):
-                places += [window[row] for row in rows.tolist()]
-                vectors.append(self(batch_to_device(batch, self.device), task=task)["sentence_embedding"].float())
-                if on_done:
-                    on_done(len(places))
+        with fast_products(self.device):
+            for window, features in tokenised:
+                for rows, batch in batches(features, tokens):
+                    places += [window[row] for row in rows.tolist()]
+                    vectors.append(self(batch_to_device(batch, self.device), task=task)["sentence_embedding"].float())
+                    if on_done:
+                        on_done(len(places))
         stacked = truncate_embeddings(torch.cat(vectors), self.truncate_dim)
         # In float32: a length of 1 in bfloat16 is off by up to a percent.
         found = torch.nn.functional.normalize(stacked, dim=-1).cpu().numpy()
@@ -425,9 +431,10 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         from embedsmith.models.lora import load_adapters  # it knows how a base is built, and so knows this module
 
         return load_adapters(source.local, name=source.name, device=device).to(dtype)
-    checkpoint = nv_embed_folder(source)
-    if checkpoint:
-        modules, prompts = read_nv_embed(checkpoint, name=source.name, dtype=dtype or torch.bfloat16)
+    released = released_folder(source)
+    if released:
+        read = _RELEASED[_model_type(released)]
+        modules, prompts = read(released, name=source.name, dtype=dtype or torch.bfloat16)
         return EmbeddingModel(modules=modules, prompts=prompts, device=device).to(dtype)
     try:
         return EmbeddingModel(
@@ -443,20 +450,27 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         raise ModelError(f"{source.name}: cannot be opened: {first_line}", hint=hint) from error
 
 
-def nv_embed_folder(source: ModelSource) -> Path | None:
-    """Return the folder of an NV-Embed checkpoint in its released layout, fetched from the hub where it lies there."""
+def released_folder(source: ModelSource) -> Path | None:
+    """Return the folder of an NV-Embed or NV-Retriever as it was released, fetched from the hub where it lies there."""
     if source.local:
-        return source.local if source.local.is_dir() and is_nv_embed(source.local) else None
+        return source.local if source.local.is_dir() and _model_type(source.local) in _RELEASED else None
     from huggingface_hub import hf_hub_download, snapshot_download
 
     try:
         config = Path(hf_hub_download(source.path, "config.json"))
-        if not is_nv_embed(config.parent):
+        if _model_type(config.parent) not in _RELEASED:
             return None
         # Neither their code nor pickles.
         return Path(snapshot_download(source.path, allow_patterns=["*.json", "*.safetensors", "tokenizer.model"]))
     except (OSError, ValueError):
         return None  # sentence-transformers fails at the same place, and says why
+
+
+def _model_type(folder: Path) -> str:
+    """Return what a folder's config.json calls its kind of model."""
+    path = folder / "config.json"
+    config = read_json(path) if path.is_file() else {}
+    return str(config.get("model_type")) if isinstance(config, dict) else ""
 
 
 def refuse_foreign_code(source: ModelSource) -> None:

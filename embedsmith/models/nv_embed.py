@@ -78,13 +78,14 @@ class Checkpoint:
             return MistralModel(self.text), LatentAttentionPooling(**self.pooling)
 
 
-def is_nv_embed(folder: Path) -> bool:
-    """Return whether a folder says that it holds an NV-Embed checkpoint."""
-    path = folder / "config.json"
-    if not path.is_file():
-        return False
-    config = read_json(path)
-    return isinstance(config, dict) and config.get("model_type") == "nvembed"
+def bidirectional_mistral(given: dict[str, Any]) -> MistralConfig:
+    """Return the configuration of a Mistral in which every token sees every other one."""
+    foreign = ("model_type", "architectures", "auto_map", "_name_or_path", "torch_dtype", "dtype")
+    text = MistralConfig.from_dict({key: value for key, value in given.items() if key not in foreign})
+    # The released mask holds padding only; transformers would also cut attention to a window around each token.
+    text.is_causal, text.sliding_window = False, None
+    text.use_cache = False
+    return text
 
 
 def parse_config(config: dict[str, Any], *, where: str) -> Checkpoint:
@@ -100,10 +101,7 @@ def parse_config(config: dict[str, Any], *, where: str) -> Checkpoint:
             f"{where}: text_config has model_type {given['model_type']!r}, wanted 'bidir_mistral'",
             hint="NV-Embed checkpoints hold a Mistral",
         )
-    foreign = ("model_type", "architectures", "auto_map", "_name_or_path", "torch_dtype", "dtype")
-    text = MistralConfig.from_dict({key: value for key, value in given.items() if key not in foreign})
-    # The released mask holds padding only; transformers would also cut attention to a window around each token.
-    text.is_causal, text.sliding_window = False, None
+    text = bidirectional_mistral(given)
     width = latent.get("hidden_dim", 4096)
     for name, value in (("latent_dim", latent.get("latent_dim", 4096)), ("hidden_size", text.hidden_size)):
         if value != width:
@@ -138,7 +136,14 @@ def read_nv_embed(folder: Path, *, name: str, dtype: torch.dtype) -> tuple[list[
     for prefix, module in ((_BACKBONE, backbone), (_POOLING, pooling)):
         tensors = {key.removeprefix(prefix): path for key, path in files.items() if key.startswith(prefix)}
         module.load_state_dict(_tensors(tensors, prefix, dtype), strict=True, assign=True)
-    transformer = _around(backbone, folder, checkpoint, name)
+    transformer = around(
+        backbone,
+        folder,
+        name=name,
+        instruction_mask="length" if checkpoint.mask_instruction else "offsets",
+        add_eos=checkpoint.add_eos,
+        padding_side=checkpoint.padding_side,
+    )
     modules: list[nn.Module] = [transformer, pooling, *([Normalize()] if checkpoint.normalize else [])]
     saved = read_json(folder / _PROMPTS) if (folder / _PROMPTS).is_file() else {}
     return modules, {"query": "", "document": "", **(saved.get("prompts") or {})}
@@ -227,8 +232,21 @@ def _tensors(files: dict[str, Path], prefix: str, dtype: torch.dtype) -> dict[st
     return tensors
 
 
-def _around(backbone: MistralModel, folder: Path, checkpoint: Checkpoint, name: str) -> InstructedTransformer:
-    """Return the module that holds a backbone, with the tokenizer of a folder and the released code's habits."""
+def around(
+    backbone: MistralModel,
+    folder: Path,
+    *,
+    name: str,
+    instruction_mask: str = "offsets",
+    add_eos: bool = False,
+    padding_side: str = "right",
+) -> InstructedTransformer:
+    """Return the module that holds a backbone, with the tokenizer of a folder and the released code's habits.
+
+    Raises:
+        ModelError: the tokenizer cannot be opened, or lacks what is asked of it.
+    """
+    positions = backbone.config.max_position_embeddings
     saved = read_json(folder / _LENGTHS) if (folder / _LENGTHS).is_file() else {}
     with tempfile.TemporaryDirectory(prefix="embedsmith-") as scratch:
         # The module opens a folder; what it opens here has the tokenizer, and no weights worth the name.
@@ -241,13 +259,13 @@ def _around(backbone: MistralModel, folder: Path, checkpoint: Checkpoint, name: 
             "num_key_value_heads": 1,
         }
         small |= {"bos_token_id": None, "eos_token_id": None}
-        positions = {"max_position_embeddings": checkpoint.text.max_position_embeddings}
-        MistralModel(MistralConfig(vocab_size=1, num_hidden_layers=0, **small, **positions)).save_pretrained(scratch)
+        small["max_position_embeddings"] = positions
+        MistralModel(MistralConfig(vocab_size=1, num_hidden_layers=0, **small)).save_pretrained(scratch)
         try:
             module = InstructedTransformer(
                 scratch,
-                instruction_mask=saved.get("instruction_mask", "length" if checkpoint.mask_instruction else "offsets"),
-                processor_kwargs={"padding_side": checkpoint.padding_side, "trust_remote_code": False},
+                instruction_mask=saved.get("instruction_mask", instruction_mask),
+                processor_kwargs={"padding_side": padding_side, "trust_remote_code": False},
                 unpad_inputs=False,
                 **_TEXT_ONLY,
             )
@@ -257,15 +275,14 @@ def _around(backbone: MistralModel, folder: Path, checkpoint: Checkpoint, name: 
                 f"{name}: its tokenizer cannot be opened: {first_line}", hint="check the folder"
             ) from error
     tokenizer = module.tokenizer
-    if not getattr(tokenizer, "is_fast", False) or (checkpoint.add_eos and not tokenizer.eos_token):
+    if not getattr(tokenizer, "is_fast", False) or (add_eos and not tokenizer.eos_token):
         lacks = "character offsets" if not getattr(tokenizer, "is_fast", False) else "end-of-text token"
         raise ModelError(f"{name}: its tokenizer has no {lacks}", hint="use the tokenizer that the model came with")
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
     module.model = backbone
-    module.suffix = saved.get("suffix", tokenizer.eos_token if checkpoint.add_eos else "")
+    module.suffix = saved.get("suffix", tokenizer.eos_token if add_eos else "")
     module.query_length, module.document_length = saved.get("query_length"), saved.get("document_length")
-    longest = min(_MAX_TOKENS, checkpoint.text.max_position_embeddings)
-    module.max_seq_length = saved.get("max_seq_length") or longest
+    module.max_seq_length = saved.get("max_seq_length") or min(_MAX_TOKENS, positions)
     return module
 
 

@@ -17,8 +17,8 @@ from embedsmith.models.embedder import (
     EmbeddingModel,
     _lasting,
     _open,
-    nv_embed_folder,
     refuse_foreign_code,
+    released_folder,
     use_backend,
 )
 from embedsmith.models.end_of_text import append_end_of_text
@@ -103,8 +103,8 @@ def _settled(settings: StudentSettings, transformer: Transformer) -> StudentSett
 
 
 def _is_embedding_model(source: ModelSource) -> bool:
-    """Return whether a folder or hub id holds sentence-transformers modules, adapters, or an NV-Embed."""
-    if (source.local and (source.local / ADAPTERS).is_file()) or nv_embed_folder(source):
+    """Return whether a folder or hub id holds sentence-transformers modules, adapters, or a released model."""
+    if (source.local and (source.local / ADAPTERS).is_file()) or released_folder(source):
         return True
     if source.local:
         return (source.local / "modules.json").is_file()
