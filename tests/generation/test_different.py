@@ -32,10 +32,6 @@ def test_almost_the_same_is_what_reaches_the_share_of_shingles():
 def test_the_reason_says_whether_it_was_to_the_letter():
     different = Different(0.8, shingles=shingles)
     different.add("Where do cats sleep?")
-    assert [
-        different.flaw(text) for text in ("where do cats  SLEEP?", "where do cats sleep", "where do dogs sleep")
-    ] == [
-        "said twice",
-        "almost the same as another one",
-        "",
-    ]
+    assert different.flaw("where do cats  SLEEP?") == "said twice"
+    assert different.flaw("where do cats sleep") == "almost the same as another one"
+    assert different.flaw("where do dogs sleep") == ""
