@@ -15,7 +15,7 @@ from embedsmith.teachers.named import Teacher
 # Read by huggingface_hub when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
-pytest_plugins = ["tests.chat_server", "tests.tiny_models"]
+pytest_plugins = ["tests.servers", "tests.tiny_models"]
 
 # `settings` is no part of this: beartype refuses the `Self` of a class that it has not seen whole.
 ARRAYS = ["data", "evaluation", "mining", "models", "search", "teachers", "training", "vectors"]

@@ -66,6 +66,8 @@ def convert(
     if (mining or teacher) and "teachers" not in mining:
         name = next(iter({**mining, **teacher})).replace("_", "-")
         raise SettingsError(f"--{name} is for mined negatives", hint="name what mines them: --teacher MODEL, or bm25")
+    if "method" in mining:
+        convert = {"trust_labels": False, **convert}
     with console.progress() as tell:
         found = convert_data(
             data,

@@ -139,7 +139,9 @@ def _train_recipe(
     if dry_run:
         from embedsmith.pipeline.training_plan import plan_of_recipe
 
-        _show_plan(plan_of_recipe(recipe), as_json=as_json)
+        with console.progress() as tell:
+            plan = plan_of_recipe(recipe, on_progress=tell)
+        _show_plan(plan, as_json=as_json)
         return
     assert out
     with console.progress() as tell:
@@ -154,7 +156,8 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
         return
     for data in plan.data:
         mined = f"to be mined in {data.passages:,} passages" if data.to_be_mined else f"{data.negatives:,} negatives"
-        console.out.print(f"data {data.name}: {data.queries:,} queries, {mined}", markup=False)
+        without = f"; {data.removed:,} rows removed that evaluation sets hold" if data.removed else ""
+        console.out.print(f"data {data.name}: {data.queries:,} queries, {mined}{without}", markup=False)
     console.out.print(f"student: {plan.parameters:,} parameters", markup=False)
     for stage in plan.stages:
         console.out.print(

@@ -1,14 +1,12 @@
 """Contamination: which training texts occur in evaluation sets, to the letter, normalised, or almost?
 
-Almost is the Jaccard share of their shingles: MinHash finds who might reach the limit, and the share itself decides.
-
-Source: Broder, On the resemblance and containment of documents, 1997; the index is datasketch's.
+Almost is the Jaccard share of their shingles; see `embedsmith.data.near_texts`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -16,13 +14,12 @@ from pydantic import Field
 from embedsmith.data.bad_rows import Unusable
 from embedsmith.data.columns import quoted
 from embedsmith.data.converters.rows import FIRST, QUERY, SECOND, TEXT
+from embedsmith.data.near_texts import NearTexts, Shingles
 from embedsmith.data.normalised import normalised
-from embedsmith.errors import SettingsError
 from embedsmith.settings import Settings
 
 How = Literal["exact", "normalised", "near"]
 
-_PERMUTATIONS = 128
 _PASSAGES = ("positive", "positives", "pos", "passage", "document", "answer", "negative", "negatives", "neg")
 
 
@@ -64,7 +61,7 @@ class EvaluationIndex:
     ('normalised', None)
     """
 
-    def __init__(self, settings: ContaminationSettings, *, shingles: Callable[[str], Iterable[bytes]]) -> None:
+    def __init__(self, settings: ContaminationSettings, *, shingles: Shingles) -> None:
         """Begin without texts.
 
         Args:
@@ -75,15 +72,13 @@ class EvaluationIndex:
             SettingsError: datasketch is missing.
         """
         self._settings = settings
-        self._shingles = shingles
         self._numbers: dict[str, int] = {}
         """Normalised text -> its number."""
         self._exact: dict[str, None] = {}
         self._texts: list[str] = []
-        self._sets: list[frozenset[bytes]] = []
         self._rows: list[tuple[str, frozenset[int]]] = []
         self._rows_of: dict[int, list[int]] = defaultdict(list)
-        self._near = _Near(settings.near_duplicates) if settings.near_duplicates else None
+        self._near = NearTexts(settings.near_duplicates, shingles=shingles) if settings.near_duplicates else None
 
     def add(self, data: str, texts: Sequence[str]) -> None:
         """Add the texts of one row of an evaluation set."""
@@ -94,8 +89,7 @@ class EvaluationIndex:
             if number == len(self._texts):
                 self._texts.append(text)
                 if self._near:
-                    self._sets.append(frozenset(self._shingles(text)))
-                    self._near.add(number, self._sets[-1])
+                    self._near.add(text)
             numbers.add(number)
         for number in numbers:
             self._rows_of[number].append(len(self._rows))
@@ -134,25 +128,12 @@ class EvaluationIndex:
             if self._settings.match == "any":
                 return found
         if self._near:
-            own = frozenset(self._shingles(text))
-            for other in self._near.candidates(own):
-                share = jaccard(own, self._sets[other])
-                if other != number and share >= self._settings.near_duplicates:
-                    found.append((other, "near", round(share, 4)))
+            found += [(other, "near", round(share, 4)) for other, share in self._near.like(text) if other != number]
         return found
 
 
 def _strength(match: Match) -> tuple[float, bool]:
     return match.similarity, match.how == "exact"
-
-
-def jaccard(one: frozenset[bytes], other: frozenset[bytes]) -> float:
-    """Return the share of all shingles of either set that both have.
-
-    >>> jaccard(frozenset([b"a", b"b", b"c"]), frozenset([b"b", b"c", b"d"]))
-    0.5
-    """
-    return len(one & other) / len(one | other)
 
 
 def checked_texts(row: dict[str, Any], settings: ContaminationSettings) -> list[str]:
@@ -216,30 +197,3 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, dict):
         return _texts(value.get("text"))
     return [text for one in value for text in _texts(one)] if isinstance(value, list) else []
-
-
-class _Near:
-    """Sets of shingles, and which of them might share as much as a limit with one."""
-
-    def __init__(self, limit: float) -> None:
-        try:
-            from datasketch import MinHash, MinHashLSH
-        except ImportError:
-            raise SettingsError(
-                "near_duplicates: the package datasketch is missing",
-                hint='pip install "embedsmith[near-duplicates]", or --near-duplicates 0',
-            ) from None
-        self._minhash: Any = MinHash
-        # To miss one counts nine times as much as to look at one in vain: the share itself is computed then.
-        self._index: Any = MinHashLSH(threshold=limit, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
-
-    def add(self, number: int, shingles: frozenset[bytes]) -> None:
-        self._index.insert(number, self._signature(shingles))
-
-    def candidates(self, shingles: frozenset[bytes]) -> list[int]:
-        return sorted(self._index.query(self._signature(shingles)))
-
-    def _signature(self, shingles: frozenset[bytes]) -> Any:
-        signature = self._minhash(num_perm=_PERMUTATIONS, seed=1)
-        signature.update_batch(sorted(shingles))
-        return signature

@@ -8,7 +8,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from embedsmith.data.near_texts import NearTexts, Shingles
 from embedsmith.data.normalised import normalised
+
+SAID_TWICE = "said twice"
+ALMOST_SAID_TWICE = "almost the same as another one"
 
 _THOUGHT = re.compile(r".*</think>", re.DOTALL)
 _MARK = re.compile(r"^\W*?(?:[-*•–]|\(?\d{1,3}[.):]|(?:search\s+)?(?:query|question)\s*\d*\s*:\**)\s+", re.IGNORECASE)
@@ -26,6 +30,48 @@ class Rejects:
         """Count one."""
         self.counts[reason] += 1
         self.rows.append({"reason": reason, **row})
+
+
+class Different:
+    """Texts of which none is said twice, or almost.
+
+    >>> different = Different(0, shingles=lambda text: [])
+    >>> different.add("do cats purr?")
+    >>> different.flaw("Do cats  purr?"), different.flaw("do cats purr")
+    ('said twice', '')
+    """
+
+    def __init__(self, limit: float, *, shingles: Shingles) -> None:
+        """Begin without texts.
+
+        Args:
+            limit: share of shingles from which on a text is almost another one; 0 for none.
+            shingles: the parts of a text that are compared.
+
+        Raises:
+            SettingsError: the library for it is missing.
+        """
+        self.texts: list[str] = []
+        self._known: set[str] = set()
+        self._near = NearTexts(limit, shingles=shingles) if limit else None
+
+    def flaw(self, text: str) -> str:
+        """Return why a text is not different from those that are there, or nothing."""
+        if normalised(text) in self._known:
+            return SAID_TWICE
+        return ALMOST_SAID_TWICE if self.twin(text) is not None else ""
+
+    def twin(self, text: str) -> str | None:
+        """Return the text that one is almost the same as, None where there is none."""
+        like = self._near.like(text) if self._near else []
+        return self.texts[max(like, key=lambda one: one[1])[0]] if like else None
+
+    def add(self, text: str) -> None:
+        """Add a text."""
+        self.texts.append(text)
+        self._known.add(normalised(text))
+        if self._near:
+            self._near.add(text)
 
 
 def said(text: str) -> str:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 
 from embedsmith.data.normalised import normalised
-from embedsmith.generation.answers import Rejects, is_copy, lines, said
+from embedsmith.generation.answers import SAID_TWICE, Rejects, is_copy, lines, said
 from embedsmith.services.chat import Answer
 
 _LONGEST = 400
@@ -41,7 +41,7 @@ def queries_in(
     known = set()
     for number, query in enumerate(found):
         same = normalised(query)
-        reason = "said twice" if same in known else _flaw(query, passage)
+        reason = SAID_TWICE if same in known else _flaw(query, passage)
         if not reason and is_copy(query, prompt):
             reason = "copied from the prompt"
         elif not reason and number >= wanted:

@@ -10,6 +10,7 @@ Shapes: Q queries, K candidates, S pairs of a query and its positive, R rows, M 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
@@ -410,6 +411,46 @@ def _suspects(
     column: Int64[np.ndarray, " n"],
 ) -> tuple[list[Suspect], list[Suspect]]:
     """Return the negatives with the highest score ratios, and those nearest to a positive passage; the worst first."""
+    made, ratio, cosine = _suspected(selection, candidates, settings, opinions, row, column)
+    # Under percpos hundreds lie just below the ceiling: of those that are alike to a per cent, the nearest come first.
+    alike = np.lexsort((-ratio, -np.nan_to_num(cosine, nan=-2), -np.round(ratio, 2)))
+    near = np.argsort(-cosine, kind="stable")  # NaN goes last
+    near = near[~np.isnan(cosine[near])]
+    by_ratio, by_cosine = (_one_a_query(selection.row_query[row], order) for order in (alike, near))
+    return [made(n) for n in by_ratio], [made(n) for n in by_cosine]
+
+
+def suspects_of(
+    selection: Selection,
+    candidates: Candidates,
+    settings: SelectionSettings,
+    where: Bool[np.ndarray, "R M"],
+) -> list[Suspect]:
+    """Return what there is to say of some negatives, those with the highest score ratios first, one a query.
+
+    Args:
+        where: which of the negatives; random ones, which have no scores, are left out.
+    """
+    row, column = np.nonzero(where & (selection.places != NONE))
+    made, ratio, _ = _suspected(selection, candidates, settings, views(candidates, settings), row, column)
+    return [made(n) for n in _one_a_query(selection.row_query[row], np.argsort(-ratio, kind="stable"))]
+
+
+def _one_a_query(query: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " _"]) -> list[int]:
+    """Return the first few of some negatives in an order, of each query the first."""
+    _, first = np.unique(query[order], return_index=True)
+    return order[np.sort(first)[:SUSPECTS]].tolist()
+
+
+def _suspected(
+    selection: Selection,
+    candidates: Candidates,
+    settings: SelectionSettings,
+    opinions: list[View],
+    row: Int64[np.ndarray, " n"],
+    column: Int64[np.ndarray, " n"],
+) -> tuple[Callable[[int], Suspect], Float64[np.ndarray, " n"], Float32[np.ndarray, " n"]]:
+    """Return what makes a suspect of the negative of a number, and the score ratios and cosines of all of them."""
     positive = np.stack([positive_scores(view.pair_scores, candidates.pair_query, settings) for view in opinions])
     positive = positive[selection.teacher[row, column], row]
     score, place = selection.scores[row, column], selection.places[row, column]
@@ -419,21 +460,14 @@ def _suspects(
     if name is not None:
         cosine = neighbour_cosines(candidates, name, settings)[row, place]
 
-    def listed(order: Int64[np.ndarray, " _"]) -> list[Suspect]:
-        _, worst = np.unique(selection.row_query[row[order]], return_index=True)  # the first, so the worst, of a query
-        return [
-            Suspect(
-                row=int(row[n]),
-                place=int(place[n]),
-                score=float(score[n]),
-                positive_score=float(positive[n]),
-                ratio=float(ratio[n]),
-                cosine=None if np.isnan(cosine[n]) else float(cosine[n]),
-            )
-            for n in order[np.sort(worst)[:SUSPECTS]]
-        ]
+    def made(n: int) -> Suspect:
+        return Suspect(
+            row=int(row[n]),
+            place=int(place[n]),
+            score=float(score[n]),
+            positive_score=float(positive[n]),
+            ratio=float(ratio[n]),
+            cosine=None if np.isnan(cosine[n]) else float(cosine[n]),
+        )
 
-    # Under percpos hundreds lie just below the ceiling: of those that are alike to a per cent, the nearest come first.
-    alike = np.lexsort((-ratio, -np.nan_to_num(cosine, nan=-2), -np.round(ratio, 2)))
-    near = np.argsort(-cosine, kind="stable")  # NaN goes last
-    return listed(alike), listed(near[~np.isnan(cosine[near])])
+    return made, ratio, cosine

@@ -17,6 +17,7 @@ from embedsmith.data.files import atomic_write, write_json
 from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.mining.ensembles import PCA
 from embedsmith.pipeline.ablation import Ablation, Cell, cells_of
+from embedsmith.pipeline.ablation_mining import measure_mining, teacher_of_hardness, varies_mining
 from embedsmith.pipeline.ablation_report import ablation_page
 from embedsmith.pipeline.ablation_table import in_markdown, table_of
 from embedsmith.pipeline.forge import forge
@@ -55,11 +56,16 @@ def ablate(
     with Run.open(out, command="ablate", settings=ablation, inputs={}) as run:
         shelf = Shelf(shared or run.folder / "shared")
         cells = cells_of(ablation)
+        teacher = teacher_of_hardness(ablation) if varies_mining(ablation) else None
         for number, cell in enumerate(cells):
             on_progress("cells", number, len(cells), cell.name)
             with run.timed("cells"):
                 manifest = _carry_out(run.folder / cell.folder, cell, shelf, _within(cell, number, cells, on_progress))
             _check_data(run, cell, manifest["content"])
+            if teacher and cell.seed == 0:
+                with run.timed("audit"):
+                    within = _within(cell, number, cells, on_progress)
+                    measure_mining(run.folder / cell.folder, cell.recipe, teacher, on_progress=within)
             if not ablation.keep_models:
                 shutil.rmtree(run.folder / cell.folder / "model", ignore_errors=True)
                 shutil.rmtree(run.folder / cell.folder / "stages", ignore_errors=True)

@@ -16,6 +16,8 @@ from embedsmith.errors import RunError
 from embedsmith.evaluation.per_query import labels_of, per_query_path, read_per_query
 from embedsmith.evaluation.significance import SeededDifference, compare_seeds, holm
 from embedsmith.pipeline.ablation import Ablation, Cell, Changes, cells_of
+from embedsmith.pipeline.ablation import in_words as in_few_letters
+from embedsmith.pipeline.ablation_mining import read_mining, teacher_of_hardness
 from embedsmith.pipeline.runs import read_manifest
 
 LEVEL = 0.05
@@ -39,8 +41,9 @@ class Row:
     """Every metric that was measured, averaged over seeds and data sets."""
     labelled: dict[str, float]
     """Labelled data set and its main metric -> mean over seeds; beside the table's metric, which is of retrieval."""
-    mined: dict[str, float]
-    """Figures of the mined negatives, averaged over seeds and data sets."""
+    mined: dict[str, float | None]
+    """Figures of the mined negatives, averaged over data sets: their number and the share of full rows over all seeds,
+    hardness and false negatives with the first."""
     seconds: float
     """Of one cell, where nothing was taken from another one."""
     difference: SeededDifference | None
@@ -77,6 +80,8 @@ class Table:
     baselines: dict[str, float]
     """What else was scored in the first cell, such as the teacher and BM25."""
     versions: dict[str, str]
+    hardness_by: str | None
+    """The teacher whose scores say how hard negatives are; None where all rows mine alike."""
 
     @property
     def detectable(self) -> float:
@@ -124,6 +129,7 @@ def table_of(folder: Path, ablation: Ablation) -> Table:
             if label not in ("before", "after")
         },
         versions=read_manifest(start)["versions"],
+        hardness_by=teacher_of_hardness(ablation) if read_mining(start) else None,
     )
 
 
@@ -149,6 +155,11 @@ def in_words(table: Table) -> list[str]:
         f"A difference under {table.detectable:.4f} is likely to be missed by this set-up: "
         "rows nearer to each other than that stand in no order.",
     ]
+    if table.hardness_by:
+        said.append(
+            f"Hardness is the negatives' mean score by {in_few_letters(table.hardness_by)}; false negatives are the "
+            "hold-out audit's share of hidden positives among them, a lower bound; both with the first seed."
+        )
     if better:
         said.append(f"Better than {table.rows[0].name}: {', '.join(better)}.")
     if worse:
@@ -177,7 +188,8 @@ def cells_in_words(table: Table, row: Row) -> list[str]:
     has_before = any(one.before is not None for one in table.rows)
     before = ["–" if row.before is None else f"{row.before:.4f}"] if has_before else []
     spread = f"{row.deviation:.4f}" if table.seeds > 1 else "–"
-    beside = [f"{value:.4f}" for value in row.labelled.values()] + [f"{value:.3g}" for value in row.mined.values()]
+    beside = [f"{value:.4f}" for value in row.labelled.values()]
+    beside += ["–" if value is None else f"{value:.3g}" for value in row.mined.values()]
     return [row.name, f"{row.mean:.4f}", spread, *several, *before, *told, *beside]
 
 
@@ -259,12 +271,17 @@ def _mean_of(cell: Path, data: str, label: str, metric: str) -> float:
     return float(read_per_query(per_query_path(cell, data, label)).values(metric).mean())
 
 
-def _mined(cells: Sequence[Path]) -> dict[str, float]:
-    """Return how many negatives a query has, over cells and data sets: a row that has few is told from a bad one."""
-    found = [
-        counts["negatives"] / counts["queries"]
-        for cell in cells
-        for name, counts in read_manifest(cell)["counts"].items()
-        if name.startswith("mining ")
+def _mined(cells: Sequence[Path]) -> dict[str, float | None]:
+    """Return what the mined negatives of a row are like: a row that has few is told from a bad one."""
+    counts = [
+        counts for cell in cells for name, counts in read_manifest(cell)["counts"].items() if name.startswith("mining ")
     ]
-    return {"negatives": mean(found)} if found else {}
+    if not counts:
+        return {}
+    found: dict[str, float | None] = {"negatives": mean(own["negatives"] / own["queries"] for own in counts)}
+    if figures := list(read_mining(cells[0]).values()):
+        found["full rows"] = mean(own["full"] / own["queries"] for own in counts)
+        for name in ("hardness", "false_negatives"):
+            known = [value for one in figures if (value := getattr(one, name)) is not None]
+            found[name.replace("_", " ")] = mean(known) if known else None
+    return found

@@ -39,6 +39,18 @@ class Dots:
     """What the mean is of, where that is few enough to be shown."""
 
 
+@dataclass(frozen=True)
+class Point:
+    """One place of a line."""
+
+    x: float
+    mean: float
+    deviation: float
+    """Of the values; 0 where there is one."""
+    values: Sequence[float] = ()
+    """What the mean is of, where that is more than one."""
+
+
 def histogram_svg(
     title: str,
     edges: Sequence[float],
@@ -94,12 +106,7 @@ def histogram_svg(
                 f'<line class="mark" x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{_TOP - 6}" y2="{floor_y:.1f}"/>'
                 f'<text class="mark" x="{x(value) + shift:.1f}" y="{_TOP}" text-anchor="{side}">{escape(words)}</text>'
             )
-    parts.append(
-        f'<text class="axis" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">'
-        f"{escape(x_label)}</text>"
-        f'<text class="axis" transform="translate(10 {(_TOP + floor_y) / 2}) rotate(-90)" text-anchor="middle">'
-        f"{escape(y_label)}</text>"
-    )
+    parts.append(_axes(x_label, y_label))
     return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">' + "".join(parts) + "</svg>"
 
 
@@ -140,6 +147,55 @@ def dots_svg(title: str, rows: Sequence[Dots], *, x_label: str, mark: float | No
     return drawing + "".join(parts) + "</svg>"
 
 
+def line_svg(title: str, points: Sequence[Point], *, x_label: str, y_label: str, mark: float | None = None) -> str:
+    """Return a line through means, with a band of one standard deviation and the values themselves.
+
+    Args:
+        title: what a screen reader says in its place.
+        points: two at least, by ascending x.
+        mark: a height that gets a dashed line.
+    """
+    heights = [height for point in points for height in (point.mean - point.deviation, point.mean + point.deviation)]
+    heights += [value for point in points for value in point.values] + ([] if mark is None else [mark])
+    ticks = round_ticks(min(heights), max(max(heights), min(heights) + 1e-6))
+    places = round_ticks(points[0].x, points[-1].x)
+
+    def x(value: float) -> float:
+        return _LEFT + (value - places[0]) / (places[-1] - places[0]) * (_WIDTH - _LEFT - _RIGHT - _MARGIN)
+
+    def y(height: float) -> float:
+        return _HEIGHT - _BOTTOM - (height - ticks[0]) / (ticks[-1] - ticks[0]) * (_HEIGHT - _TOP - _BOTTOM)
+
+    def path(heights: Sequence[float], points: Sequence[Point]) -> str:
+        return " ".join(f"{x(point.x):.1f},{y(height):.1f}" for point, height in zip(points, heights, strict=True))
+
+    parts = [
+        f'<line class="grid" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+        f'<text class="tick" x="{_LEFT - 5}" y="{y(tick) + 3.5:.1f}" text-anchor="end">{tick:,g}</text>'
+        for tick in ticks
+    ]
+    parts += [
+        f'<text class="tick" x="{x(tick):.1f}" y="{_HEIGHT - _BOTTOM + 14}" text-anchor="middle">{tick:,g}</text>'
+        for tick in places
+    ]
+    if any(point.deviation for point in points):
+        back = points[::-1]
+        upper, lower = [p.mean + p.deviation for p in points], [p.mean - p.deviation for p in back]
+        parts.append(f'<polygon class="band" points="{path(upper, points)} {path(lower, back)}"/>')
+    if mark is not None:
+        parts.append(f'<line class="mark" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y(mark):.1f}" y2="{y(mark):.1f}"/>')
+    parts.append(f'<polyline class="line" points="{path([point.mean for point in points], points)}"/>')
+    for point in points:
+        parts.append(
+            f"<g><title>{escape(x_label)} {point.x:g}: {point.mean:.4f} ± {point.deviation:.4f}</title>"
+            + "".join(f'<circle class="seed" cx="{x(point.x):.1f}" cy="{y(v):.1f}" r="3"/>' for v in point.values)
+            + f'<circle class="dot" cx="{x(point.x):.1f}" cy="{y(point.mean):.1f}" r="4"/></g>'
+        )
+    parts.append(_axes(x_label, y_label))
+    drawing = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
+    return drawing + "".join(parts) + "</svg>"
+
+
 def round_ticks(low: float, high: float, *, about: int = 4) -> list[float]:
     """Return round numbers from `low` or below to `high` or above.
 
@@ -152,6 +208,16 @@ def round_ticks(low: float, high: float, *, about: int = 4) -> list[float]:
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
     ticks = [round(number * step, 12) for number in range(first, last + 1)]
     return [int(tick) if tick == int(tick) else tick for tick in ticks]
+
+
+def _axes(x_label: str, y_label: str) -> str:
+    """Return the names of both axes."""
+    return (
+        f'<text class="axis" x="{(_LEFT + _WIDTH - _RIGHT) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">'
+        f"{escape(x_label)}</text>"
+        f'<text class="axis" transform="translate(10 {(_TOP + _HEIGHT - _BOTTOM) / 2}) rotate(-90)" '
+        f'text-anchor="middle">{escape(y_label)}</text>'
+    )
 
 
 def _heights(counts: Sequence[int], *, in_percent: bool) -> list[float]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from embedsmith.data.bad_rows import BadRow, Unusable
+from embedsmith.data.bad_rows import BadRow, Unusable, refuse
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.contamination import (
@@ -115,9 +115,8 @@ def _evaluation_texts(path: str | Path, split: str | None, settings: Contaminati
         if settings.passages:
             yield from ([passage] for passage in collection.passages if passage.strip())
         return
-    for table in _tables(path, split, preferred="test"):
-        for number, row in table.rows(_refuse):
-            yield _checked(table, number, row, settings)
+    for *_, texts in _checked_rows(_tables(path, split, preferred="test"), settings):
+        yield texts
 
 
 def _tables(path: str | Path, split: str | None, *, preferred: str) -> list[Table]:
@@ -127,15 +126,21 @@ def _tables(path: str | Path, split: str | None, *, preferred: str) -> list[Tabl
     return load_tables(path, split)
 
 
-def _refuse(row: BadRow) -> None:
-    raise row
+def _checked_rows(
+    tables: Iterable[Table], settings: ContaminationSettings
+) -> Iterator[tuple[Table, int, dict[str, Any], list[str]]]:
+    """Yield the rows of tables, each with its table, its number and the texts that count.
 
-
-def _checked(table: Table, number: int, row: dict[str, Any], settings: ContaminationSettings) -> list[str]:
-    try:
-        return checked_texts({key: value for key, value in row.items() if value is not None}, settings)
-    except Unusable as flaw:
-        raise BadRow(table.place(number), flaw) from None
+    Raises:
+        BadRow: a row cannot be read, or has no text that counts.
+    """
+    for table in tables:
+        for number, row in table.rows(refuse):
+            try:
+                texts = checked_texts({key: value for key, value in row.items() if value is not None}, settings)
+            except Unusable as flaw:
+                raise BadRow(table.place(number), flaw) from None
+            yield table, number, row, texts
 
 
 def _clean_tables(
@@ -149,25 +154,24 @@ def _clean_tables(
 ) -> None:
     """Write the rows of tables that no evaluation set has."""
     tables = _tables(train, split, preferred="train")
-    total = sum(1 for table in tables for _ in table.rows(_refuse))
+    total = sum(1 for table in tables for _ in table.rows(refuse))
 
-    def clean() -> Iterator[tuple[Table, int, dict[str, Any]]]:
-        for table in tables:
-            for number, row in table.rows(_refuse):
-                found.rows += 1
-                if found.rows % _TELL == 0 or found.rows == total:
-                    on_progress(f"compare {train}", found.rows, total)
-                match = index.match(_checked(table, number, row, settings))
-                if match:
-                    found.removed += 1
-                    removed.append(_line(table.place(number), "row", match))
-                    continue
-                found.kept += 1
-                if is_example(row) and (row.get("symmetric") or settings.passages):
-                    row, gone = clean_negatives(row, index)
-                    found.negatives += len(gone)
-                    removed.extend(_line(table.place(number), "negative", one) for one in gone)
-                yield table, number, row
+    def clean() -> Iterator[dict[str, Any]]:
+        for table, number, row, texts in _checked_rows(tables, settings):
+            found.rows += 1
+            if found.rows % _TELL == 0 or found.rows == total:
+                on_progress(f"compare {train}", found.rows, total)
+            match = index.match(texts)
+            if match:
+                found.removed += 1
+                removed.append(_line(table.place(number), "row", match))
+                continue
+            found.kept += 1
+            if is_example(row) and (row.get("symmetric") or settings.passages):
+                row, gone = clean_negatives(row, index)
+                found.negatives += len(gone)
+                removed.extend(_line(table.place(number), "negative", one) for one in gone)
+            yield row
 
     _writer(tables, found.path)(clean())
 
@@ -176,17 +180,17 @@ def _line(place: str, role: str, match: Match) -> dict[str, Any]:
     return {"place": place, "role": role, **match._asdict()}
 
 
-_Rows = Iterable[tuple[Table, int, dict[str, Any]]]
+_Rows = Iterable[dict[str, Any]]
 
 
-def _writer(tables: Sequence[Table], out: Path) -> Callable[[_Rows], None]:
+def _writer(tables: Sequence[Table], out: Path) -> Callable[[_Rows], object]:
     """Return what writes rows of some tables to a file of the same kind, or to JSON lines.
 
     Raises:
         InputError: the file is of another kind.
     """
     if out.suffix == ".jsonl":
-        return lambda rows: _only_write(write_jsonl(out, (row for _, _, row in rows)))
+        return lambda rows: write_jsonl(out, rows)
     suffixes = {Path(table.name).suffix for table in tables}
     if suffixes == {out.suffix} and out.suffix in (".csv", ".tsv"):
         return lambda rows: _write_csv(out, tables, rows)
@@ -198,16 +202,12 @@ def _writer(tables: Sequence[Table], out: Path) -> Callable[[_Rows], None]:
     )
 
 
-def _only_write(count: int) -> None:
-    """Take no note of how many rows were written: they are counted as they pass."""
-
-
 def _write_csv(out: Path, tables: Sequence[Table], rows: _Rows) -> None:
     names = list(dict.fromkeys(name for table in tables for name in table.columns or ()))
     with atomic_write(out) as file:
         writer = csv.DictWriter(file, names, delimiter="\t" if out.suffix == ".tsv" else ",", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(row for _, _, row in rows)
+        writer.writerows(rows)
 
 
 def _write_parquet(out: Path, tables: Sequence[Table], rows: _Rows) -> None:
@@ -215,7 +215,7 @@ def _write_parquet(out: Path, tables: Sequence[Table], rows: _Rows) -> None:
 
     from embedsmith.data.parquet import write_parquet
 
-    write_parquet(out, pq.read_schema(tables[0].name).remove_metadata(), (row for _, _, row in rows))
+    write_parquet(out, pq.read_schema(tables[0].name).remove_metadata(), rows)
 
 
 def _clean_collection(

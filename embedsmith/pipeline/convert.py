@@ -121,7 +121,7 @@ def convert(
         columns: names of columns that are not the conventional ones.
         split: which part of the data; train where there is one.
         mining: teachers and method of mined negatives; None for random ones. Its number of negatives is that of
-            `settings`. Where labels say what is a negative, `naive` is the method unless it names one.
+            `settings`, and so is whether the method counts: see `ConvertSettings.trust_labels`.
         skip_bad: leave out rows that cannot be used, and count them.
         on_skip: told how many, by reason.
         on_progress: told of the work.
@@ -285,6 +285,7 @@ def _fitting(mining: MiningSettings, settings: ConvertSettings, found: Converted
         # The best candidates may all be of the query's own class.
         "depth": max(mining.depth, min(len(found.passages), widest + mining.depth, _DEEPEST)),
     }
-    if settings.task in ("classification", "clustering") and "method" not in mining.model_fields_set:
+    trusted = settings.trust_labels
+    if trusted or (trusted is None and settings.task in ("classification", "clustering")):
         changes["method"] = "naive"
     return mining.model_copy(update=changes)

@@ -23,7 +23,7 @@ from embedsmith.generation.settings import JudgeSettings
 from embedsmith.generation.templates import Template, read_templates
 from embedsmith.generation.verdicts import Verdict, verdict_of
 from embedsmith.pipeline.runs import read_manifest
-from embedsmith.pipeline.verdicts import judge_folder, read_verdicts
+from embedsmith.pipeline.verdicts import judge_folder, judgement_path, read_verdicts
 from embedsmith.progress import Progress, silent
 from embedsmith.services.chat import Chat, Question, ServerSettings
 from embedsmith.services.endpoint import endpoint, key_from_environment
@@ -56,6 +56,8 @@ class Judgement:
     """What a judge has said of a run."""
 
     judge: str
+    prompt: str
+    """Fingerprint of the prompt that it was asked with."""
     queries: int
     """Queries whose negatives were judged."""
     negatives: Judged
@@ -133,6 +135,7 @@ def judge(
     _write(run, where.name, template, {pair: verdict for pair, verdict in verdicts.items() if pair in judged})
     found = Judgement(
         judge=where.name,
+        prompt=fingerprint(template.text),
         queries=len(examples),
         negatives=_counted([pair for own in negatives for pair in own], verdicts),
         first=_counted([own[0] for own in negatives if own], verdicts),
@@ -144,7 +147,7 @@ def judge(
         tokens=chat.tokens,
         budget_spent=chat.is_spent,
     )
-    write_json(run / "judge.json", plain(found))
+    write_json(judgement_path(run), plain(found))
     return found
 
 
@@ -155,6 +158,7 @@ def plain(found: Judgement) -> dict[str, object]:
         "false_negative_share": found.negatives.share,
         "false_negative_share_of_first": found.first.share,
         "positives_confirmed": found.positives.share,
+        "cannot_tell": found.cannot_tell,
     }
 
 

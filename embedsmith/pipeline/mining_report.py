@@ -31,12 +31,15 @@ from embedsmith.mining.report import (
     read_rows,
     sample_rows,
     some_queries,
+    suspects_of,
 )
+from embedsmith.mining.samplers import NONE
 from embedsmith.mining.selection import OUTCOMES, Selection, select
 from embedsmith.mining.settings import SelectionSettings
 from embedsmith.pipeline.charts import Series, histogram_svg
 from embedsmith.pipeline.mine import Mined, near_of, read_mined
 from embedsmith.pipeline.page import percent, render, shortened
+from embedsmith.pipeline.verdicts import read_judgement, read_verdicts
 from embedsmith.progress import Progress, silent
 from embedsmith.training.settings import StageSettings
 
@@ -99,11 +102,12 @@ def write_mining_report(run: str | Path, *, on_progress: Progress = silent) -> t
     selection = select(mined.candidates, mined.settings, listed=listed, near=near)
     found = figures(selection, mined.candidates, mined.settings, temperature=StageSettings().temperature)
     audits = _audits(mined, *some_queries(mined.candidates, listed, near), on_progress)
-    page = render("mining_report.html", **_page(mined, selection, found, audits))
+    judgement = read_judgement(mined.folder)
+    page = render("mining_report.html", **_page(mined, selection, found, audits, judgement))
     path = mined.folder / "report.html"
     with atomic_write(path) as file:
         file.write(page)
-    return path, _plain(mined, selection, found, audits)
+    return path, {**_plain(mined, selection, found, audits), "judge": judgement}
 
 
 def _audits(
@@ -140,7 +144,13 @@ def _ids(mined: Mined, selection: Selection, suspect: Suspect) -> dict[str, str]
     }
 
 
-def _page(mined: Mined, selection: Selection, found: Figures, audits: dict[str, Audit] | None) -> dict[str, Any]:
+def _page(
+    mined: Mined,
+    selection: Selection,
+    found: Figures,
+    audits: dict[str, Audit] | None,
+    judgement: dict[str, Any] | None,
+) -> dict[str, Any]:
     """Return all that the template shows."""
     settings = mined.settings
     names = {name: _short_name(name) for name in mined.candidates.teachers}
@@ -160,7 +170,8 @@ def _page(mined: Mined, selection: Selection, found: Figures, audits: dict[str, 
         "full": (found.outcomes["full"] + found.outcomes["filled"]) / rows,
         "audits": audits,
         "audit_draws": _DRAWS,
-        "remarks": list(remarks(found, settings, audits)),
+        "judge": _judge(mined, selection, judgement) if judgement else None,
+        "remarks": remarks(found, settings, audits, judgement),
         "charts": [_charts(judged, names) for judged in found.judged],
         "rules": [
             {"words": words, "count": found.fates[fate.name.lower()]}
@@ -181,6 +192,34 @@ def _page(mined: Mined, selection: Selection, found: Figures, audits: dict[str, 
         "by_ratio": [_suspect(mined, selection, suspect) for suspect in found.by_ratio],
         "by_cosine": [_suspect(mined, selection, suspect) for suspect in found.by_cosine],
         "samples": [_sample(mined, selection, row, names) for row in read],
+    }
+
+
+def _judge(mined: Mined, selection: Selection, judgement: dict[str, Any]) -> dict[str, Any]:
+    """Return what a judge has said, with the negatives that it takes for answers."""
+    kinds = {
+        "negatives": ("mined negatives", "false_negative_share"),
+        "first": ("… the first of each query", "false_negative_share_of_first"),
+        "positives": ("known positives", "positives_confirmed"),
+    }
+    said_yes = {
+        (row["query_id"], row["passage_id"])
+        for row in read_verdicts(mined.folder)
+        if row["verdict"] == "yes" and row["judge"] == judgement["judge"] and row["prompt"] == judgement["prompt"]
+    }
+    row, column = np.nonzero(selection.places != NONE)
+    query_ids = mined.collection.query_ids.take(selection.row_query[row])
+    passage_ids = mined.collection.passage_ids.take(selection.rows[row, column])
+    where = np.zeros(selection.places.shape, bool)
+    where[row, column] = [pair in said_yes for pair in zip(query_ids, passage_ids, strict=True)]
+    suspects = suspects_of(selection, mined.candidates, mined.settings, where)
+    return {
+        **judgement,
+        "name": judgement["judge"].partition("#")[2],
+        "rows": [
+            {"words": words, "share": judgement[share], **judgement[kind]} for kind, (words, share) in kinds.items()
+        ],
+        "suspects": [_suspect(mined, selection, suspect) for suspect in suspects],
     }
 
 
@@ -255,7 +294,12 @@ def in_words(settings: SelectionSettings, teachers: Sequence[str]) -> list[str]:
     return sentences
 
 
-def remarks(found: Figures, settings: SelectionSettings, audits: dict[str, Audit] | None) -> list[str]:
+def remarks(
+    found: Figures,
+    settings: SelectionSettings,
+    audits: dict[str, Audit] | None,
+    judgement: dict[str, Any] | None = None,
+) -> list[str]:
     """Return what in the figures calls for a decision, with the remedy; nothing where all is well."""
     said = []
     rows = found.counts["queries"]
@@ -278,6 +322,16 @@ def remarks(found: Figures, settings: SelectionSettings, audits: dict[str, Audit
             "With all but one positive of each query hidden, "
             f"{percent(audits['this run'].false_negative_rate)} of the mined negatives are hidden positives. Lower "
             "the ceiling (select with target_false_negatives finds how far), set neighbour, or veto by more teachers."
+        )
+    if judgement and judgement["cannot_tell"]:
+        said.append(
+            "The judge says yes to negatives about as often as to known positives, so that its word says little. Ask a "
+            "better one, and remove the folder judge of the mined run to be rid of its verdicts."
+        )
+    elif judgement and (judgement["false_negative_share"] or 0) > 0.05:
+        said.append(
+            f"The judge takes {percent(judgement['false_negative_share'])} of the negatives for answers. Select again: "
+            "they are left out from now on."
         )
     if any(suspect.cosine is not None and suspect.cosine >= _ALMOST_SAME for suspect in found.by_cosine):
         said.append(

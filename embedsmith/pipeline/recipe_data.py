@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from embedsmith.pipeline.contamination import decontaminate
+from embedsmith.pipeline.contamination import Cleaned, decontaminate
 from embedsmith.pipeline.convert import convert
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.runs import Run
@@ -37,17 +37,22 @@ def clean(run: Run, name: str, settings: DataSettings, on_progress: Progress) ->
         if path.is_dir():
             shutil.rmtree(path)
         with run.timed("decontaminate"):
-            found = decontaminate(
-                settings.path,
-                against=settings.against,
-                out=path,
-                settings=settings.contamination,
-                split=settings.split,
-                on_progress=on_progress,
-            )
+            found = decontaminate_into(path, settings, on_progress)
         counts = {"rows": found.rows, "kept": found.kept, "removed": found.removed, "negatives": found.negatives}
         run.count(f"contamination {name}", {**counts, **found.by_how})
     return settings.model_copy(update={"path": str(path)})
+
+
+def decontaminate_into(path: Path, settings: DataSettings, on_progress: Progress) -> Cleaned:
+    """Write the training data of a data set without what the evaluation sets hold that it names."""
+    return decontaminate(
+        settings.path,
+        against=settings.against,
+        out=path,
+        settings=settings.contamination,
+        split=settings.split,
+        on_progress=on_progress,
+    )
 
 
 def examples_path(folder: Path, name: str) -> Path:

@@ -23,11 +23,12 @@ from embedsmith.data.files import write_jsonl
 from embedsmith.data.normalised import normalised
 from embedsmith.data.pool import Pooled
 from embedsmith.errors import InputError
-from embedsmith.generation.answers import Rejects
+from embedsmith.generation.answers import ALMOST_SAID_TWICE, Different, Rejects
 from embedsmith.generation.passages import cut
 from embedsmith.generation.queries import queries_in
 from embedsmith.generation.settings import QuerySettings
 from embedsmith.generation.templates import Template, read_templates, write_templates
+from embedsmith.mining.near_duplicates import shingles
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
 from embedsmith.services.chat import Chat, Question, ServerSettings
@@ -66,6 +67,8 @@ def synthesize_queries(
         ConnectionError: the server cannot be reached, or is busy or failing for too long.
     """
     template = read_templates({"queries": ["passage", "queries"]}, prompts)["queries"]
+    # What is missing for it is told before anything is paid for.
+    different = Different(settings.near_duplicates, shingles=shingles)
     where, key = endpoint(settings.url), key_from_environment()
     pooled = load_corpus(Path(corpus), skip_bad=skip_bad, on_skip=on_skip)
     ids, passages, metadata = _cut(pooled, settings.passage_characters)
@@ -92,7 +95,8 @@ def synthesize_queries(
                 )
                 written.add(given, row)
         with run.timed("find"):
-            kept = _found_again(written, passages, run, settings, rejects, ids, on_progress)
+            found = _found_again(written, passages, run, settings, rejects, ids, on_progress)
+            kept = _without_twins(found, different, rejects, ids)
         run.count(
             "queries",
             {
@@ -208,6 +212,23 @@ def _found_again(
             kept.add([written.texts[same]], row)
         else:
             rejects.add(_NOT_FOUND, query=written.texts[same], passage_id=ids[row])
+    return kept
+
+
+def _without_twins(found: _Written, different: Different, rejects: Rejects, ids: list[str]) -> _Written:
+    """Return the pairs without those whose query is almost one that comes before it."""
+    twins: dict[str, str] = {}
+    for same, query in found.texts.items():
+        if (twin := different.twin(query)) is not None:
+            twins[same] = twin
+        else:
+            different.add(query)
+    kept = _Written()
+    for same, row in found.pairs:
+        if same in twins:
+            rejects.add(ALMOST_SAID_TWICE, query=found.texts[same], other=twins[same], passage_id=ids[row])
+        else:
+            kept.add([found.texts[same]], row)
     return kept
 
 

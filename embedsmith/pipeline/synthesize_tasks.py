@@ -18,12 +18,12 @@ from typing import Any
 
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.data.files import write_jsonl
-from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
-from embedsmith.generation.answers import Rejects
+from embedsmith.generation.answers import Different, Rejects
 from embedsmith.generation.settings import TaskSettings
 from embedsmith.generation.tasks import Triplet, tasks_in, triplet_in
 from embedsmith.generation.templates import Template, read_templates, write_templates
+from embedsmith.mining.near_duplicates import shingles
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
 from embedsmith.services.chat import Chat, Question, ServerSettings
@@ -32,7 +32,9 @@ from embedsmith.settings import fingerprint
 
 _ROUNDS = 5
 """Times that more tasks are asked for, where there are still too few different ones."""
-_SAID_TWICE = "said twice"
+
+Written = tuple[str, str, Triplet]
+"""Kind, task, example."""
 
 
 def synthesize_tasks(
@@ -61,6 +63,8 @@ def synthesize_tasks(
     names = {f"tasks-{kind}": ["number"] for kind in settings.kinds}
     names |= {f"example-{kind}": ["task"] for kind in settings.kinds}
     templates = read_templates(names, prompts)
+    # What is missing for it is told before anything is paid for.
+    different = Different(settings.near_duplicates, shingles=shingles)
     where, key = endpoint(settings.url), key_from_environment()
     inputs = {"prompts": {name: fingerprint(template.text) for name, template in templates.items()}}
     with Run.open(out, command="synthesize tasks", settings=settings, inputs=inputs) as run:
@@ -79,15 +83,17 @@ def synthesize_tasks(
                 _question(templates[f"example-{kind}"], task, number, settings) for kind, task, number in wanted
             ]
             answers = chat.ask(questions, what=f"ask {where.model} for examples", on_progress=on_progress)
-        found: dict[str, tuple[str, str, Triplet]] = {}
+        found: list[Written] = []
         for (kind, task, _), answer in zip(wanted, answers, strict=True):
-            if answer:
-                prompt = templates[f"example-{kind}"].text
-                triplet = triplet_in(answer, kind, task=task, prompt=prompt, rejects=no_examples)
-                if triplet and normalised(triplet.query) in found:
-                    no_examples.add(_SAID_TWICE, task=task, answer=triplet.query)
-                elif triplet:
-                    found[normalised(triplet.query)] = (kind, task, triplet)
+            prompt = templates[f"example-{kind}"].text
+            triplet = triplet_in(answer, kind, task=task, prompt=prompt, rejects=no_examples) if answer else None
+            if not triplet:
+                continue
+            if flaw := different.flaw(triplet.query):
+                no_examples.add(flaw, task=task, answer=triplet.query)
+            else:
+                different.add(triplet.query)
+                found.append((kind, task, triplet))
         _write(run.folder, tasks, found, no_tasks, no_examples)
         run.count("tasks", _counts(chat, tasks, answers, found, no_tasks, no_examples))
         if not chat.is_spent:
@@ -106,10 +112,10 @@ def _tasks(
     chat: Chat, kind: str, template: Template, settings: TaskSettings, rejects: Rejects, on_progress: Progress
 ) -> list[str]:
     """Return different tasks of a kind, as many as are wanted where the model thinks of so many."""
-    tasks: dict[str, str] = {}
+    tasks = Different(settings.near_duplicates, shingles=shingles)
     asked = 0
     for _ in range(_ROUNDS):
-        missing = math.ceil((settings.tasks - len(tasks)) / settings.tasks_at_once)
+        missing = math.ceil((settings.tasks - len(tasks.texts)) / settings.tasks_at_once)
         if missing <= 0 or chat.is_spent:
             break
         values = {"number": str(min(settings.tasks, settings.tasks_at_once))}
@@ -125,13 +131,13 @@ def _tasks(
         asked += missing
         for answer in chat.ask(questions, what=f"ask for {kind} tasks", on_progress=on_progress):
             for task in tasks_in(answer, prompt=template.text, rejects=rejects) if answer else ():
-                if normalised(task) in tasks:
-                    rejects.add(_SAID_TWICE, answer=task)
-                elif len(tasks) == settings.tasks:
+                if flaw := tasks.flaw(task):
+                    rejects.add(flaw, answer=task)
+                elif len(tasks.texts) == settings.tasks:
                     rejects.add("more than were asked for", answer=task)
                 else:
-                    tasks[normalised(task)] = task
-    return list(tasks.values())
+                    tasks.add(task)
+    return tasks.texts
 
 
 def _question(template: Template, task: str, number: int, settings: TaskSettings) -> Question:
@@ -147,12 +153,12 @@ def _question(template: Template, task: str, number: int, settings: TaskSettings
 def _write(
     folder: Path,
     tasks: list[tuple[str, str]],
-    found: dict[str, tuple[str, str, Triplet]],
+    found: list[Written],
     no_tasks: Rejects,
     no_examples: Rejects,
 ) -> None:
     """Write tasks, examples, and what is neither."""
-    number_of = Counter((kind, task) for kind, task, _ in found.values())
+    number_of = Counter((kind, task) for kind, task, _ in found)
     rows = ({"task": task, "kind": kind, "examples": number_of[kind, task]} for kind, task in tasks)
     write_jsonl(folder / "tasks.jsonl", rows)
     rejected = [
@@ -162,9 +168,9 @@ def _write(
     write_examples(folder / "examples.jsonl", _examples(found))
 
 
-def _examples(found: dict[str, tuple[str, str, Triplet]]) -> Iterator[Example]:
+def _examples(found: list[Written]) -> Iterator[Example]:
     """Yield training examples."""
-    for kind, task, triplet in found.values():
+    for kind, task, triplet in found:
         query_id = f"{kind}-{fingerprint([task, triplet.query])}"
         yield Example(
             query_id=query_id,
@@ -179,7 +185,7 @@ def _counts(
     chat: Chat,
     tasks: list[tuple[str, str]],
     answers: list[Any],
-    found: dict[str, tuple[str, str, Triplet]],
+    found: list[Written],
     no_tasks: Rejects,
     no_examples: Rejects,
 ) -> dict[str, Any]:
@@ -193,7 +199,7 @@ def _counts(
         "not_answered": chat.failures[:10],
         "written": len(found) + sum(no_examples.counts.values()),
         "examples": len(found),
-        "examples_of_kinds": dict(Counter(kind for kind, _, _ in found.values())),
+        "examples_of_kinds": dict(Counter(kind for kind, _, _ in found)),
         "rejected": dict(no_examples.counts.most_common()),
         "tokens": chat.tokens,
         "budget_spent": chat.is_spent,

@@ -1,14 +1,15 @@
 """The plan of a training run: data, steps, tokens, and what they will take in time and memory on this machine.
 
-Nothing is mined and nothing is written. Tokens are those of a sample, times the number of texts; time and memory are
-those of one chunk of the sample, run forward and back.
+Nothing is mined and nothing stays written; what evaluation sets hold is taken out first. Tokens are those of a sample,
+times the number of texts; time and memory are those of one chunk of the sample, run forward and back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -21,7 +22,9 @@ from embedsmith.pipeline.convert import draft
 from embedsmith.pipeline.forge import source_of
 from embedsmith.pipeline.mine import read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
+from embedsmith.pipeline.recipe_data import clean_path, decontaminate_into
 from embedsmith.pipeline.train import TrainingSettings, mined_sources, sources_of, with_prompts
+from embedsmith.progress import Progress, silent
 from embedsmith.training.batches import Source
 from embedsmith.training.blend import Portion
 from embedsmith.training.settings import StageSettings
@@ -38,6 +41,8 @@ class DataPlan:
     """Of the corpus, where negatives are still to be mined."""
     negatives: int
     to_be_mined: bool
+    removed: int = 0
+    """Rows that evaluation sets hold, and that are not in the other counts any more."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,11 @@ class TrainingPlan:
     stages: list[StagePlan]
 
 
-def plan_of_recipe(recipe: Recipe) -> TrainingPlan:
-    """Return the plan of a recipe; its data are read, and neither mined nor written."""
-    data, sources = [], []
-    for name, settings in recipe.data.items():
+def plan_of_recipe(recipe: Recipe, *, on_progress: Progress = silent) -> TrainingPlan:
+    """Return the plan of a recipe; its data are read and cleaned, and neither mined nor kept."""
+    data, sources, removed = [], [], {}
+    for name, settings, contaminated in _cleaned(recipe, on_progress):
+        removed[name] = contaminated
         if settings.format == "examples":
             examples = read_examples(Path(settings.path))
             sources.append(source_of(recipe, name, examples))
@@ -95,7 +101,7 @@ def plan_of_recipe(recipe: Recipe) -> TrainingPlan:
     return TrainingPlan(
         device=str(model.device),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=data,
+        data=[replace(one, removed=removed[one.name]) for one in data],
         stages=[
             _stage_plan(model, sources_of(stage, sources), stage, recipe.seed + number)
             for number, stage in enumerate(recipe.stages)
@@ -113,6 +119,18 @@ def plan_of_run(mined: Path, settings: TrainingSettings) -> TrainingPlan:
         data=[_data_plan(source.name, source.examples) for source in sources],
         stages=[_stage_plan(model, sources, settings.stage, settings.seed)],
     )
+
+
+def _cleaned(recipe: Recipe, on_progress: Progress) -> Iterator[tuple[str, DataSettings, int]]:
+    """Yield each data set, with its clean rows for as long as the next one is not asked for, and how many it lost."""
+    for name, settings in recipe.data.items():
+        if not settings.against:
+            yield name, settings, 0
+            continue
+        with TemporaryDirectory() as folder:
+            path = Path(clean_path(Path(folder), name, settings))
+            found = decontaminate_into(path, settings, on_progress)
+            yield name, settings.model_copy(update={"path": str(path)}), found.removed
 
 
 def _data_plan(name: str, examples: Sequence[Example]) -> DataPlan:

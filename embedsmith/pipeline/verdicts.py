@@ -1,6 +1,7 @@
 """What judges have said of mined negatives, kept beside the candidates that every selection is made from.
 
 MINED/judge/verdicts.jsonl    {"query_id", "passage_id", "verdict", "judge", "prompt"}, one a line
+RUN/judge.json                what the last judge that was asked about a run has said, in figures
 RUN/judged.jsonl              of a run of `select`: the pairs that it excluded because of them
 """
 
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import read_jsonl, write_jsonl
+from embedsmith.data.files import read_json, read_jsonl, write_jsonl
 from embedsmith.mining.exclusions import Listed
 from embedsmith.pipeline.runs import read_manifest
 
@@ -26,6 +27,17 @@ def judge_folder(run: str | Path) -> Path:
     """Return the folder of the verdicts on what a run, and all that was selected from the same candidates, mined."""
     manifest = read_manifest(run)
     return judge_folder(manifest["inputs"]["run"]) if manifest["command"] == "select" else Path(run) / "judge"
+
+
+def judgement_path(run: str | Path) -> Path:
+    """Return the file of what the last judge has said of a run, in figures."""
+    return Path(run) / "judge.json"
+
+
+def read_judgement(run: str | Path) -> dict[str, Any] | None:
+    """Return what the last judge has said of a run, in figures; None where none was asked."""
+    path = judgement_path(run)
+    return read_json(path) if path.is_file() else None
 
 
 def read_verdicts(run: str | Path) -> list[dict[str, Any]]:

@@ -13,8 +13,8 @@ from embedsmith.data.contamination import (
     EvaluationIndex,
     checked_texts,
     clean_negatives,
-    jaccard,
 )
+from embedsmith.data.near_texts import jaccard
 from embedsmith.data.normalised import normalised
 from embedsmith.errors import SettingsError
 from embedsmith.mining.near_duplicates import shingles

@@ -304,6 +304,9 @@ def test_other_labels_of_pairs_are_named_by_the_caller():
         convert_pairs(rows, settings("pairs"))
     assert "--positive-label" in caught.value.hint
     assert len(convert_pairs(rows, settings("pairs", positive_labels=["Duplicate"])).drafts) == 2
+    written = ConvertSettings.parse(settings("pairs").model_dump(), where="recipe")
+    with pytest.raises(InputError, match='the label "duplicate", wanted 0 or 1'):
+        convert_pairs(rows, written)
     with pytest.raises(InputError, match="no pair has a positive label; there are duplicate, distinct"):
         convert_pairs(rows, settings("pairs", positive_labels=["same"]))
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,13 +15,18 @@ import pytest
 import yaml
 
 import embedsmith
+from embedsmith.data.examples import read_examples
 from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import EmbedsmithError, RunError, SettingsError
 from embedsmith.evaluation.per_query import read_per_query
+from embedsmith.mining.audit import audit
+from embedsmith.mining.candidates import read_candidates
+from embedsmith.mining.settings import SelectionSettings
 from embedsmith.pipeline import forge as forging
 from embedsmith.pipeline.ablate import plan
-from embedsmith.pipeline.ablation import Ablation, cells_of, read_ablation, with_changes
-from embedsmith.pipeline.ablation_table import in_markdown, table_of
+from embedsmith.pipeline.ablation import Ablation, cells_of, read_ablation, rows_of, with_changes
+from embedsmith.pipeline.ablation_report import sweeps_of
+from embedsmith.pipeline.ablation_table import Row, in_markdown, table_of
 from embedsmith.pipeline.recipe import Recipe
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.pipeline.test_compare import recipe_on, write_data
@@ -263,6 +269,89 @@ def test_the_page_opens_offline_and_shows_every_row(run: Path):
         assert f"{row['mean']:.4f}" in page
     assert page.count('class="dot"') == 2
     assert page.count('class="seed"') >= 4
+
+
+@pytest.fixture(scope="module")
+def swept(recipe: Recipe, tmp_path_factory) -> Path:
+    """Ratios on queries that have two answers each, mined by BM25 and one step of training."""
+    data = shutil.copytree(recipe.data["animals"].path, tmp_path_factory.mktemp("data") / "both")
+    for qrels in (data / "qrels").iterdir():
+        head, *rows = qrels.read_text().splitlines()
+        more = [row.replace("-mat\t1", "-log\t1") for row in rows if row.endswith("-mat\t1")]
+        qrels.write_text("\n".join([head, *rows, *more]) + "\n")
+    short = recipe.stages[0].model_copy(update={"steps": 1})
+    mining = recipe.mining.model_copy(update={"method": "percpos", "negatives": 3})
+    sets = {"animals": recipe.data["animals"].model_copy(update={"path": str(data)})}
+    small = recipe.model_copy(update={"data": sets, "stages": [short], "mining": mining})
+    rows = {str(ratio): {"mining.ratio": ratio} for ratio in (1.5, 0.4, 1.0)}
+    return embedsmith.ablate(
+        Ablation(recipe=small, rows=rows, seeds=2), out=tmp_path_factory.mktemp("ab") / "run"
+    ).folder
+
+
+def test_rows_that_mine_differently_say_how_hard_and_how_false_their_negatives_are(swept: Path):
+    table = read_json(swept / "table.json")
+    assert table["hardness_by"] == "bm25"
+    for row in table["rows"]:
+        mined = swept / row["folder"] / "seed-0/mined/animals"
+        examples = read_examples(mined / "negatives.jsonl")
+        scores = [negative.score for example in examples for negative in example.negatives]
+        assert row["mined"]["hardness"] == pytest.approx(np.mean(scores) if scores else None)
+        assert row["mined"]["full rows"] == np.mean([len(example.negatives) == 3 for example in examples])
+        assert row["mined"]["negatives"] == pytest.approx(len(scores) / len(examples))
+        settings = SelectionSettings(method="percpos", negatives=3, ratio=row["changes"]["mining.ratio"])
+        expected = audit(read_candidates(mined / "candidates"), {"": settings})[""].false_negative_rate
+        assert row["mined"]["false negatives"] == expected
+    loose, tight, _ = (row["mined"]["false negatives"] for row in table["rows"])
+    assert loose > tight
+    text = (swept / "table.md").read_text()
+    assert "| p | negatives | full rows | hardness | false negatives |" in text
+    assert "Hardness is the negatives' mean score by bm25; false negatives are" in text
+
+
+def test_where_all_rows_mine_alike_nothing_is_said_of_the_negatives(run: Path):
+    table = read_json(run / "table.json")
+    assert (table["hardness_by"], [list(row["mined"]) for row in table["rows"]]) == (None, [["negatives"]] * 2)
+
+
+def test_a_number_that_is_swept_is_drawn_as_a_line_with_its_spread(swept: Path, run: Path):
+    page = (swept / "report.html").read_text()
+    assert page.count('class="line"') == page.count('class="band"') == 1
+    (line,) = re.findall(r'<polyline class="line" points="([^"]+)"', page)
+    xs, ys = zip(*(map(float, point.split(",")) for point in line.split()), strict=True)
+    rows = sorted(read_json(swept / "table.json")["rows"], key=lambda row: row["changes"]["mining.ratio"])
+    ratios, means = [0.4, 1.0, 1.5], [row["mean"] for row in rows]
+    # Places are in proportion to the numbers, heights to the means, upside down.
+    np.testing.assert_allclose(np.diff(xs) / (xs[2] - xs[0]), np.diff(ratios) / 1.1, atol=0.01)
+    np.testing.assert_allclose(np.diff(ys) * (means[2] - means[0]), np.diff(means) * (ys[2] - ys[0]), atol=0.02)
+    assert 'class="line"' not in (run / "report.html").read_text()
+
+
+def test_a_grid_has_a_line_for_each_number_and_a_file_of_rows_for_each_family():
+    made = {name: rows_of({}, axes) for name, axes in {
+        "grid": {"mining.ratio": [0.8, 0.9, 1.0], "mining.method": ["percpos", "abs"]},
+        "switch": {"student.append_eos": [True, False, None]},
+        "two": {"mining.ratio": [0.8, 0.9]},
+    }.items()}  # fmt: skip
+    made["sweeps"] = read_ablation(ABLATIONS / "sweeps.yaml").rows
+    found = {
+        name: [
+            (setting, shared, [x for x, _ in points])
+            for setting, shared, points in sweeps_of(list(map(row_of, rows.values())))
+        ]
+        for name, rows in made.items()
+    }
+    assert found["grid"] == [
+        ("mining.ratio", "mining.method: percpos", [0.8, 0.9, 1.0]),
+        ("mining.ratio", "mining.method: abs", [0.8, 0.9, 1.0]),
+    ]
+    assert found["switch"] == found["two"] == []
+    assert [setting for setting, *_ in found["sweeps"]] == ["mining.threshold", "mining.margin", "mining.ratio"]
+
+
+def row_of(changes: dict) -> Row:
+    """Return a row of which only the changes matter."""
+    return Row("", "", changes, [0.5], {}, None, {}, {}, {}, 0.0, None, None)
 
 
 def test_a_finished_ablation_is_refused_and_its_cells_are_runs(run: Path, ablation: Ablation):

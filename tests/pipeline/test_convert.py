@@ -70,6 +70,33 @@ def test_a_teacher_mines_the_nearest_texts_of_other_classes(intents: Path, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["examples.jsonl", "intents"]
 
 
+def test_settings_say_the_same_when_they_are_written_out_and_read_again(intents: Path, tmp_path: Path):
+    mining = MiningSettings(teachers=["bm25"])
+    written = MiningSettings.parse(mining.model_dump(mode="json"), where="recipe")
+    settings = ConvertSettings(task="classification", negatives=3)
+    for name, how in (("as", mining), ("written", written)):
+        convert(intents, out=tmp_path / name, settings=settings, mining=how)
+    assert (tmp_path / "as").read_bytes() == (tmp_path / "written").read_bytes()
+
+
+def test_labels_that_are_not_trusted_leave_it_to_the_method(intents: Path, tmp_path: Path):
+    mining = MiningSettings(teachers=["bm25"], method="abs", threshold=-1.0)
+    mined = {}
+    for trust in (None, True, False):
+        settings = ConvertSettings(task="classification", negatives=2, trust_labels=trust)
+        mined[trust] = convert(intents, out=tmp_path / f"{trust}.jsonl", settings=settings, mining=mining).negatives_by
+    assert mined[None] == mined[True] == {"mined": 22}
+    assert mined[False] == {"random": 22}  # no score lies under the threshold
+
+
+def test_a_method_that_is_named_on_the_command_line_counts(embedsmith_command, intents: Path, tmp_path: Path):
+    words = ["convert", intents, "--task", "classification", "--negatives", 2, "--teacher", "bm25", "--json"]
+    abs_ = ["--method", "abs", "--threshold", -1, "--out", tmp_path / "abs.jsonl"]
+    assert embedsmith_command(*words, *abs_).json["negatives_by"] == {"random": 22}
+    done = embedsmith_command(*words, "--out", tmp_path / "naive.jsonl", "--threshold", -1)
+    assert done.json["negatives_by"] == {"mined": 22}
+
+
 def test_the_data_s_own_negatives_come_first_and_mined_ones_fill_up(tmp_path: Path):
     rows = [
         {"query": "where do cats sleep", "positive": ["cats sleep on mats"], "negative": ["cats eat mice"]},

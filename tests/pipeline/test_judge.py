@@ -14,6 +14,7 @@ from embedsmith.mining.settings import MiningSettings
 from embedsmith.pipeline.judge import judge
 from embedsmith.pipeline.mine import mine, read_mined, select_again
 from embedsmith.pipeline.mining_report import write_mining_report
+from embedsmith.pipeline.page import percent
 from embedsmith.pipeline.verdicts import false_negatives, judge_folder
 from embedsmith.services.chat import ServerSettings
 
@@ -96,6 +97,34 @@ def test_the_report_of_a_selection_knows_the_verdicts_that_it_was_made_with(chat
         assert taken == list(ids(run).values())
         assert (Fate.JUDGED in selection.fates) == (run == after)
     assert "answers the query, as a judge has said" in write_mining_report(after)[0].read_text()
+
+
+def test_the_page_of_a_run_shows_what_the_judge_said(chat_server, mined):
+    before, numbers = write_mining_report(mined)
+    assert numbers["judge"] is None
+    assert "Does the passage answer the query?" not in before.read_text()
+    chat_server.say = says_yes_to_owls
+    found = judge(mined, settings=settings_for(chat_server))
+    path, numbers = write_mining_report(mined)
+    assert numbers["judge"]["false_negative_share"] == found.negatives.share
+    page = path.read_text()
+    section = page[page.index('<h2 id="judge">') : page.index('<h2 id="suspects">')]
+    for kind in (found.negatives, found.first, found.positives):
+        row = f'<td class="n">{kind.yes}</td><td class="n">{kind.no}</td><td class="n">0</td><td class="n">0</td>'
+        assert f'<td class="n">{percent(kind.share)}</td>{row}' in section
+    # Each query once, with a passage that the judge said yes to and no other.
+    queries = [query for query, own in ids(mined).items() if any((query, one) in false_negatives(mined) for one in own)]
+    assert section.count("<h4>Negative") == min(len(queries), 10)
+    assert section.count("the owl on the") >= section.count("<h4>Negative")
+    assert f"The judge takes {percent(found.negatives.share)} of the negatives for answers" in page
+    # Another selection has not been judged.
+    assert write_mining_report(select_again(mined, out=mined.parent / "after").folder)[1]["judge"] is None
+
+
+def test_the_page_warns_of_a_judge_who_cannot_tell(chat_server, mined):
+    chat_server.say = lambda prompt: "Yes, it does."
+    judge(mined, settings=settings_for(chat_server))
+    assert "its word says little" in write_mining_report(mined)[0].read_text()
 
 
 def test_a_copy_of_what_answers_is_excluded_too_and_nothing_random_takes_its_place(chat_server, tmp_path):

@@ -124,9 +124,11 @@ def test_what_a_stage_saw_is_noted_and_was_foretold(run: Run, recipe: Recipe):
     seen = counts["queries of stage generalist"]
     assert sum(seen.values()) == 32
     assert 2 <= seen["sts"] <= 14
-    first, second = plan_of_recipe(recipe).stages
+    plan = plan_of_recipe(recipe)
+    first, second = plan.stages
     assert {part.data: part.queries for part in first.blend} == counts["queries of stage retrieval"]
-    assert [(part.data, part.examples) for part in second.blend] == [("animals", 10), ("intents", 30), ("sts", 12)]
+    assert [(part.data, part.examples) for part in second.blend] == [("animals", 10), ("intents", 29), ("sts", 12)]
+    assert [(data.name, data.removed) for data in plan.data] == [("animals", 0), ("intents", 1), ("sts", 0)]
 
 
 def test_every_query_has_the_instruction_of_its_data(run: Run, recipe: Recipe):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from embedsmith.data.load import load_collection
-from embedsmith.errors import InputError, RunError
+from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.generation.settings import QuerySettings
 from embedsmith.pipeline.mine import mine
 from embedsmith.pipeline.runs import read_manifest
@@ -68,6 +68,32 @@ def test_a_query_that_two_passages_answer_is_one_query_with_both(chat_server, co
     run = synthesize_queries(corpus, out=tmp_path / "run", settings=settings)
     collection = load_collection(run.folder)
     assert [collection.positives(query) for query in collection.query_ids] == [["cat-mat", "cat-log", "cat-tree"]]
+
+
+@pytest.mark.parametrize(("limit", "kept"), [(0.8, 12), (0.0, 24)])
+def test_a_query_that_is_almost_another_one_is_dropped_and_counted(chat_server, corpus, tmp_path, limit, kept):
+    def says(prompt: str) -> str:
+        words = prompt.split("\n")[0].replace(".", "").split()
+        named = " and ".join(f"the {words[1]} {where} the {words[8]}" for where in ("on", "by", "near"))
+        return f"{named}\n{named}?"
+
+    chat_server.say = says
+    settings = settings_for(chat_server, found_within=12, near_duplicates=limit)
+    run = synthesize_queries(corpus, out=tmp_path / "run", settings=settings)
+    counts = run.manifest["counts"]["queries"]
+    # A question mark is no word; an animal or a place is in every other shingle.
+    assert (counts["written"], counts["kept"], len(load_collection(run.folder).queries)) == (24, kept, kept)
+    assert counts["rejected"] == ({"almost the same as another one": 12} if kept == 12 else {})
+    for line in (run.folder / "rejected.jsonl").read_text().splitlines():
+        row = json.loads(line)
+        assert (row["reason"], row["query"]) == ("almost the same as another one", f"{row['other']}?")
+
+
+def test_a_missing_library_is_told_before_anything_is_asked(chat_server, corpus, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasketch", None)
+    with pytest.raises(SettingsError, match="near_duplicates: the package datasketch is missing"):
+        synthesize_queries(corpus, out=tmp_path / "run", settings=settings_for(chat_server))
+    assert chat_server.requests == []
 
 
 def test_a_long_document_becomes_passages_with_ids_of_their_own(chat_server, tmp_path):

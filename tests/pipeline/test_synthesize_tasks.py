@@ -102,6 +102,27 @@ def test_a_budget_is_kept_over_both_steps_and_a_larger_one_goes_on_for_the_rest(
     assert len(chat_server.requests) == asked + 8 - counts["answered"]
 
 
+def test_tasks_and_examples_that_are_almost_others_are_dropped_and_counted(chat_server, tmp_path):
+    task = "Given what a customer writes to a shop about an order, find the article of the handbook"
+    query = "my parcel was left with a neighbour of mine who is away until the end of the month"
+
+    def says(prompt: str) -> str:
+        if not prompt.startswith("Task: "):
+            return json.dumps([task, f"{task}.", "Given a song's title, find its text", task.upper()])
+        ending = "!" if "song" in prompt else ""
+        return json.dumps({"query": query + ending, "positive": query * 2, "negative": "the shop opens at nine"})
+
+    chat_server.say = says
+    settings = settings_for(chat_server, kinds=["short-long"], tasks=2, examples=1)
+    run = synthesize_tasks(out=tmp_path / "run", settings=settings, server=ONE)
+    counts = run.manifest["counts"]["tasks"]
+    assert counts["tasks_rejected"] == {"almost the same as another one": 1, "said twice": 1}
+    assert (counts["tasks"], counts["examples"], counts["rejected"]) == (2, 1, {"almost the same as another one": 1})
+    every = settings_for(chat_server, kinds=["short-long"], tasks=3, examples=1, near_duplicates=0)
+    counts = synthesize_tasks(out=tmp_path / "all", settings=every, server=ONE).manifest["counts"]["tasks"]
+    assert (counts["tasks"], counts["examples"]) == (3, 2)
+
+
 def test_a_model_that_cannot_write_json_is_an_error_with_the_reasons(chat_server, tmp_path):
     chat_server.say = lambda prompt: "Sure! I would love to."
     settings = settings_for(chat_server, kinds=["short-short"])

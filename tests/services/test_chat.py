@@ -16,7 +16,7 @@ from embedsmith.errors import InputError, ModelError
 from embedsmith.services.chat import Answer, Chat, Question, ServerSettings
 from embedsmith.services.endpoint import endpoint
 from embedsmith.services.requests import Failing, Refused
-from tests.chat_server import ChatServer
+from tests.servers import ChatServer
 
 KEY = "sk-never-to-be-seen"
 QUESTIONS = [Question(f"question {number}", max_tokens=10) for number in range(20)]

@@ -1,11 +1,10 @@
 """The URL teacher against a real server on this machine, which is busy, broken, out of order or wrong."""
 
 import hashlib
-import json
-import threading
 import time
 import traceback
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ from embedsmith.services.endpoint import endpoint
 from embedsmith.teachers.named import open_teacher
 from embedsmith.teachers.remote import RemoteModel
 from embedsmith.teachers.settings import TeacherSettings
+from tests.servers import Server, serving
 
 KEY = "sk-never-to-be-seen"
 TEXTS = ["a red cat", "", "two dogs", "how to sort", "a red cat", "ünïcode 🙂"]
@@ -26,64 +26,29 @@ def vector_of(text: str) -> np.ndarray:
     return np.frombuffer(hashlib.sha256(text.encode()).digest()[:8], np.int8) / 16.0
 
 
-class Server(ThreadingHTTPServer):
-    """An embeddings server: right, unless it is told to give other answers first."""
+class EmbeddingServer(Server):
+    """Answers every text with its vector, unless `change` makes something else of them."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.first = []  # what to answer to the first requests: (status, headers, body)
+        super().__init__()
         self.change = lambda data: data
-        self.requests = []
-        self.at_once = self.most_at_once = 0
-        self.lock = threading.Lock()
+        self.delay_s = 0.02
 
-    @property
-    def name(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1#toy/model"
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        data = [{"index": i, "embedding": vector_of(text).tolist()} for i, text in enumerate(body["input"])]
+        return {"data": self.change(data)}
 
     def model(self, **arguments) -> RemoteModel:
         return RemoteModel(endpoint(self.name), **{"texts": 2, "concurrency": 3, **arguments})
 
 
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *args):
-        pass
-
-    def do_POST(self):
-        server = self.server
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        with server.lock:
-            server.requests.append((time.monotonic(), self.path, dict(self.headers), body))
-            server.at_once += 1
-            server.most_at_once = max(server.most_at_once, server.at_once)
-            status, headers, answer = server.first.pop(0) if server.first else (200, {}, None)
-        time.sleep(0.02)
-        if answer is None:
-            data = [{"index": i, "embedding": vector_of(text).tolist()} for i, text in enumerate(body["input"])]
-            answer = json.dumps({"data": server.change(data)})
-        with server.lock:
-            server.at_once -= 1
-        self.send_response(status)
-        for header, value in headers.items():
-            self.send_header(header, value)
-        self.end_headers()
-        self.wfile.write(answer.encode())
-
-
 @pytest.fixture
-def server():
-    with Server() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+def server() -> Iterator[EmbeddingServer]:
+    with serving(EmbeddingServer()) as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
-@pytest.fixture(autouse=True)
-def no_key(monkeypatch):
-    for name in ("EMBEDSMITH_API_KEY", "OPENAI_API_KEY", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
+pytestmark = pytest.mark.usefixtures("no_key")
 
 
 def expected(texts: list[str]) -> np.ndarray:
@@ -138,12 +103,12 @@ def test_a_server_that_wants_to_be_left_alone_for_long_is_an_error(server):
 
 
 def test_a_server_that_does_not_answer_in_time_is_an_error():
-    with Server() as server, pytest.raises(ConnectionError, match="cannot be reached: timed out"):
+    with EmbeddingServer() as server, pytest.raises(ConnectionError, match="cannot be reached: timed out"):
         server.model(timeout_s=0.2).embed(TEXTS, "query")  # nobody serves
 
 
 def test_a_host_that_cannot_be_reached_is_an_error_at_once():
-    with Server() as server:
+    with EmbeddingServer() as server:
         name = server.name
     start = time.monotonic()
     with pytest.raises(ConnectionError, match=r"toy/model: cannot be reached: .*refused"):

@@ -90,7 +90,8 @@ def convert_pairs(pairs: Iterable[TextPair], settings: ConvertSettings) -> Conve
             has a positive label.
     """
     positive = {label.casefold() for label in settings.positive_labels}
-    named = "positive_labels" in settings.model_fields_set
+    # By value, not by what was written: a run's recipe names every setting.
+    named = settings.positive_labels != type(settings).model_fields["positive_labels"].default
     labels: Counter[str] = Counter()
 
     def judge(pair: TextPair) -> tuple[Relation, str]:

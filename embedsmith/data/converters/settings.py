@@ -46,6 +46,9 @@ class ConvertSettings(Settings):
     directions. By default for sts and pairs, and for classes by example; a label and a passage are bare."""
     negatives: int = Field(7, ge=0)
     """Negatives of each example: all that the data gives, then mined or random ones up to this number."""
+    trust_labels: bool | None = None
+    """Mine without a ceiling (method naive): what the labels do not call an answer is a negative, however much it is
+    like one. By default for classification and clustering; else the method of mining decides."""
     max_per_label: int | None = Field(None, gt=1)
     """classification, clustering: texts of a class, at most; which ones is drawn at random. For unbalanced data."""
     max_examples: int | None = Field(None, gt=0)

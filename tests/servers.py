@@ -1,25 +1,25 @@
-"""A chat server on this machine: it says what it is told to say, and counts what it is asked."""
+"""Servers of OpenAI's protocol on this machine: they say what they are told to say, and count what they are asked."""
 
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeVar
 
 import pytest
 
 
-class ChatServer(ThreadingHTTPServer):
-    """Answers every prompt with `say(prompt)`, unless it is told to give other answers first."""
+class Server(ThreadingHTTPServer):
+    """Answers every request as its kind does, unless it is told to give other answers first."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.say: Callable[[str], str] = lambda prompt: f"you said: {prompt}"
         self.first: list[tuple[int, dict[str, str], str]] = []
-        """What is answered to the first requests: status, headers, body."""
-        self.finish_reason = "stop"
+        """What is answered to the first requests: status, headers, body; no body for the usual one."""
         self.delay_s = 0.0
         self.requests: list[tuple[float, str, dict, dict]] = []
         """When, path, headers, body."""
@@ -30,11 +30,27 @@ class ChatServer(ThreadingHTTPServer):
     def name(self) -> str:
         return f"http://127.0.0.1:{self.server_port}/v1#toy/model"
 
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Return what is answered to a request."""
+        raise NotImplementedError
+
+
+class ChatServer(Server):
+    """Answers every prompt with `say(prompt)`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.say: Callable[[str], str] = lambda prompt: f"you said: {prompt}"
+        self.finish_reason = "stop"
+
     @property
     def prompts(self) -> list[str]:
         return [body["messages"][0]["content"] for *_, body in self.requests]
 
-    def chat(self, prompt: str) -> dict:
+    def answer(self, body: dict[str, Any]) -> dict[str, Any]:
+        return self.chat(body["messages"][0]["content"])
+
+    def chat(self, prompt: str) -> dict[str, Any]:
         """Return an answer as OpenAI's protocol has it; a token is a word."""
         text = self.say(prompt)
         return {
@@ -44,7 +60,7 @@ class ChatServer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: ChatServer
+    server: Server
 
     def log_message(self, *args):
         pass
@@ -60,7 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
         if server.delay_s:
             time.sleep(server.delay_s)
         if answer is None:
-            answer = json.dumps(server.chat(body["messages"][0]["content"]))
+            answer = json.dumps(server.answer(body))
         with server.lock:
             server.at_once -= 1
         self.send_response(status)
@@ -70,13 +86,30 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.encode())
 
 
-@pytest.fixture
-def chat_server(monkeypatch) -> Iterator[ChatServer]:
-    for name in ("EMBEDSMITH_API_KEY", "OPENAI_API_KEY", "http_proxy", "HTTP_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    with ChatServer() as server:
+S = TypeVar("S", bound=Server)
+
+
+@contextmanager
+def serving(server: S) -> Iterator[S]:
+    """Let a server answer for as long as the block takes."""
+    with server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def no_key(monkeypatch) -> None:
+    """Take away whatever key or proxy the tester has."""
+    for name in ("EMBEDSMITH_API_KEY", "OPENAI_API_KEY", "http_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def chat_server(no_key) -> Iterator[ChatServer]:
+    with serving(ChatServer()) as server:
         yield server
-        server.shutdown()
-        thread.join()
