@@ -163,7 +163,8 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
         console.out.print(
             f"stage {stage.name}: {stage.steps:,} steps of {stage.queries_a_step:,} queries and about "
             f"{stage.tokens_a_step:,} tokens; {stage.trained_parameters:,} parameters trained; about "
-            f"{console.duration(stage.seconds)} and {stage.memory_gib:.1f} GiB on {plan.device}",
+            f"{console.duration(stage.seconds)} and {stage.memory_gib:.1f} GiB, of {plan.free_gib:.1f} GiB free on "
+            f"{plan.device}",
             markup=False,
         )
         rows = {

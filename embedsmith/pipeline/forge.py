@@ -56,7 +56,7 @@ from embedsmith.pipeline.shelf import (
     shared_candidates,
     shared_stages,
 )
-from embedsmith.pipeline.train import train_into
+from embedsmith.pipeline.train import before_the_first_open_stage, train_into
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
@@ -108,6 +108,9 @@ def forge(
     with Run.open(out, command=command, settings=recipe, inputs={}) as run:
         if shelf:
             run.vectors = shelf.vectors
+        if not (run.folder / "model").is_dir():
+            # Before hours of mining: whether the student opens and can be trained here. It is opened again to train.
+            before_the_first_open_stage(run, recipe.student, recipe.stages, seed=recipe.seed)
         prepared = [_prepare(run, recipe, name, shelf, on_progress) for name in recipe.data]
         for data in prepared:
             if data.train:

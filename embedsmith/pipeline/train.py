@@ -17,6 +17,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import read_jsonl, write_jsonl
 from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
@@ -29,6 +31,7 @@ from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
 from embedsmith.training.batches import Source
 from embedsmith.training.guide import read_guides
+from embedsmith.training.memory import check_memory, enough_memory
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import StepReport, portions, train_stage
@@ -115,7 +118,7 @@ def train_into(
     processes = Processes.running()
     if not (run.folder / "model").is_dir():
         with run.timed("train"):
-            model = _before_the_first_open_stage(run, student, stages, seed=seed)
+            model = before_the_first_open_stage(run, student, stages, seed=seed)
             for number, stage in enumerate(stages):
                 saved = run.folder / "stages" / stage.name
                 if saved.is_dir():
@@ -154,6 +157,9 @@ def _train_one(
     goes_on = number + 1 < len(stages) and not stages[number + 1].restart_optimizer
     pace = _Pace()
 
+    def begin(steps: int, warning: str) -> None:
+        on_progress(f"stage {stage.name}", 0, steps, warning)
+
     def tell(report: StepReport) -> None:
         on_progress(f"stage {report.stage}", report.step, report.steps, pace.note(report))
 
@@ -166,6 +172,7 @@ def _train_one(
         optimizer_from=None if stage.restart_optimizer or not number else _optimizer(folder, stages[number - 1]),
         optimizer_to=_optimizer(folder, stage) if goes_on else None,
         log_folder=run.folder / "tensorboard" / stage.name,
+        on_start=begin,
         on_step=tell,
     )
     if Processes.running().leads:
@@ -235,12 +242,21 @@ def sources_of(stage: StageSettings, sources: Sequence[Source]) -> list[Source]:
     return [by_name[name] for name in stage.data] or list(sources)
 
 
-def _before_the_first_open_stage(
+def before_the_first_open_stage(
     run: Run, student: StudentSettings, stages: Sequence[StageSettings], *, seed: int
 ) -> EmbeddingModel:
-    """Return the model as the last finished stage left it, or a new student."""
+    """Return the model as the last finished stage left it, or a new student, if there is memory to train it.
+
+    Raises:
+        SettingsError: there is not.
+    """
     finished = [path for stage in stages if (path := run.folder / "stages" / stage.name).is_dir()]
-    return load(str(finished[-1])) if finished else build_student(student, seed=seed)
+    name = str(finished[-1]) if finished else student.name
+    with enough_memory(lambda: f"{name}: its weights", torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+        model = load(name) if finished else build_student(student, seed=seed)
+    for stage in stages[len(finished) :]:
+        check_memory(model, stage)
+    return model
 
 
 def example_files(mined: Path) -> list[Path]:

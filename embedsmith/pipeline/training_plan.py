@@ -27,6 +27,7 @@ from embedsmith.pipeline.train import TrainingSettings, mined_sources, sources_o
 from embedsmith.progress import Progress, silent
 from embedsmith.training.batches import Source
 from embedsmith.training.blend import Portion
+from embedsmith.training.memory import enough_memory, free_bytes
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import cost_of, plan_of, portions
 
@@ -66,6 +67,8 @@ class TrainingPlan:
     """What a training run is going to do."""
 
     device: str
+    free_gib: float
+    """Memory that is free there before the student is."""
     parameters: int
     data: list[DataPlan]
     stages: list[StagePlan]
@@ -98,9 +101,11 @@ def plan_of_recipe(recipe: Recipe, *, on_progress: Progress = silent) -> Trainin
         sources.append(source_of(recipe, name, examples))
         data.append(DataPlan(name, len(collection.queries), len(collection.passages), 0, True))
     model = build_student(recipe.student, seed=recipe.seed)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return TrainingPlan(
         device=str(model.device),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        free_gib=_free_gib(model, parameters),
+        parameters=parameters,
         data=[replace(one, removed=removed[one.name]) for one in data],
         stages=[
             _stage_plan(model, sources_of(stage, sources), stage, recipe.seed + number)
@@ -113,9 +118,11 @@ def plan_of_run(mined: Path, settings: TrainingSettings) -> TrainingPlan:
     """Return the plan of training on a run of `mine`, or on a file of examples."""
     sources = mined_sources(mined, settings.student)
     model = build_student(settings.student, seed=settings.seed)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
     return TrainingPlan(
         device=str(model.device),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        free_gib=_free_gib(model, parameters),
+        parameters=parameters,
         data=[_data_plan(source.name, source.examples) for source in sources],
         stages=[_stage_plan(model, sources, settings.stage, settings.seed)],
     )
@@ -131,6 +138,11 @@ def _cleaned(recipe: Recipe, on_progress: Progress) -> Iterator[tuple[str, DataS
             path = Path(clean_path(Path(folder), name, settings))
             found = decontaminate_into(path, settings, on_progress)
             yield name, settings.model_copy(update={"path": str(path)}), found.removed
+
+
+def _free_gib(model: EmbeddingModel, parameters: int) -> float:
+    """Return the memory that was free before a model of float32 weights was opened."""
+    return (free_bytes(model.device) + 4 * parameters) / 2**30
 
 
 def _data_plan(name: str, examples: Sequence[Example]) -> DataPlan:
@@ -165,7 +177,8 @@ def _as_if_mined(collection: Collection, negatives: int) -> list[Example]:
 def _stage_plan(model: EmbeddingModel, sources: Sequence[Source], stage: StageSettings, seed: int) -> StagePlan:
     """Return the plan of one stage, by a sample of its first batches."""
     plan = plan_of(with_prompts(sources, model), stage, seed)
-    cost = cost_of(model, plan, stage)
+    with enough_memory(lambda: f"stage {stage.name}: a first chunk", model.device):
+        cost = cost_of(model, plan, stage)
     return StagePlan(
         name=stage.name,
         steps=len(plan) // stage.accumulation,

@@ -81,6 +81,8 @@ class Batch:
     """Which passages are a query's own list: its positive and its mined negatives."""
     allowed: Bool[np.ndarray, "B U"]
     """Which passages a query is contrasted with, its positive included."""
+    guided: Bool[np.ndarray, "B U"]
+    """Which ones it would be contrasted with but for the teacher's vectors."""
     teacher_scores: Float32[np.ndarray, "B U"]
     """What mining noted as the scores of a query's own list; NaN where it noted none, and elsewhere."""
     guides: list[Guide | None] = field(default_factory=list)
@@ -117,6 +119,7 @@ class BatchPlan:
         guide_margin: distance of the ceiling from the positive's score by the teacher's vectors, above which another
             query's passage is no negative; None asks no teacher.
         guide_relative: the margin is a share of the positive's score.
+        once: every example once, whatever the data sets weigh; the last batch may be smaller.
     """
 
     def __init__(
@@ -131,11 +134,15 @@ class BatchPlan:
         blend: bool = True,
         guide_margin: float | None = None,
         guide_relative: bool = False,
+        once: bool = False,
     ) -> None:
         self._rows = [(source, example) for source in sources for example in source.examples]
         self._answers_of = _answers_of(self._rows)
         self._sizes = [len(source.examples) for source in sources]
-        self._order = _order(sources, steps, batch_size, seed, blend=blend)
+        if once:
+            self._order = np.random.default_rng((seed, 0x5EED)).permutation(len(self._rows))
+        else:
+            self._order = _order(sources, steps, batch_size, seed, blend=blend)
         self._steps = steps
         self._batch_size = batch_size
         self._hard_negatives = hard_negatives
@@ -194,6 +201,7 @@ class BatchPlan:
             positive=positive,
             own=own & ~answers,
             allowed=(own | everywhere[:, None]) & ~answers,
+            guided=np.zeros_like(own),
             teacher_scores=scores,
             guides=[source.guide for source, _ in rows],
         )
@@ -210,7 +218,8 @@ class BatchPlan:
                 scores, batch.positive[rows], margin=self._guide_margin, relative=self._guide_relative
             )
             # What mining chose for a query stays: it has seen the teacher's scores, and other rules beside.
-            batch.allowed[rows] &= ~above | batch.own[rows]
+            batch.guided[rows] = batch.allowed[rows] & above & ~batch.own[rows]
+            batch.allowed[rows] &= ~batch.guided[rows]
 
     def _pick(self, example: Example, draw: np.random.Generator) -> list[Passage]:
         """Return one positive, then the negatives of one example."""

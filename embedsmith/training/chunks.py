@@ -18,6 +18,10 @@ from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.packing import batches
 from embedsmith.training.batches import Batch
+from embedsmith.training.settings import MemorySettings
+
+_CPU_TOKENS = 2048
+_GPU_TOKENS = 4096
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,15 @@ class Chunk:
     def tokens(self) -> int:
         """Tokens, padding included."""
         return self.texts * self.width
+
+
+def chunk_tokens(settings: MemorySettings, device: torch.device) -> int:
+    """Return how many tokens go through the model at a time: what a stage says, or what suits the device.
+
+    >>> chunk_tokens(MemorySettings(), torch.device("cpu")), chunk_tokens(MemorySettings(), torch.device("cuda"))
+    (2048, 4096)
+    """
+    return settings.chunk_tokens or (_CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS)
 
 
 def encode(model: Any, chunk: Chunk, *, device: torch.device, bfloat16: bool) -> Float[Tensor, "n D"]:

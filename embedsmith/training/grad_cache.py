@@ -64,6 +64,19 @@ class ActivationMemory:
             return [True] * len(tokens)
         return list((np.cumsum(needed) + needed.max(initial=0.0) <= self.limit_bytes).tolist())
 
+    def most(self, tokens: Sequence[int]) -> float:
+        """Return the bytes of activations that a step holds at a time, at the most.
+
+        >>> memory = ActivationMemory(100.0)
+        >>> memory.bytes_a_token = 2.0
+        >>> memory.most([20, 20, 5]), memory.most([20, 20, 20]), memory.most([60])
+        (90.0, 100.0, 120.0)
+        """
+        a_token = self.bytes_a_token or 0.0
+        if all(self.kept(tokens)):
+            return a_token * sum(tokens)
+        return max(self.limit_bytes, a_token * max(tokens))
+
     @contextmanager
     def measured(self, chunk: Chunk, weights: set[int]) -> Iterator[None]:
         """Note what a chunk's activations take, if no chunk as wide was measured: a wider one takes more a token.

@@ -55,6 +55,7 @@ def held_out_batches(sources: Sequence[Source], stage: StageSettings, seed: int)
         seed=seed,
         guide_margin=stage.guide_margin if stage.guide else None,
         guide_relative=stage.guide_relative,
+        once=True,
     )
     return [plan[number] for number in range(len(plan))]
 

@@ -110,11 +110,12 @@ class MemorySettings(Settings):
     """Precision of the products; weights and optimizer stay in float32. `auto`: bfloat16 where the hardware has it."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time."""
-    chunk_tokens: int = Field(4096, gt=0)
-    """Tokens, padding included, that go through the model at a time."""
+    chunk_tokens: int | None = Field(None, gt=0)
+    """Tokens, padding included, that go through the model at a time; by default 2048 on a CPU and 4096 on a GPU."""
     memory_gib: float | None = Field(None, ge=0)
-    """Memory for activations; half of what is free by default. Chunks of a batch that do not fit are encoded a second
-    time on the way back (GradCache): the same gradients, a third more time for them. 0: all of them."""
+    """Memory for activations; by default half of what gradients and optimizer leave free. Chunks of a batch that do not
+    fit are encoded a second time on the way back (GradCache): the same gradients, a third more time for them. 0: all
+    of them."""
 
 
 class WatchSettings(Settings):

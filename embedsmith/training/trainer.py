@@ -5,12 +5,13 @@ Precision, clipping, schedules and reports are the Trainer's; the step and the c
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,20 +21,25 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from embedsmith.errors import InputError, SettingsError
+from embedsmith.errors import InputError
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
 from embedsmith.models.lora import add_adapters, merge_adapters
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.blend import Portion
-from embedsmith.training.chunks import Chunk, chunks_of, encode, fast_attention
+from embedsmith.training.chunks import Chunk, chunk_tokens, chunks_of, encode, fast_attention
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.held_out import Best, held_out_batches, without_held_out
+from embedsmith.training.memory import (
+    BYTES_A_TRAINED_WEIGHT,
+    activation_bytes,
+    enough_memory,
+    missing_bytes,
+    tightness,
+)
 from embedsmith.training.objective import accuracy, check_objective, objective, targets_of
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
-
-_SHARE_OF_FREE_MEMORY = 0.5
 
 _SAMPLED_BATCHES = 8
 """Batches whose tokens are counted for an estimate."""
@@ -60,6 +66,8 @@ class StepReport:
     seconds: float
     held_out_loss: float | None = None
     """Loss on what was held out, after this step, where it was measured."""
+    guide_masked: float = 0.0
+    """Share of the other queries' passages that the guide took out of the loss."""
 
 
 def train_stage(
@@ -72,6 +80,7 @@ def train_stage(
     optimizer_from: Path | None = None,
     optimizer_to: Path | None = None,
     log_folder: Path | None = None,
+    on_start: Callable[[int, str], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> list[StepReport]:
     """Train a model in place for one stage, from the folder's last whole checkpoint if there is one.
@@ -85,7 +94,8 @@ def train_stage(
         optimizer_from: AdamW's means to begin with, as a stage before has left them.
         optimizer_to: where they go when the stage ends.
         log_folder: where TensorBoard's files go.
-        on_step: called after each step, in the process that leads.
+        on_start: called before the first step with the number of steps, and a warning where memory may not suffice.
+        on_step: called after each step; both in the process that leads.
 
     Returns:
         The reports of all steps, those before an interruption included.
@@ -95,21 +105,17 @@ def train_stage(
         SettingsError: the memory does not suffice, or the objective does not fit model or data.
     """
     processes = Processes.running()
-    trained_on = without_held_out(sources, settings.held_out, seed)
-    plan = plan_of(trained_on, settings, seed)
+    plan = plan_of(sources, settings, seed)
     steps = len(plan) // settings.accumulation
     device = model.device.type
     set_seed(seed)
-    if settings.dropout is not None:
-        _set_dropout(model, settings.dropout)
-    if settings.lora_rank:
-        add_adapters(model, **settings.adapters)
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
     if processes.leads:
         checkpoints.remove_broken(folder)
     processes.wait()
-    with _lengths(model, settings):
+    with _lengths(model, settings), _dropout(model, settings.dropout), ExitStack() as with_adapters:
+        if settings.lora_rank:  # after dropout: adapters have their own
+            add_adapters(model, **settings.adapters)
+        with_adapters.enter_context(_checkpointing(model, settings))
         check_objective(plan[0], settings, model.get_embedding_dimension() or 0)
         trainer = _ContrastiveTrainer(
             model,
@@ -123,16 +129,24 @@ def train_stage(
             on_step=on_step,
         )
         whole = checkpoints.checkpoints(folder)
-        trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
-        trainer.finish(optimizer_to)
+        with enough_memory(trainer.place, model.device):
+            if on_start and processes.leads:
+                on_start(steps, trainer.tightness())
+            trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+            trainer.finish(optimizer_to)
+    reports = trainer.reports
+    # Trainer and callbacks know each other, so the optimizer would stay until Python happens to look for cycles.
+    del trainer
+    gc.collect()
     if settings.lora_rank and settings.lora_merge:
         merge_adapters(model, [example.query for example in sources[0].examples[:8]])
     model.eval()
-    return trainer.reports
+    return reports
 
 
 def plan_of(sources: Sequence[Source], settings: StageSettings, seed: int) -> BatchPlan:
-    """Return the batches of a stage: `accumulation` of them to an optimizer step."""
+    """Return the batches of a stage, without what is held out: `accumulation` of them to an optimizer step."""
+    sources = without_held_out(sources, settings.held_out, seed)
     count = sum(len(source.examples) for source in sources)
     batch_size = min(settings.batch_size, count)
     steps = settings.steps or math.ceil((settings.epochs or 1) * count / (batch_size * settings.accumulation))
@@ -151,7 +165,8 @@ def plan_of(sources: Sequence[Source], settings: StageSettings, seed: int) -> Ba
 
 def portions(sources: Sequence[Source], settings: StageSettings, seed: int) -> list[Portion]:
     """Return what a stage will see of each data set: exactly what its batches hold."""
-    drawn = plan_of(sources, settings, seed).drawn()
+    sources = without_held_out(sources, settings.held_out, seed)
+    drawn = plan_of(sources, settings.model_copy(update={"held_out": 0}), seed).drawn()
     return [
         Portion(
             stage=settings.name,
@@ -180,13 +195,30 @@ class Cost:
 
 def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> Cost:
     """Return what a batch takes, by the tokens of the first ones and by one chunk that is run forward and back."""
-    if settings.lora_rank:
-        add_adapters(model, **settings.adapters)
-    with _lengths(model, settings):
-        batches = [chunks_of(model, plan[n], settings.chunk_tokens) for n in range(min(len(plan), _SAMPLED_BATCHES))]
+    with _lengths(model, settings), _dropout(model, settings.dropout):
+        if settings.lora_rank:
+            add_adapters(model, **settings.adapters)
+        try:
+            with _checkpointing(model, settings):
+                return _cost_as_it_is(model, plan, settings)
+        finally:
+            if settings.lora_rank:
+                model[0].model = model[0].model.unload()
+                model.requires_grad_(True)
+
+
+def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> Cost:
+    """Return what a batch takes of a model that has all that the stage puts on it."""
+    budget = chunk_tokens(settings, model.device)
+    batches = [chunks_of(model, plan[n], budget) for n in range(min(len(plan), _SAMPLED_BATCHES))]
     device, bfloat16 = model.device, resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
-    limit = free_bytes(device) * _SHARE_OF_FREE_MEMORY if settings.memory_gib is None else settings.memory_gib * 2**30
-    memory = ActivationMemory(limit, unseen_bytes_a_token=_checkpointed_bytes(model, settings, bfloat16=bfloat16))
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    trained = sum(parameter.numel() for parameter in checkpoints.trained(model).values())
+    standing = BYTES_A_TRAINED_WEIGHT * trained
+    memory = ActivationMemory(
+        activation_bytes(settings, device, missing=standing),
+        unseen_bytes_a_token=_checkpointed_bytes(model, settings, bfloat16=bfloat16),
+    )
     chunk = max(batches[0], key=lambda chunk: chunk.tokens)
     model.train()
     for _ in range(2):  # the first time is slow
@@ -200,14 +232,6 @@ def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> 
     padded = [sum(chunk.tokens for chunk in chunks) for chunks in batches]
     kept = memory.kept([chunk.tokens for chunk in batches[0]])
     twice = sum(c.tokens for c, is_kept in zip(batches[0], kept, strict=True) if not is_kept) / padded[0]
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    trained = sum(parameter.numel() for parameter in checkpoints.trained(model).values())
-    if settings.lora_rank:
-        model[0].model = model[0].model.unload()
-        model.requires_grad_(True)
-    activations = (memory.bytes_a_token or 0.0) * max(padded)
-    if twice:
-        activations = max(limit, (memory.bytes_a_token or 0.0) * chunk.tokens)
     return Cost(
         tokens_a_batch=round(
             sum(int(c.features["attention_mask"].sum()) for chunks in batches for c in chunks) / len(batches)
@@ -215,8 +239,9 @@ def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> 
         # A forward pass is a third of a step.
         seconds_a_batch=seconds / chunk.tokens * (sum(padded) / len(padded)) * (1 + twice / 3),
         trained_parameters=trained,
-        # Float32: a gradient and AdamW's two means for each weight that is trained.
-        bytes=4.0 * sum(sizes.values()) + 12.0 * trained + activations,
+        bytes=4.0 * sum(sizes.values())
+        + standing
+        + max(memory.most([chunk.tokens for chunk in chunks]) for chunks in batches),
     )
 
 
@@ -226,15 +251,6 @@ def _checkpointed_bytes(model: EmbeddingModel, settings: StageSettings, *, bfloa
         return 0.0
     config = model.backbone.config
     return float(config.num_hidden_layers * config.hidden_size * (2 if bfloat16 else 4))
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return the memory that this process may count on: free on its device, or its share of what the machine has."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    import psutil
-
-    return int(psutil.virtual_memory().available / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _arguments(settings: StageSettings, folder: Path, *, device: str, steps: int, seed: int) -> TrainingArguments:
@@ -353,7 +369,7 @@ class _ContrastiveTrainer(Trainer):
             self._check_loss(loss, batch)
             return loss / self.current_gradient_accumulation_steps
 
-        with fast_attention(self.args.device.type), self._enough_memory():
+        with fast_attention(self.args.device.type):
             loss = self.cache.run(chunks, loss_of, batch=batch.number, device=self.args.device)
         self.seen.append(
             {
@@ -361,6 +377,8 @@ class _ContrastiveTrainer(Trainer):
                 "accuracy": shown[0] / self.current_gradient_accumulation_steps,
                 "queries": len(batch.queries),
                 "tokens": sum(int(chunk.features["attention_mask"].sum()) for chunk in chunks),
+                "guided": int(batch.guided.sum()),
+                "contrasted": int((batch.allowed & ~batch.own).sum()),
             }
         )
         if self.accelerator.sync_gradients:
@@ -420,13 +438,6 @@ class _ContrastiveTrainer(Trainer):
     def _grad_cache(self, model: Any) -> GradCache:
         """Return what runs the batches; made once the model is wrapped."""
         device = self.args.device
-        limit = self.stage.memory_gib
-        limit_bytes = free_bytes(device) * _SHARE_OF_FREE_MEMORY if limit is None else limit * 2**30
-        # What a process keeps is its own affair, unless all must encode in step.
-        memory = ActivationMemory(
-            0.0 if self._sharded else limit_bytes,
-            unseen_bytes_a_token=_checkpointed_bytes(self.embedder, self.stage, bfloat16=bool(self.args.bf16)),
-        )
         # Gradients are summed by us, once a step: DistributedDataParallel would do it after every chunk.
         module = model if self._sharded else self.embedder
 
@@ -434,12 +445,38 @@ class _ContrastiveTrainer(Trainer):
             self.model,
             partial(encode, module, device=device, bfloat16=bool(self.args.bf16)),
             seed=self.args.seed,
-            memory=memory,
+            memory=self._memory(missing_bytes(self.embedder, self.optimizer)),
             processes=self.processes,
             dimensions=self.embedder.get_embedding_dimension() or 0,
             sharded=self._sharded,
             pass_on=self._pass_on_sharded if self._sharded else None,
         )
+
+    def _memory(self, missing: float) -> ActivationMemory:
+        """Return how many activations are kept beside gradients and means that are still to come."""
+        # What a process keeps is its own affair, unless all must encode in step.
+        limit = 0.0 if self._sharded else activation_bytes(self.stage, self.args.device, missing=missing)
+        unseen = _checkpointed_bytes(self.embedder, self.stage, bfloat16=bool(self.args.bf16))
+        return ActivationMemory(limit, unseen_bytes_a_token=unseen)
+
+    def tightness(self) -> str:
+        """Return a warning where memory may not suffice, by one chunk of the first batch; nothing where it will."""
+        if self._sharded:
+            return ""
+        missing = BYTES_A_TRAINED_WEIGHT * sum(p.numel() for p in checkpoints.trained(self.embedder).values())
+        memory = self._memory(missing)
+        chunks = self._chunks(self.plan[0])
+        self.embedder.train()
+        weights = {p.untyped_storage().data_ptr() for p in self.embedder.parameters()}
+        with fast_attention(self.args.device.type), memory.measured(chunks[0], weights):
+            encode(self.embedder, chunks[0], device=self.args.device, bfloat16=bool(self.args.bf16))
+        wanted = missing + memory.most([chunk.tokens for chunk in chunks])
+        return tightness(self.stage, self.args.device, wanted=wanted)
+
+    def place(self) -> str:
+        """Return what it is doing, for messages."""
+        budget = chunk_tokens(self.stage, self.args.device)
+        return f"stage {self.stage.name}, step {self.state.global_step + 1}, chunks of {budget} tokens"
 
     def _pass_on_sharded(self, vectors: Tensor, gradient: Tensor, is_last: bool) -> None:
         """Run back through sharded weights, whose gradients are averaged over the processes: untested on GPUs."""
@@ -453,7 +490,7 @@ class _ContrastiveTrainer(Trainer):
         return {"batch": batches[0], "chunks": self._chunks(batches[0])}
 
     def _chunks(self, batch: Batch) -> list[Chunk]:
-        return chunks_of(self.embedder, batch, self.stage.chunk_tokens)
+        return chunks_of(self.embedder, batch, chunk_tokens(self.stage, self.args.device))
 
     def _check_loss(self, loss: Tensor, batch: Batch) -> None:
         """Refuse a loss that is no number."""
@@ -464,20 +501,6 @@ class _ContrastiveTrainer(Trainer):
             f"stage {self.stage.name}, step {self.state.global_step + 1}: the loss is {loss.item()} (queries {shown})",
             hint="lower learning_rate, or train in float32; the last checkpoint is kept",
         )
-
-    @contextmanager
-    def _enough_memory(self) -> Iterator[None]:
-        """Say in one line that memory does not suffice."""
-        try:
-            yield
-        except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-                raise
-            raise SettingsError(
-                f"stage {self.stage.name}, step {self.state.global_step + 1}: not enough memory on "
-                f"{self.args.device} for a chunk of {self.stage.chunk_tokens} tokens",
-                hint="lower chunk_tokens or memory_gib, set gradient_checkpointing, or lora_rank; batch_size may stay",
-            ) from error
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """Write a checkpoint, in the process that leads."""
@@ -560,6 +583,7 @@ class _Watch(TrainerCallback):
             tokens=int(sum(row["tokens"] for row in trainer.seen)),
             seconds=seconds,
             held_out_loss=held_out_loss,
+            guide_masked=_share(trainer.seen, "guided", "contrasted"),
             **trainer.lengths,
         )
         trainer.reports.append(report)
@@ -570,6 +594,16 @@ class _Watch(TrainerCallback):
             control.should_training_stop = True
         if trainer.on_step and trainer.processes.leads:
             trainer.on_step(report)
+
+
+def _share(rows: Sequence[dict[str, float]], name: str, others: str) -> float:
+    """Return the part that one count has of itself and another.
+
+    >>> _share([{"guided": 1, "contrasted": 5}, {"guided": 0, "contrasted": 4}], "guided", "contrasted")
+    0.1
+    """
+    count = sum(row[name] for row in rows)
+    return count / max(1, count + sum(row[others] for row in rows))
 
 
 def _is_last(state: Any) -> bool:
@@ -605,13 +639,33 @@ def _tensorboard_in(folder: Path | None) -> Iterator[None]:
             os.environ.pop(name, None)
 
 
-def _set_dropout(model: EmbeddingModel, share: float) -> None:
-    """Set every dropout of a model: encoders have modules for it, decoders an attribute of each attention layer."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = share
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = share
+@contextmanager
+def _dropout(model: EmbeddingModel, share: float | None) -> Iterator[None]:
+    """Set every dropout of a model, and put its own back: encoders have modules for it, decoders an attribute."""
+    places = [(module, "p") for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+    name = "attention_dropout"
+    places += [(module, name) for module in model.modules() if isinstance(getattr(module, name, None), float)]
+    before = [getattr(module, name) for module, name in places]
+    if share is not None:
+        for module, name in places:
+            setattr(module, name, share)
+    try:
+        yield
+    finally:
+        for (module, name), value in zip(places, before, strict=True):
+            setattr(module, name, value)
+
+
+@contextmanager
+def _checkpointing(model: EmbeddingModel, settings: StageSettings) -> Iterator[None]:
+    """Compute activations twice where a stage says so, and no longer than it lasts."""
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        yield
+    finally:
+        if settings.gradient_checkpointing:
+            model.backbone.gradient_checkpointing_disable()
 
 
 def _length(gradients: list[Tensor]) -> float:

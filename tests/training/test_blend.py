@@ -11,6 +11,7 @@ from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import SettingsError
 from embedsmith.training.batches import Source
 from embedsmith.training.blend import capped_examples, draw_shares
+from embedsmith.training.held_out import held_out_batches
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import plan_of, portions
 
@@ -76,6 +77,19 @@ def test_the_table_says_what_the_batches_hold():
             ("two", 10, 4.0),
             ("two", 30, 2.0),
         ]
+
+
+def test_what_is_held_out_is_not_counted_as_trained_on():
+    sources = [Source("big", examples("big", 90)), Source("small", examples("small", 30))]
+    stage = StageSettings(batch_size=10, held_out=20)
+    held = Counter(query.split()[0] for batch in held_out_batches(sources, stage, 3) for query in batch.queries)
+    plan = plan_of(sources, stage, 3)
+    seen = Counter(query.split()[0] for step in range(len(plan)) for query in plan[step].queries)
+    table = portions(sources, stage, 3)
+    assert len(plan) == 10
+    assert {row.data: row.examples for row in table} == {"big": 90 - held["big"], "small": 30 - held["small"]}
+    assert {row.data: row.queries for row in table} == seen
+    assert [row.passes for row in table] == pytest.approx([row.queries / row.examples for row in table])
 
 
 def test_a_cap_is_a_choice_in_order_that_depends_on_the_seed():

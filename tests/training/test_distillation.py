@@ -133,6 +133,7 @@ def of_texts(scores=None) -> Batch:
         positive=np.array([0, 1]),
         own=own,
         allowed=np.ones((2, 3), bool),
+        guided=np.zeros((2, 3), bool),
         teacher_scores=np.full((2, 3), np.nan, np.float32) if scores is None else scores,
         guides=[None, None],
     )

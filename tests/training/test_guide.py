@@ -65,13 +65,14 @@ def test_a_passage_of_another_query_above_the_ceiling_is_masked_and_no_other(min
             ceiling = own - margin * (abs(own) if relative else 1)
             for u, score in enumerate(scores):
                 assert batch.allowed[b, u] == (bool(batch.own[b, u]) or score <= ceiling)
+                assert batch.guided[b, u] != batch.allowed[b, u]
                 masked += not batch.allowed[b, u]
     assert masked > 10
 
 
 def test_without_a_margin_no_teacher_is_asked(mined):
     (guide,) = read_guides([mined])
-    assert all(batch.allowed.all() for batch in plan(guide))
+    assert all(batch.allowed.all() and not batch.guided.any() for batch in plan(guide))
     assert all(batch.allowed.all() for batch in plan(None, guide_margin=0.0))
 
 

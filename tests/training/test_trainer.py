@@ -1,6 +1,7 @@
 """Training on a tiny model: it learns, goes on after an interruption bit for bit, and a chunk is only a chunk."""
 
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -14,9 +15,10 @@ from embedsmith.models.embedder import load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
 from embedsmith.training.batches import BatchPlan, Source
+from embedsmith.training.guide import Guide
 from embedsmith.training.held_out import held_out_batches, without_held_out
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import train_stage
+from embedsmith.training.trainer import plan_of, train_stage
 
 PAIRS = {
     "where is the parser": "red apple, green pear",
@@ -296,11 +298,17 @@ def test_by_default_a_stage_is_one_pass_over_the_data(student, tmp_path):
 
 def test_dropout_set_to_zero_leaves_no_chance(student, tmp_path):
     model = student()
-    train(model, tmp_path, STAGE.model_copy(update={"steps": 1, "dropout": 0.0}))
-    model.train()
     features = model.preprocess(["the cat sat on the mat"], task="document")
-    states = [model[0](features)["token_embeddings"] for _ in range(2)]
-    assert torch.equal(*states)
+
+    def is_the_same_twice(*_):
+        model.train()
+        return torch.equal(*(model[0](dict(features))["token_embeddings"] for _ in range(2)))
+
+    same = []
+    stage = STAGE.model_copy(update={"steps": 1, "dropout": 0.0})
+    train(model, tmp_path, stage, on_step=lambda report: same.append(is_the_same_twice()))
+    assert same == [True]
+    assert not is_the_same_twice(), "the model's own dropout is back"
 
 
 class TestAdapters:
@@ -375,6 +383,15 @@ class TestHeldOut:
         assert held | trained == {example.query_id for example in TOY}
         assert not held & trained
 
+    def test_every_example_that_is_held_out_is_measured_once(self):
+        sources = [Source(name, [replace(e, query=f"{name} {e.query}") for e in TOY]) for name in ("one", "two")]
+        stage = self.STAGE.model_copy(update={"held_out": 7})
+        batches = held_out_batches(sources, stage, 7)
+        assert [len(batch.queries) for batch in batches] == [4, 3]
+        trained = [e.query for source in without_held_out(sources, 7, 7) for e in source.examples]
+        measured = [query for batch in batches for query in batch.queries]
+        assert sorted(measured + trained) == sorted(e.query for source in sources for e in source.examples)
+
     def test_the_model_with_the_lowest_loss_is_the_stages(self, student, tmp_path):
         model = student()
         stage = self.STAGE.model_copy(update={"learning_rate": 0.3, "pooling_learning_rate": 0.3, "warmup": 0.0})
@@ -420,19 +437,31 @@ def test_a_checkpoint_under_adapters_holds_adapters_and_pooling_only(student, tm
     assert any(name.startswith("1.") for name in stored)
 
 
+def test_a_step_says_which_share_of_the_in_batch_negatives_the_guide_took_out(student, tmp_path):
+    class Knowing(Guide):
+        """Puts every passage above the first query's positive, and none above another's."""
+
+        def scores(self, queries, passages):
+            found = np.zeros((len(queries), len(passages)), np.float32)
+            found[0, 1:] = 0.9  # the first passage of a batch is the first query's positive
+            return found
+
+    model = student(instruction="")
+    stage = STAGE.model_copy(update={"steps": 2, "accumulation": 2, "batch_size": 4})
+    sources = [Source("toy", TOY, prompt="", guide=Knowing([], []))]
+    plan = plan_of(sources, stage, 7)
+    counts = np.array([[batch.guided.sum(), (~batch.own).sum()] for batch in plan])
+    assert counts[:, 0].all()
+    reports = train_stage(model, sources, stage, folder=tmp_path / "guided", seed=7)
+    expected = [counts[:2].sum(0), counts[2:].sum(0)]
+    assert [r.guide_masked for r in reports] == pytest.approx([masked / others for masked, others in expected])
+    alone = train_stage(model, sources, stage.model_copy(update={"guide": False}), folder=tmp_path / "alone", seed=7)
+    assert [report.guide_masked for report in alone] == [0.0, 0.0]
+
+
 def test_a_loss_that_is_no_number_names_the_queries(student, tmp_path):
     model = student()
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(InputError, match=r"step 1: the loss is nan \(queries q\d, q\d, q\d, q\d, q\d …\)"):
         train(model, tmp_path)
-
-
-def test_memory_that_does_not_suffice_is_said_in_one_line(student, tmp_path, monkeypatch):
-    def exhausted(*_, **__):
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr("embedsmith.training.grad_cache.GradCache.run", exhausted)
-    with pytest.raises(SettingsError, match="step 1: not enough memory on cpu for a chunk of 4096 tokens") as caught:
-        train(student(), tmp_path)
-    assert "chunk_tokens" in caught.value.hint

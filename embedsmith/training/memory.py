@@ -1,0 +1,177 @@
+"""Memory: how much there is, what a stage takes at the least, and one line where it does not suffice.
+
+A gradient and AdamW's two means of each trained weight must be there whatever else is done; activations give way, for
+chunks that do not fit are encoded twice. So a stage is refused beforehand only where the former do not fit.
+"""
+
+from __future__ import annotations
+
+import errno
+import math
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedsmith.errors import SettingsError
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.training.settings import StageSettings
+
+BYTES_A_TRAINED_WEIGHT = 12.0
+"""In float32, beside the weight itself: a gradient and AdamW's two means."""
+
+_SHARE_OF_FREE_MEMORY = 0.5
+
+_SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "std::bad_alloc")
+"""What torch, CUDA and C++ say of it in errors of no type of their own."""
+
+_REMEDY = "lower chunk_tokens or memory_gib, set gradient_checkpointing or lora_rank, or take a student of fewer layers"
+
+_GROUPS = Path("/sys/fs/cgroup")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the memory that this process may count on: free on its device, or its share of what the machine has."""
+    if device.type == "cuda":
+        # What torch holds for later is as good as free.
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + held
+    import psutil
+
+    free = min(psutil.virtual_memory().available, room_in_group())
+    return int(free / int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def room_in_group(groups: Path = _GROUPS, process: Path = Path("/proc/self/cgroup")) -> float:
+    """Return the bytes that a container's or a job's limit leaves this process; infinity where there is no limit.
+
+    The machine says what it has free, not what a control group may take of it: beyond that a process is killed.
+
+    Args:
+        groups, process: where Linux says so.
+    """
+    room = math.inf
+    for line in process.read_text().splitlines() if process.is_file() else ():
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            top, names = groups, ("memory.max", "memory.current", "inactive_file")
+        elif "memory" in controllers.split(","):
+            top, names = groups / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+        else:
+            continue
+        own = top / path.lstrip("/")
+        for folder in (own, *own.parents[: len(own.parts) - len(top.parts)]):
+            room = min(room, _room(folder, *names))
+    return room
+
+
+def _room(folder: Path, limit: str, used: str, cache: str) -> float:
+    """Return what the limit of one control group leaves; the cache of files that it counts would be given up."""
+    try:
+        allowed, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return math.inf
+    return math.inf if allowed == "max" else float(int(allowed) - taken + int(counts.get(cache, 0)))
+
+
+def trained_weights(model: EmbeddingModel, settings: StageSettings) -> int:
+    """Return how many weights a stage will train, before its adapters are there."""
+    if not settings.lora_rank:
+        return sum(parameter.numel() for parameter in model.parameters())
+    pooling = sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith("0."))
+    adapters = sum(
+        settings.lora_rank * (module.in_features + module.out_features)
+        for name, module in model.backbone.named_modules()
+        if isinstance(module, torch.nn.Linear) and _is_target(name, settings.lora_targets)
+    )
+    return pooling + adapters
+
+
+def _is_target(name: str, targets: list[str]) -> bool:
+    return not targets or any(name == target or name.endswith(f".{target}") for target in targets)
+
+
+def check_memory(model: EmbeddingModel, settings: StageSettings) -> None:
+    """Refuse a stage whose gradients and optimizer alone are more than the free memory.
+
+    Raises:
+        SettingsError: says how much is wanted, and how much is free.
+    """
+    weights = trained_weights(model, settings)
+    needed, free = BYTES_A_TRAINED_WEIGHT * weights / _holders(), free_bytes(model.device)
+    if needed > free:
+        raise SettingsError(
+            f"stage {settings.name}: not enough memory on {model.device}: gradients and AdamW of {weights:,} trained "
+            f"weights take {_gib(needed)}, and {_gib(free)} are free",
+            hint="set lora_rank, take a student of fewer layers, or free some memory",
+        )
+
+
+def _holders() -> int:
+    """Return over how many processes FSDP or DeepSpeed will spread gradients and optimizer; 1 without them."""
+    spread = any(os.environ.get(f"ACCELERATE_USE_{name}", "false") == "true" for name in ("FSDP", "DEEPSPEED"))
+    return int(os.environ.get("WORLD_SIZE", "1")) if spread else 1
+
+
+def missing_bytes(model: torch.nn.Module, optimizer: Any) -> float:
+    """Return what gradients and AdamW's means will take beside what is there already."""
+    bytes_ = 0.0
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            bytes_ += 4.0 * parameter.numel() * (parameter.grad is None)
+            bytes_ += 8.0 * parameter.numel() * (not optimizer.state.get(parameter))
+    return bytes_
+
+
+def activation_bytes(settings: StageSettings, device: torch.device, *, missing: float) -> float:
+    """Return how many bytes of activations a stage may keep: what it says, or half of what the others leave free."""
+    if settings.memory_gib is not None:
+        return settings.memory_gib * 2**30
+    return max(0.0, free_bytes(device) - missing) * _SHARE_OF_FREE_MEMORY
+
+
+def tightness(settings: StageSettings, device: torch.device, *, wanted: float) -> str:
+    """Return a warning where a stage wants more bytes than are free, else nothing."""
+    free = free_bytes(device)
+    if wanted <= free:
+        return ""
+    return f"may run out of memory: about {_gib(wanted)} wanted, {_gib(free)} free on {device}; {_REMEDY}"
+
+
+@contextmanager
+def enough_memory(place: Callable[[], str], device: torch.device) -> Iterator[None]:
+    """Say in one line that memory did not suffice, whoever says it how.
+
+    Args:
+        place: says what was being done when it happens.
+
+    Raises:
+        SettingsError: says what was being done, and the remedy.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError, OSError) as error:
+        if not _is_shortage(error):
+            raise
+        raise SettingsError(f"{place()}: not enough memory on {device}", hint=_REMEDY) from error
+
+
+def _is_shortage(error: Exception) -> bool:
+    """Return whether an error says that memory ran out."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    known = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return known or any(sign in str(error) for sign in _SIGNS)
+
+
+def _gib(count: float | int) -> str:
+    """Return a number of bytes.
+
+    >>> _gib(3 * 2**30)
+    '3.0 GiB'
+    """
+    return f"{count / 2**30:.1f} GiB"
