@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 def fast_products(device: torch.device) -> AbstractContextManager[Any]:
     """Return a block in which linear layers are multiplied as fast as the device can; it is not for training."""
     is_narrow = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX512" and _is_amd()
-    return WideProducts() if is_narrow and torch.backends.mkldnn.is_available() else nullcontext()
+    return WideProducts() if is_narrow and _has_product() else nullcontext()
 
 
 class WideProducts(TorchFunctionMode):
@@ -39,6 +39,11 @@ def _linear(states: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tenso
         return functional.linear(states, weight, bias)
     # What torch's own compiler makes of a linear layer; under no public name.
     return torch.ops.mkldnn._linear_pointwise(states, weight, bias, "none", [], "")
+
+
+def _has_product() -> bool:
+    """Return whether this torch has the product; another version may not."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _is_amd() -> bool:
