@@ -67,9 +67,6 @@ class EvaluationIndex:
         Args:
             settings: which texts count as the same.
             shingles: the parts of a text that are compared.
-
-        Raises:
-            SettingsError: datasketch is missing.
         """
         self._settings = settings
         self._numbers: dict[str, int] = {}

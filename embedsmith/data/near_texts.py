@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from embedsmith.errors import SettingsError
-
 Shingles = Callable[[str], Iterable[bytes]]
 """A text in, the parts of it out that are compared."""
 
@@ -32,17 +30,9 @@ class NearTexts:
         Args:
             limit: share of shingles from which on two texts are almost the same, in (0, 1].
             shingles: the parts of a text that are compared.
-
-        Raises:
-            SettingsError: datasketch is missing.
         """
-        try:
-            from datasketch import MinHash, MinHashLSH
-        except ImportError:
-            raise SettingsError(
-                "near_duplicates: the package datasketch is missing",
-                hint='pip install "embedsmith[near-duplicates]", or --near-duplicates 0',
-            ) from None
+        from datasketch import MinHash, MinHashLSH
+
         self._limit = limit
         self._shingles = shingles
         self._sets: list[frozenset[bytes]] = []

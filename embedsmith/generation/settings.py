@@ -31,8 +31,8 @@ class QuerySettings(Settings):
     """Keep a query whose passage is among this many that the teacher finds for it in the whole corpus. Promptagator
     takes 1, which a near copy of the passage defeats."""
     near_duplicates: float = Field(0.8, ge=0, le=1)
-    """Drop a query that shares this part of its 3-word shingles (Jaccard) with one that is kept; needs the extra
-    `near-duplicates`. 0 for none: then only the same words, in whatever case, are one query."""
+    """Drop a query that shares this part of its 3-word shingles (Jaccard) with one that is kept.
+    0 for none: then only the same words, in whatever case, are one query."""
     temperature: float = Field(0.7, ge=0)
     """Of the chat model."""
     max_tokens: int = Field(256, gt=0)
@@ -58,8 +58,8 @@ class TaskSettings(Settings):
     tasks_at_once: int = Field(20, gt=0)
     """Tasks that one request asks for."""
     near_duplicates: float = Field(0.8, ge=0, le=1)
-    """Drop a task, or an example's query, that shares this part of its 3-word shingles (Jaccard) with one that is kept;
-    needs the extra `near-duplicates`. 0 for none: then only the same words, in whatever case, are one."""
+    """Drop a task, or an example's query, that shares this part of its 3-word shingles (Jaccard) with one that is kept.
+    0 for none: then only the same words, in whatever case, are one."""
     temperature: float = Field(1.0, ge=0)
     """Of the chat model."""
     max_tokens: int = Field(1500, gt=0)

@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64, UInt32
 
 from embedsmith.data.texts import Texts
-from embedsmith.errors import SettingsError
 from embedsmith.mining.candidates import NO_PASSAGE, Candidates
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.bm25 import BM25Settings, tokenize
@@ -45,9 +43,6 @@ def near_duplicates(
         passages: the texts of the corpus; those that are no candidate and no positive are not read.
         limit: in (0, 1].
         seed: of MinHash.
-
-    Raises:
-        SettingsError: datasketch is missing.
     """
     used, place = np.unique(np.append(candidates.pair_passage, candidates.rows), return_inverse=True)
     pairs, width = len(candidates.pair_passage), candidates.rows.shape[1]
@@ -77,16 +72,13 @@ def near_duplicates(
 def signatures(
     passages: Texts, rows: Int64[np.ndarray, " U"], *, seed: int, on_progress: Progress = silent
 ) -> UInt32[np.ndarray, "U H"]:
-    """Return the MinHash signatures of some passages.
+    """Return the MinHash signatures of some passages."""
+    from datasketch import MinHash
 
-    Raises:
-        SettingsError: datasketch is missing.
-    """
-    minhash = open_minhash()
     table = np.empty((len(rows), SIGNATURE), np.uint32)
     for start in range(0, len(rows), _TEXTS):
         sets = (shingles(text) for text in passages.take(rows[start : start + _TEXTS]))
-        made = minhash.generator(sets, num_perm=SIGNATURE, seed=seed + 1)  # datasketch has no seed 0
+        made = MinHash.generator(sets, num_perm=SIGNATURE, seed=seed + 1)  # datasketch has no seed 0
         for row, signature in enumerate(made, start=start):
             table[row] = signature.hashvalues
         on_progress("read words for near-duplicates", min(start + _TEXTS, len(rows)), len(rows))
@@ -106,19 +98,3 @@ def shingles(text: str) -> Sequence[bytes]:
         return [text.strip().encode()]
     runs = (" ".join(words[i : i + _WORDS]).encode() for i in range(max(1, len(words) - _WORDS + 1)))
     return list(dict.fromkeys(runs))
-
-
-def open_minhash() -> Any:
-    """Return datasketch's class.
-
-    Raises:
-        SettingsError: datasketch is missing.
-    """
-    try:
-        from datasketch import MinHash
-    except ImportError:
-        raise SettingsError(
-            "near_duplicates: the package datasketch is missing",
-            hint='pip install "embedsmith[near-duplicates]", or choose --neighbour, which needs vectors and no package',
-        ) from None
-    return MinHash

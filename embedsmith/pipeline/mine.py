@@ -30,7 +30,7 @@ from embedsmith.mining.audit import calibrate
 from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
-from embedsmith.mining.near_duplicates import near_duplicates, open_minhash
+from embedsmith.mining.near_duplicates import near_duplicates
 from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
@@ -89,8 +89,6 @@ def mine(
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
     settings, source = settings or MiningSettings(), source or SourceSettings()
-    if settings.near_duplicates is not None:
-        open_minhash()  # missing, it is better missed now than after hours of encoding
     if split is not None:
         source = source.model_copy(update={"split": split})
     place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 
 import pytest
 
@@ -15,8 +14,6 @@ from embedsmith.data.contamination import (
     clean_negatives,
 )
 from embedsmith.data.near_texts import jaccard
-from embedsmith.data.normalised import normalised
-from embedsmith.errors import SettingsError
 from embedsmith.mining.near_duplicates import shingles
 
 
@@ -128,12 +125,3 @@ def test_negatives_that_are_evaluation_texts_leave_their_example():
     assert [match.text for match in gone] == ["Lost card"]
     assert clean_negatives(clean, found) == (clean, [])
     assert len(row["negatives"]) == 2
-
-
-def test_a_missing_package_is_named_with_the_remedy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasketch", None)
-    with pytest.raises(SettingsError, match="near_duplicates: the package datasketch is missing") as caught:
-        index()
-    assert "--near-duplicates 0" in caught.value.hint
-    assert normalised("A") == "a"
-    index(near_duplicates=0)

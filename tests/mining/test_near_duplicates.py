@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 
@@ -108,10 +106,3 @@ def test_a_hidden_positive_is_not_excluded_for_being_its_own_near_duplicate() ->
     ways["near"] = ways["plain"].model_copy(update={"near_duplicates": 0.8})
     found = audit(c, ways, near=near)
     assert found["plain"].false_negative_rate == found["near"].false_negative_rate == 1.0
-
-
-def test_a_missing_package_is_named_with_the_way_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasketch", None)
-    with pytest.raises(SettingsError, match="the package datasketch is missing") as caught:
-        near_duplicates(toy_candidates(), _texts(30), 0.8)
-    assert "embedsmith[near-duplicates]" in caught.value.hint

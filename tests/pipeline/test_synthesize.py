@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from embedsmith.data.load import load_collection
-from embedsmith.errors import InputError, RunError, SettingsError
+from embedsmith.errors import InputError, RunError
 from embedsmith.generation.settings import QuerySettings
 from embedsmith.pipeline.mine import mine
 from embedsmith.pipeline.runs import read_manifest
@@ -87,13 +87,6 @@ def test_a_query_that_is_almost_another_one_is_dropped_and_counted(chat_server, 
     for line in (run.folder / "rejected.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert (row["reason"], row["query"]) == ("almost the same as another one", f"{row['other']}?")
-
-
-def test_a_missing_library_is_told_before_anything_is_asked(chat_server, corpus, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "datasketch", None)
-    with pytest.raises(SettingsError, match="near_duplicates: the package datasketch is missing"):
-        synthesize_queries(corpus, out=tmp_path / "run", settings=settings_for(chat_server))
-    assert chat_server.requests == []
 
 
 def test_a_long_document_becomes_passages_with_ids_of_their_own(chat_server, tmp_path):
