@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import tempfile
 import uuid
@@ -52,7 +53,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
     try:
-        yield partial
+        with _system_errors(target):
+            yield partial
         partial.chmod(0o755)
         if target.is_dir():
             old = target.with_name(f".{target.name}.old")
@@ -64,6 +66,20 @@ def whole_folder(target: Path) -> Iterator[Path]:
             partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    """Raise what a library of Rust's, such as safetensors, tells of the system as the OSError that it is."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if told := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(told[1])
+            raise OSError(number, os.strerror(number), str(path)) from error
+        raise
 
 
 def remove_partials(folder: Path) -> None:

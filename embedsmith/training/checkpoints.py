@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from embedsmith.data.files import read_json, write_json
+from embedsmith.data.files import read_json, whole_folder, write_json
 from embedsmith.errors import RunError
 
 _STATE = "state.json"
@@ -92,15 +92,11 @@ def write_checkpoint(
     folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, *, trainer_state: Any, state: dict[str, Any]
 ) -> None:
     """Write a whole checkpoint."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    save_weights(partial / _MODEL, model)
-    save_optimizer(partial / _OPTIMIZER, model, optimizer)
-    trainer_state.save_to_json(str(partial / "trainer_state.json"))
-    write_json(partial / _STATE, state)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with whole_folder(folder) as partial:
+        save_weights(partial / _MODEL, model)
+        save_optimizer(partial / _OPTIMIZER, model, optimizer)
+        trainer_state.save_to_json(str(partial / "trainer_state.json"))
+        write_json(partial / _STATE, state)
 
 
 def write_state(folder: Path, state: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from embedsmith.data.files import (
     read_json,
     read_jsonl,
     remove_partials,
+    whole_folder,
     write_array,
     write_json,
     write_jsonl,
@@ -176,3 +178,19 @@ def test_arrays_are_written_as_numpy_reads_them_and_partial_files_are_removed(tm
     (tmp_path / ".d.npy.1234.partial").write_text("half")
     remove_partials(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.npy", "b.npy", "deep"]
+
+
+def test_what_a_library_of_rusts_says_of_a_full_disk_is_a_systems_error(tmp_path):
+    (tmp_path / "model").mkdir()
+    said = "Error while serializing: I/O error: No space left on device (os error 28)"
+    with pytest.raises(OSError, match="No space left on device") as caught, whole_folder(tmp_path / "model") as partial:
+        (partial / "half").touch()
+        raise RuntimeError(said)
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "model")
+    assert list(tmp_path.iterdir()) == [tmp_path / "model"]
+
+
+def test_what_says_nothing_of_the_system_stays_what_it_is(tmp_path):
+    with pytest.raises(RuntimeError, match="^no shape$"), whole_folder(tmp_path / "model"):
+        raise RuntimeError("no shape")
