@@ -192,5 +192,5 @@ def test_what_a_library_of_rusts_says_of_a_full_disk_is_a_systems_error(tmp_path
 
 
 def test_what_says_nothing_of_the_system_stays_what_it_is(tmp_path):
-    with pytest.raises(RuntimeError, match="^no shape$"), whole_folder(tmp_path / "model"):
+    with pytest.raises(RuntimeError, match=r"^no shape$"), whole_folder(tmp_path / "model"):
         raise RuntimeError("no shape")
