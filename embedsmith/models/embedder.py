@@ -37,6 +37,7 @@ from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.products import fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
 from embedsmith.models.static import read_static
+from embedsmith.models.weights import check_files, check_weights
 from embedsmith.settings import fingerprint
 
 Role = Literal["query", "passage"]
@@ -436,18 +437,36 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         read = _RELEASED[_model_type(released)]
         modules, prompts = read(released, name=source.name, dtype=dtype or torch.bfloat16)
         return EmbeddingModel(modules=modules, prompts=prompts, device=device).to(dtype)
+    if source.local:
+        check_files(source.local, name=source.name)
     try:
-        return EmbeddingModel(
+        model = EmbeddingModel(
             source.path,
             device=device,
-            model_kwargs={"dtype": dtype or "auto", "use_safetensors": True},
+            model_kwargs={"dtype": dtype or "auto", "use_safetensors": True, "ignore_mismatched_sizes": True},
             trust_remote_code=False,
             local_files_only=source.kind != "hub",
         ).to(dtype)
-    except (OSError, ValueError, ImportError) as error:
-        first_line = str(error).strip().splitlines()[0]
+    # A RuntimeError is a part whose weights do not fit it, and names them over several lines.
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()
+        said = " ".join(" ".join(reason).split()) if isinstance(error, RuntimeError) else reason[0]
         hint = "check the folder" if source.local else "check the id and the network, or name a folder on this machine"
-        raise ModelError(f"{source.name}: cannot be opened: {first_line}", hint=hint) from error
+        raise ModelError(f"{source.name}: cannot be opened: {said}", hint=hint) from error
+    if source.local and model.backbone is not None:
+        check_weights(model.backbone, source.local / _first_part(source.local), name=source.name)
+    if isinstance(model[0], InstructedTransformer) and not getattr(model.tokenizer, "is_fast", False):
+        raise ModelError(
+            f"{source.name}: its tokenizer gives no character offsets, which masks of instructions need",
+            hint="use the tokenizer that the model was saved with",
+        )
+    return model
+
+
+def _first_part(folder: Path) -> str:
+    """Return where in a folder its backbone lies."""
+    path = folder / "modules.json"
+    return str(read_json(path)[0].get("path", "")) if path.is_file() else ""
 
 
 def released_folder(source: ModelSource) -> Path | None:

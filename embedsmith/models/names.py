@@ -125,7 +125,7 @@ def _folder(name: str, path: Path) -> ModelSource:
 def _refuse_pickles(name: str, folder: Path) -> None:
     """Refuse a model folder in which one part or another has pickled weights and no others."""
     # A part of the model lies in a folder of its own: a pooling, a dense layer, adapters.
-    for place in [folder, *sorted(path for path in folder.iterdir() if path.is_dir())]:
+    for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
         files = sorted(file.name for file in place.iterdir() if file.is_file())
         pickles = [file for file in files if file.endswith(_PICKLES)]
         is_part = place == folder or {"config.json", "adapter_config.json"} & set(files)

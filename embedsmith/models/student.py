@@ -31,6 +31,7 @@ from embedsmith.models.modeling_embedsmith import (
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.probe import check_attention, measure_attention, promised_attention
 from embedsmith.models.settings import StudentSettings
+from embedsmith.models.weights import check_files, check_weights
 
 # Text only, no chat template: a tokenizer that has one would otherwise wrap every text in it.
 _TEXT_ONLY: dict[str, Any] = {
@@ -115,26 +116,34 @@ def _is_embedding_model(source: ModelSource) -> bool:
 
 def _transformer(source: ModelSource) -> Transformer:
     """Return the bare backbone of a folder, a hub id or a GGUF file, with its tokenizer."""
+    if source.local and source.kind == "folder":
+        check_files(source.local, name=source.name)
     try:
         if source.kind == "gguf":
             return _padded(_from_gguf(Path(source.path)))
         # Said thrice: where it is left out, transformers asks at the terminal whether to run the folder's code.
         no_code = {"trust_remote_code": False}
-        return _padded(
-            Transformer(
-                source.path,
-                model_kwargs={"dtype": torch.float32, "use_safetensors": True, **no_code},
-                config_kwargs=dict(no_code),
-                processor_kwargs=dict(no_code),
-                unpad_inputs=False,
-                **_TEXT_ONLY,
-            )
+        transformer = Transformer(
+            source.path,
+            model_kwargs={
+                "dtype": torch.float32,
+                "use_safetensors": True,
+                "ignore_mismatched_sizes": True,
+                **no_code,
+            },
+            config_kwargs=dict(no_code),
+            processor_kwargs=dict(no_code),
+            unpad_inputs=False,
+            **_TEXT_ONLY,
         )
     except (OSError, ValueError, KeyError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(
             f"{source.name}: cannot be opened: {first_line}", hint="check that it is a model transformers knows"
         ) from error
+    if source.local:
+        check_weights(transformer.model, source.local, name=source.name)
+    return _padded(transformer)
 
 
 def _padded(transformer: Transformer) -> Transformer:

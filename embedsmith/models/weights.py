@@ -1,0 +1,94 @@
+"""Are the weights of a folder whole, and do they belong to its configuration?
+
+transformers fills what it does not find with random numbers and says so in its log alone; a layer more than the
+configuration has is left out in the same way. Here both are errors that name the tensor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from embedsmith.errors import ModelError
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+_UNUSED = re.compile(r"(^|\.)pooler\.")
+"""An encoder's own pool, which models trained on words lack, and which gives no token states."""
+
+
+def check_files(folder: Path, *, name: str) -> None:
+    """Refuse a folder with a file of weights, its own or that of a part, which is cut off or broken.
+
+    Raises:
+        ModelError: names the file.
+    """
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]):
+        _shapes_in(path, name)
+
+
+def check_weights(backbone: Any, folder: Path, *, name: str) -> None:
+    """Refuse a backbone that was opened from a folder with other tensors than its configuration asks for.
+
+    Raises:
+        ModelError: names the first tensor that is missing, has another shape, or belongs to a layer more.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files or not (folder / "config.json").is_file():
+        return
+    there = {key: shape for path in files for key, shape in _shapes_in(path, name).items()}
+    wanted = {key: tuple(tensor.shape) for key, tensor in backbone.state_dict().items()}
+    prefix = f"{backbone.base_model_prefix}."
+    if all(shape in (there.get(key), there.get(prefix + key)) for key, shape in wanted.items()):
+        missing, shapes = [], []
+    else:
+        # transformers knows which old names mean which tensor, and which ones are tied: it looks again, and reads none.
+        _, found = type(backbone).from_pretrained(
+            folder,
+            config=backbone.config,
+            device_map="meta",
+            use_safetensors=True,
+            local_files_only=True,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+        )
+        missing = sorted(key for key in found["missing_keys"] if not _UNUSED.search(key))
+        shapes = sorted(key for key, *_ in found["mismatched_keys"])
+    for what, odd in (
+        ("no tensor", missing),
+        ("another shape in the file than in config.json:", shapes),
+        ("unknown tensor", more_layers(there, {prefix + key: shape for key, shape in wanted.items()} | wanted)),
+    ):
+        if odd:
+            others = f" and {len(odd) - 1:,} more" if len(odd) > 1 else ""
+            raise ModelError(
+                f"{name}: {what} {odd[0]!r}{others}", hint="weights and config.json do not belong together"
+            )
+
+
+def more_layers(there: Shapes, wanted: Shapes) -> list[str]:
+    """Return the tensors of layers that a model does not have, and not those of a head, which it needs not.
+
+    >>> more_layers({"layers.0.w": (2,), "layers.1.w": (2,), "head.w": (2,)}, {"layers.0.w": (2,)})
+    ['layers.1.w']
+    """
+    kinds = {_without_numbers(key) for key in wanted}
+    return sorted(key for key in there.keys() - wanted.keys() if _without_numbers(key) in kinds)
+
+
+def _without_numbers(key: str) -> str:
+    """Return a tensor's name without the number of its layer."""
+    return re.sub(r"\.\d+\.", ".*.", key)
+
+
+def _shapes_in(path: Path, name: str) -> Shapes:
+    """Return the tensors of a file with their shapes."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ModelError(f"{name}: {path.name} is broken: {error}", hint="copy it again") from None
