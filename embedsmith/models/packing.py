@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
@@ -37,10 +38,14 @@ def windows(lengths: Sequence[int], *, texts: int, characters: int) -> Iterator[
         order = order[size:]
 
 
-def batches(features: Features, tokens: int) -> Iterator[tuple[Int64[Tensor, " b"], Features]]:
+def batches(
+    features: Features, tokens: int, *, overhead: int | None = None
+) -> Iterator[tuple[Int64[Tensor, " b"], Features]]:
     """Yield batches of about `tokens` tokens, padding included, as (rows, features); longest texts first.
 
     Args:
+        overhead: what a batch costs beside its tokens, in tokens: batches are then cut where padding and overhead
+            together are least. None fills every batch.
         features: what a model's `preprocess` returns for n texts; its `attention_mask` [n, T] says what is padding.
             Whatever has the mask's shape is cut to the batch, and to the columns that are not padding for all of it.
     """
@@ -48,14 +53,47 @@ def batches(features: Features, tokens: int) -> Iterator[tuple[Int64[Tensor, " b
     lengths = attended.sum(1)
     order = lengths.argsort(descending=True, stable=True)
     start = 0
+    cuts = None if overhead is None else cheapest_cuts(lengths[order].clamp(min=1).numpy(), tokens, overhead)
     while start < len(order):
         longest = max(1, int(lengths[order[start]]))
-        rows = order[start : start + max(1, tokens // longest)]
+        end = start + max(1, tokens // longest) if cuts is None else cuts.pop(0)
+        rows = order[start:end]
         columns = attended[rows].any(0)
         if not columns.any():
             columns[0] = True  # texts of no token: a model needs one column all the same
         yield rows, {key: _cut(value, attended.shape, rows, columns) for key, value in features.items()}
         start += len(rows)
+
+
+def cheapest_cuts(lengths: Int64[np.ndarray, " n"], tokens: int, overhead: int) -> list[int]:
+    """Return where batches end so that their tokens, padding included, and their overhead add up to the least.
+
+    Args:
+        lengths: of the texts, longest first.
+        tokens: of a batch at the most; one text always fits.
+        overhead: what a batch costs beside its tokens, in tokens.
+
+    >>> cheapest_cuts(np.array([9, 9, 3, 3, 3]), tokens=100, overhead=2)
+    [2, 5]
+    >>> cheapest_cuts(np.array([9, 9, 3, 3, 3]), tokens=100, overhead=20)
+    [5]
+    """
+    count = len(lengths)
+    cost, begins = np.zeros(count + 1), np.zeros(count + 1, dtype=np.int64)
+    for end in range(1, count + 1):
+        # No batch of more texts than this fits: its longest text is as long as its last or longer.
+        first = max(0, end - max(1, tokens // int(lengths[end - 1])))
+        size = np.arange(end - first, 0, -1)
+        padded = size * lengths[first:end]
+        found = np.where((padded <= tokens) | (size == 1), cost[first:end] + padded + overhead, np.inf)
+        begins[end] = first + int(found.argmin())
+        cost[end] = found.min()
+    ends: list[int] = []
+    end = count
+    while end:
+        ends.append(end)
+        end = int(begins[end])
+    return ends[::-1]
 
 
 def ahead(work: Callable[[list[int]], Features], lists: Iterator[list[int]]) -> Iterator[tuple[list[int], Features]]:

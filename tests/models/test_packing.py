@@ -1,10 +1,12 @@
 """Batches of about equal work: every text once, within the budget, little padding."""
 
+from itertools import combinations, pairwise
+
 import numpy as np
 import pytest
 import torch
 
-from embedsmith.models.packing import ahead, batches, windows
+from embedsmith.models.packing import ahead, batches, cheapest_cuts, windows
 
 
 def features(lengths, *, left=False):
@@ -48,6 +50,33 @@ def test_padding_is_a_twentieth_where_lengths_vary():
     lengths = np.random.default_rng(0).geometric(1 / 25, 4096).clip(3, 256).tolist()
     padded = sum(batch["input_ids"].numel() for _, batch in batches(features(lengths), 2048))
     assert padded < 1.05 * sum(lengths)
+
+
+@pytest.mark.parametrize("overhead", [0, 5, 40, 1000])
+@pytest.mark.parametrize("tokens", [1, 40, 90, 10_000])
+def test_batches_are_cut_where_padding_and_overhead_are_least(tokens, overhead):
+    lengths = sorted(np.random.default_rng(tokens + overhead).integers(1, 30, 9).tolist(), reverse=True)
+
+    def cost(ends):
+        parts = [lengths[start:end] for start, end in pairwise((0, *ends))]
+        fits = all(len(part) * part[0] <= tokens or len(part) == 1 for part in parts)
+        return sum(len(part) * part[0] + overhead for part in parts) if fits else np.inf
+
+    ways = [(*inner, 9) for count in range(9) for inner in combinations(range(1, 9), count)]
+    found = cheapest_cuts(np.array(lengths), tokens, overhead)
+    assert found[-1] == 9
+    assert cost(found) == min(map(cost, ways)) < np.inf
+    shapes = [batch["input_ids"].shape for _, batch in batches(features(lengths), tokens, overhead=overhead)]
+    assert sum(n * width + overhead for n, width in shapes) == cost(found)
+
+
+def test_a_small_batch_that_is_cut_well_has_half_the_padding_of_one_that_is_cut_full():
+    lengths = np.random.default_rng(1).geometric(1 / 90, 160).clip(8, 256).tolist()
+    full, cut = (
+        sum(batch["input_ids"].numel() for _, batch in batches(features(lengths), 2048, overhead=overhead))
+        for overhead in (None, 64)
+    )
+    assert cut - sum(lengths) < 0.5 * (full - sum(lengths))
 
 
 def test_windows_hold_every_text_longest_first_within_their_limits():
