@@ -32,6 +32,7 @@ from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.pipeline.test_compare import recipe_on, write_data
 
 ABLATIONS = Path(__file__).parents[2] / "recipes" / "ablations"
+FOLDERS = {"DATA": "data", "EMBEDSMITH_DATA": "data"}
 
 
 @pytest.fixture(scope="module")
@@ -108,19 +109,19 @@ def test_an_ablations_file_has_rows_of_its_own(file: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("path", sorted(ABLATIONS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_ablation_of_the_repository_is_one(path: Path):
-    found = read_ablation(path, environment={"DATA": "data"})
+    found = read_ablation(path, environment=FOLDERS)
     planned = plan(found)
     assert len(planned) == len(found.rows) * found.seeds
     assert found.seeds == 3
     # What the rows have in common is made once for all of them.
-    assert sum("candidates code" in one.makes for one in planned) <= len(found.rows)
+    for name in found.recipe.data:
+        assert sum(f"candidates {name}" in one.makes for one in planned) <= len(found.rows)
 
 
 def test_the_papers_tables_have_their_rows():
-    rows = {
-        path.stem: list(read_ablation(path, environment={"DATA": "data"}).rows) for path in ABLATIONS.glob("*.yaml")
-    }
-    assert rows["methods"][:5] == ["naive", "shifted", "abs", "marginpos", "percpos"]
+    rows = {path.stem: list(read_ablation(path, environment=FOLDERS).rows) for path in ABLATIONS.glob("*.yaml")}
+    methods = ["naive", "shifted", "abs", "marginpos", "percpos"]
+    assert rows["methods"][:5] == rows["methods-three-sets"] == methods
     assert rows["pooling-attention"][:2] == [
         "pooling=mean, attention=bidirectional",
         "pooling=mean, attention=causal",
