@@ -128,7 +128,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
-    warnings.filterwarnings("ignore", module=r"(torch|transformers|sentence_transformers|accelerate|gguf|mteb|sklearn)\b.*")
+    theirs = r"(torch|transformers|sentence_transformers|accelerate|gguf|mteb|sklearn)\b.*"
+    warnings.filterwarnings("ignore", module=theirs)
     for library in ("mteb", "datasets", "huggingface_hub"):
         logging.getLogger(library).setLevel(logging.ERROR)
     logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
