@@ -443,7 +443,11 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         model = EmbeddingModel(
             source.path,
             device=device,
-            model_kwargs={"dtype": dtype or "auto", "use_safetensors": True, "ignore_mismatched_sizes": True},
+            model_kwargs={
+                "dtype": dtype or "auto",
+                "use_safetensors": True,
+                "ignore_mismatched_sizes": bool(source.local),  # check_weights names them
+            },
             trust_remote_code=False,
             local_files_only=source.kind != "hub",
         ).to(dtype)

@@ -128,7 +128,7 @@ def _transformer(source: ModelSource) -> Transformer:
             model_kwargs={
                 "dtype": torch.float32,
                 "use_safetensors": True,
-                "ignore_mismatched_sizes": True,
+                "ignore_mismatched_sizes": bool(source.local),  # check_weights names them
                 **no_code,
             },
             config_kwargs=dict(no_code),
