@@ -32,9 +32,10 @@ from embedsmith.settings import Settings
 from embedsmith.training.batches import Source
 from embedsmith.training.guide import read_guides
 from embedsmith.training.memory import check_memory, enough_memory
+from embedsmith.training.objective import check_widths
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import StepReport, portions, train_stage
+from embedsmith.training.trainer import StepReport, portions, trackers, train_stage
 
 Remine = Callable[[StageSettings, EmbeddingModel], list[Source]]
 """Mines a stage's data again with the model as it stands, and returns it."""
@@ -245,16 +246,18 @@ def sources_of(stage: StageSettings, sources: Sequence[Source]) -> list[Source]:
 def before_the_first_open_stage(
     run: Run, student: StudentSettings, stages: Sequence[StageSettings], *, seed: int
 ) -> EmbeddingModel:
-    """Return the model as the last finished stage left it, or a new student, if there is memory to train it.
+    """Return the model as the last finished stage left it, or a new student, if it can be trained as the stages say.
 
     Raises:
-        SettingsError: there is not.
+        SettingsError: there is too little memory, a width that the model does not have, or a tracker is not there.
     """
     finished = [path for stage in stages if (path := run.folder / "stages" / stage.name).is_dir()]
     name = str(finished[-1]) if finished else student.name
     with enough_memory(lambda: f"{name}: its weights", torch.device("cuda" if torch.cuda.is_available() else "cpu")):
         model = load(name) if finished else build_student(student, seed=seed)
     for stage in stages[len(finished) :]:
+        trackers(stage.report_to)
+        check_widths(stage, model.get_embedding_dimension() or 0)
         check_memory(model, stage)
     return model
 

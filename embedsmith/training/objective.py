@@ -113,17 +113,26 @@ def accuracy(vectors: Float[Tensor, "N D"], targets: Targets) -> float:
     return in_batch_accuracy(vectors[:count], vectors[count:], positive=targets.positive, allowed=targets.allowed)
 
 
-def check_objective(batch: Batch, stage: StageSettings, dimensions: int) -> None:
-    """Refuse an objective that the model or the data cannot have, by a first batch.
+def check_widths(stage: StageSettings, dimensions: int) -> None:
+    """Refuse widths that the model does not have.
 
     Raises:
-        SettingsError: widths beyond the model's, or nothing stored of what the teacher is to teach.
+        SettingsError: names the widest.
     """
     if stage.matryoshka and max(stage.matryoshka) > dimensions:
         raise SettingsError(
             f"stage {stage.name}: matryoshka {max(stage.matryoshka)}, but the model has {dimensions} dimensions",
             hint=f"name widths up to {dimensions}",
         )
+
+
+def check_objective(batch: Batch, stage: StageSettings, dimensions: int) -> None:
+    """Refuse an objective that the model or the data cannot have, by a first batch.
+
+    Raises:
+        SettingsError: widths beyond the model's, or nothing stored of what the teacher is to teach.
+    """
+    check_widths(stage, dimensions)
     if (stage.distill_scores or stage.distill_margins) and np.isnan(batch.teacher_scores).all():
         raise SettingsError(
             f"stage {stage.name}: distillation from scores, but the examples have none",

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from embedsmith.errors import InputError
+from embedsmith.errors import InputError, SettingsError, did_you_mean
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
 from embedsmith.models.lora import add_adapters, merge_adapters
 from embedsmith.training import checkpoints
@@ -271,7 +271,7 @@ def _arguments(settings: StageSettings, folder: Path, *, device: str, steps: int
         seed=seed,
         save_steps=settings.save_steps,
         logging_strategy="no",
-        report_to=_reports_to(settings.report_to),
+        report_to=trackers(settings.report_to),
         remove_unused_columns=False,
         label_names=[],
         disable_tqdm=True,
@@ -279,15 +279,33 @@ def _arguments(settings: StageSettings, folder: Path, *, device: str, steps: int
     )
 
 
-def _reports_to(names: str) -> list[str]:
+def trackers(names: str) -> list[str]:
     """Return the trackers of a setting; `auto` is TensorBoard where it is installed.
 
-    >>> _reports_to("none"), _reports_to("wandb, trackio")
-    ([], ['wandb', 'trackio'])
+    Raises:
+        SettingsError: transformers does not know one, or it is not installed.
+
+    >>> trackers("none")
+    []
     """
+    from transformers.integrations.integration_utils import (
+        INTEGRATION_TO_CALLBACK,
+        get_available_reporting_integrations,
+    )
+
     if names == "auto":
         return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    return [] if names == "none" else [name.strip() for name in names.split(",")]
+    asked = [] if names == "none" else [name.strip() for name in names.split(",")]
+    installed = get_available_reporting_integrations()
+    for name in asked:
+        if name not in INTEGRATION_TO_CALLBACK:
+            raise SettingsError(
+                f'report_to: unknown "{name}"{did_you_mean(name, INTEGRATION_TO_CALLBACK)}',
+                hint=f"transformers knows {', '.join(sorted(INTEGRATION_TO_CALLBACK))}; none for none",
+            )
+        if name not in installed:
+            raise SettingsError(f"report_to: {name} is not installed", hint=f"pip install {name}, or report_to: none")
+    return asked
 
 
 class _ContrastiveTrainer(Trainer):
@@ -366,7 +384,7 @@ class _ContrastiveTrainer(Trainer):
         def loss_of(vectors: Tensor) -> Tensor:
             shown.append(accuracy(vectors, targets))
             loss = objective(vectors, targets, self.stage)
-            self._check_loss(loss, batch)
+            self._check("loss", float(loss.detach()), batch)
             return loss / self.current_gradient_accumulation_steps
 
         with fast_attention(self.args.device.type):
@@ -389,6 +407,7 @@ class _ContrastiveTrainer(Trainer):
                 "gradient_norm": _length([gradient for _, gradient in gradients]),
                 "pooling_gradient_norm": _length([g for name, g in gradients if not name.startswith("0.")]),
             }
+            self._check("gradient", self.lengths["gradient_norm"], batch)
         return loss
 
     def finish(self, optimizer_to: Path | None) -> None:
@@ -492,13 +511,13 @@ class _ContrastiveTrainer(Trainer):
     def _chunks(self, batch: Batch) -> list[Chunk]:
         return chunks_of(self.embedder, batch, chunk_tokens(self.stage, self.args.device))
 
-    def _check_loss(self, loss: Tensor, batch: Batch) -> None:
-        """Refuse a loss that is no number."""
-        if torch.isfinite(loss):
+    def _check(self, what: str, value: float, batch: Batch) -> None:
+        """Refuse a loss or a gradient that is no number: no weight shall be moved by it, and none be kept."""
+        if math.isfinite(value):
             return
         shown = ", ".join(batch.query_ids[:5]) + (" …" if len(batch.query_ids) > 5 else "")
         raise InputError(
-            f"stage {self.stage.name}, step {self.state.global_step + 1}: the loss is {loss.item()} (queries {shown})",
+            f"stage {self.stage.name}, step {self.state.global_step + 1}: the {what} is {value} (queries {shown})",
             hint="lower learning_rate, or train in float32; the last checkpoint is kept",
         )
 

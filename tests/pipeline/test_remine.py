@@ -16,6 +16,7 @@ from embedsmith.pipeline.forge import forge
 from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings, Recipe
 from embedsmith.pipeline.train import TrainingSettings, train
 from embedsmith.pipeline.training_plan import plan_of_recipe, plan_of_run
+from embedsmith.training import memory
 from embedsmith.training.settings import StageSettings
 
 STAGE = {"steps": 2, "batch_size": 4, "dtype": "float32", "report_to": "none", "learning_rate": 5e-3, "warmup": 0.0}
@@ -123,3 +124,25 @@ def test_examples_that_are_not_there_are_named(recipe: Recipe, tmp_path: Path):
     stages = [StageSettings(name="one", **STAGE)]
     with pytest.raises(InputError, match=r"gone\.jsonl: no such file of examples"):
         forge(recipe.model_copy(update={"data": data, "stages": stages}), out=tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"report_to": "wndb"}, 'report_to: unknown "wndb"'),
+        ({"matryoshka": [16, 4096]}, "matryoshka 4096, but the model has 32 dimensions"),
+        ({}, "stage two: not enough memory on"),
+    ],
+    ids=["tracker", "width", "memory"],
+)
+def test_a_stage_that_cannot_be_trained_is_refused_before_anything_is_mined(
+    recipe, tmp_path, monkeypatch, change, said
+):
+    one, two = recipe.stages
+    if not change:
+        monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
+        one = one.model_copy(update={"lora_rank": 1, "lora_targets": ["no-such-layer"]})  # which trains nothing
+    wrong = recipe.model_copy(update={"stages": [one, two.model_copy(update=change)]})
+    with pytest.raises(SettingsError, match=said):
+        forge(wrong, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "mined").exists()

@@ -1,6 +1,7 @@
 """Training on a tiny model: it learns, goes on after an interruption bit for bit, and a chunk is only a chunk."""
 
 import math
+import re
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +19,7 @@ from embedsmith.training.batches import BatchPlan, Source
 from embedsmith.training.guide import Guide
 from embedsmith.training.held_out import held_out_batches, without_held_out
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import plan_of, train_stage
+from embedsmith.training.trainer import plan_of, trackers, train_stage
 
 PAIRS = {
     "where is the parser": "red apple, green pear",
@@ -435,6 +436,30 @@ def test_a_checkpoint_under_adapters_holds_adapters_and_pooling_only(student, tm
     stored = load_file(tmp_path / "checkpoint-5" / "model.safetensors")
     assert {name for name in stored if name.startswith("0.")} == {name for name in stored if ".lora_" in name}
     assert any(name.startswith("1.") for name in stored)
+
+
+def test_a_gradient_that_is_no_number_moves_no_weight(student, tmp_path):
+    model = student()
+    weight = next(model.parameters())
+    weight.register_hook(lambda gradient: torch.full_like(gradient, float("nan")))
+    before = weights(model)
+    with pytest.raises(InputError, match=r"step 1: the gradient is nan \(queries q\d"):
+        train(model, tmp_path)
+    assert_same_bits(weights(model), before)
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [("tensorbord", 'unknown "tensorbord" (did you mean "tensorboard"?)'), ("mlflow", "mlflow is not installed")],
+)
+def test_a_tracker_that_is_not_there_is_said_before_the_first_step(names, said, monkeypatch):
+    monkeypatch.setattr(
+        "transformers.integrations.integration_utils.get_available_reporting_integrations", lambda: ["tensorboard"]
+    )
+    assert trackers("tensorboard") == ["tensorboard"]
+    with pytest.raises(SettingsError, match=re.escape(f"report_to: {said}")):
+        trackers(names)
 
 
 def test_a_step_says_which_share_of_the_in_batch_negatives_the_guide_took_out(student, tmp_path):
