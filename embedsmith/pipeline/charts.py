@@ -157,7 +157,7 @@ def line_svg(title: str, points: Sequence[Point], *, x_label: str, y_label: str,
     """
     heights = [height for point in points for height in (point.mean - point.deviation, point.mean + point.deviation)]
     heights += [value for point in points for value in point.values] + ([] if mark is None else [mark])
-    ticks = round_ticks(min(heights), max(max(heights), min(heights) + 1e-6))
+    ticks = round_ticks(min(heights), max(max(heights), min(heights) + 1e-3))
     places = round_ticks(points[0].x, points[-1].x)
 
     def x(value: float) -> float:
