@@ -32,7 +32,7 @@ from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.pipeline.test_compare import recipe_on, write_data
 
 ABLATIONS = Path(__file__).parents[2] / "recipes" / "ablations"
-FOLDERS = {"DATA": "data", "EMBEDSMITH_DATA": "data"}
+FOLDERS = {"EMBEDSMITH_DATA": "data"}
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_the_papers_tables_have_their_rows():
     assert rows["stages"] == ["two stages", "single, in-batch on", "single, in-batch off", "reversed"]
     assert rows["labels"] == ["label-based", "example-based"]
     stages = {
-        c.row: c.recipe.stages for c in cells_of(read_ablation(ABLATIONS / "stages.yaml", environment={"DATA": "d"}))
+        c.row: c.recipe.stages for c in cells_of(read_ablation(ABLATIONS / "stages.yaml", environment={"EMBEDSMITH_DATA": "d"}))
     }
     # All rows take as many steps; two of them end where another one begins.
     assert {sum(stage.steps for stage in own) for own in stages.values()} == {120}
