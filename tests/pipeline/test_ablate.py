@@ -129,7 +129,8 @@ def test_the_papers_tables_have_their_rows():
     assert rows["stages"] == ["two stages", "single, in-batch on", "single, in-batch off", "reversed"]
     assert rows["labels"] == ["label-based", "example-based"]
     stages = {
-        c.row: c.recipe.stages for c in cells_of(read_ablation(ABLATIONS / "stages.yaml", environment={"EMBEDSMITH_DATA": "d"}))
+        c.row: c.recipe.stages
+        for c in cells_of(read_ablation(ABLATIONS / "stages.yaml", environment={"EMBEDSMITH_DATA": "d"}))
     }
     # All rows take as many steps; two of them end where another one begins.
     assert {sum(stage.steps for stage in own) for own in stages.values()} == {120}
