@@ -70,12 +70,12 @@ def whole_folder(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def _system_errors(path: Path) -> Iterator[None]:
-    """Raise what a library of Rust's, such as safetensors, tells of the system as the OSError that it is."""
+    """Raise what safetensors tells of the system as the OSError that it is."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except OSError:
-        raise
-    except Exception as error:
+    except SafetensorError as error:
         if told := re.search(r"\(os error (\d+)\)", str(error)):
             number = int(told[1])
             raise OSError(number, os.strerror(number), str(path)) from error

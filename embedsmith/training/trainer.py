@@ -618,7 +618,7 @@ class _Watch(TrainerCallback):
 def _share(rows: Sequence[dict[str, float]], name: str, others: str) -> float:
     """Return the part that one count has of itself and another.
 
-    >>> _share([{"guided": 1, "contrasted": 5}, {"guided": 0, "contrasted": 4}], "guided", "contrasted")
+    >>> _share([{"guided": 1.0, "contrasted": 5.0}, {"guided": 0.0, "contrasted": 4.0}], "guided", "contrasted")
     0.1
     """
     count = sum(row[name] for row in rows)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from embedsmith.data.files import (
     atomic_write,
@@ -180,17 +181,17 @@ def test_arrays_are_written_as_numpy_reads_them_and_partial_files_are_removed(tm
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["a.npy", "b.npy", "deep"]
 
 
-def test_what_a_library_of_rusts_says_of_a_full_disk_is_a_systems_error(tmp_path):
+def test_what_safetensors_says_of_a_full_disk_is_a_systems_error(tmp_path):
     (tmp_path / "model").mkdir()
     said = "Error while serializing: I/O error: No space left on device (os error 28)"
     with pytest.raises(OSError, match="No space left on device") as caught, whole_folder(tmp_path / "model") as partial:
         (partial / "half").touch()
-        raise RuntimeError(said)
+        raise SafetensorError(said)
     assert caught.value.errno == errno.ENOSPC
     assert caught.value.filename == str(tmp_path / "model")
     assert list(tmp_path.iterdir()) == [tmp_path / "model"]
 
 
 def test_what_says_nothing_of_the_system_stays_what_it_is(tmp_path):
-    with pytest.raises(RuntimeError, match=r"^no shape$"), whole_folder(tmp_path / "model"):
-        raise RuntimeError("no shape")
+    with pytest.raises(SafetensorError, match=r"^no shape$"), whole_folder(tmp_path / "model"):
+        raise SafetensorError("no shape")

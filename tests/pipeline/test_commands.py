@@ -196,8 +196,8 @@ def test_a_training_run_that_is_interrupted_at_every_step_ends_with_the_same_wei
         embedsmith.train(mined, out=tmp_path / "run", student=student, stage=STAGE, **keywords)
 
     progress = Once()
-    assert until_finished(call, progress) == 5
-    assert progress.heard == [("stage train", step) for step in (1, 2, 3, 4, 5)]
+    assert until_finished(call, progress) == 6
+    assert progress.heard == [("stage train", step) for step in (0, 1, 2, 3, 4, 5)]
     assert weights(tmp_path / "run") == weights(trained)
     assert [row["loss"] for row in rows_of(tmp_path / "run" / "steps.jsonl")] == [
         row["loss"] for row in rows_of(trained / "steps.jsonl")
