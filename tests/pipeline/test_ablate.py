@@ -112,7 +112,7 @@ def test_every_ablation_of_the_repository_is_one(path: Path):
     found = read_ablation(path, environment=FOLDERS)
     planned = plan(found)
     assert len(planned) == len(found.rows) * found.seeds
-    assert found.seeds == (1 if path.stem == "nv-embed-tiny" else 3)  # an hour and a half as it is
+    assert found.seeds == (1 if path.stem == "nv-embed-tiny" else 3)  # over two hours as it is
     # What the rows have in common is made once for all of them.
     for name in found.recipe.data:
         assert sum(f"candidates {name}" in one.makes for one in planned) <= len(found.rows)
