@@ -93,7 +93,7 @@ class EmbeddingModel(SentenceTransformer):
         Args:
             dtype: `auto` is, on a GPU, bfloat16 where it has that. On a CPU with products in bfloat16 only they are
                 computed in it: sums, norms and embeddings stay in float32, which moves a cosine by 0.0005 where
-                bfloat16 for everything moves it by 0.0009 (all-MiniLM-L6-v2), for a tenth more time. Elsewhere
+                bfloat16 for everything moves it by 0.0009 (all-MiniLM-L6-v2), for up to a quarter more time. Elsewhere
                 `auto` is float32.
         """
         self.is_mixed = _mixes(dtype, self.device.type)
