@@ -19,6 +19,7 @@ from jaxtyping import Float32
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_transformers.util import batch_to_device, truncate_embeddings
+from torch import Tensor
 
 from embedsmith.data.files import read_json, whole_folder, write_json
 from embedsmith.errors import ModelError, SettingsError
@@ -32,7 +33,7 @@ from embedsmith.models.modeling_embedsmith import (
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
-from embedsmith.models.packing import ahead, batches, windows
+from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.products import fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
@@ -43,7 +44,7 @@ from embedsmith.settings import fingerprint
 Role = Literal["query", "passage"]
 
 _CPU_TOKENS = 1024
-"""For each thread: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
+"""Of one core: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
 _GPU_TOKENS = 32_768
 _WINDOW = 4096
 """Texts tokenised at once."""
@@ -168,8 +169,8 @@ class EmbeddingModel(SentenceTransformer):
         """Return one vector of length 1 for each text, in the order given, with the role's instruction and length.
 
         They are those of `encode_query` and `encode_document` up to rounding, in about half the time: tokenised first,
-        sorted by their tokens, packed to a budget. A batch's composition may move the last bits of a vector; the same
-        texts in the same order, on the same device with as many threads, give the same bytes.
+        sorted by their tokens, packed to a budget; on a CPU every core has a batch of its own. A batch's composition
+        may move the last bits of a vector; the same texts in the same order, on the same device, give the same bytes.
 
         Args:
             tokens: of a batch, padding included; by default what suits the device.
@@ -181,24 +182,37 @@ class EmbeddingModel(SentenceTransformer):
         prompt, task = self.prompt_of(role), "query" if role == "query" else "document"
         if self._workers or self.backbone is None:
             return self._encoded(texts, prompt=prompt, task=task)
-        tokens = tokens or (_CPU_TOKENS * torch.get_num_threads() if self.device.type == "cpu" else _GPU_TOKENS)
-        places: list[int] = []
-        vectors = []
+        on_cpu = self.device.type == "cpu"
+        tokens = tokens or (_CPU_TOKENS if on_cpu else _GPU_TOKENS)
         lists = windows([len(text) for text in texts], texts=_WINDOW, characters=_WINDOW_CHARACTERS)
         tokenised = ahead(lambda some: self.preprocess([texts[i] for i in some], prompt=prompt, task=task), lists)
-        with fast_products(self.device):
-            for window, features in tokenised:
-                for rows, batch in batches(features, tokens):
-                    places += [window[row] for row in rows.tolist()]
-                    vectors.append(self(batch_to_device(batch, self.device), task=task)["sentence_embedding"].float())
-                    if on_done:
-                        on_done(len(places))
+        packed = (
+            ([window[row] for row in rows.tolist()], batch)
+            for window, features in tokenised
+            for rows, batch in batches(features, tokens)
+        )
+        places: list[int] = []
+        vectors = []
+        # On a CPU each core has a batch of its own: nothing waits for the slowest core after every product.
+        cores = torch.get_num_threads() if on_cpu else 1
+        for some, found in side_by_side(lambda item: (item[0], self._forward(item[1], task)), packed, cores):
+            places += some
+            vectors.append(found)
+            if on_done:
+                on_done(len(places))
         stacked = truncate_embeddings(torch.cat(vectors), self.truncate_dim)
         # In float32: a length of 1 in bfloat16 is off by up to a percent.
         found = torch.nn.functional.normalize(stacked, dim=-1).cpu().numpy()
         ordered = np.empty_like(found)
         ordered[places] = found
         return ordered
+
+    # Both contexts belong to the thread that enters them.
+    @torch.inference_mode()
+    def _forward(self, batch: Features, task: str) -> Float32[Tensor, "b D"]:
+        """Return the vectors of one batch of tokens."""
+        with fast_products(self.device):
+            return self(batch_to_device(dict(batch), self.device), task=task)["sentence_embedding"].float()
 
     def _encoded(self, texts: Sequence[str], *, prompt: str, task: str) -> Float32[np.ndarray, "N D"]:
         """Return vectors as sentence-transformers computes them: over several devices, or without a transformer."""

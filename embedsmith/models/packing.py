@@ -8,9 +8,11 @@ Shapes: n texts that are tokenised at once, b texts of a batch, T and t the toke
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 Features = Mapping[str, Any]
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 
 
 def windows(lengths: Sequence[int], *, texts: int, characters: int) -> Iterator[list[int]]:
@@ -107,6 +111,31 @@ def ahead(work: Callable[[list[int]], Features], lists: Iterator[list[int]]) -> 
             previous = current
         if previous:
             yield previous[0], previous[1].result()
+
+
+def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], workers: int) -> Iterator[Made]:
+    """Yield what work makes of each item, in order; several at once, each on a thread that computes on one core.
+
+    A single item is worked on by the calling thread, with all the cores it has.
+    """
+    first = list(islice(items, 2))
+    if workers == 1 or len(first) < 2:
+        yield from map(work, chain(first, items))
+        return
+    cores = torch.get_num_threads()
+    threads = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1))
+    try:
+        running: deque[Future[Made]] = deque()
+        for item in chain(first, items):
+            running.append(threads.submit(work, item))
+            if len(running) > 2 * workers:
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()
+    finally:
+        threads.shutdown(cancel_futures=True)
+        # A thread's number is its own, and also what threads to come begin with.
+        torch.set_num_threads(cores)
 
 
 def _cut(value: Any, shape: torch.Size, rows: Tensor, columns: Tensor) -> Any:

@@ -1,12 +1,15 @@
 """Batches of about equal work: every text once, within the budget, little padding."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
 import torch
 
-from embedsmith.models.packing import ahead, batches, cheapest_cuts, windows
+from embedsmith.models.packing import ahead, batches, cheapest_cuts, side_by_side, windows
 
 
 def features(lengths, *, left=False):
@@ -110,3 +113,50 @@ def test_work_that_fails_fails_where_its_list_is_asked_for():
     assert next(found) == ([2], {"inverse": 0.5})
     with pytest.raises(ZeroDivisionError, match="division by zero"):
         next(found)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 40])
+def test_what_is_made_side_by_side_comes_in_order(count, workers):
+    def work(item):
+        time.sleep(0.002 * (item % 3))
+        return item * item
+
+    assert list(side_by_side(work, iter(range(count)), workers)) == [item * item for item in range(count)]
+
+
+def test_each_worker_computes_on_one_core_and_the_caller_keeps_its_own(two_cores):
+    seen = list(side_by_side(lambda _: (threading.get_ident(), torch.get_num_threads()), iter(range(40)), 3))
+    assert {cores for _, cores in seen} == {1}
+    assert threading.get_ident() not in {thread for thread, _ in seen}
+    assert torch.get_num_threads() == two_cores
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == two_cores
+
+
+def test_a_single_item_has_all_cores(two_cores):
+    assert list(side_by_side(lambda _: torch.get_num_threads(), iter([0]), 3)) == [two_cores]
+
+
+def test_an_error_in_one_worker_is_raised_and_the_rest_is_not_begun(two_cores):
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        if item == 3:
+            raise ValueError("item 3")
+        return item
+
+    with pytest.raises(ValueError, match="item 3"):
+        list(side_by_side(work, iter(range(1000)), 2))
+    assert len(begun) < 20
+    assert torch.get_num_threads() == two_cores
+
+
+@pytest.fixture
+def two_cores():
+    """Torch computes on two cores, whatever the machine has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield 2
+    torch.set_num_threads(before)
