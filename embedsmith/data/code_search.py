@@ -1,7 +1,8 @@
 """Code search: (what a function does, its source) pairs from a tree of Python files, split by module.
 
-A query is the first sentence of a docstring, its passage the function's source without any docstring. Whole modules go
-to the test side, and nothing that stands there, query or function, is seen in training.
+A query is the first sentence of a docstring, its passage the function's source without any docstring, under a line that
+says where it is at home: a method that does not name its class is half a passage. Whole modules go to the test side, and
+nothing that stands there, query or function, is seen in training.
 """
 
 from __future__ import annotations
@@ -71,6 +72,17 @@ class Function:
     """Top-level module: the first part of the path, without `.py`."""
     query: str
     text: str
+
+    @property
+    def passage(self) -> str:
+        """The text under its qualified name.
+
+        >>> Function("xml/dom/__init__.py", 3, "Node.clone", "xml", "Copy the node", "def clone(self): ...").passage
+        '# xml.dom.Node.clone\\ndef clone(self): ...'
+        """
+        parts = PurePosixPath(self.file.removesuffix(".py")).parts
+        home = parts[:-1] if parts[-1] == "__init__" else parts
+        return f"# {'.'.join((*home, self.name))}\n{self.text}"
 
 
 @dataclass(frozen=True)
@@ -456,6 +468,9 @@ def split(harvest: Harvest, settings: CodeSettings) -> CodeSearch:
     Test queries search among all functions, of both sides. A query or a function that also stands in a test module is
     taken out of training; a test query that a training module carries too keeps that function as a positive.
 
+    A passage is compared by its text: the line above it would make every copy another function. Copies in several places
+    are one passage, under the name of the first.
+
     Ids are the same on both sides: `zipfile.py:ZipFile.namelist`, with `@line` where a file has the name twice.
 
     Raises:
@@ -566,7 +581,7 @@ def _collection(name: str, merged: _Merged, queries: set[str], passages: set[str
     return Collection.of(
         name=name,
         passage_ids=[merged.passage_ids[key] for key in kept],
-        passages=[function.text for function in kept.values()],
+        passages=[function.passage for function in kept.values()],
         query_ids=[merged.query_ids[query] for query in asked],
         queries=[merged.queries[query] for query in asked],
         qrels=qrels,

@@ -303,6 +303,13 @@ def test_a_query_that_is_not_text_is_dropped(tmp_path: Path) -> None:
 # --- The split --------------------------------------------------------------------------------------------------------
 
 
+def code_of(passage: str) -> str:
+    """The normalised text of a passage, without the line that names it."""
+    name, _, text = passage.partition("\n")
+    assert name.startswith("# ")
+    return normalised(text)
+
+
 def assert_nothing_of_the_test_modules_is_in_training(found: Harvest, result: CodeSearch) -> None:
     """Judge by paths and texts alone: which functions stand under a test module's prefix?"""
     prefixes = tuple(result.test_modules)
@@ -313,14 +320,14 @@ def assert_nothing_of_the_test_modules_is_in_training(found: Harvest, result: Co
         (tested if inside else trained).append(f)
     test_queries, test_texts = {normalised(f.query) for f in tested}, {normalised(f.text) for f in tested}
     assert not test_queries & {normalised(query) for query in result.train.queries}
-    assert not test_texts & {normalised(passage) for passage in result.train.passages}
+    assert not test_texts & {code_of(passage) for passage in result.train.passages}
     # Nothing more than that is lost.
     assert test_queries == {normalised(query) for query in result.test.queries}
-    assert {normalised(f.text) for f in trained} - test_texts == {normalised(p) for p in result.train.passages}
-    assert {normalised(f.text) for f in found.functions} == {normalised(p) for p in result.test.passages}
+    assert {normalised(f.text) for f in trained} - test_texts == {code_of(p) for p in result.train.passages}
+    assert {normalised(f.text) for f in found.functions} == {code_of(p) for p in result.test.passages}
     for collection, functions in (result.train, trained), (result.test, found.functions):
         pairs = [(normalised(f.query), normalised(f.text)) for f in functions]
-        text = dict(zip(collection.passage_ids, map(normalised, collection.passages), strict=True))
+        text = dict(zip(collection.passage_ids, map(code_of, collection.passages), strict=True))
         for query_id, query in zip(collection.query_ids, collection.queries, strict=True):
             wanted = {answer for asked, answer in pairs if asked == normalised(query)}
             assert {text[it] for it in collection.positives(query_id)} == wanted & set(text.values()) != set()
@@ -377,7 +384,7 @@ def test_equal_functions_become_one_passage_that_names_its_first_occurrence() ->
     test = split(Harvest(functions + copies, []), CodeSettings()).test
     assert len(test.passages) == 25
     assert test.metadata[0] == {"file": "m0.py", "line": 1, "name": "f0", "module": "m0"}
-    assert (test.passage_ids[0], test.passages[0]) == ("m0.py:f0", functions[0].text)
+    assert (test.passage_ids[0], test.passages[0]) == ("m0.py:f0", f"# m0.f0\n{functions[0].text}")
 
 
 def test_passages_of_one_name_in_one_file_are_told_apart_by_their_line() -> None:
