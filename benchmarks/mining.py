@@ -38,10 +38,21 @@ SIDES = {
     "st-float32": ("sentence-transformers, float32 (its default)", "float32"),
     "st-bfloat16": ("sentence-transformers, bfloat16", "bfloat16"),
     "ours-auto": ("embedsmith, auto (our default)", "auto"),
+    "ours-bfloat16": ("embedsmith, bfloat16", "bfloat16"),
     "ours-float32": ("embedsmith, float32", "float32"),
 }
-RATIOS = [("st-float32", "ours-auto"), ("st-bfloat16", "ours-auto"), ("st-float32", "ours-float32")]
-AGREEMENTS = [("st-float32", "ours-float32"), ("ours-float32", "ours-auto"), ("st-bfloat16", "ours-auto")]
+RATIOS = [
+    ("st-float32", "ours-auto"),
+    ("st-bfloat16", "ours-auto"),
+    ("st-bfloat16", "ours-bfloat16"),
+    ("st-float32", "ours-float32"),
+]
+AGREEMENTS = [
+    ("st-float32", "ours-float32"),
+    ("ours-float32", "ours-auto"),
+    ("ours-float32", "ours-bfloat16"),
+    ("st-float32", "st-bfloat16"),
+]
 
 Negatives = dict[str, dict[str, float]]
 """Scores of the negatives of each query."""

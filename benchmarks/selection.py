@@ -5,8 +5,8 @@ PercPos 0.95 to MarginPos 0.05, 4 negatives from 100 candidates. Vectors are ran
 starts at the folder of candidates and ends at the written JSON lines; theirs starts at the cached vectors and ends at
 the data set in memory, for it keeps vectors and no candidates. Reading the texts is timed on neither side.
 
-Each side runs in a process of its own, the sides take turns, and medians are printed: seconds, and seconds of processor
-time, which other work on the machine moves less.
+Each side runs in a process of its own, the sides take turns, and medians are printed: seconds; seconds of processor
+time, which other work on the machine moves less; and the process's peak memory, texts and imports included.
 
     python benchmarks/selection.py [--queries 100000] [--passages 100000] [--dimensions 384] [--rounds 3]
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -142,7 +143,8 @@ def run_side(side: str, folder: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     collection = load_collection(folder / "data", split="train")
     negatives = ours(folder, collection) if side == "ours" else theirs(folder, collection, absolute_margin=0.05)
-    print(json.dumps({**clock.figures, "negatives": negatives}))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(json.dumps({**clock.figures, "gib": peak, "negatives": negatives}))
 
 
 def main() -> None:
@@ -167,9 +169,9 @@ def main() -> None:
         theirs(folder, collection, relative_margin=0.05)  # fills its cache
         options = ["--folder", folder]
         middle = alternate(__file__, SIDES, options, rounds=arguments.rounds, threads=arguments.threads)
-        print("\n| side | seconds | processor seconds |\n| --- | --- | --- |")
+        print("\n| side | seconds | processor seconds | peak GiB |\n| --- | --- | --- | --- |")
         for side, found in middle.items():
-            print(f"| {side} | {found['wall']:.2f} | {found['processor']:.2f} |")
+            print(f"| {side} | {found['wall']:.2f} | {found['processor']:.2f} | {found['gib']:.2f} |")
         for key, what in (("wall", "seconds"), ("processor", "processor seconds")):
             print(f"\nBy {what}: ours is {middle[SIDES[1]][key] / middle['ours'][key]:.1f} times as fast.")
 
