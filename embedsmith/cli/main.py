@@ -77,7 +77,8 @@ def main() -> None:
     console.quiet_libraries()
     console.let_the_first_process_speak()
     try:
-        code = app(standalone_mode=False)
+        with console.quick_imports():
+            code = app(standalone_mode=False)
     except _UsageError as error:
         # Without a message the help was printed in its place.
         if message := cast(typer.BadParameter, error).format_message():
