@@ -1,8 +1,8 @@
 """Code search: (what a function does, its source) pairs from a tree of Python files, split by module.
 
-A query is the first sentence of a docstring, its passage the function's source without any docstring, under a line that
-says where it is at home: a method that does not name its class is half a passage. Whole modules go to the test side, and
-nothing that stands there, query or function, is seen in training.
+A query is the first sentence of a docstring, its passage the function's source without any docstring, under a line
+that says where it is at home: a method that does not name its class is half a passage. Whole modules go to the test
+side, and nothing that stands there, query or function, is seen in training.
 """
 
 from __future__ import annotations
@@ -468,8 +468,8 @@ def split(harvest: Harvest, settings: CodeSettings) -> CodeSearch:
     Test queries search among all functions, of both sides. A query or a function that also stands in a test module is
     taken out of training; a test query that a training module carries too keeps that function as a positive.
 
-    A passage is compared by its text: the line above it would make every copy another function. Copies in several places
-    are one passage, under the name of the first.
+    A passage is compared by its text: the line above it would make every copy another function. Copies in several
+    places are one passage, under the name of the first.
 
     Ids are the same on both sides: `zipfile.py:ZipFile.namelist`, with `@line` where a file has the name twice.
 

@@ -66,6 +66,30 @@ def add_adapters(
     model[0].model = get_peft_model(backbone, config)
 
 
+@contextmanager
+def halved(model: EmbeddingModel) -> Iterator[None]:
+    """Keep within the block, in bfloat16, those frozen matrices of linear layers that are the same in it.
+
+    Most decoders are published in bfloat16, and built in float32 to be trained. Where the products are computed in
+    bfloat16 nothing but adapters and pooling needs more: 14 of Mistral-7B's 28 GB are saved, and rounding each matrix
+    anew for every chunk of a batch. No bit of a loss, a gradient or a merged weight changes.
+    """
+    changed = []
+    for module in model.modules():
+        weight = module.weight if isinstance(module, torch.nn.Linear) else None
+        if weight is None or weight.requires_grad or weight.dtype != torch.float32:
+            continue
+        short = weight.data.bfloat16()
+        if torch.equal(short.float(), weight.data):
+            weight.data = short
+            changed.append(weight)
+    try:
+        yield
+    finally:
+        for weight in changed:
+            weight.data = weight.data.float()
+
+
 def merge_adapters(model: EmbeddingModel, texts: Sequence[str] = ()) -> float:
     """Add a model's adapters to its weights for good, and return how far that moved the vectors of some texts.
 

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.errors import InputError, SettingsError, did_you_mean
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
-from embedsmith.models.lora import add_adapters, merge_adapters
+from embedsmith.models.lora import add_adapters, halved, merge_adapters
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.blend import Portion
@@ -128,6 +128,8 @@ def train_stage(
             log_folder=log_folder,
             on_step=on_step,
         )
+        if settings.lora_rank and trainer.args.bf16 and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+            with_adapters.enter_context(halved(model))  # those two want one type for all weights
         whole = checkpoints.checkpoints(folder)
         with enough_memory(trainer.place, model.device):
             if on_start and processes.leads:
@@ -198,8 +200,12 @@ def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> 
     with _lengths(model, settings), _dropout(model, settings.dropout):
         if settings.lora_rank:
             add_adapters(model, **settings.adapters)
+        in_bfloat16 = resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
         try:
-            with _checkpointing(model, settings):
+            with (
+                _checkpointing(model, settings),
+                halved(model) if settings.lora_rank and in_bfloat16 else nullcontext(),
+            ):
                 return _cost_as_it_is(model, plan, settings)
         finally:
             if settings.lora_rank:
@@ -212,7 +218,7 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
     budget = chunk_tokens(settings, model.device)
     batches = [chunks_of(model, plan[n], budget) for n in range(min(len(plan), _SAMPLED_BATCHES))]
     device, bfloat16 = model.device, resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in checkpoints.trained(model).values())
     standing = BYTES_A_TRAINED_WEIGHT * trained
     memory = ActivationMemory(
@@ -239,9 +245,7 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
         # A forward pass is a third of a step.
         seconds_a_batch=seconds / chunk.tokens * (sum(padded) / len(padded)) * (1 + twice / 3),
         trained_parameters=trained,
-        bytes=4.0 * sum(sizes.values())
-        + standing
-        + max(memory.most([chunk.tokens for chunk in chunks]) for chunks in batches),
+        bytes=weights + standing + max(memory.most([chunk.tokens for chunk in chunks]) for chunks in batches),
     )
 
 

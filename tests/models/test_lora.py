@@ -9,7 +9,7 @@ import torch
 
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.embedder import load
-from embedsmith.models.lora import add_adapters, merge_adapters, merged
+from embedsmith.models.lora import add_adapters, halved, merge_adapters, merged
 from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student, describe
@@ -60,6 +60,20 @@ def test_adapters_and_the_pooling_are_trained_and_nothing_else(tiny_llama):
     assert {name for name, _ in model.named_parameters() if not name.startswith("0.")} <= open_
     close(model.embed(TEXTS, "query"), before)  # new adapters begin at nothing
     assert len(adapted_layers(model)) == 7
+
+
+def test_only_frozen_matrices_that_lose_nothing_are_halved_and_all_are_whole_again(tiny_llama):
+    model = student(tiny_llama)
+    with torch.no_grad():
+        model.backbone.layers[0].mlp.up_proj.weight.copy_(model.backbone.layers[0].mlp.up_proj.weight.bfloat16())
+    add_adapters(model, rank=2)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    with halved(model):
+        short = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.bfloat16}
+    (name,) = short
+    assert name.endswith("layers.0.mlp.up_proj.base_layer.weight")
+    for name, parameter in model.named_parameters():
+        assert parameter.dtype == torch.float32 and torch.equal(parameter, before[name]), name
 
 
 @pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "v_proj"], ["self_attn.o_proj", "mlp.down_proj"]])

@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -216,6 +217,36 @@ def test_chunks_that_are_encoded_twice_give_the_same_bits_as_chunks_that_are_kep
     stage = STAGE.model_copy(update={"steps": 2, "chunk_tokens": 40, "memory_gib": 0.0, **settings})
     assert without_time(train(twice, tmp_path / "twice", stage)) == without_time(expected)
     assert_same_bits(weights(twice), weights(kept))
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_frozen_matrices_in_bfloat16_save_memory_and_change_no_bit(student, tmp_path, monkeypatch, checkpointing):
+    pytest.importorskip("peft")
+    settings = {"steps": 3, "lora_rank": 4, "dtype": "bfloat16", "gradient_checkpointing": checkpointing}
+    stage = STAGE.model_copy(update=settings)
+
+    def published():
+        """A student whose weights were bfloat16 before it was built, as most decoders' are."""
+        model = student()
+        with torch.no_grad():
+            for parameter in model[0].parameters():
+                parameter.copy_(parameter.bfloat16())
+        return model
+
+    model = published()
+    seen = []
+
+    def look(_report):
+        seen.append({parameter.dtype for name, parameter in model.named_parameters() if "base_layer" in name})
+
+    reports = train(model, tmp_path / "halved", stage, on_step=look)
+    assert seen == [{torch.bfloat16}] * 3
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+    monkeypatch.setattr("embedsmith.training.trainer.halved", lambda _: nullcontext())
+    whole = published()
+    assert without_time(train(whole, tmp_path / "whole", stage)) == without_time(reports)
+    assert_same_bits(weights(model), weights(whole))
 
 
 def test_batches_of_one_step_add_up_to_the_mean_of_their_gradients(student, tmp_path):
