@@ -30,7 +30,7 @@ import numpy as np
 from alternate import Clock, Figures, alternate
 
 from embedsmith.data.files import read_json, write_json
-from embedsmith.data.load import load_collection
+from embedsmith.data.load import known_splits, load_collection
 from embedsmith.models.settings import SMOLLM2, StudentSettings
 
 SIDES = ("ours", "sentence-transformers", "products")
@@ -162,7 +162,6 @@ def main() -> None:
     """Run every side, in turns, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("EMBEDSMITH_DATA"), help="or EMBEDSMITH_DATA")
-    parser.add_argument("--split", help="of a BEIR folder that has several")
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--model", default=SMOLLM2)
     parser.add_argument("--layers", type=int, help="the first of the decoder; all of them when not given")
@@ -179,7 +178,7 @@ def main() -> None:
         return
     if not arguments.data:
         parser.error("name a data set with --data or EMBEDSMITH_DATA")
-    texts = list(load_collection(arguments.data, split=arguments.split).passages)
+    texts = list(load_collection(arguments.data, split="all" if known_splits(arguments.data) else None).passages)
     # Spread over the folder: its beginning may be of one kind.
     texts = texts[:: max(1, len(texts) // arguments.texts)][: arguments.texts]
     settings = StudentSettings(
