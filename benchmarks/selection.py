@@ -47,7 +47,7 @@ class Known:
     def __init__(self, folder: Path) -> None:
         self._vectors = {"p": np.load(folder / "passages.npy"), "q": np.load(folder / "queries.npy")}
 
-    def embed(self, texts: Any, role: str, *, tokens: int | None) -> np.ndarray:
+    def embed(self, texts: Any, role: str, **_: Any) -> np.ndarray:
         return self._vectors[role[0]][[int(text.split()[0][1:]) for text in texts]]
 
     def contract(self, role: str) -> dict[str, Any]:
@@ -57,10 +57,10 @@ class Known:
         raise NotImplementedError
 
     def encode_query(self, texts: Any, **_: Any) -> np.ndarray:
-        return self.embed(texts, "query", tokens=None)
+        return self.embed(texts, "query")
 
     def encode_document(self, texts: Any, **_: Any) -> np.ndarray:
-        return self.embed(texts, "passage", tokens=None)
+        return self.embed(texts, "passage")
 
     def similarity(self, one: Any, other: Any) -> Any:
         from sentence_transformers.util import dot_score

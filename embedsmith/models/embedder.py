@@ -46,6 +46,8 @@ Role = Literal["query", "passage"]
 _CPU_TOKENS = 1024
 """Of one core: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
 _GPU_TOKENS = 32_768
+_MOST_AT_ONCE = 16
+"""Batches on a CPU. Python itself takes a thirtieth of MiniLM's, one batch at a time: more would wait for it."""
 _WINDOW = 4096
 """Texts tokenised at once."""
 _WINDOW_CHARACTERS = 8 * 2**20
@@ -194,8 +196,8 @@ class EmbeddingModel(SentenceTransformer):
         places: list[int] = []
         vectors = []
         # On a CPU each core has a batch of its own: nothing waits for the slowest core after every product.
-        cores = torch.get_num_threads() if on_cpu else 1
-        for some, found in side_by_side(lambda item: (item[0], self._forward(item[1], task)), packed, cores):
+        workers = min(torch.get_num_threads(), _MOST_AT_ONCE) if on_cpu else 1
+        for some, found in side_by_side(lambda item: (item[0], self._forward(item[1], task)), packed, workers):
             places += some
             vectors.append(found)
             if on_done:

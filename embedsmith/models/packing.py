@@ -114,7 +114,7 @@ def ahead(work: Callable[[list[int]], Features], lists: Iterator[list[int]]) -> 
 
 
 def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], workers: int) -> Iterator[Made]:
-    """Yield what work makes of each item, in order; several at once, each on a thread that computes on one core.
+    """Yield what work makes of each item, in order; several at once, each on a thread with its share of the cores.
 
     A single item is worked on by the calling thread, with all the cores it has.
     """
@@ -123,7 +123,7 @@ def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], workers: i
         yield from map(work, chain(first, items))
         return
     cores = torch.get_num_threads()
-    threads = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(1))
+    threads = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(max(1, cores // workers)))
     try:
         running: deque[Future[Made]] = deque()
         for item in chain(first, items):

@@ -125,13 +125,15 @@ def test_what_is_made_side_by_side_comes_in_order(count, workers):
     assert list(side_by_side(work, iter(range(count)), workers)) == [item * item for item in range(count)]
 
 
-def test_each_worker_computes_on_one_core_and_the_caller_keeps_its_own(two_cores):
-    seen = list(side_by_side(lambda _: (threading.get_ident(), torch.get_num_threads()), iter(range(40)), 3))
-    assert {cores for _, cores in seen} == {1}
+@pytest.mark.parametrize(("cores", "workers", "share"), [(2, 2, 1), (2, 3, 1), (4, 2, 2)])
+def test_each_worker_computes_on_its_share_of_the_cores_and_the_caller_keeps_its_own(two_cores, cores, workers, share):
+    torch.set_num_threads(cores)
+    seen = list(side_by_side(lambda _: (threading.get_ident(), torch.get_num_threads()), iter(range(40)), workers))
+    assert {cores for _, cores in seen} == {share}
     assert threading.get_ident() not in {thread for thread, _ in seen}
-    assert torch.get_num_threads() == two_cores
+    assert torch.get_num_threads() == cores
     with ThreadPoolExecutor(1) as later:
-        assert later.submit(torch.get_num_threads).result() == two_cores
+        assert later.submit(torch.get_num_threads).result() == cores
 
 
 def test_a_single_item_has_all_cores(two_cores):
