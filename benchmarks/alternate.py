@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from pathlib import Path
 from statistics import median
 
 Figures = dict[str, float]
@@ -28,6 +29,15 @@ class Clock:
     def stop(self) -> None:
         self.figures["wall"] += time.perf_counter()
         self.figures["processor"] += time.process_time()
+
+
+def peak_gib() -> float:
+    """Return the most memory that this process has held.
+
+    Not `ru_maxrss`: that begins at what the process that started it held.
+    """
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 2**20
 
 
 def alternate(

@@ -20,14 +20,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from alternate import Clock, Figures, alternate
+from alternate import Clock, Figures, alternate, peak_gib
 
 from embedsmith.data.files import read_json, write_json
 from embedsmith.data.load import known_splits, load_collection
@@ -134,7 +133,7 @@ def run_side(arguments: argparse.Namespace) -> None:
     vectors = encode(texts)
     clock.stop()
     np.save(arguments.folder / f"{arguments.side}.npy", vectors)
-    print(json.dumps({**clock.figures, "gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+    print(json.dumps({**clock.figures, "gib": peak_gib()}))
 
 
 def report(middle: dict[str, Figures], work: dict[str, float], folder: Path, dtype: str, threads: int) -> None:

@@ -19,12 +19,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import tempfile
 from collections import Counter
 from pathlib import Path
 
-from alternate import Clock, Figures, alternate
+from alternate import Clock, Figures, alternate, peak_gib
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_json, read_jsonl, write_json, write_jsonl
@@ -130,7 +129,7 @@ def run_side(side: str, pairs: Path, threads: int, out: Path) -> None:
     torch.set_num_threads(threads)
     mine = mine_theirs if side.startswith("st-") else mine_ours
     negatives = mine(pairs, SIDES[side][1])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_gib()
     write_json(out / f"{side}.json", negatives)
     print(json.dumps({**clock.figures, "gib": peak}))
 

@@ -14,16 +14,16 @@ time, which other work on the machine moves less; and the process's peak memory,
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
-import resource
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from alternate import Clock, alternate
+from alternate import Clock, alternate, peak_gib
 
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
@@ -142,8 +142,9 @@ def run_side(side: str, folder: Path, threads: int) -> None:
 
     torch.set_num_threads(threads)
     collection = load_collection(folder / "data", split="train")
+    gc.freeze()  # as our commands do once libraries are imported; here for both sides
     negatives = ours(folder, collection) if side == "ours" else theirs(folder, collection, absolute_margin=0.05)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_gib()
     print(json.dumps({**clock.figures, "gib": peak, "negatives": negatives}))
 
 

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,8 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
+
+from alternate import peak_gib
 
 _WEIGHT_DECAY = 0.01
 
@@ -217,7 +218,7 @@ def run_side(arguments: argparse.Namespace) -> None:
         side = ours if arguments.side.startswith("ours") else theirs
         processor = time.process_time()
         found = side(arguments, batches, Path(folder))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_gib()
     if torch.cuda.is_available():
         peak = torch.cuda.max_memory_allocated() / 2**30
     print(json.dumps({**found, "peak_gib": peak, "processor_s": time.process_time() - processor}))

@@ -127,12 +127,14 @@ def quick_imports() -> Iterator[None]:
     """Leave cycles of dead objects lying within the block, until `progress` begins work that may make large ones.
 
     Importing torch, transformers and sentence-transformers makes millions of objects that stay. To look through them
-    again and again takes two fifths of the time, and of what `search` takes for one query.
+    again and again takes two fifths of the time, and of what `search` takes for one query. `progress` spares them for
+    the rest of the block too.
     """
     gc.disable()
     try:
         yield
     finally:
+        gc.unfreeze()
         gc.enable()
 
 
@@ -154,7 +156,9 @@ def quiet_libraries() -> None:
 @contextlib.contextmanager
 def progress(*, show: bool = True) -> Iterator[Any]:
     """Yield a progress function: a bar for each piece of work, or plain lines where there is no terminal."""
-    gc.enable()  # see `quick_imports`
+    if not gc.isenabled():  # see `quick_imports`
+        gc.freeze()
+        gc.enable()
     if not show:
         yield lambda what, done, total, note="": None
         return
