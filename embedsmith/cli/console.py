@@ -127,14 +127,13 @@ def quick_imports() -> Iterator[None]:
     """Leave cycles of dead objects lying within the block, until `progress` begins work that may make large ones.
 
     Importing torch, transformers and sentence-transformers makes millions of objects that stay. To look through them
-    again and again takes two fifths of the time, and of what `search` takes for one query. `progress` spares them for
-    the rest of the block too.
+    again and again takes two fifths of the time, and of what `search` takes for one query. `progress` spares them from
+    then on, when the interpreter ends too, which is another second.
     """
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
         gc.enable()
 
 

@@ -1,5 +1,6 @@
 """The command, called in this process."""
 
+import gc
 import json
 import os
 import re
@@ -48,6 +49,7 @@ def embedsmith_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
         try:
             main()
         except SystemExit as exit:
+            gc.unfreeze()  # a command's process ends here; this one goes on
             printed = capsys.readouterr()
             return Done(int(exit.code or 0), printed.out, printed.err)
         raise AssertionError("the command did not exit")

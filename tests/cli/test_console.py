@@ -17,7 +17,9 @@ def test_the_collector_rests_while_libraries_are_imported_and_no_longer():
         assert not gc.isenabled()
         with progress(show=False):
             assert gc.isenabled()
+            assert gc.get_freeze_count() > 0
     assert gc.isenabled()
+    gc.unfreeze()
 
 
 def test_the_collector_works_again_after_a_command_that_failed(embedsmith_command):
