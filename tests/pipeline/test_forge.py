@@ -133,7 +133,7 @@ def test_a_function_is_found_by_what_it_does(run: Path, source: Path, monkeypatc
     for hit in hits:
         line = (source / hit.metadata["file"]).read_text().splitlines()[hit.metadata["line"] - 1]
         assert line.startswith(f"def {hit.metadata['name']}(")
-        assert hit.text.startswith(line)
+        assert hit.text.startswith(f"# {hit.metadata['module']}.{hit.metadata['name']}\n{line}")
 
 
 def test_a_search_in_another_corpus_encodes_it_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
