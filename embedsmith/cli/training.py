@@ -36,7 +36,8 @@ def quickstart(
 ) -> None:
     """Build a code-search model for Python code: harvest, mine, train, evaluate.
 
-    Pairs are the first sentence of a docstring and the function without it; evaluation is on modules never seen.
+    Pairs are the first sentence of a docstring and the function without it, under its qualified name; evaluation is on
+    modules never seen.
     """
     import torch
 
