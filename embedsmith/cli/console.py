@@ -141,7 +141,7 @@ def quiet_libraries() -> None:
     """Keep the model libraries' own bars, notices and hub chatter out of the output."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # unset, it is so too, and warns of every process we start
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     theirs = r"(torch|transformers|sentence_transformers|accelerate|gguf|mteb|sklearn)\b.*"

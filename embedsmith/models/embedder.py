@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,12 +19,13 @@ import torch
 from jaxtyping import Float32
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-from sentence_transformers.util import batch_to_device, truncate_embeddings
+from sentence_transformers.util import truncate_embeddings
 from torch import Tensor
 
 from embedsmith.data.files import read_json, whole_folder, write_json
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
+from embedsmith.models.attention import steady_attention
 from embedsmith.models.modeling_embedsmith import (
     InstructedTransformer,
     LatentAttentionPooling,
@@ -33,11 +35,13 @@ from embedsmith.models.modeling_embedsmith import (
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
+from embedsmith.models.packed import can_pack, is_packable, on_device, pack, token_states
 from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.products import fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
 from embedsmith.models.static import read_static
+from embedsmith.models.tokens import tokens_of
 from embedsmith.models.weights import check_files, check_weights
 from embedsmith.settings import fingerprint
 
@@ -81,6 +85,8 @@ class EmbeddingModel(SentenceTransformer):
     _module_classes = _MODULE_CLASSES
     _workers: dict[str, Any] | None = None
     """The processes of `spread`, one a device."""
+    _packable: dict[Any, bool] = {}
+    """By type and device, as it was found out."""
     origin: StudentSettings | None = None
     """What the model was built or opened from; what adapters over it name as their base."""
     merged_origin: StudentSettings | None = None
@@ -109,10 +115,22 @@ class EmbeddingModel(SentenceTransformer):
                     tensor.data = tensor.data.to(own)
         return self
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return the features with the texts' vectors, as a SentenceTransformer does."""
+    def forward(self, input: Mapping[str, Any], **kwargs: Any) -> Any:
+        """Return the features with the texts' vectors, as a SentenceTransformer does; they may be packed."""
         with self._precision():
-            return super().forward(*args, **kwargs)
+            if "packed" not in input:
+                return super().forward(input, **kwargs)
+            found = token_states(self[0], input)
+            for module in list(self)[1:]:
+                found = module(found)
+            return found
+
+    def packs(self, dtype: torch.dtype) -> bool:
+        """Return whether the model reads the texts of a batch in one row, where products are computed in a type."""
+        asked = dtype, self.device, getattr(getattr(self.backbone, "config", None), "_attn_implementation", None)
+        if asked not in self._packable:
+            self._packable = {**self._packable, asked: is_packable(self[0], self.device, dtype)}
+        return self._packable[asked]
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Return the context in which the weights as they are fit each other."""
@@ -184,20 +202,21 @@ class EmbeddingModel(SentenceTransformer):
         prompt, task = self.prompt_of(role), "query" if role == "query" else "document"
         if self._workers or self.backbone is None:
             return self._encoded(texts, prompt=prompt, task=task)
-        on_cpu = self.device.type == "cpu"
+        on_cpu, packs = self.device.type == "cpu", self.packs(self.dtype)
         tokens = tokens or (_CPU_TOKENS if on_cpu else _GPU_TOKENS)
         lists = windows([len(text) for text in texts], texts=_WINDOW, characters=_WINDOW_CHARACTERS)
-        tokenised = ahead(lambda some: self.preprocess([texts[i] for i in some], prompt=prompt, task=task), lists)
+        tokenised = ahead(lambda some: tokens_of(self, [texts[i] for i in some], prompt=prompt, task=task), lists)
         packed = (
             ([window[row] for row in rows.tolist()], batch)
             for window, features in tokenised
-            for rows, batch in batches(features, tokens)
+            for rows, batch in batches(features, tokens, padded=not packs)
         )
         places: list[int] = []
         vectors = []
         # On a CPU each core has a batch of its own: nothing waits for the slowest core after every product.
         workers = min(torch.get_num_threads(), _MOST_AT_ONCE) if on_cpu else 1
-        for some, found in side_by_side(lambda item: (item[0], self._forward(item[1], task)), packed, workers):
+        forward = partial(self._forward, task=task, packs=packs)
+        for some, found in side_by_side(lambda item: (item[0], forward(item[1])), packed, workers):
             places += some
             vectors.append(found)
             if on_done:
@@ -211,10 +230,11 @@ class EmbeddingModel(SentenceTransformer):
 
     # Both contexts belong to the thread that enters them.
     @torch.inference_mode()
-    def _forward(self, batch: Features, task: str) -> Float32[Tensor, "b D"]:
+    def _forward(self, batch: Features, *, task: str, packs: bool) -> Float32[Tensor, "b D"]:
         """Return the vectors of one batch of tokens."""
-        with fast_products(self.device):
-            return self(batch_to_device(dict(batch), self.device), task=task)["sentence_embedding"].float()
+        features = pack(batch) if packs and can_pack(batch) else batch
+        with fast_products(self.device), steady_attention(self.device.type):
+            return self(on_device(features, self.device), task=task)["sentence_embedding"].float()
 
     def _encoded(self, texts: Sequence[str], *, prompt: str, task: str) -> Float32[np.ndarray, "N D"]:
         """Return vectors as sentence-transformers computes them: over several devices, or without a transformer."""
@@ -225,7 +245,7 @@ class EmbeddingModel(SentenceTransformer):
     def count_tokens(self, texts: Sequence[str], role: Role) -> int:
         """Return how many tokens the model reads of some texts: with the prompt, and cut where it cuts."""
         task = "query" if role == "query" else "document"
-        features = self.preprocess(list(texts), prompt=self.prompt_of(role), task=task)
+        features = tokens_of(self, texts, prompt=self.prompt_of(role), task=task)
         # Static embeddings have all tokens in one row, and nothing is padded.
         return int(features["attention_mask"].sum() if "attention_mask" in features else features["input_ids"].numel())
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,17 @@ def halved(model: EmbeddingModel) -> Iterator[None]:
     finally:
         for weight in changed:
             weight.data = weight.data.float()
+
+
+def inputs_as_they_are(model: EmbeddingModel) -> AbstractContextManager[None]:
+    """Return the block in which adapters read the bfloat16 of products as it is.
+
+    peft turns it into the float32 of the adapters' weights first, and autocast rounds it back: two passes over memory
+    at every linear layer.
+    """
+    from peft.helpers import disable_input_dtype_casting
+
+    return disable_input_dtype_casting(model.backbone)
 
 
 def merge_adapters(model: EmbeddingModel, texts: Sequence[str] = ()) -> float:

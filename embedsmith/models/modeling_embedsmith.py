@@ -81,13 +81,17 @@ class InstructedTransformer(Transformer):
         """
         if not inputs:
             return {}
+        texts = [text + self.suffix for text in inputs] if self.suffix else inputs
+        if not prompt and not any(prompt_chars or ()):
+            # All is text. Offsets would take longer than the tokens themselves.
+            features = dict(super().preprocess(texts, processing_kwargs=processing_kwargs, **kwargs))
+            return {**features, "pooling_mask": features["attention_mask"]}
         text_kwargs = {
             **(processing_kwargs or {}).get("text", {}),
             "return_offsets_mapping": True,
             "return_special_tokens_mask": True,
         }
         processing_kwargs = {**(processing_kwargs or {}), "text": text_kwargs}
-        texts = [text + self.suffix for text in inputs] if self.suffix else inputs
         features = dict(super().preprocess(texts, prompt=prompt, processing_kwargs=processing_kwargs, **kwargs))
         ends = features.pop("offset_mapping")[..., 1]
         special = features.pop("special_tokens_mask").bool()

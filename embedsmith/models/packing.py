@@ -43,13 +43,14 @@ def windows(lengths: Sequence[int], *, texts: int, characters: int) -> Iterator[
 
 
 def batches(
-    features: Features, tokens: int, *, overhead: int | None = None
+    features: Features, tokens: int, *, overhead: int | None = None, padded: bool = True
 ) -> Iterator[tuple[Int64[Tensor, " b"], Features]]:
     """Yield batches of about `tokens` tokens, padding included, as (rows, features); longest texts first.
 
     Args:
         overhead: what a batch costs beside its tokens, in tokens: batches are then cut where padding and overhead
             together are least. None fills every batch.
+        padded: whether padding costs what tokens cost. Else batches have about the same number of tokens.
         features: what a model's `preprocess` returns for n texts; its `attention_mask` [n, T] says what is padding.
             Whatever has the mask's shape is cut to the batch, and to the columns that are not padding for all of it.
     """
@@ -57,7 +58,10 @@ def batches(
     lengths = attended.sum(1)
     order = lengths.argsort(descending=True, stable=True)
     start = 0
-    cuts = None if overhead is None else cheapest_cuts(lengths[order].clamp(min=1).numpy(), tokens, overhead)
+    in_order = lengths[order].clamp(min=1).numpy()
+    cuts = None if overhead is None else cheapest_cuts(in_order, tokens, overhead)
+    if not padded:
+        cuts = even_cuts(in_order, tokens)
     while start < len(order):
         longest = max(1, int(lengths[order[start]]))
         end = start + max(1, tokens // longest) if cuts is None else cuts.pop(0)
@@ -98,6 +102,18 @@ def cheapest_cuts(lengths: Int64[np.ndarray, " n"], tokens: int, overhead: int) 
         ends.append(end)
         end = int(begins[end])
     return ends[::-1]
+
+
+def even_cuts(lengths: Int64[np.ndarray, " n"], tokens: int) -> list[int]:
+    """Return where batches end that have about the same number of tokens, and hardly more than `tokens`.
+
+    >>> even_cuts(np.array([9, 8, 3, 3, 1]), tokens=20), even_cuts(np.array([9, 8, 3, 3, 1]), tokens=24)
+    ([1, 5], [5])
+    """
+    batches_ = -(-int(lengths.sum()) // tokens)
+    # A text belongs where its middle token would be if all texts were cut into batches of the same size.
+    batch = (lengths.cumsum() - lengths / 2) * batches_ // lengths.sum()
+    return [*(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(lengths)]
 
 
 def ahead(work: Callable[[list[int]], Features], lists: Iterator[list[int]]) -> Iterator[tuple[list[int], Features]]:

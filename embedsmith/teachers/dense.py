@@ -113,7 +113,8 @@ class DenseTeacher:
         """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
         if self._search == "exact":
             shards = self.store.shards()  # passages before queries: they take longer, and an error comes sooner
-            return top_k(self.vectors(queries), shards, k=k, memory_gib=self._memory_gib)
+            device = str(getattr(self.model, "device", "cpu"))
+            return top_k(self.vectors(queries), shards, k=k, memory_gib=self._memory_gib, device=device)
         index = self._index
         found = index.search(self.vectors(queries), k)
         self.recalls.append(found.recall)

@@ -5,27 +5,32 @@ Shapes: n texts of a chunk, D dimensions.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
+from embedsmith.models.packed import can_pack, on_device, pack
 from embedsmith.models.packing import batches
+from embedsmith.models.tokens import tokens_of
 from embedsmith.training.batches import Batch
 from embedsmith.training.settings import MemorySettings
 
 _CPU_TOKENS = 2048
-_GPU_TOKENS = 4096
 _CPU_OVERHEAD = 64
-"""Tokens in whose time a CPU calls a chunk's operations, forward and back: 70 of MiniLM in bfloat16, 35 in float32.
+"""Tokens in whose time a CPU calls a chunk's operations, forward and back: 70 of MiniLM in bfloat16, 35 in float32."""
 
-A GPU's was not measured: there it is a whole budget, so that a batch has hardly more chunks than it must."""
+_GPU_TOKENS = 32_768
+_GPU_SHARE = 1 / 3
+"""Of a GPU's whole memory, for one chunk's activations."""
+_GPU_OVERHEAD = 3e9
+"""The same for a GPU, over the square of a layer's width: calls take as long for a small layer as for a large one."""
+_BYTES = 75
+"""Of activations, for each token, layer and number of its state: in bfloat16, one operation after the other."""
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,51 @@ class Chunk:
 
     @property
     def tokens(self) -> int:
-        """Tokens, padding included."""
-        return self.texts * self.width
+        """Tokens, padding included where there is some."""
+        return self.features["packed"].tokens if self.is_packed else self.texts * self.width
+
+    @property
+    def is_packed(self) -> bool:
+        """Whether the tokens lie in one row."""
+        return "packed" in self.features
 
 
-def chunk_tokens(settings: MemorySettings, device: torch.device) -> int:
+def chunk_tokens(settings: MemorySettings, model: EmbeddingModel) -> int:
     """Return how many tokens go through the model at a time: what a stage says, or what suits the device.
 
-    >>> chunk_tokens(MemorySettings(), torch.device("cpu")), chunk_tokens(MemorySettings(), torch.device("cuda"))
-    (2048, 4096)
+    On a GPU what a third of its memory holds, and no more than keeps it busy. It is the whole memory that counts, not
+    what is free: a run that is resumed beside another job is cut as before.
     """
-    return settings.chunk_tokens or (_CPU_TOKENS if device.type == "cpu" else _GPU_TOKENS)
+    if settings.chunk_tokens:
+        return settings.chunk_tokens
+    if model.device.type != "cuda":
+        return _CPU_TOKENS
+    layers, width = _size(model)
+    memory = torch.cuda.get_device_properties(model.device).total_memory
+    return gpu_tokens(float(memory), layers, width, checkpointed=settings.gradient_checkpointing)
+
+
+def gpu_tokens(memory: float, layers: int, width: int, *, checkpointed: bool) -> int:
+    """Return how many tokens go through a model at a time on a GPU.
+
+    Args:
+        memory: of the GPU, in bytes.
+        width: numbers of a token's state.
+        checkpointed: between the layers only is kept what they read.
+
+    >>> gpu_tokens(80e9, 6, 384, checkpointed=False), gpu_tokens(80e9, 32, 4096, checkpointed=False)
+    (32768, 2712)
+    >>> gpu_tokens(24e9, 32, 4096, checkpointed=True)
+    14051
+    """
+    a_token = width * (2 * layers + _BYTES if checkpointed else _BYTES * layers)
+    return max(256, min(_GPU_TOKENS, int(memory * _GPU_SHARE / a_token)))
+
+
+def _size(model: EmbeddingModel) -> tuple[int, int]:
+    """Return the layers of a model's backbone, and how wide they are."""
+    config = model.backbone.config.get_text_config()
+    return config.num_hidden_layers, config.hidden_size
 
 
 def encode(model: Any, chunk: Chunk, *, device: torch.device, bfloat16: bool) -> Float[Tensor, "n D"]:
@@ -61,33 +100,39 @@ def encode(model: Any, chunk: Chunk, *, device: torch.device, bfloat16: bool) ->
     Args:
         bfloat16: compute products in it.
     """
-    features = {key: v.to(device) if isinstance(v, Tensor) else v for key, v in chunk.features.items()}
+    features = on_device(chunk.features, device)
     # A context for each chunk: within one, the gradients of all chunks would be added up in bfloat16.
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         return model(features)["sentence_embedding"]
 
 
-def fast_attention(device: str) -> AbstractContextManager[Any]:
-    """Return the context in which attention trains fastest on a device, forward and back."""
-    # On a CPU, flash attention's backward pass was a third of a bfloat16 step; plain products took a quarter off it.
-    return sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()
-
-
-def chunks_of(model: EmbeddingModel, batch: Batch, budget: int) -> list[Chunk]:
+def chunks_of(model: EmbeddingModel, batch: Batch, budget: int, *, packed: bool = False) -> list[Chunk]:
     """Return the texts of a batch in chunks of at most `budget` tokens, or of one text; widest chunks first.
 
     Where a chunk ends is where padding, and what a chunk costs beside its tokens, are least.
+
+    Args:
+        packed: the model reads a chunk's texts in one row.
     """
     sides = (
         ("query", batch.queries, batch.prompt_chars, 0),
         ("document", batch.passages, batch.passage_prompt_chars, len(batch.queries)),
     )
-    overhead = _CPU_OVERHEAD if model.device.type == "cpu" else budget
-    chunks = []
+    overhead = _CPU_OVERHEAD if model.device.type == "cpu" else int(_GPU_OVERHEAD / _size(model)[1] ** 2)
+    features_of = []
     for task, texts, prompt_chars, first in sides:
         masked = any(prompt_chars) and isinstance(model[0], InstructedTransformer)
-        features = model.preprocess(texts, task=task, **({"prompt_chars": prompt_chars} if masked else {}))
-        for rows, some in batches(features, budget, overhead=overhead):
+        features = (
+            model.preprocess(texts, task=task, prompt_chars=prompt_chars)
+            if masked
+            else tokens_of(model, texts, task=task)
+        )
+        features_of.append((features, first))
+    packed = packed and all(can_pack(features) for features, _ in features_of)
+    chunks = []
+    for features, first in features_of:
+        for rows, some in batches(features, budget, overhead=overhead, padded=not packed):
             texts_here, width = some["attention_mask"].shape
-            chunks.append(Chunk([first + row for row in rows.tolist()], dict(some), texts_here, width))
+            read = pack(some) if packed else dict(some)
+            chunks.append(Chunk([first + row for row in rows.tolist()], read, texts_here, width))
     return sorted(chunks, key=lambda chunk: -chunk.width)

@@ -11,6 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +23,14 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.errors import InputError, SettingsError, did_you_mean
+from embedsmith.models.attention import training_attention
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
-from embedsmith.models.lora import add_adapters, halved, merge_adapters
+from embedsmith.models.lora import add_adapters, halved, inputs_as_they_are, merge_adapters
+from embedsmith.models.packed import attention_within_texts
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.blend import Portion
-from embedsmith.training.chunks import Chunk, chunk_tokens, chunks_of, encode, fast_attention
+from embedsmith.training.chunks import Chunk, chunk_tokens, chunks_of, encode
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.held_out import Best, held_out_batches, without_held_out
 from embedsmith.training.memory import (
@@ -128,8 +131,10 @@ def train_stage(
             log_folder=log_folder,
             on_step=on_step,
         )
-        if settings.lora_rank and trainer.args.bf16 and not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-            with_adapters.enter_context(halved(model))  # those two want one type for all weights
+        if settings.lora_rank and trainer.args.bf16:
+            with_adapters.enter_context(inputs_as_they_are(model))
+            if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+                with_adapters.enter_context(halved(model))  # those two want one type for all weights
         whole = checkpoints.checkpoints(folder)
         with enough_memory(trainer.place, model.device):
             if on_start and processes.leads:
@@ -202,10 +207,11 @@ def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> 
             add_adapters(model, **settings.adapters)
         in_bfloat16 = resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
         try:
-            with (
-                _checkpointing(model, settings),
-                halved(model) if settings.lora_rank and in_bfloat16 else nullcontext(),
-            ):
+            with ExitStack() as as_trained:
+                as_trained.enter_context(_checkpointing(model, settings))
+                if settings.lora_rank and in_bfloat16:
+                    as_trained.enter_context(inputs_as_they_are(model))
+                    as_trained.enter_context(halved(model))
                 return _cost_as_it_is(model, plan, settings)
         finally:
             if settings.lora_rank:
@@ -215,9 +221,10 @@ def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> 
 
 def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> Cost:
     """Return what a batch takes of a model that has all that the stage puts on it."""
-    budget = chunk_tokens(settings, model.device)
-    batches = [chunks_of(model, plan[n], budget) for n in range(min(len(plan), _SAMPLED_BATCHES))]
+    budget = chunk_tokens(settings, model)
     device, bfloat16 = model.device, resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
+    packed = _reads_packed(model, bfloat16=bfloat16)
+    batches = [chunks_of(model, plan[n], budget, packed=packed) for n in range(min(len(plan), _SAMPLED_BATCHES))]
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in checkpoints.trained(model).values())
     standing = BYTES_A_TRAINED_WEIGHT * trained
@@ -229,7 +236,7 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
     model.train()
     for _ in range(2):  # the first time is slow
         started = time.monotonic()
-        with fast_attention(device.type):
+        with _attention(model, packed=chunk.is_packed):
             with memory.measured(chunk, {p.untyped_storage().data_ptr() for p in model.parameters()}):
                 vectors = encode(model, chunk, device=device, bfloat16=bfloat16)
             vectors.float().square().sum().backward()
@@ -339,8 +346,12 @@ class _ContrastiveTrainer(Trainer):
         self.best = Best()
         self.seen: list[dict[str, float]] = []
         self.cache: GradCache | None = None
+        self.tokeniser = ThreadPoolExecutor(max_workers=1)
+        self.coming: Future[Any] | None = None
+        """The next step's batches, on a GPU."""
         with _tensorboard_in(log_folder):
             super().__init__(model=model, args=arguments, train_dataset=plan, data_collator=self._prepared)
+        self.packed = not self._sharded and _reads_packed(model, bfloat16=bool(self.args.bf16))
         # The loss is a mean already; the Trainer must not divide it by a number of tokens.
         self.model_accepts_loss_kwargs = False
         for callback in list(self.callback_handler.callbacks):
@@ -351,6 +362,16 @@ class _ContrastiveTrainer(Trainer):
     def get_train_dataloader(self) -> Any:
         """Return the plan's batches in order, the same in every process."""
         return torch.utils.data.DataLoader(self.plan, batch_size=1, shuffle=False, collate_fn=self.data_collator)
+
+    def get_batch_samples(self, epoch_iterator: Iterator[Any], *arguments: Any, **others: Any) -> Any:
+        """Return the batches of a step; while a GPU computes, those of the next are tokenised."""
+        draw = partial(super().get_batch_samples, epoch_iterator, *arguments, **others)
+        if self.args.device.type == "cpu":  # it would only take turns with the step
+            return draw()
+        coming, self.coming = self.coming, None
+        found = coming.result() if coming else draw()
+        self.coming = self.tokeniser.submit(draw)
+        return found
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Return AdamW with a learning rate of its own for a trained pooling."""
@@ -391,7 +412,7 @@ class _ContrastiveTrainer(Trainer):
             self._check("loss", float(loss.detach()), batch)
             return loss / self.current_gradient_accumulation_steps
 
-        with fast_attention(self.args.device.type):
+        with _attention(self.embedder, packed=chunks[0].is_packed):
             loss = self.cache.run(chunks, loss_of, batch=batch.number, device=self.args.device)
         self.seen.append(
             {
@@ -425,11 +446,15 @@ class _ContrastiveTrainer(Trainer):
     def measure(self) -> float:
         """Return the mean loss on what was held out, as the model is outside training."""
         assert self.cache
+        if self.coming:
+            wait([self.coming])  # one tokenizer, one thread at a time
         self.embedder.eval()
         total, queries = 0.0, 0
-        with torch.no_grad(), fast_attention(self.args.device.type):
+        with torch.no_grad():
             for batch in self.measured_on:
-                vectors = self.cache.vectors(self._chunks(batch), device=self.args.device)
+                chunks = self._chunks(batch)
+                with _attention(self.embedder, packed=chunks[0].is_packed):
+                    vectors = self.cache.vectors(chunks, device=self.args.device)
                 loss = objective(vectors, targets_of(batch, self.stage, self.args.device), self.stage)
                 total += float(loss) * len(batch.queries)
                 queries += len(batch.queries)
@@ -491,14 +516,14 @@ class _ContrastiveTrainer(Trainer):
         chunks = self._chunks(self.plan[0])
         self.embedder.train()
         weights = {p.untyped_storage().data_ptr() for p in self.embedder.parameters()}
-        with fast_attention(self.args.device.type), memory.measured(chunks[0], weights):
+        with _attention(self.embedder, packed=chunks[0].is_packed), memory.measured(chunks[0], weights):
             encode(self.embedder, chunks[0], device=self.args.device, bfloat16=bool(self.args.bf16))
         wanted = missing + memory.most([chunk.tokens for chunk in chunks])
         return tightness(self.stage, self.args.device, wanted=wanted)
 
     def place(self) -> str:
         """Return what it is doing, for messages."""
-        budget = chunk_tokens(self.stage, self.args.device)
+        budget = chunk_tokens(self.stage, self.embedder)
         return f"stage {self.stage.name}, step {self.state.global_step + 1}, chunks of {budget} tokens"
 
     def _pass_on_sharded(self, vectors: Tensor, gradient: Tensor, is_last: bool) -> None:
@@ -513,7 +538,7 @@ class _ContrastiveTrainer(Trainer):
         return {"batch": batches[0], "chunks": self._chunks(batches[0])}
 
     def _chunks(self, batch: Batch) -> list[Chunk]:
-        return chunks_of(self.embedder, batch, chunk_tokens(self.stage, self.args.device))
+        return chunks_of(self.embedder, batch, chunk_tokens(self.stage, self.embedder), packed=self.packed)
 
     def _check(self, what: str, value: float, batch: Batch) -> None:
         """Refuse a loss or a gradient that is no number: no weight shall be moved by it, and none be kept."""
@@ -677,6 +702,19 @@ def _dropout(model: EmbeddingModel, share: float | None) -> Iterator[None]:
     finally:
         for (module, name), value in zip(places, before, strict=True):
             setattr(module, name, value)
+
+
+def _reads_packed(model: EmbeddingModel, *, bfloat16: bool) -> bool:
+    """Return whether a model is trained on packed texts."""
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
+        return bfloat16 and model.packs(torch.bfloat16)
+
+
+@contextmanager
+def _attention(model: EmbeddingModel, *, packed: bool) -> Iterator[None]:
+    """Compute attention as it trains fastest, forward and back; within texts that lie in a row."""
+    with training_attention(model.device.type), attention_within_texts(model.backbone) if packed else nullcontext():
+        yield
 
 
 @contextmanager

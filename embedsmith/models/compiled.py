@@ -1,0 +1,41 @@
+"""Compiled layers: on a GPU, torch makes few kernels of what lies between two products of matrices.
+
+A decoder's norms, rotations, gates and sums read and write every token's states about thirty times a layer, one
+operation after the other. Fused they do it a few times, and what is kept for the way back is less. The layers are
+compiled one by one, all by the same kernels, for any number and length of texts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from typing import Any
+
+import torch
+from torch.utils._triton import has_triton
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from embedsmith.errors import ModelError
+
+_KINDS_OF_CALLS = 64
+"""With and without gradients, padding, adapters, precision: torch gives up after eight, and is slow from there on."""
+
+
+def compile_layers(model: Any, *, name: str) -> int:
+    """Have every layer of the transformers inside a model compiled when it is first called; return how many there are.
+
+    Without effect on a CPU, where other things are done to be fast. Weights, names and saved files stay what they are.
+
+    Raises:
+        ModelError: Triton or a C compiler is missing, or there are no layers.
+    """
+    if model.device.type == "cpu":
+        return 0
+    if not has_triton() or not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        raise ModelError(f"{name}: compile needs Triton and a C compiler", hint="install them, or leave compile out")
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not layers:
+        raise ModelError(f"{name}: compile: no layers found in {type(model).__name__}", hint="leave compile out")
+    for layer in layers:
+        layer.compile(dynamic=True)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _KINDS_OF_CALLS)
+    return len(layers)

@@ -1,0 +1,247 @@
+"""Packed texts: on a GPU the tokens of a batch go through the backbone in one row, with no padding between them.
+
+Attention is computed text by text by the flash kernel that torch brings (`_flash_attention_forward`, which xFormers
+uses too): nothing is computed for padding, and no kernel depends on how long the texts are. Everything else in a
+backbone looks at one token at a time, and is told where in its text a token stands. After the backbone the states are
+put back to where padding would have them, so that poolings see what they always see.
+
+Whether a model can be packed is found out by trying: its states must be those of padded texts, and a text's must not
+move with its neighbour's.
+
+Shapes: n texts of a batch (and m, one more), T tokens of the longest, S tokens of all together, D numbers of a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int32, Int64
+from sentence_transformers.sentence_transformer.modules import Transformer
+from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_NAME = "embedsmith_packed"
+_SHORT_TYPES = (torch.bfloat16, torch.float16)
+"""What the flash kernel multiplies."""
+_TOLERANCE = 0.05
+"""How far, as a share of its length, a state may be from that of padded texts: in bfloat16 kernels differ by 0.01."""
+_KNOWN = {"input_ids", "attention_mask", "token_type_ids", "pooling_mask"}
+"""Features with one value a token. A backbone that reads others is not packed."""
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The tokens of n texts, one text after the other."""
+
+    ids: Int64[Tensor, "1 S"]
+    positions: Int64[Tensor, "1 S"]
+    """Of each token in its text, from 0."""
+    types: Int64[Tensor, "1 S"] | None
+    places: Int64[Tensor, " S"]
+    """Where each token lies among the n T places of the padded batch."""
+    ends: Int32[Tensor, " m"]
+    """Where each text ends, after a 0."""
+    longest: int
+
+    @property
+    def tokens(self) -> int:
+        """S."""
+        return self.ids.numel()
+
+    def to(self, device: torch.device) -> Packed:
+        """Return the same on a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
+
+def pack(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the features of a batch with its packed tokens as `packed`; see `can_pack`.
+
+    >>> mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    >>> packed = pack({"input_ids": torch.tensor([[4, 5, 0], [6, 7, 8]]), "attention_mask": mask})["packed"]
+    >>> packed.ids.tolist(), packed.positions.tolist(), packed.ends.tolist(), packed.places.tolist()
+    ([[4, 5, 6, 7, 8]], [[0, 1, 0, 1, 2]], [0, 2, 5], [0, 1, 3, 4, 5])
+    """
+    attended = features["attention_mask"].bool()
+    lengths = attended.sum(1)
+    types = features.get("token_type_ids")
+    packed = Packed(
+        ids=features["input_ids"][attended][None],
+        positions=(attended.cumsum(1) - 1)[attended][None],
+        types=None if types is None else types[attended][None],
+        places=attended.flatten().nonzero().squeeze(1),
+        ends=torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int(),
+        longest=int(lengths.max()),
+    )
+    return {**features, "packed": packed}
+
+
+def token_states(transformer: Transformer, features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the features of a batch after the backbone, which reads its packed tokens.
+
+    Returns:
+        `token_embeddings` [n, T, D], zero where padding would be, and the tokens to pool as `attention_mask` [n, T].
+    """
+    packed: Packed = features["packed"]
+    mask = features["attention_mask"]
+    with attention_within_texts(transformer.model):
+        found = transformer.model(
+            input_ids=packed.ids,
+            position_ids=packed.positions,
+            **({} if packed.types is None else {"token_type_ids": packed.types}),
+            cu_seq_lens_q=packed.ends,
+            cu_seq_lens_k=packed.ends,
+            max_length_q=packed.longest,
+            max_length_k=packed.longest,
+            return_dict=True,
+        )
+    states = found.last_hidden_state[0]
+    padded = states.new_zeros(mask.numel(), states.shape[1]).index_copy(0, packed.places, states)
+    rest = {key: value for key, value in features.items() if key not in ("packed", "pooling_mask")}
+    return {
+        **rest,
+        "token_embeddings": padded.view(*mask.shape, -1),
+        "attention_mask": features.get("pooling_mask", mask),
+    }
+
+
+def is_packable(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether a transformer reads packed texts right, where products are computed in a type.
+
+    Asked in evaluation and under autocast if training is: the backbone is called as it is.
+    """
+    if not _may_pack(transformer, device, dtype):
+        return False
+    backbone = transformer.model
+    was_training = backbone.training
+    backbone.eval()
+    try:
+        with torch.no_grad():
+            return _packs_right(transformer, device)
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
+        return False  # the kernel does not take its heads, or it does not take positions
+    finally:
+        backbone.train(was_training)
+
+
+def _may_pack(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether hardware and settings are those that packing is for."""
+    if not isinstance(transformer, Transformer) or dtype not in _SHORT_TYPES or not _has_kernel(device):
+        return False
+    config = transformer.model.config
+    return (
+        config._attn_implementation == "sdpa"
+        and transformer.module_output_name == "token_embeddings"
+        and transformer.modality_config.get("text", {}).get("method_output_name") == "last_hidden_state"
+        and not getattr(config, "output_hidden_states", False)
+        # Windows of less than the text mean different tokens to each back end.
+        and (getattr(config, "sliding_window", None) or 10**9) >= (transformer.max_seq_length or 0)
+    )
+
+
+def _has_kernel(device: torch.device) -> bool:
+    """Return whether a device has the kernel: NVIDIA's Ampere and later."""
+    return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
+def _packs_right(transformer: Transformer, device: torch.device) -> bool:
+    """Return whether the states of packed texts are those of padded ones, and no text's depend on another's."""
+    vocabulary = transformer.model.config.get_text_config().vocab_size
+    lengths = torch.tensor([9, 5, 12])
+    columns = torch.arange(int(lengths.max()))
+    mask = (columns < lengths[:, None]).long()
+    ids = (columns + 31 * torch.arange(3)[:, None]) * 7 % max(vocabulary // 2, 1) + vocabulary // 4
+    changed = ids.clone()
+    changed[1] = (changed[1] + 1) % vocabulary
+    states = []
+    for tokens in (ids, changed):
+        batch = {"input_ids": tokens * mask, "attention_mask": mask}
+        states.append(token_states(transformer, on_device(pack(batch), device))["token_embeddings"].float())
+    batch = on_device({"input_ids": ids * mask, "attention_mask": mask}, device)
+    padded = transformer.model(**batch).last_hidden_state.float()
+    attended = batch["attention_mask"].bool()
+    apart = (states[0] - padded).norm(dim=-1)[attended] / padded.norm(dim=-1)[attended]
+    others = torch.equal(states[0][0], states[1][0]) and torch.equal(states[0][2], states[1][2])
+    return bool((apart < _TOLERANCE).all()) and others
+
+
+def on_device(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return the features of a batch, padded or packed, on a device.
+
+    The ids of a packed batch stay behind: the backbone has them in a row.
+    """
+    unread = ("input_ids", "token_type_ids") if "packed" in features else ()
+    return {
+        key: value.to(device) if isinstance(value, Tensor | Packed) else value
+        for key, value in features.items()
+        if key not in unread
+    }
+
+
+def can_pack(features: Mapping[str, Any]) -> bool:
+    """Return whether every text of a batch has a token, and none has features but those that packing knows."""
+    mask = features["attention_mask"]
+    per_token = {key for key, value in features.items() if isinstance(value, Tensor) and value.shape == mask.shape}
+    return per_token <= _KNOWN and bool(mask.any(1).all())
+
+
+@contextmanager
+def attention_within_texts(backbone: Any) -> Iterator[None]:
+    """Let a backbone compute attention within the texts of a row; for training it lasts until the way back is done.
+
+    (A checkpointed layer is computed once more then.)
+    """
+    config = backbone.config
+    before = config._attn_implementation
+    config._attn_implementation = _NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+def _attention(
+    module: Any,
+    query: Float[Tensor, "1 h S d"],
+    key: Float[Tensor, "1 k S d"],
+    value: Float[Tensor, "1 k S d"],
+    attention_mask: None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **others: Any,
+) -> tuple[Float[Tensor, "1 S h d"], None]:
+    """Compute attention as transformers asks for it, within the texts that it hands through."""
+    causal = getattr(module.config, "is_causal", None)
+    if causal is None:
+        causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    if torch.is_autocast_enabled(query.device.type):
+        short = torch.get_autocast_dtype(query.device.type)
+        query, key, value = query.to(short), key.to(short), value.to(short)
+    rows = [states[0].transpose(0, 1) for states in (query, key, value)]
+    ends, longest = others["cu_seq_lens_q"], others["max_length_q"]
+    found = _flash(rows[0], rows[1], rows[2], ends, longest, causal=causal, dropout=dropout, scale=scaling)
+    return found[None], None
+
+
+def _flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    longest: int,
+    *,
+    causal: bool,
+    dropout: float,
+    scale: float | None,
+) -> Float[Tensor, "S h d"]:
+    """Return the attention of packed texts; there may be fewer key heads than query heads."""
+    forward = torch.ops.aten._flash_attention_forward
+    return forward(query, key, value, ends, ends, longest, longest, dropout, causal, False, scale=scale)[0]
+
+
+ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
