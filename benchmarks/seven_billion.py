@@ -3,13 +3,13 @@
 The decoder has Mistral-7B's shape and random weights, for speed does not depend on what they are; its tokenizer has one
 token a word, so that every length is known. Nothing is downloaded.
 
-    python benchmarks/seven_billion.py encode [--texts 512] [--tokens 512] [--pooling mean] [--compile]
-    python benchmarks/seven_billion.py train [--batch 64] [--negatives 7] [--steps 4] [--compile]
-    python benchmarks/seven_billion.py encode --shape tiny --device cpu        # whether the script runs
+    python benchmarks/seven_billion.py encode train [--texts 512] [--tokens 512] [--batch 64] [--steps 4] [--profile]
+    python benchmarks/seven_billion.py encode train --shape tiny --device cpu        # whether the script runs
 
 `encode`: texts of 1/8 to all of --tokens, in bfloat16, by `embed`, which mining and scoring use, and by the `encode` of
 sentence-transformers with its batches of 32, in turns; medians. `train`: queries of 32 tokens, passages of up to
---tokens, adapters of rank 16 on every linear layer.
+--tokens, adapters of rank 16 on every linear layer; the first step is not counted. Both as the layers are, and
+compiled (`compile: true`); the first call, which compiles them, is not counted and its seconds are told.
 
 Model FLOPs utilisation: a token costs 2 operations for each weight of a linear layer, and T tokens of a text 4 T² for
 each layer and dimension of the attention. With adapters, training costs each twice (frozen weights get no gradients,
@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,9 +33,13 @@ import torch
 from encoding import linear_layers
 
 from embedsmith.data.examples import Example, Passage
+from embedsmith.models.compiled import compile_layers
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
+from embedsmith.training.batches import Source
+from embedsmith.training.settings import StageSettings
+from embedsmith.training.trainer import train_stage
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": {
@@ -146,34 +151,61 @@ def show(name: str, operations: float, seconds: float, tokens: int, arguments: a
     )
 
 
+def in_turns(sides: dict[str, Callable[[], Any]], rounds: int, device: str) -> dict[str, float]:
+    """Return the median seconds of each side."""
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, call in sides.items():
+            found[name].append(seconds_of(call, device))
+    return {name: median(runs) for name, runs in found.items()}
+
+
 def encode(model: EmbeddingModel, arguments: argparse.Namespace, reached: float) -> None:
-    """Encode the same texts by both sides, in turns."""
+    """Encode the same texts by both sides in turns, and by ours with compiled layers."""
     rng = np.random.default_rng(0)
     lengths = rng.integers(max(1, arguments.tokens // 8), arguments.tokens + 1, size=arguments.texts)
     texts = texts_of(lengths, rng)
     model.to(torch.bfloat16).eval()
-    sides = {
-        "embedsmith": lambda: model.embed(texts, "passage"),
-        "sentence-transformers": lambda: model.encode(texts, convert_to_tensor=True),
-    }
-    model.embed(texts[:32], "passage")
+    vectors = {}
+
+    def ours(name: str) -> None:
+        vectors[name] = model.embed(texts, "passage")
+
+    def theirs() -> None:
+        vectors["theirs"] = model.encode(texts)
+
+    ours("eager")
     model.encode(texts[:32])
-    found: dict[str, list[float]] = {name: [] for name in sides}
-    for _ in range(arguments.rounds):
-        for name, call in sides.items():
-            found[name].append(seconds_of(call, arguments.device))
-    for name, runs in found.items():
-        show(name, sum(work(model, lengths.tolist())), median(runs), int(lengths.sum()), arguments, reached)
-    one, other = (median(runs) for runs in found.values())
-    print(f"\n{other / one:.2f} times as fast as sentence-transformers")
+    seconds = in_turns(
+        {"embedsmith": lambda: ours("eager"), "sentence-transformers": theirs}, arguments.rounds, arguments.device
+    )
+    if arguments.compile:
+        compile_layers(model, name=arguments.shape)
+        first = seconds_of(lambda: model.embed(texts[:64], "passage"), arguments.device)
+        seconds |= in_turns({"embedsmith, compiled": lambda: ours("compiled")}, arguments.rounds, arguments.device)
+    for name, taken in seconds.items():
+        show(f"encode: {name}", sum(work(model, lengths.tolist())), taken, int(lengths.sum()), arguments, reached)
+    if arguments.profile:
+        profiled("encode", lambda: model.embed(texts[:128], "passage"))
+    print(f"\npacked: {model.packs(torch.bfloat16)}; cosines of the sides' vectors, at the least:")
+    for name in vectors:
+        print(f"  eager and {name}: {float((vectors['eager'] * vectors[name]).sum(1).min()):.5f}")
+    if arguments.compile:
+        print(f"the first call with compiled layers took {first:.0f} s")
 
 
 def train(model: EmbeddingModel, arguments: argparse.Namespace, reached: float) -> None:
-    """Train adapters for a few steps; the first is not counted."""
-    from embedsmith.training.batches import Source
-    from embedsmith.training.settings import StageSettings
-    from embedsmith.training.trainer import train_stage
+    """Train adapters for a few steps, with the layers as they are and compiled."""
+    for name in ("as they are", "compiled") if arguments.compile else ("as they are",):
+        if name == "compiled":
+            compile_layers(model, name=arguments.shape)
+        _train(model.float(), name, arguments, reached)
+        model[0].model = model.backbone.unload()
+        model.requires_grad_(True)
 
+
+def _train(model: EmbeddingModel, name: str, arguments: argparse.Namespace, reached: float) -> None:
+    """Train new adapters for a few steps; the first is not counted."""
     rng = np.random.default_rng(0)
     count = arguments.batch * (arguments.steps + 1)
     each = 1 + arguments.negatives
@@ -203,24 +235,46 @@ def train(model: EmbeddingModel, arguments: argparse.Namespace, reached: float) 
         report_to="none",
     )
     linear, attention = work(model, [QUERY_TOKENS] * count + lengths.tolist())
+    if arguments.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     with tempfile.TemporaryDirectory() as folder:
         reports = train_stage(model, [Source("random", examples)], stage, folder=Path(folder), seed=0)
     seconds = median(report.seconds for report in reports[1:])
-    steps = arguments.steps + 1
     # All examples are seen once, so a step's share of all the work is its share of the tokens.
     tokens = median(report.tokens for report in reports[1:])
     share = tokens / sum(report.tokens for report in reports)
-    show("a step", share * (2 * linear + 3 * attention), seconds, int(tokens), arguments, reached)
-    print(f"\n{arguments.batch / seconds:.1f} queries with {each} passages a second, {steps - 1} steps", end="")
+    show(f"train: {name}", share * (2 * linear + 3 * attention), seconds, int(tokens), arguments, reached)
+    twice = share * (linear + attention) / seconds / 1e12
+    print(
+        f"\n{name}: {arguments.batch / seconds:.1f} queries with {each} passages a second, {arguments.steps} steps; "
+        f"{twice:.0f} TFLOP/s more where every chunk is encoded twice; the first step took {reports[0].seconds:.0f} s; "
+        f"losses {', '.join(f'{report.loss:.3f}' for report in reports)}",
+        end="",
+    )
     if arguments.device == "cuda":
-        print(f", {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at the peak", end="")
-    print()
+        print(f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at the peak", end="")
+    print("\n")
+
+
+def profiled(name: str, call: Callable[[], Any]) -> None:
+    """Print where a GPU's time goes."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as seen:
+        call()
+        torch.cuda.synchronize()
+    kernels = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)
+    total = sum(event.self_device_time_total for event in kernels)
+    print(f"\n{name}: {total / 1e6:.2f} s on the GPU\n")
+    for event in kernels[:14]:
+        print(f"  {event.self_device_time_total / total:6.1%} {event.count:6d} {event.key[:90]}")
 
 
 def main() -> None:
-    """Build the model and run one of the two."""
+    """Build the model and run one of the two, or both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["encode", "train"])
+    parser.add_argument("what", nargs="+", choices=["encode", "train"])
     parser.add_argument("--shape", default="7b", choices=SHAPES)
     parser.add_argument("--pooling", default="mean", choices=["mean", "latent"])
     parser.add_argument("--tokens", type=int, default=512)
@@ -231,23 +285,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--chunk-tokens", type=int)
     parser.add_argument("--gradient-checkpointing", action="store_true")
+    parser.add_argument("--no-compile", dest="compile", action="store_false")
+    parser.add_argument("--profile", action="store_true", help="show where a GPU's time goes")
     parser.add_argument("--peak-tflops", type=float, default=989.0)
     parser.add_argument("--device", default="cuda")
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU here; --shape tiny --device cpu shows whether the script runs")
-    seconds_of(
-        lambda: torch.ones(8, device=arguments.device) @ torch.ones(8, device=arguments.device), arguments.device
-    )
     at_best, reached = product_tflops(arguments.device, SHAPES[arguments.shape])
-    with tempfile.TemporaryDirectory() as folder:
-        model = student(arguments, Path(folder))
+    name = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
+    head = "| side | seconds | tokens/s | TFLOP/s | of the data sheet | of products |\n| --- | --- | --- | --- | --- | --- |"
+    for what in arguments.what:
+        with tempfile.TemporaryDirectory() as folder:
+            model = student(arguments, Path(folder))
         size = sum(parameter.numel() for parameter in model.parameters())
-        name = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
-        print(f"{name}, {size:,} parameters; products reach {at_best:.0f} TFLOP/s, {reached:.0f} on end\n")
-        print("| side | seconds | tokens/s | TFLOP/s | of the data sheet | of products |")
-        print("| --- | --- | --- | --- | --- | --- |")
-        (encode if arguments.what == "encode" else train)(model, arguments, reached)
+        print(f"{name}, {size:,} parameters; products reach {at_best:.0f} TFLOP/s, {reached:.0f} on end\n\n{head}")
+        (encode if what == "encode" else train)(model, arguments, reached)
+        del model
+        if arguments.device == "cuda":
+            torch.cuda.empty_cache()
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ compiled one by one, all by the same kernels, for any number and length of texts
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -21,9 +23,13 @@ _KINDS_OF_CALLS = 64
 
 
 def compile_layers(model: Any, *, name: str) -> int:
-    """Have every layer of the transformers inside a model compiled when it is first called; return how many there are.
+    """Have every layer of a model's backbone compiled when it is first called; return how many there are.
 
     Without effect on a CPU, where other things are done to be fast. Weights, names and saved files stay what they are.
+
+    Args:
+        model: an embedding model.
+        name: for messages.
 
     Raises:
         ModelError: Triton or a C compiler is missing, or there are no layers.
@@ -34,8 +40,35 @@ def compile_layers(model: Any, *, name: str) -> int:
         raise ModelError(f"{name}: compile needs Triton and a C compiler", hint="install them, or leave compile out")
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
-        raise ModelError(f"{name}: compile: no layers found in {type(model).__name__}", hint="leave compile out")
+        raise ModelError(f"{name}: compile: no layers found in {type(model.backbone).__name__}", hint="leave it out")
     for layer in layers:
         layer.compile(dynamic=True)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _KINDS_OF_CALLS)
     return len(layers)
+
+
+def is_compiled(model: Any) -> bool:
+    """Return whether `compile_layers` was here."""
+    return any(
+        module._compiled_call_impl for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
+    )
+
+
+def uncompiled() -> AbstractContextManager[Any]:
+    """Return a block in which compiled layers run as they were written: for a few calls of odd shapes."""
+    stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
+    return stance
+
+
+@contextmanager
+def inputs_with_gradients(model: Any) -> Iterator[None]:
+    """Let a frozen model's first layer have gradients of what it reads, as all others do: else it is compiled anew."""
+    backbone = model.backbone
+    if not is_compiled(model):
+        yield
+        return
+    backbone.enable_input_require_grads()
+    try:
+        yield
+    finally:
+        backbone.disable_input_require_grads()

@@ -24,6 +24,8 @@ from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from embedsmith.models.compiled import uncompiled
+
 _NAME = "embedsmith_packed"
 _SHORT_TYPES = (torch.bfloat16, torch.float16)
 """What the flash kernel multiplies."""
@@ -120,7 +122,7 @@ def is_packable(transformer: Any, device: torch.device, dtype: torch.dtype) -> b
     was_training = backbone.training
     backbone.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), uncompiled():
             return _packs_right(transformer, device)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
         return False  # the kernel does not take its heads, or it does not take positions

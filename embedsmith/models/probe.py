@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from embedsmith.errors import CausalityError
+from embedsmith.models.compiled import uncompiled
 
 Attention = Literal["bidirectional", "causal"]
 
@@ -37,10 +38,11 @@ def measure_attention(backbone: Any) -> dict[str, Attention]:
         "padded": (tokens + 2, padded, 1),
         "padded in a batch": (tokens + 2, padded, 2),
     }
-    return {
-        name: "bidirectional" if _first_state_moves(backbone, base, changed, *situation) else "causal"
-        for name, situation in situations.items()
-    }
+    with uncompiled():
+        return {
+            name: "bidirectional" if _first_state_moves(backbone, base, changed, *situation) else "causal"
+            for name, situation in situations.items()
+        }
 
 
 def check_attention(backbone: Any, promised: Attention, *, name: str) -> None:

@@ -13,6 +13,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 
 from embedsmith.errors import ModelError, SettingsError
+from embedsmith.models.compiled import compile_layers
 from embedsmith.models.embedder import (
     EmbeddingModel,
     _lasting,
@@ -93,6 +94,8 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
     promised = promised_attention(model.backbone) if settings.attention == "auto" else settings.attention
     if promised and (settings.attention != "auto" or settings.attention_backend != "auto"):
         check_attention(model.backbone, promised, name=settings.name)
+    if settings.compile:
+        compile_layers(model, name=settings.name)
     return model
 
 

@@ -24,6 +24,7 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.errors import InputError, SettingsError, did_you_mean
 from embedsmith.models.attention import training_attention
+from embedsmith.models.compiled import inputs_with_gradients
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
 from embedsmith.models.lora import add_adapters, halved, inputs_as_they_are, merge_adapters
 from embedsmith.models.packed import attention_within_texts
@@ -118,6 +119,7 @@ def train_stage(
     with _lengths(model, settings), _dropout(model, settings.dropout), ExitStack() as with_adapters:
         if settings.lora_rank:  # after dropout: adapters have their own
             add_adapters(model, **settings.adapters)
+            with_adapters.enter_context(inputs_with_gradients(model))
         with_adapters.enter_context(_checkpointing(model, settings))
         check_objective(plan[0], settings, model.get_embedding_dimension() or 0)
         trainer = _ContrastiveTrainer(
