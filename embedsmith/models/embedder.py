@@ -97,6 +97,13 @@ class EmbeddingModel(SentenceTransformer):
     is_mixed: bool = False
     """Whether matrices are multiplied in bfloat16 and all else is computed in float32: see `use_dtype`."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config = getattr(self.backbone, "config", None)
+        if config is not None and getattr(config, "use_cache", False):
+            # Keys and values for tokens to come: none do, and every layer would copy its own for them.
+            config.use_cache = False
+
     def use_dtype(self, dtype: Dtype) -> EmbeddingModel:
         """Compute in another precision from now on; return the model.
 

@@ -419,3 +419,12 @@ class TestPrecisionThatIsAutomatic:
         )
         assert {parameter.dtype for parameter in model.use_dtype("float32").parameters()} == {torch.float32}
         assert np.isfinite(model.embed(TEXTS, "query")).all()
+
+
+@pytest.mark.parametrize("folder", ["tiny_llama", "tiny_bert"])
+def test_nothing_is_kept_for_tokens_to_come(request, folder, tmp_path):
+    model = build_student(StudentSettings(name=str(request.getfixturevalue(folder)), pooling="mean"), device="cpu")
+    model.save(str(tmp_path / "model"))
+    for backbone in (model.backbone, load(str(tmp_path / "model"), device="cpu").backbone):
+        found = backbone(input_ids=torch.tensor([[5, 6, 7]]))
+        assert getattr(found, "past_key_values", None) is None
