@@ -296,7 +296,7 @@ def main() -> None:
         parser.error("no GPU here; --shape tiny --device cpu shows whether the script runs")
     at_best, reached = product_tflops(arguments.device, SHAPES[arguments.shape])
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
-    head = "| side | seconds | tokens/s | TFLOP/s | of the data sheet | of products |\n| --- | --- | --- | --- | --- | --- |"
+    head = "| side | seconds | tokens/s | TFLOP/s | of the data sheet | of products |\n" + "| --- " * 6 + "|"
     for what in arguments.what:
         with tempfile.TemporaryDirectory() as folder:
             model = student(arguments, Path(folder))

@@ -26,13 +26,19 @@ def encode(
         int | None, typer.Option(help="Keep as many of the first numbers of each vector, at length 1.")
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Precision; auto is bfloat16 where the hardware has it.")] = "auto",
+    compile: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile the layers, on a GPU: half a minute, then faster. For large models."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Encode a file of texts; given again after it was cut short, it goes on where it stopped."""
     from embedsmith.pipeline.encode import encode as encode_texts
 
     with console.progress() as tell:
-        done = encode_texts(model, texts, out=out, role=role, dtype=dtype, dimensions=dimensions, on_progress=tell)
+        done = encode_texts(
+            model, texts, out=out, role=role, dtype=dtype, dimensions=dimensions, compile=compile, on_progress=tell
+        )
     if as_json:
         console.print_json(vars(done))
         return

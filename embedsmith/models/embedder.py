@@ -369,7 +369,7 @@ def load(
         device: a torch device; default: a GPU where there is one.
         dimensions: keep as many of the first numbers of each vector, and bring it back to length 1 (Matryoshka).
         attention_backend: what computes attention, on the device as it is.
-        compile: compile the layers, on a GPU: half a minute at first, then a third faster where a model is large.
+        compile: compile the layers, on a GPU: half a minute at first, then a quarter faster where it is large.
 
     Raises:
         ModelError: the model is missing, needs foreign code, or cannot be opened; or the back end or what compiles is

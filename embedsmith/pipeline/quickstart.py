@@ -31,7 +31,7 @@ def quickstart_recipe(
         source: a folder of Python files, or `stdlib`.
         student: which model is trained.
         seed: of new weights, batches and dropout.
-        on_gpu: use all layers of SmolLM2.
+        on_gpu: use all layers of SmolLM2, and what memory there is.
     """
     if source != "stdlib":
         path = Path(source).expanduser()
@@ -53,7 +53,13 @@ def quickstart_recipe(
     stages = {
         # No guide: the teacher is the student's own start, and what it ranks too high is what there is to learn.
         "minilm": StageSettings(
-            steps=120, batch_size=48, learning_rate=8e-5, dropout=0.0, guide=False, chunk_tokens=2048, memory_gib=4.0
+            steps=120,
+            batch_size=48,
+            learning_rate=8e-5,
+            dropout=0.0,
+            guide=False,
+            chunk_tokens=None if on_gpu else 2048,
+            memory_gib=None if on_gpu else 4.0,
         ),
         "smollm2": StageSettings(steps=60, learning_rate=1e-4, pooling_learning_rate=5e-4, dropout=0.0),
     }

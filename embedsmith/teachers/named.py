@@ -167,7 +167,7 @@ def _local(name: str, settings: TeacherSettings, device: str | None) -> Any:
     """Return an embedding model of this machine."""
     from embedsmith.models.embedder import load
 
-    model = load(name, dtype=settings.dtype, device=device)
+    model = load(name, dtype=settings.dtype, device=device, compile=settings.compile)
     if settings.max_tokens:
         model.set_max_tokens(query=settings.max_tokens, passage=settings.max_tokens)
     if settings.query_prompt is not None:

@@ -16,6 +16,8 @@ class TeacherSettings(Settings):
 
     dtype: Dtype = "auto"
     """Precision of a model on this machine. `auto`: bfloat16 where the hardware has it (on a CPU for products only)."""
+    compile: bool = False
+    """Compile a model's layers, on a GPU: half a minute at first, then a quarter faster where the model is large."""
     max_tokens: int | None = Field(None, gt=0)
     """Tokens of a text that a model on this machine reads (a cross-encoder: of query and passage together); its own
     limit by default."""
