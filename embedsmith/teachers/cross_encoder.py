@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from embedsmith.errors import ModelError, SettingsError
+from embedsmith.models.attention import steady_attention
 from embedsmith.models.embedder import hash_of_weights, refuse_foreign_code, resolve_dtype
 from embedsmith.models.names import find_model
 from embedsmith.models.settings import Dtype
@@ -115,7 +116,8 @@ class CrossEncoderTeacher:
                 pair = query_prompt + query, passage_prompt + self._passages[row]
                 places[q, p] = place.setdefault(pair, len(place))
         pairs = list(place)
-        found = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False, pool=workers)
+        with steady_attention(str(self._model.device.type)):
+            found = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False, pool=workers)
         scores = np.asarray(found, np.float32)
         bad = np.flatnonzero(~np.isfinite(scores))
         if len(bad):

@@ -368,12 +368,17 @@ class _ContrastiveTrainer(Trainer):
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *arguments: Any, **others: Any) -> Any:
         """Return the batches of a step; while a GPU computes, those of the next are tokenised."""
         draw = partial(super().get_batch_samples, epoch_iterator, *arguments, **others)
-        if self.args.device.type == "cpu":  # it would only take turns with the step
+        if not self.makes_ahead:
             return draw()
         coming, self.coming = self.coming, None
         found = coming.result() if coming else draw()
         self.coming = self.tokeniser.submit(draw)
         return found
+
+    @property
+    def makes_ahead(self) -> bool:
+        """Whether batches are made beside the step; on a CPU the two would only take turns."""
+        return bool(self.args.device.type != "cpu")
 
     def create_optimizer(self, model: Any = None) -> Any:
         """Return AdamW with a learning rate of its own for a trained pooling."""

@@ -16,6 +16,7 @@ from embedsmith.errors import InputError, SettingsError
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
+from embedsmith.training import trainer
 from embedsmith.training.batches import BatchPlan, Source
 from embedsmith.training.guide import Guide
 from embedsmith.training.held_out import held_out_batches, without_held_out
@@ -247,6 +248,26 @@ def test_frozen_matrices_in_bfloat16_save_memory_and_change_no_bit(student, tmp_
     whole = published()
     assert without_time(train(whole, tmp_path / "whole", stage)) == without_time(reports)
     assert_same_bits(weights(model), weights(whole))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_batches_made_beside_the_step_are_the_same(student, tmp_path, monkeypatch, accumulation):
+    stage = STAGE.model_copy(update={"held_out": 2, "eval_steps": 3, "steps": 5, "accumulation": accumulation})
+
+    def run(name, **arguments):
+        model = student()
+        return without_time(train(model, tmp_path / name, stage, **arguments)), weights(model)
+
+    wanted, expected = run("one after the other")
+    monkeypatch.setattr(trainer._ContrastiveTrainer, "makes_ahead", True)
+    found, trained = run("ahead")
+    assert found == wanted
+    assert_same_bits(trained, expected)
+    with pytest.raises(KeyboardInterrupt):
+        run("cut short", on_step=Interrupted(4))
+    again, ended = run("cut short")
+    assert again == wanted
+    assert_same_bits(ended, expected)
 
 
 def test_batches_of_one_step_add_up_to_the_mean_of_their_gradients(student, tmp_path):

@@ -1,0 +1,31 @@
+"""Benchmarks are run by hand, and seldom: here they are read, and the smallest is run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def run(*words):
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(FOLDER.parent)}
+    return subprocess.run([sys.executable, *words], cwd=FOLDER, env=environment, capture_output=True, text=True)
+
+
+def test_all_of_them_can_be_read():
+    names = sorted(path.stem for path in FOLDER.glob("*.py"))
+    assert "training" in names and len(names) > 8
+    done = run("-c", "\n".join(f"import {name}" for name in names))
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_one_for_7b_runs_on_something_smaller():
+    pytest.importorskip("peft")
+    small = "--shape tiny --device cpu --texts 8 --tokens 16 --rounds 1 --batch 2 --negatives 1 --steps 1"
+    done = run("seven_billion.py", "encode", "train", *small.split())
+    assert done.returncode == 0, done.stderr[-2000:]
+    for side in ("encode: embedsmith", "encode: sentence-transformers", "train: as they are", "train: compiled"):
+        assert f"| {side} |" in done.stdout
