@@ -161,9 +161,9 @@ def in_words(table: Table) -> list[str]:
             "hold-out audit's share of hidden positives among them, a lower bound; both with the first seed."
         )
     if better:
-        said.append(f"Better than {table.rows[0].name}: {', '.join(better)}.")
+        said.append(f"Better than {table.rows[0].name}: {'; '.join(better)}.")
     if worse:
-        said.append(f"Worse than {table.rows[0].name}: {', '.join(worse)}.")
+        said.append(f"Worse than {table.rows[0].name}: {'; '.join(worse)}.")
     if not better and not worse:
         said.append(f"No row differs from {table.rows[0].name} by more than chance.")
     return said
