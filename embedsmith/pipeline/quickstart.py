@@ -48,6 +48,10 @@ def quickstart_recipe(
             layers=None if on_gpu else CPU_LAYERS,
             instruction="Given a description, retrieve Python code",
             head_width=64,
+            latents=128,
+            # Short texts and more steps: in the same time they bring twice what 60 steps with twice the tokens do.
+            query_max_tokens=32,
+            passage_max_tokens=64,
         ),
     }
     stages = {
@@ -61,13 +65,13 @@ def quickstart_recipe(
             chunk_tokens=None if on_gpu else 2048,
             memory_gib=None if on_gpu else 4.0,
         ),
-        "smollm2": StageSettings(steps=60, learning_rate=1e-4, pooling_learning_rate=5e-4, dropout=0.0),
+        "smollm2": StageSettings(steps=160, learning_rate=1e-4, pooling_learning_rate=5e-4, dropout=0.0),
     }
     return Recipe(
         name=f"quickstart-{student}",
         seed=seed,
         data={"code": DataSettings(path=source, format="code")},
-        mining=MiningSettings(teacher_settings=TeacherSettings(max_tokens=models[student].passage_max_tokens)),
+        mining=MiningSettings(teacher_settings=TeacherSettings(max_tokens={"minilm": 256, "smollm2": 128}[student])),
         student=models[student],
         stages=[stages[student]],
         evaluation=EvaluationSettings(),
