@@ -28,7 +28,8 @@ _GPU_TOKENS = 32_768
 _GPU_SHARE = 1 / 3
 """Of a GPU's whole memory, for one chunk's activations."""
 _GPU_OVERHEAD = 3e9
-"""The same for a GPU, over the square of a layer's width: calls take as long for a small layer as for a large one."""
+"""The same for a GPU that pads, over the square of a layer's width: calls take as long for a small layer as for a large
+one. Reckoned, not measured."""
 _BYTES = 75
 """Of activations, for each token, layer and number of its state: in bfloat16, one operation after the other."""
 
