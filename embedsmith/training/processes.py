@@ -79,6 +79,18 @@ class Processes:
         if self.count > 1:
             dist.all_reduce(tensor)
 
+    def least(self, *values: int) -> list[int]:
+        """Return the smallest that any process has of each value: what all can do.
+
+        >>> Processes().least(3, 1)
+        [3, 1]
+        """
+        if self.count == 1:
+            return list(values)
+        tensor = torch.tensor(values)
+        dist.all_reduce(tensor, dist.ReduceOp.MIN, group=_patient_group())
+        return tensor.tolist()
+
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
         """Put the sum over all processes in the place of every gradient."""
         if self.count == 1:

@@ -353,7 +353,10 @@ class _ContrastiveTrainer(Trainer):
         """The next step's batches, on a GPU."""
         with _tensorboard_in(log_folder):
             super().__init__(model=model, args=arguments, train_dataset=plan, data_collator=self._prepared)
-        self.packed = not self._sharded and _reads_packed(model, bfloat16=bool(self.args.bf16))
+        packed = not self._sharded and _reads_packed(model, bfloat16=bool(self.args.bf16))
+        # Chunks are shared out by their number, so they are the same in every process, whatever GPU it has.
+        self.budget, packs = processes.least(chunk_tokens(settings, model), int(packed))
+        self.packed = bool(packs)
         # The loss is a mean already; the Trainer must not divide it by a number of tokens.
         self.model_accepts_loss_kwargs = False
         for callback in list(self.callback_handler.callbacks):
@@ -530,8 +533,7 @@ class _ContrastiveTrainer(Trainer):
 
     def place(self) -> str:
         """Return what it is doing, for messages."""
-        budget = chunk_tokens(self.stage, self.embedder)
-        return f"stage {self.stage.name}, step {self.state.global_step + 1}, chunks of {budget} tokens"
+        return f"stage {self.stage.name}, step {self.state.global_step + 1}, chunks of {self.budget} tokens"
 
     def _pass_on_sharded(self, vectors: Tensor, gradient: Tensor, is_last: bool) -> None:
         """Run back through sharded weights, whose gradients are averaged over the processes: untested on GPUs."""
@@ -545,7 +547,7 @@ class _ContrastiveTrainer(Trainer):
         return {"batch": batches[0], "chunks": self._chunks(batches[0])}
 
     def _chunks(self, batch: Batch) -> list[Chunk]:
-        return chunks_of(self.embedder, batch, chunk_tokens(self.stage, self.embedder), packed=self.packed)
+        return chunks_of(self.embedder, batch, self.budget, packed=self.packed)
 
     def _check(self, what: str, value: float, batch: Batch) -> None:
         """Refuse a loss or a gradient that is no number: no weight shall be moved by it, and none be kept."""

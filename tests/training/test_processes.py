@@ -40,6 +40,7 @@ reports = train_stage(model, sources, stage, folder=Path(out) / "checkpoints", s
 processes = Processes.running()
 save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, f"{out}/{processes.rank}")
 Path(f"{out}/reports-{processes.rank}.json").write_text(json.dumps([asdict(report) for report in reports]))
+Path(f"{out}/least-{processes.rank}.json").write_text(json.dumps(processes.least(processes.rank, 7 - processes.rank)))
 """
 STAGE = {
     "steps": 3,
@@ -103,6 +104,7 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(tiny_llama, exampl
             assert [row[key] for key in ("tokens", "queries", "accuracy")] == [
                 other[key] for key in ("tokens", "queries", "accuracy")
             ]
+    assert [json.loads((tmp_path / "two" / f"least-{rank}.json").read_text()) for rank in (0, 1)] == [[0, 6]] * 2
     one = load_file(tmp_path / "one" / "0")
     first, second = (load_file(tmp_path / "two" / str(rank)) for rank in (0, 1))
     for name, weight in one.items():
