@@ -59,9 +59,11 @@ def batches(
     order = lengths.argsort(descending=True, stable=True)
     start = 0
     in_order = lengths[order].clamp(min=1).numpy()
-    cuts = None if overhead is None else cheapest_cuts(in_order, tokens, overhead)
+    cuts = None
     if not padded:
         cuts = even_cuts(in_order, tokens)
+    elif overhead is not None:
+        cuts = cheapest_cuts(in_order, tokens, overhead)
     while start < len(order):
         longest = max(1, int(lengths[order[start]]))
         end = start + max(1, tokens // longest) if cuts is None else cuts.pop(0)

@@ -421,10 +421,10 @@ class TestPrecisionThatIsAutomatic:
         assert np.isfinite(model.embed(TEXTS, "query")).all()
 
 
-@pytest.mark.parametrize("folder", ["tiny_llama", "tiny_bert"])
-def test_nothing_is_kept_for_tokens_to_come(request, folder, tmp_path):
-    model = build_student(StudentSettings(name=str(request.getfixturevalue(folder)), pooling="mean"), device="cpu")
-    model.save(str(tmp_path / "model"))
-    for backbone in (model.backbone, load(str(tmp_path / "model"), device="cpu").backbone):
-        found = backbone(input_ids=torch.tensor([[5, 6, 7]]))
-        assert getattr(found, "past_key_values", None) is None
+def test_nothing_is_kept_for_tokens_to_come(tiny_llama):
+    model = build_student(StudentSettings(name=str(tiny_llama), pooling="mean"), device="cpu")
+    tokens = torch.tensor([[5, 6, 7]])
+    model.backbone.config.use_cache = True  # newer versions of sentence-transformers turn it off themselves
+    assert model.backbone(input_ids=tokens).past_key_values is not None
+    again = EmbeddingModel(modules=list(model), device="cpu")
+    assert again.backbone(input_ids=tokens).past_key_values is None
