@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -39,7 +39,7 @@ from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.packed import can_pack, is_packable, on_device, pack, token_states
 from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
 from embedsmith.models.probe import check_attention, promised_attention
-from embedsmith.models.products import fast_products
+from embedsmith.models.products import fast_products, may_be_short
 from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.models.tokens import tokens_of
@@ -95,7 +95,7 @@ class EmbeddingModel(SentenceTransformer):
     base_weights: str = ""
     """A fingerprint of the weights under the adapters, where there are any."""
     is_mixed: bool = False
-    """Whether matrices are multiplied in bfloat16 and all else is computed in float32: see `use_dtype`."""
+    """Whether some matrices are multiplied in bfloat16 and all else is computed in float32: see `use_dtype`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -108,30 +108,39 @@ class EmbeddingModel(SentenceTransformer):
         """Compute in another precision from now on; return the model.
 
         Args:
-            dtype: `auto` is, on a GPU, bfloat16 where it has that. On a CPU with products in bfloat16 only they are
-                computed in it: sums, norms and embeddings stay in float32, which moves a cosine by 0.0005 where
-                bfloat16 for everything moves it by 0.0009 (all-MiniLM-L6-v2), for up to a quarter more time. Elsewhere
-                `auto` is float32.
+            dtype: `auto` is, on a GPU, bfloat16 where it has that. On a CPU with products in bfloat16 those are
+                computed in it whose weights are in it already, or which hardly move a vector (see `may_be_short`), and
+                all else in float32: a cosine is off by 0.0003 where bfloat16 for everything puts it off by 0.0009
+                (all-MiniLM-L6-v2), for a third more time. Elsewhere `auto` is float32.
         """
         self.is_mixed = _mixes(dtype, self.device.type)
         if not self.is_mixed:
             return self.to(resolve_dtype(dtype, self.device.type))
+        width = getattr(getattr(self.backbone, "config", None), "hidden_size", 0)
         for module in self.modules():
-            own = torch.bfloat16 if isinstance(module, torch.nn.Linear) else torch.float32
-            for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+                is_product = isinstance(module, torch.nn.Linear) and name == "weight"
+                is_short = is_product and (tensor.dtype == torch.bfloat16 or may_be_short(module, width))
                 if tensor.is_floating_point():
-                    tensor.data = tensor.data.to(own)
+                    tensor.data = tensor.data.to(torch.bfloat16 if is_short else torch.float32)
         return self
 
     def forward(self, input: Mapping[str, Any], **kwargs: Any) -> Any:
         """Return the features with the texts' vectors, as a SentenceTransformer does; they may be packed."""
-        with self._precision():
+        with self._products():
             if "packed" not in input:
                 return super().forward(input, **kwargs)
             found = token_states(self[0], input)
             for module in list(self)[1:]:
                 found = module(found)
             return found
+
+    def _precision(self) -> str:
+        """Return what products are computed in, and all else."""
+        if not self.is_mixed:
+            return str(self.dtype)
+        weights = [module.weight for module in self.modules() if isinstance(module, torch.nn.Linear)]
+        return f"float32, {sum(weight.dtype == torch.bfloat16 for weight in weights)}/{len(weights)} products bfloat16"
 
     def packs(self, dtype: torch.dtype) -> bool:
         """Return whether the model reads the texts of a batch in one row, where products are computed in a type."""
@@ -140,9 +149,9 @@ class EmbeddingModel(SentenceTransformer):
             self._packable = {**self._packable, asked: is_packable(self[0], self.device, dtype)}
         return self._packable[asked]
 
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Return the context in which the weights as they are fit each other."""
-        return torch.autocast("cpu", torch.bfloat16) if self.is_mixed else nullcontext()
+    def _products(self) -> AbstractContextManager[Any]:
+        """Return the block in which the weights fit each other as they are."""
+        return fast_products(self.device, mixed=self.is_mixed)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that plain sentence-transformers opens.
@@ -164,7 +173,7 @@ class EmbeddingModel(SentenceTransformer):
         """Write the model into a folder that exists, file after file."""
         promised = promised_attention(self.backbone)
         if promised:
-            with self._precision():
+            with self._products():
                 check_attention(self.backbone, promised, name=name)
         if self.has_adapters:
             from embedsmith.models.lora import save_adapters  # it knows how a base is built, and so knows this module
@@ -241,7 +250,7 @@ class EmbeddingModel(SentenceTransformer):
     def _forward(self, batch: Features, *, task: str, packs: bool) -> Float32[Tensor, "b D"]:
         """Return the vectors of one batch of tokens."""
         features = pack(batch) if packs and can_pack(batch) else batch
-        with fast_products(self.device), steady_attention(self.device.type):
+        with steady_attention(self.device.type):
             return self(on_device(features, self.device), task=task)["sentence_embedding"].float()
 
     def _encoded(self, texts: Sequence[str], *, prompt: str, task: str) -> Float32[np.ndarray, "N D"]:
@@ -323,7 +332,7 @@ class EmbeddingModel(SentenceTransformer):
             "role": role,
             "prompt": self.prompt_of(role),
             "max_tokens": self.contract_length(role),
-            "dtype": "bfloat16 products" if self.is_mixed else str(self.dtype),
+            "dtype": self._precision(),
             "device": self.device.type,
             **({"dimensions": self.truncate_dim} if self.truncate_dim else {}),
         }
@@ -364,7 +373,7 @@ def load(
 
     Args:
         name: see `embedsmith.models.names`.
-        dtype: precision; `auto` is bfloat16 where the hardware computes in it (on a CPU for products of matrices),
+        dtype: precision; `auto` is bfloat16 where the hardware computes in it (on a CPU for some products),
             float32 elsewhere.
         device: a torch device; default: a GPU where there is one.
         dimensions: keep as many of the first numbers of each vector, and bring it back to length 1 (Matryoshka).
@@ -453,7 +462,7 @@ def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
 
 
 def _mixes(dtype: Dtype, device: str | None) -> bool:
-    """Return whether only products are to be computed in bfloat16: see `EmbeddingModel.use_dtype`."""
+    """Return whether only some products are to be computed in bfloat16: see `EmbeddingModel.use_dtype`."""
     on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
     return dtype == "auto" and on_cpu and resolve_dtype(dtype, device) is torch.bfloat16
 

@@ -390,15 +390,26 @@ class TestPrecisionThatIsAutomatic:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
 
     @pytest.mark.parametrize("kind", ["mean", "latent"])
-    def test_only_matrices_are_multiplied_in_bfloat16(self, saved, kind):
+    def test_only_what_leads_back_to_the_models_width_is_in_bfloat16(self, saved, kind):
         model = load(str(saved[kind]), dtype="auto", device="cpu")
+        short = {name for name, parameter in model.named_parameters() if parameter.dtype == torch.bfloat16}
+        assert short == {
+            name for name, _ in model.named_parameters() if name.endswith(("down_proj.weight", "net.2.weight"))
+        }
+        assert short
+        products = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
+        assert model.contract("query")["dtype"] == f"float32, {len(short)}/{products} products bfloat16"
+
+    def test_weights_that_were_saved_in_bfloat16_stay(self, saved, tmp_path):
+        load(str(saved["mean"]), dtype="bfloat16", device="cpu").save(str(tmp_path / "model"))
+        model = load(str(tmp_path / "model"), dtype="auto", device="cpu")
         types = {
             (isinstance(module, torch.nn.Linear), parameter.dtype)
             for module in model.modules()
             for parameter in module.parameters(recurse=False)
         }
         assert types == {(True, torch.bfloat16), (False, torch.float32)}
-        assert model.contract("query")["dtype"] == "bfloat16 products"
+        assert np.isfinite(model.embed(TEXTS, "query")).all()
 
     @pytest.mark.parametrize("kind", ["mean", "latent"])
     def test_its_vectors_are_nearer_to_those_of_float32_than_bfloat16s_are(self, saved, kind):

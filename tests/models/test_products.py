@@ -22,7 +22,7 @@ def test_a_product_is_float64s_to_the_precision_of_float32(shape, with_bias):
     numbers = torch.Generator().manual_seed(0)
     states, weight, bias = (torch.randn(size, generator=numbers) for size in (shape, (11, 7), (11,)))
     right = states.double() @ weight.double().T + (bias.double() if with_bias else 0)
-    with torch.inference_mode(), products.WideProducts():
+    with torch.inference_mode(), products.Products(is_wide=True):
         found = functional.linear(states, weight, bias if with_bias else None)
         turned = functional.linear(states.flip(-1).clone().flip(-1), weight, bias=bias if with_bias else None)
     assert found.dtype == torch.float32
@@ -35,7 +35,7 @@ def test_a_product_is_float64s_to_the_precision_of_float32(shape, with_bias):
 def test_what_is_not_contiguous_is_multiplied_as_it_reads():
     wide = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))[::2]
-    with torch.inference_mode(), products.WideProducts():
+    with torch.inference_mode(), products.Products(is_wide=True):
         found = functional.linear(wide.T, weight)
     torch.testing.assert_close(found, wide.T.contiguous() @ weight.contiguous().T)
 
@@ -43,7 +43,7 @@ def test_what_is_not_contiguous_is_multiplied_as_it_reads():
 def test_shorter_types_stay_with_torch(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
     states, weight = torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(4, 3, dtype=torch.bfloat16)
-    with products.WideProducts():
+    with products.Products(is_wide=True):
         assert functional.linear(states, weight).tolist() == [[3.0] * 4] * 2
 
 
@@ -60,7 +60,35 @@ def test_it_is_for_amds_processors_with_avx512(monkeypatch, maker, capability, d
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": maker})
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
-    assert isinstance(products.fast_products(torch.device(device)), products.WideProducts) == wide
+    with torch.inference_mode():
+        block = products.fast_products(torch.device(device))
+    assert isinstance(block, products.Products) == wide
+    # oneDNN's product has no gradient.
+    assert isinstance(products.fast_products(torch.device(device)), contextlib.nullcontext)
+    assert not products.fast_products(torch.device(device), mixed=True).is_wide
+
+
+@pytest.mark.parametrize("is_wide", [pytest.param(True, marks=needs_onednn), False])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_short_weights_are_multiplied_in_their_type_and_the_rest_is_float32(is_wide, with_bias):
+    numbers = torch.Generator().manual_seed(0)
+    states, weight, bias = (torch.randn(size, generator=numbers) for size in ((5, 64), (7, 64), (7,)))
+    bias = bias if with_bias else None
+    with torch.inference_mode(), products.Products(is_wide=is_wide):
+        found = functional.linear(states, weight.bfloat16(), bias)
+    right = functional.linear(states.bfloat16().float(), weight.bfloat16().float())
+    assert found.dtype == torch.float32
+    # The product is rounded once; the bias, which is added after that, is not.
+    rounded = right.bfloat16().float()
+    assert torch.allclose(found, rounded if bias is None else rounded + bias, rtol=2**-7, atol=1e-3)
+    assert not torch.equal(found, functional.linear(states, weight, bias))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "short"), [(1536, 384, True), (384, 384, False), (384, 1536, False), (384, 96, False)]
+)
+def test_the_way_back_from_the_feed_forwards_middle_may_be_short(inputs, outputs, short):
+    assert products.may_be_short(torch.nn.Linear(inputs, outputs), width=384) == short
 
 
 @needs_onednn
@@ -69,15 +97,14 @@ def test_vectors_are_the_same_by_either_library(tiny_llama, monkeypatch, pooling
     sizes = {"latents": 4, "heads": 2, "head_width": 8}
     settings = StudentSettings(name=str(tiny_llama), attention="bidirectional", pooling=pooling, **sizes)
     student = build_student(settings, device="cpu")
-    monkeypatch.setattr(embedder, "fast_products", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(embedder, "fast_products", lambda device, mixed: contextlib.nullcontext())
     by_mkl = student.embed(TEXTS, "passage")
     asked = []
-    wide = products.WideProducts
 
-    def counted(device):
-        asked.append(device.type)
-        return wide()
+    def counted(device, mixed):
+        asked.append((device.type, mixed))
+        return products.Products(is_wide=True)
 
     monkeypatch.setattr(embedder, "fast_products", counted)
     np.testing.assert_allclose(student.embed(TEXTS, "passage"), by_mkl, rtol=0, atol=1e-6)
-    assert asked == ["cpu"]
+    assert asked == [("cpu", False)]
