@@ -375,10 +375,27 @@ class TestFoldersThatAreNotOpened:
             load(str(tmp_path / "model.gguf"))
 
 
+def types_of(model):
+    """Return the types of its weights, and whether they are those of linear layers."""
+    return {
+        (isinstance(module, torch.nn.Linear) and name == "weight", parameter.dtype)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+
+
+@pytest.mark.parametrize("kind", ["mean", "latent"])
+def test_bfloat16_on_a_cpu_is_for_products(saved, kind):
+    model = load(str(saved[kind]), dtype="bfloat16", device="cpu")
+    assert types_of(model) == {(True, torch.bfloat16), (False, torch.float32)}
+    found = model.embed(TEXTS, "query")
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, load(str(saved[kind]), device="cpu").embed(TEXTS, "query"), atol=0.05)
+
+
 def test_a_dtype_goes_to_every_weight(saved):
-    model = load(str(saved["latent"]), dtype="bfloat16", device="cpu")
-    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
-    assert model.embed(TEXTS, "query").dtype == np.float32
+    model = load(str(saved["latent"]), dtype="float16", device="cpu")
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float16}
     assert resolve_dtype("float32") is torch.float32
 
 
@@ -401,14 +418,9 @@ class TestPrecisionThatIsAutomatic:
         assert model.contract("query")["dtype"] == f"float32, {len(short)}/{products} products bfloat16"
 
     def test_weights_that_were_saved_in_bfloat16_stay(self, saved, tmp_path):
-        load(str(saved["mean"]), dtype="bfloat16", device="cpu").save(str(tmp_path / "model"))
+        load(str(saved["mean"]), device="cpu", dtype="float32").to(torch.bfloat16).save(str(tmp_path / "model"))
         model = load(str(tmp_path / "model"), dtype="auto", device="cpu")
-        types = {
-            (isinstance(module, torch.nn.Linear), parameter.dtype)
-            for module in model.modules()
-            for parameter in module.parameters(recurse=False)
-        }
-        assert types == {(True, torch.bfloat16), (False, torch.float32)}
+        assert types_of(model) == {(True, torch.bfloat16), (False, torch.float32)}
         assert np.isfinite(model.embed(TEXTS, "query")).all()
 
     @pytest.mark.parametrize("kind", ["mean", "latent"])
