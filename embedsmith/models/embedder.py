@@ -116,7 +116,8 @@ class EmbeddingModel(SentenceTransformer):
         """
         self.is_mixed = _mixes(dtype, self.device.type)
         if not self.is_mixed:
-            return self.to(resolve_dtype(dtype, self.device.type))
+            cast(self, resolve_dtype(dtype, self.device.type))
+            return self
         all_short = dtype == "bfloat16"
         width = getattr(getattr(self.backbone, "config", None), "hidden_size", 0)
         for module in self.modules():
@@ -360,6 +361,20 @@ def hash_of_weights(module: torch.nn.Module) -> str:
     return digest.hexdigest()[:32]
 
 
+def cast(model: EmbeddingModel, dtype: torch.dtype | None) -> EmbeddingModel:
+    """Bring weights into a type, and return the model; None leaves them as they are.
+
+    Buffers that are not saved are built anew from the configuration, as exact as they need be: the angles of rotary
+    positions, in float32 always. `Module.to` would round them to bfloat16, and turn far tokens by other angles.
+    """
+    for module in model.modules():
+        unsaved = module._non_persistent_buffers_set
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if dtype and tensor.is_floating_point() and name not in unsaved:
+                tensor.data = tensor.data.to(dtype)
+    return model
+
+
 def load(
     name: str,
     *,
@@ -405,7 +420,7 @@ def _load(name: str, *, dtype: Dtype, device: str | None, attention_backend: Att
         embedding = read_static(Path(source.path), name=name)
         # Nothing is multiplied: a shorter type would save no time.
         exact = torch.float32 if dtype == "auto" else resolve_dtype(dtype, device)
-        return EmbeddingModel(modules=[embedding], device=device).to(exact)
+        return cast(EmbeddingModel(modules=[embedding], device=device), exact)
     if source.kind == "gguf":
         raise ModelError(
             f"{name}: a GGUF file holds a language model, not an embedding model",
@@ -491,12 +506,12 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
     if source.local and (source.local / ADAPTERS).is_file():
         from embedsmith.models.lora import load_adapters  # it knows how a base is built, and so knows this module
 
-        return load_adapters(source.local, name=source.name, device=device).to(dtype)
+        return cast(load_adapters(source.local, name=source.name, device=device), dtype)
     released = released_folder(source)
     if released:
         read = _RELEASED[_model_type(released)]
         modules, prompts = read(released, name=source.name, dtype=dtype or torch.bfloat16)
-        return EmbeddingModel(modules=modules, prompts=prompts, device=device).to(dtype)
+        return cast(EmbeddingModel(modules=modules, prompts=prompts, device=device), dtype)
     if source.local:
         check_files(source.local, name=source.name)
     try:
@@ -510,7 +525,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
             },
             trust_remote_code=False,
             local_files_only=source.kind != "hub",
-        ).to(dtype)
+        )
     # A RuntimeError is a part whose weights do not fit it, and names them over several lines.
     except (OSError, ValueError, ImportError, RuntimeError) as error:
         reason = str(error).strip().splitlines()
@@ -524,7 +539,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
             f"{source.name}: its tokenizer gives no character offsets, which masks of instructions need",
             hint="use the tokenizer that the model was saved with",
         )
-    return model
+    return cast(model, dtype)
 
 
 def _first_part(folder: Path) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 from jaxtyping import Float32
 
 from embedsmith.data.files import read_json, whole_folder
 from embedsmith.errors import ModelError, RunError
-from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.embedder import EmbeddingModel, cast, load
 from embedsmith.models.licence import UNSTATED, licence_of
 from embedsmith.models.lora import merge_adapters
 from embedsmith.models.names import ADAPTERS, find_model
@@ -92,9 +93,15 @@ def export(
         raise RunError(f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped")
     on_progress(f"open {model}", 0, 3)
     embedder = load(str(model), dtype=dtype)
+    is_mixed = embedder.is_mixed
+    if is_mixed:
+        # All weights are written in bfloat16, though on a CPU only those of products are used in it.
+        cast(embedder, torch.bfloat16).use_dtype(dtype)
     before, is_adapted = _vectors(embedder), embedder.has_adapters
     if is_adapted and merge:
         merge_adapters(embedder, PROBES)
+    if is_mixed:
+        cast(embedder, torch.bfloat16)
     sizes = describe(embedder)
     with whole_folder(target) as partial:
         on_progress(f"write {target}", 1, 3)

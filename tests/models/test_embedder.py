@@ -384,6 +384,14 @@ def types_of(model):
     }
 
 
+@pytest.mark.parametrize("dtype", ["auto", "bfloat16", "float16", "float32"])
+def test_the_angles_of_positions_are_not_rounded(saved, dtype):
+    exact = load(str(saved["mean"]), dtype="float32", device="cpu").backbone.rotary_emb.inv_freq
+    model = load(str(saved["mean"]), dtype=dtype, device="cpu")
+    for found in (model, model.use_dtype("float16"), model.use_dtype("float32")):
+        assert torch.equal(found.backbone.rotary_emb.inv_freq, exact)
+
+
 @pytest.mark.parametrize("kind", ["mean", "latent"])
 def test_bfloat16_on_a_cpu_is_for_products(saved, kind):
     model = load(str(saved[kind]), dtype="bfloat16", device="cpu")

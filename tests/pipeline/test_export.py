@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
@@ -91,6 +92,19 @@ def test_the_pooling_is_written_in_the_old_way_too(plain, tmp_path, mode, flag):
     flags = {key: value for key, value in config.items() if key.startswith("pooling_mode_")}
     assert len(flags) == 6 and [key for key, value in flags.items() if value] == [flag]
     assert SentenceTransformer(str(tmp_path / "model"), device="cpu")[1].pooling_mode == mode
+
+
+@pytest.mark.parametrize("layout", ["sentence-transformers", "nv-embed"])
+def test_every_weight_of_the_folder_is_in_the_precision_asked_for(instructed, tmp_path, layout):
+    done = export(instructed, out=tmp_path / "out", layout=layout, dtype="bfloat16")
+    assert done.largest_difference <= 1e-5
+    types = set()
+    for file in (tmp_path / "out").rglob("*.safetensors"):
+        with safe_open(file, framework="pt") as weights:
+            types |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    assert types == {"BF16"}
+    right = load(str(instructed)).embed(TEXTS, "query")
+    np.testing.assert_allclose(load(str(tmp_path / "out")).embed(TEXTS, "query"), right, atol=0.05)
 
 
 def test_the_card_of_a_run_has_its_data_licences_recipe_and_scores(plain, tmp_path):
