@@ -6,6 +6,7 @@ encodes a share of a batch's texts, and the sums of vectors and of gradients are
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ class Processes:
 
             PartialState(cpu=not torch.cuda.is_available())
             _patient_group()  # now, while all processes are here
+            atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
@@ -115,6 +117,15 @@ class Processes:
 def _patient_group() -> Any:
     """Return a group of all processes that waits for days."""
     return dist.new_group(backend="gloo", timeout=_PATIENCE)
+
+
+def _leave() -> None:
+    """Leave gloo's groups: threads of theirs that still run when Python ends abort the process, now and then.
+
+    One of NCCL is left to it: after an error, leaving could wait for processes that are gone.
+    """
+    if dist.is_initialized():
+        dist.destroy_process_group(None if dist.get_backend() == "gloo" else _patient_group())
 
 
 def _buckets(gradients: Sequence[Any]) -> list[list[Any]]:

@@ -14,12 +14,13 @@ from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.training.processes import Processes
 
 PROGRAM = """
-import json, sys
+import atexit, json, os, sys
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import distributed as dist
 
 torch.set_num_threads(1)
 
@@ -32,6 +33,8 @@ from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import train_stage
 
 model_folder, examples, out, settings = sys.argv[1:]
+left = Path(f"{out}/left-{os.environ['RANK']}")
+atexit.register(lambda: left.write_text(str(not dist.is_initialized())))  # the first comes last
 student = StudentSettings(name=model_folder, attention="bidirectional", pooling="latent", latents=4, heads=2)
 model = build_student(student, seed=1, device="cpu")
 sources = [Source("toy", read_examples(Path(examples)), prompt="")]
@@ -97,6 +100,7 @@ def trained(model: Path, examples: Path, out: Path, *, processes: int) -> list[d
 def test_two_processes_have_the_losses_and_the_weights_of_one(tiny_llama, examples, tmp_path):
     (expected,) = trained(tiny_llama, examples, tmp_path / "one", processes=1)
     both = trained(tiny_llama, examples, tmp_path / "two", processes=2)
+    assert [(tmp_path / "two" / f"left-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
     for reports in both:
         for row, other in zip(reports, expected, strict=True):
             for key in ("loss", "held_out_loss", "gradient_norm", "pooling_gradient_norm"):
