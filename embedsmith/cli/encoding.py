@@ -25,7 +25,9 @@ def encode(
     dimensions: Annotated[
         int | None, typer.Option(help="Keep as many of the first numbers of each vector, at length 1.")
     ] = None,
-    dtype: Annotated[Dtype, typer.Option(help="Precision; auto is bfloat16 where the hardware has it.")] = "auto",
+    dtype: Annotated[
+        Dtype, typer.Option(help="Precision; auto is bfloat16 where the hardware has it, on a CPU for some products.")
+    ] = "auto",
     compile: Annotated[
         bool,
         typer.Option("--compile", help="Compile the layers, on a GPU: half a minute, then faster. For large models."),
