@@ -11,7 +11,9 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
+from operator import is_
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -39,7 +41,7 @@ from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.packed import can_pack, is_packable, on_device, pack, token_states
 from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
 from embedsmith.models.probe import check_attention, promised_attention
-from embedsmith.models.products import fast_products, may_be_short
+from embedsmith.models.products import SHORT_TEXT, Activations, Copies, activations_of, fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.models.tokens import tokens_of
@@ -96,6 +98,13 @@ class EmbeddingModel(SentenceTransformer):
     """A fingerprint of the weights under the adapters, where there are any."""
     is_mixed: bool = False
     """Whether some matrices are multiplied in bfloat16 and all else is computed in float32: see `use_dtype`."""
+    shortens: bool = False
+    """Whether `embed` multiplies in bfloat16 for all but short texts."""
+    _activations: tuple[list[torch.nn.Module], Activations] | None = None
+    """What was found of these modules."""
+    _finding = Lock()
+    _copies: tuple[list[tuple[int, int, int]], Copies] | None = None
+    """Copies of weights as they were."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -108,29 +117,34 @@ class EmbeddingModel(SentenceTransformer):
         """Compute in another precision from now on; return the model.
 
         Args:
-            dtype: `auto` is, on a GPU, bfloat16 where it has that. On a CPU with products in bfloat16 those are
-                computed in it whose weights are in it already, or which hardly move a vector (see `may_be_short`), and
-                all else in float32; elsewhere `auto` is float32. `bfloat16` on a CPU is all products in it, and all
-                else in float32: by a quarter faster, with twice the error of a cosine (0.0006 against 0.0003,
-                all-MiniLM-L6-v2). Sums, norms and embeddings in bfloat16 too would put it off by 0.0009.
+            dtype: `auto` is, on a GPU, bfloat16 where it has that. On a CPU with products in bfloat16 it is float32 for
+                short texts, and for `embed`'s others all products in bfloat16, all else in float32 (see `SHORT_TEXT`);
+                weights that are in bfloat16 already are multiplied in it always. Elsewhere `auto` is float32.
+                `bfloat16` on a CPU is all products in it for all texts, and all else in float32: a fifth faster, and
+                more of the texts get vectors that are off (a cosine by 0.0006, all-MiniLM-L6-v2). Sums, norms and
+                embeddings in bfloat16 too would put it off by 0.0009.
         """
         self.is_mixed = _mixes(dtype, self.device.type)
+        self.shortens = self.is_mixed and dtype == "auto"
         if not self.is_mixed:
             cast(self, resolve_dtype(dtype, self.device.type))
             return self
         all_short = dtype == "bfloat16"
-        width = getattr(getattr(self.backbone, "config", None), "hidden_size", 0)
         for module in self.modules():
             for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
                 is_product = isinstance(module, torch.nn.Linear) and name == "weight"
-                is_short = is_product and (tensor.dtype == torch.bfloat16 or all_short or may_be_short(module, width))
+                is_short = is_product and (tensor.dtype == torch.bfloat16 or all_short)
                 if tensor.is_floating_point():
                     tensor.data = tensor.data.to(torch.bfloat16 if is_short else torch.float32)
         return self
 
-    def forward(self, input: Mapping[str, Any], **kwargs: Any) -> Any:
-        """Return the features with the texts' vectors, as a SentenceTransformer does; they may be packed."""
-        with self._products():
+    def forward(self, input: Mapping[str, Any], *, copies: Copies | None = None, **kwargs: Any) -> Any:
+        """Return the features with the texts' vectors, as a SentenceTransformer does; they may be packed.
+
+        Args:
+            copies: of weights, which take their place in products.
+        """
+        with self._products(copies):
             if "packed" not in input:
                 return super().forward(input, **kwargs)
             found = token_states(self[0], input)
@@ -143,7 +157,9 @@ class EmbeddingModel(SentenceTransformer):
         if not self.is_mixed:
             return str(self.dtype)
         weights = [module.weight for module in self.modules() if isinstance(module, torch.nn.Linear)]
-        return f"float32, {sum(weight.dtype == torch.bfloat16 for weight in weights)}/{len(weights)} products bfloat16"
+        short = sum(weight.dtype == torch.bfloat16 for weight in weights)
+        rest = f", the rest from {SHORT_TEXT} tokens on" if self.shortens and short < len(weights) else ""
+        return f"float32, {short}/{len(weights)} products bfloat16{rest}"
 
     def packs(self, dtype: torch.dtype) -> bool:
         """Return whether the model reads the texts of a batch in one row, where products are computed in a type."""
@@ -152,9 +168,34 @@ class EmbeddingModel(SentenceTransformer):
             self._packable = {**self._packable, asked: is_packable(self[0], self.device, dtype)}
         return self._packable[asked]
 
-    def _products(self) -> AbstractContextManager[Any]:
+    def _products(self, copies: Copies | None = None) -> AbstractContextManager[Any]:
         """Return the block in which the weights fit each other as they are."""
-        return fast_products(self.device, mixed=self.is_mixed)
+        return fast_products(self.device, mixed=self.is_mixed, activations=self._fused(), copies=copies)
+
+    def _fused(self) -> Activations | None:
+        """Return which products go straight into an activation, watched anew when the modules are others."""
+        if self.device.type != "cpu" or self.backbone is None or not torch.is_inference_mode_enabled():
+            return None
+        modules = list(self.modules())
+        with self._finding:
+            known = self._activations
+            if known is None or len(known[0]) != len(modules) or not all(map(is_, known[0], modules)):
+                features = tokens_of(self, ["what follows what"])
+                with fast_products(self.device, mixed=self.is_mixed):
+                    known = modules, activations_of(lambda: super(EmbeddingModel, self).forward(features))
+                self._activations = known
+            return known[1]
+
+    def _short_copies(self) -> Copies | None:
+        """Return copies in bfloat16 of the weights in float32 that make products, where they are wanted."""
+        if not self.shortens:
+            return None
+        weights = [module.weight for module in self.modules() if isinstance(module, torch.nn.Linear)]
+        state = [(id(weight), weight.data_ptr(), weight._version) for weight in weights]
+        if self._copies is None or self._copies[0] != state:
+            exact = [weight for weight in weights if weight.dtype == torch.float32]
+            self._copies = state, {id(weight): (weight, weight.to(torch.bfloat16)) for weight in exact}
+        return self._copies[1]
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that plain sentence-transformers opens.
@@ -224,18 +265,19 @@ class EmbeddingModel(SentenceTransformer):
             return self._encoded(texts, prompt=prompt, task=task)
         on_cpu, packs = self.device.type == "cpu", self.packs(self.dtype)
         tokens = tokens or (_CPU_TOKENS if on_cpu else _GPU_TOKENS)
+        copies = self._short_copies()
         lists = windows([len(text) for text in texts], texts=_WINDOW, characters=_WINDOW_CHARACTERS)
         tokenised = ahead(lambda some: tokens_of(self, [texts[i] for i in some], prompt=prompt, task=task), lists)
         packed = (
             ([window[row] for row in rows.tolist()], batch)
             for window, features in tokenised
-            for rows, batch in batches(features, tokens, padded=not packs)
+            for rows, batch in batches(features, tokens, padded=not packs, apart=SHORT_TEXT if copies else None)
         )
         places: list[int] = []
         vectors = []
         # On a CPU each core has a batch of its own: nothing waits for the slowest core after every product.
         workers = min(torch.get_num_threads(), _MOST_AT_ONCE) if on_cpu else 1
-        forward = partial(self._forward, task=task, packs=packs)
+        forward = partial(self._forward, task=task, packs=packs, copies=copies)
         for some, found in side_by_side(lambda item: (item[0], forward(item[1])), packed, workers):
             places += some
             vectors.append(found)
@@ -250,11 +292,14 @@ class EmbeddingModel(SentenceTransformer):
 
     # Both contexts belong to the thread that enters them.
     @torch.inference_mode()
-    def _forward(self, batch: Features, *, task: str, packs: bool) -> Float32[Tensor, "b D"]:
-        """Return the vectors of one batch of tokens."""
+    def _forward(self, batch: Features, *, task: str, packs: bool, copies: Copies | None) -> Float32[Tensor, "b D"]:
+        """Return the vectors of one batch of tokens, of short texts only or of none."""
+        is_short = int(batch["attention_mask"][0].sum()) < SHORT_TEXT
         features = pack(batch) if packs and can_pack(batch) else batch
         with steady_attention(self.device.type):
-            return self(on_device(features, self.device), task=task)["sentence_embedding"].float()
+            return self(on_device(features, self.device), task=task, copies=None if is_short else copies)[
+                "sentence_embedding"
+            ].float()
 
     def _encoded(self, texts: Sequence[str], *, prompt: str, task: str) -> Float32[np.ndarray, "N D"]:
         """Return vectors as sentence-transformers computes them: over several devices, or without a transformer."""

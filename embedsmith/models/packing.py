@@ -43,7 +43,7 @@ def windows(lengths: Sequence[int], *, texts: int, characters: int) -> Iterator[
 
 
 def batches(
-    features: Features, tokens: int, *, overhead: int | None = None, padded: bool = True
+    features: Features, tokens: int, *, overhead: int | None = None, padded: bool = True, apart: int | None = None
 ) -> Iterator[tuple[Int64[Tensor, " b"], Features]]:
     """Yield batches of about `tokens` tokens, padding included, as (rows, features); longest texts first.
 
@@ -51,28 +51,39 @@ def batches(
         overhead: what a batch costs beside its tokens, in tokens: batches are then cut where padding and overhead
             together are least. None fills every batch.
         padded: whether padding costs what tokens cost. Else batches have about the same number of tokens.
+        apart: texts of fewer tokens than this share no batch with longer ones.
         features: what a model's `preprocess` returns for n texts; its `attention_mask` [n, T] says what is padding.
             Whatever has the mask's shape is cut to the batch, and to the columns that are not padding for all of it.
     """
     attended = features["attention_mask"].bool()
     lengths = attended.sum(1)
     order = lengths.argsort(descending=True, stable=True)
-    start = 0
     in_order = lengths[order].clamp(min=1).numpy()
-    cuts = None
-    if not padded:
-        cuts = even_cuts(in_order, tokens)
-    elif overhead is not None:
-        cuts = cheapest_cuts(in_order, tokens, overhead)
-    while start < len(order):
-        longest = max(1, int(lengths[order[start]]))
-        end = start + max(1, tokens // longest) if cuts is None else cuts.pop(0)
-        rows = order[start:end]
+    long = 0 if apart is None else int((lengths >= apart).sum())
+    ends = [
+        begin + end
+        for begin, part in ((0, in_order[:long]), (long, in_order[long:]))
+        for end in _ends(part, tokens, overhead, padded)
+    ]
+    for rows in order.split(np.diff(ends, prepend=0).tolist()):
         columns = attended[rows].any(0)
         if not columns.any():
             columns[0] = True  # texts of no token: a model needs one column all the same
         yield rows, {key: _cut(value, attended.shape, rows, columns) for key, value in features.items()}
-        start += len(rows)
+
+
+def _ends(lengths: Int64[np.ndarray, " n"], tokens: int, overhead: int | None, padded: bool) -> list[int]:
+    """Return where batches end, of texts of these lengths, longest first."""
+    if not len(lengths):
+        return []
+    if not padded:
+        return even_cuts(lengths, tokens)
+    if overhead is not None:
+        return cheapest_cuts(lengths, tokens, overhead)
+    ends = [0]
+    while ends[-1] < len(lengths):
+        ends.append(min(len(lengths), ends[-1] + max(1, tokens // int(lengths[ends[-1]]))))
+    return ends[1:]
 
 
 def cheapest_cuts(lengths: Int64[np.ndarray, " n"], tokens: int, overhead: int) -> list[int]:

@@ -41,6 +41,16 @@ def test_every_text_is_in_one_batch_with_all_its_tokens_and_no_more_columns_than
     assert [lengths[row] for row in seen] == sorted(lengths, reverse=True)
 
 
+@pytest.mark.parametrize(("overhead", "padded"), [(None, True), (5, True), (None, False)])
+@pytest.mark.parametrize("apart", [None, 0, 1, 12, 30, 99])
+def test_short_texts_share_no_batch_with_long_ones(apart, overhead, padded):
+    lengths = np.random.default_rng(0).integers(1, 30, 100).tolist()
+    found = [rows.tolist() for rows, _ in batches(features(lengths), 64, overhead=overhead, padded=padded, apart=apart)]
+    assert [lengths[row] for rows in found for row in rows] == sorted(lengths, reverse=True)
+    are_short = [{lengths[row] < (apart or 0) for row in rows} for rows in found]
+    assert all(len(some) == 1 for some in are_short)
+
+
 def test_a_text_of_no_token_keeps_a_column():
     whole = features([2, 1])
     whole["attention_mask"][1] = 0

@@ -1,6 +1,7 @@
 """Products by oneDNN are those of float32, and take the place of MKL's where they are meant to."""
 
 import contextlib
+from functools import partial
 
 import numpy as np
 import pytest
@@ -84,11 +85,71 @@ def test_short_weights_are_multiplied_in_their_type_and_the_rest_is_float32(is_w
     assert not torch.equal(found, functional.linear(states, weight, bias))
 
 
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "short"), [(1536, 384, True), (384, 384, False), (384, 1536, False), (384, 96, False)]
-)
-def test_the_way_back_from_the_feed_forwards_middle_may_be_short(inputs, outputs, short):
-    assert products.may_be_short(torch.nn.Linear(inputs, outputs), width=384) == short
+class Block(torch.nn.Module):
+    """A feed-forward whose product goes into an activation, or elsewhere too."""
+
+    def __init__(self, activation=functional.gelu, kind="plain"):
+        super().__init__()
+        torch.manual_seed(0)
+        self.wide, self.narrow = torch.nn.Linear(64, 256), torch.nn.Linear(256, 64)
+        self.activation, self.kind = activation, kind
+
+    def forward(self, states):
+        product = self.wide(states)
+        if self.kind == "gated":
+            return self.narrow(self.activation(product) * self.wide(states))
+        if self.kind == "read before":
+            product.mean()
+        if self.kind == "a view":
+            return self.narrow(self.activation(product[..., :]))
+        found = self.narrow(self.activation(product))
+        return found + product.mean() if self.kind == "read after" else found
+
+
+STATES = torch.randn(3, 5, 64, generator=torch.Generator().manual_seed(1))
+ACTIVATIONS = {
+    "gelu": functional.gelu,
+    "tanh": partial(functional.gelu, approximate="tanh"),
+    "swish": functional.silu,
+    "relu": functional.relu,
+    "a module": torch.nn.GELU(approximate="tanh"),
+}
+
+
+@pytest.mark.parametrize("kind", ["plain", "gated", "read before", "read after", "a view"])
+def test_an_activation_is_found_where_a_product_goes_there_alone_and_always(kind):
+    block = Block(kind=kind)
+    found = products.activations_of(lambda: block(STATES))
+    assert [activation for _, activation in found.values()] == ([("gelu", "none")] if kind == "plain" else [])
+    assert all(weight is block.wide.weight for weight, _ in found.values())
+
+
+@needs_onednn
+@pytest.mark.parametrize("is_short", [False, True])
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_an_activation_that_is_applied_with_its_product_gives_the_same(name, is_short):
+    block = Block(ACTIVATIONS[name])
+    right = block(STATES)
+    with torch.inference_mode():
+        found = products.activations_of(lambda: block(STATES))
+        assert len(found) == 1
+        copies = {id(layer.weight): (layer.weight, layer.weight.bfloat16()) for layer in (block.wide, block.narrow)}
+        with products.Products(is_wide=True, activations=found, copies=copies if is_short else None):
+            together = block(STATES)
+            nothing = block(STATES[:0])
+    assert together.dtype == torch.float32 and nothing.shape == (0, 5, 64)
+    torch.testing.assert_close(together, right, rtol=0, atol=2e-2 if is_short else 1e-5)
+    if is_short:
+        assert not torch.allclose(together, right, rtol=0, atol=1e-5)
+
+
+def test_what_is_known_of_a_weight_is_not_taken_for_another_that_has_its_place():
+    block, other = Block(), torch.ones(2, 64)
+    found = {id(block.wide.weight): (other, products.Activation("relu"))}
+    copies = {id(block.wide.weight): (other, other)}
+    with torch.inference_mode(), products.Products(is_wide=False, activations=found, copies=copies):
+        assert torch.equal(block(STATES), block(STATES))
+        assert block.wide(STATES).shape == (3, 5, 256)
 
 
 @needs_onednn
@@ -97,14 +158,14 @@ def test_vectors_are_the_same_by_either_library(tiny_llama, monkeypatch, pooling
     sizes = {"latents": 4, "heads": 2, "head_width": 8}
     settings = StudentSettings(name=str(tiny_llama), attention="bidirectional", pooling=pooling, **sizes)
     student = build_student(settings, device="cpu")
-    monkeypatch.setattr(embedder, "fast_products", lambda device, mixed: contextlib.nullcontext())
+    monkeypatch.setattr(embedder, "fast_products", lambda device, **_: contextlib.nullcontext())
     by_mkl = student.embed(TEXTS, "passage")
     asked = []
 
-    def counted(device, mixed):
-        asked.append((device.type, mixed))
-        return products.Products(is_wide=True)
+    def counted(device, *, mixed, activations=None, copies=None):
+        asked.append((device.type, mixed, copies))
+        return products.Products(is_wide=True, activations=activations)
 
     monkeypatch.setattr(embedder, "fast_products", counted)
     np.testing.assert_allclose(student.embed(TEXTS, "passage"), by_mkl, rtol=0, atol=1e-6)
-    assert asked == [("cpu", False)]
+    assert set(asked) == {("cpu", False, None)}
