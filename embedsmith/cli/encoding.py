@@ -26,7 +26,10 @@ def encode(
         int | None, typer.Option(help="Keep as many of the first numbers of each vector, at length 1.")
     ] = None,
     dtype: Annotated[
-        Dtype, typer.Option(help="Precision; auto is bfloat16 where the hardware has it, on a CPU for some products.")
+        Dtype,
+        typer.Option(
+            help="Precision; auto is bfloat16 where the hardware has it, on a CPU for products of texts that are not short."
+        ),
     ] = "auto",
     compile: Annotated[
         bool,

@@ -435,7 +435,7 @@ def load(
 
     Args:
         name: see `embedsmith.models.names`.
-        dtype: precision; `auto` is bfloat16 where the hardware computes in it (on a CPU for some products),
+        dtype: precision; `auto` is bfloat16 where the hardware computes in it (on a CPU for products of long texts),
             float32 elsewhere. See `EmbeddingModel.use_dtype`.
         device: a torch device; default: a GPU where there is one.
         dimensions: keep as many of the first numbers of each vector, and bring it back to length 1 (Matryoshka).
