@@ -28,7 +28,7 @@ def encode(
     dtype: Annotated[
         Dtype,
         typer.Option(
-            help="Precision; auto is bfloat16 where the hardware has it, on a CPU for products of texts that are not short."
+            help="Precision; auto is bfloat16 where the hardware has it, on a CPU for products of longer texts."
         ),
     ] = "auto",
     compile: Annotated[

@@ -83,7 +83,7 @@ def evaluate(
         data: a BEIR folder, pairs, or whatever else `load_collection` and `read_labelled` read; with a run file,
             judgements as well.
         split: the split of the data; `test` where there is one.
-        dtype: precision. `auto`: bfloat16 where the hardware has it (on a CPU for products of texts of 24 tokens and more).
+        dtype: precision. `auto`: bfloat16 where the hardware has it (on a CPU for products of longer texts).
         vectors: folder to keep vectors in, so that a second evaluation costs seconds; by default a run keeps its own,
             and the rest lies in the user's cache.
         scoring: metrics and more.

@@ -107,7 +107,7 @@ class EvaluationSettings(Settings):
     baselines: list[str] = ["bm25"]
     """Other models to score, by name; the teacher is always scored."""
     dtype: Dtype = "auto"
-    """Precision. `auto`: bfloat16 where the hardware has it (on a CPU for products of texts of 24 tokens and more)."""
+    """Precision. `auto`: bfloat16 where the hardware has it (on a CPU for products of longer texts)."""
 
 
 class Recipe(Settings):
