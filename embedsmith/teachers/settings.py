@@ -15,7 +15,7 @@ class TeacherSettings(Settings):
     """How teachers read texts. Each kind of teacher takes what concerns it."""
 
     dtype: Dtype = "auto"
-    """Precision of a model on this machine. `auto`: bfloat16 where the hardware has it (on a CPU for products of longer texts)."""
+    """Precision of a model on this machine. `auto`: bfloat16 where the hardware has it, on a CPU for longer texts."""
     compile: bool = False
     """Compile a model's layers, on a GPU: half a minute at first, then a quarter faster where the model is large."""
     max_tokens: int | None = Field(None, gt=0)
