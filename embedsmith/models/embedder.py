@@ -191,7 +191,8 @@ class EmbeddingModel(SentenceTransformer):
         if not self.shortens:
             return None
         weights = [module.weight for module in self.modules() if isinstance(module, torch.nn.Linear)]
-        state = [(id(weight), weight.data_ptr(), weight._version) for weight in weights]
+        # Weights made in inference mode have no version.
+        state = [(id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
         if self._copies is None or self._copies[0] != state:
             exact = [weight for weight in weights if weight.dtype == torch.float32]
             self._copies = state, {id(weight): (weight, weight.to(torch.bfloat16)) for weight in exact}
