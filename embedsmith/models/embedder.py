@@ -126,6 +126,7 @@ class EmbeddingModel(SentenceTransformer):
         """
         self.is_mixed = _mixes(dtype, self.device.type)
         self.shortens = self.is_mixed and dtype == "auto"
+        self._copies = None
         if not self.is_mixed:
             cast(self, resolve_dtype(dtype, self.device.type))
             return self

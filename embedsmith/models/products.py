@@ -86,7 +86,7 @@ def activations_of(forward: Callable[[], Any]) -> Activations:
 
 
 class Products(TorchFunctionMode):
-    """Within the block, linear layers read and return float32 whatever the type of their weights.
+    """Within the block, linear layers read and return the type of their states, whatever that of their weights.
 
     Args:
         is_wide: float32 weights are multiplied by oneDNN, without gradients.
