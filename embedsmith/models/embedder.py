@@ -371,7 +371,11 @@ class EmbeddingModel(SentenceTransformer):
 
     def contract(self, role: Role) -> dict[str, Any]:
         """Return everything besides the texts that determines the vectors of a role, as plain values."""
-        return {
+        return self.contracts()[role]
+
+    def contracts(self) -> dict[Role, dict[str, Any]]:
+        """Return the contract of each role; weights and tokenizer, which they share, are hashed once."""
+        shared = {
             "weights": self.weights_hash(),
             "modules": [[type(module).__name__, _without_lengths(module.get_config_dict())] for module in self],
             "tokenizer": _tokenizer_hash(self.tokenizer),
@@ -379,12 +383,19 @@ class EmbeddingModel(SentenceTransformer):
             "layers": getattr(getattr(self.backbone, "config", None), "num_hidden_layers", None),
             "padding_side": getattr(self.tokenizer, "padding_side", None),
             "truncation_side": getattr(self.tokenizer, "truncation_side", None),
-            "role": role,
-            "prompt": self.prompt_of(role),
-            "max_tokens": self.contract_length(role),
             "dtype": self._precision(),
             "device": self.device.type,
             **({"dimensions": self.truncate_dim} if self.truncate_dim else {}),
+        }
+        roles: tuple[Role, ...] = ("query", "passage")
+        return {
+            role: {
+                **shared,
+                "role": role,
+                "prompt": self.prompt_of(role),
+                "max_tokens": self.contract_length(role),
+            }
+            for role in roles
         }
 
     def contract_length(self, role: Role) -> int | None:

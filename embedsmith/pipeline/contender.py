@@ -83,7 +83,7 @@ class Contender:
         if self.is_run_file:
             return hashlib.sha256(Path(self.name).read_bytes()).hexdigest()[:16]
         if self.encoder is not None:
-            return fingerprint({role: self.encoder.contract(role) for role in ("query", "passage")})
+            return fingerprint(self.encoder.contracts())
         if is_rescorer(self.name):
             return fingerprint(self._contract or self._contract_of(self._open([], lazy=True)))
         fields = {"seed"} if self.name == "random" else {"bm25_stemmer", "bm25_stop_words"}

@@ -23,19 +23,16 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt32, UInt64
 from torch import Tensor
 
 from embedsmith.errors import InputError
-from embedsmith.vectors.shards import gather
 
 _MAX_ROW = 0xFFFF_FFFF
 _QUERIES = {True: 512, False: 8192}
 """Queries multiplied at once, on a CPU and elsewhere: enough for a fast matrix product."""
-_PASSAGES = {True: 8192, False: 65_536}
-"""The most passages multiplied at once: on a CPU their copies stay in its caches."""
+_PASSAGES = {True: 16_384, False: 65_536}
+"""The most passages multiplied at once. On a CPU their copies stay in its caches; fewer would rule out less."""
 _BYTES_PER_SCORE = 32
 """At worst, when nothing is ruled out: a score (4), whether it counts (1), place (8), query (8), key (8), spare."""
 _BYTES_PER_KEY = 48
 """A key twice (16), and again when the table is sorted and cut."""
-_GATHERED = 16_384
-"""Passages brought together at once from their shards."""
 _PAIRS = 256
 """Pairs scored at once, so that their vectors stay in the caches."""
 _WORTH_SHARING = 4096
@@ -106,12 +103,14 @@ def scores_of(
     """
     shards = [passages] if isinstance(passages, np.ndarray) else list(passages)
     check_vectors(queries, shards, sum(len(shard) for shard in shards))
-    of_query = np.repeat(np.arange(len(queries)), rows.shape[1])
+    ends = np.cumsum([len(shard) for shard in shards])
+    assert rows.size == 0 or (rows.min() >= 0 and rows.max() < ends[-1]), f"rows must be in [0, {ends[-1]})"
+    owner = np.searchsorted(ends, rows.ravel(), side="right")
     scores = np.empty(rows.size, np.float32)
-    for start in range(0, rows.size, _GATHERED):
-        some = slice(start, start + _GATHERED)
-        vectors = gather(shards, rows.ravel()[some])
-        scores[some] = _products(queries, of_query[some], vectors, np.arange(len(vectors)))
+    for shard in np.unique(owner):
+        here = np.flatnonzero(owner == shard)
+        place = rows.ravel()[here] - (ends[shard] - len(shards[shard]))
+        scores[here] = _products(queries, here // rows.shape[1], np.asarray(shards[shard]), place)
     return scores.reshape(rows.shape)
 
 
@@ -146,9 +145,9 @@ def _search(
     for start, block in _blocks(shards, size):
         rough_block = _Rounded(block, device)
         # Looked at again only where a length is not finite: it overflows before its numbers do.
-        if not rough_block.lengths.isfinite().all() and not np.isfinite(block).all():
+        if not rough_block.lengths.isfinite().all() and len(bad := np.flatnonzero(~np.isfinite(block).all(axis=1))):
             raise InputError(
-                f"a passage vector among rows {start:,} to {start + len(block) - 1:,} is not finite",
+                f"the vector of passage row {start + int(bad[0]):,} is not finite",
                 hint="encode again in float32 or bfloat16: float16 overflows in many models",
             )
         slack = _slack(rough_queries, rough_block)
@@ -163,12 +162,17 @@ def _search(
 
 
 def _blocks(shards: list[np.ndarray], size: int) -> Iterator[tuple[int, Float32[np.ndarray, "n D"]]]:
-    """Yield (first row, copy of at most `size` vectors as float32)."""
-    first = 0
-    for shard in shards:
-        for start in range(0, len(shard), size):
-            yield first + start, np.array(shard[start : start + size], dtype=np.float32)
-        first += len(shard)
+    """Yield (first row, copy of at most `size` vectors as float32); small shards share a block."""
+    ends = np.cumsum([len(shard) for shard in shards])
+    for start in range(0, int(ends[-1]), size):
+        block = np.empty((min(size, int(ends[-1]) - start), shards[0].shape[1]), np.float32)
+        shard, done = int(np.searchsorted(ends, start, side="right")), 0
+        while done < len(block):
+            first = start + done - int(ends[shard]) + len(shards[shard])
+            some = shards[shard][first : first + len(block) - done]
+            block[done : done + len(some)] = some
+            shard, done = shard + 1, done + len(some)
+        yield start, block
 
 
 class _Rounded:
@@ -245,7 +249,7 @@ def _less(values: Float32[Tensor, " q"]) -> Float32[Tensor, " q"]:
 def _products(
     queries: Float32[np.ndarray, "Q D"],
     query: Int64[np.ndarray, " c"],
-    passages: Float32[np.ndarray, "n D"],
+    passages: Float[np.ndarray, "n D"],
     place: Int64[np.ndarray, " c"],
 ) -> Float32[np.ndarray, " c"]:
     """Return the inner product of each pair: added in float64 in an order of its own, and rounded once."""

@@ -38,8 +38,8 @@ class Encoder(Protocol):
     ) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text."""
 
-    def contract(self, role: Role) -> dict[str, Any]:
-        """Return everything besides the texts that determines the vectors of a role."""
+    def contracts(self) -> dict[Role, dict[str, Any]]:
+        """Return everything besides the texts that determines the vectors of each role."""
 
     def spread(self, devices: Sequence[str]) -> AbstractContextManager[None]:
         """Let `embed` use several devices at once within the block."""
@@ -93,8 +93,7 @@ class DenseTeacher:
         self.recalls: list[float] = []
         """Of an approximate search, as measured in each call."""
         self._on_progress = on_progress
-        # Every store of one teacher has the same weights: hash them once.
-        self.contract = {role: model.contract(role) for role in ("query", "passage")}
+        self.contract = model.contracts()  # every store of one teacher has the same weights: they are hashed once
         """What determines the vectors of each role, beside the texts."""
         if not lazy:
             _ = self.store

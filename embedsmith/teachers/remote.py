@@ -51,13 +51,14 @@ class RemoteModel:
         """
         self._where = where
         self._service = Service(where, "embeddings", key=key, timeout_s=timeout_s, retries=retries)
-        self._prompts = {"query": query_prompt, "passage": passage_prompt}
+        self._prompts: dict[Literal["query", "passage"], str] = {"query": query_prompt, "passage": passage_prompt}
         self._texts = texts
         self._concurrency = concurrency
 
-    def contract(self, role: Literal["query", "passage"]) -> dict[str, Any]:
-        """Return what determines the vectors of a role, as far as it can be known: URL, model, prompt."""
-        return {"url": self._where.url, "model": self._where.model, "role": role, "prompt": self._prompts[role]}
+    def contracts(self) -> dict[Literal["query", "passage"], dict[str, Any]]:
+        """Return what determines the vectors of each role, as far as it can be known: URL, model, prompt."""
+        shared = {"url": self._where.url, "model": self._where.model}
+        return {role: {**shared, "role": role, "prompt": prompt} for role, prompt in self._prompts.items()}
 
     def spread(self, devices: Sequence[str]) -> AbstractContextManager[None]:
         """Do nothing: the devices are the server's."""
