@@ -41,6 +41,27 @@ def real_data(request: pytest.FixtureRequest) -> Path:
     return Path(folder)
 
 
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The roles of all texts that models encode from here on."""
+    from embedsmith.models.embedder import EmbeddingModel  # only now is what it imports checked
+
+    roles: list[str] = []
+    embed_each = EmbeddingModel.embed_each
+
+    def noted(lists, role):
+        for texts in lists:
+            roles.extend([role] * len(texts))
+            yield texts
+
+    monkeypatch.setattr(
+        EmbeddingModel,
+        "embed_each",
+        lambda self, lists, role, **keywords: embed_each(self, noted(lists, role), role, **keywords),
+    )
+    return roles
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_ones_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the vectors of the tests out of the user's cache."""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import is_
 from pathlib import Path
 from threading import Lock
@@ -39,7 +39,7 @@ from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.packed import can_pack, is_packable, on_device, pack, token_states
-from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
+from embedsmith.models.packing import Features, ahead, batches, on_cores, side_by_side, windows
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.products import SHORT_TEXT, Activations, Copies, activations_of, fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
@@ -240,7 +240,6 @@ class EmbeddingModel(SentenceTransformer):
         """Whether low-rank adapters lie beside the weights of the backbone."""
         return type(self.backbone).__module__.startswith("peft.")
 
-    @torch.inference_mode()
     def embed(
         self,
         texts: Sequence[str],
@@ -259,32 +258,81 @@ class EmbeddingModel(SentenceTransformer):
             tokens: of a batch, padding included; by default what suits the device.
             on_done: called with the number of texts done after each batch.
         """
-        if not texts:
-            return np.empty((0, self.get_embedding_dimension()), np.float32)
+        (vectors,) = self.embed_each(iter([texts]), role, tokens=tokens, on_done=on_done)
+        return vectors
+
+    @torch.inference_mode()
+    def embed_each(
+        self,
+        lists: Iterator[Sequence[str]],
+        role: Role,
+        *,
+        tokens: int | None = None,
+        on_done: Callable[[int], None] | None = None,
+    ) -> Generator[Float32[np.ndarray, "_ D"], None, None]:
+        """Yield the vectors of lists of texts, bit for bit those of `embed`, a list begun before the last one is done.
+
+        Args:
+            tokens: see `embed`.
+            on_done: called with the number of texts done, of all lists.
+        """
         self.eval()
         prompt, task = self.prompt_of(role), "query" if role == "query" else "document"
         if self._workers or self.backbone is None:
-            return self._encoded(texts, prompt=prompt, task=task)
+            for texts in lists:
+                yield self._encoded(texts, prompt=prompt, task=task)
+            return
         on_cpu, packs = self.device.type == "cpu", self.packs(self.dtype)
         tokens = tokens or (_CPU_TOKENS if on_cpu else _GPU_TOKENS)
         copies = self._short_copies()
-        lists = windows([len(text) for text in texts], texts=_WINDOW, characters=_WINDOW_CHARACTERS)
-        tokenised = ahead(lambda some: tokens_of(self, [texts[i] for i in some], prompt=prompt, task=task), lists)
-        packed = (
-            ([window[row] for row in rows.tolist()], batch)
-            for window, features in tokenised
-            for rows, batch in batches(features, tokens, padded=not packs, apart=SHORT_TEXT if copies else None)
-        )
-        places: list[int] = []
-        vectors = []
+        begun: deque[Sequence[str]] = deque()
+
+        def parts() -> Iterator[tuple[Sequence[str], list[int]]]:
+            for texts in lists:
+                begun.append(texts)
+                lengths = [len(text) for text in texts]
+                for places in windows(lengths, texts=_WINDOW, characters=_WINDOW_CHARACTERS):
+                    yield texts, places
+
+        def tokenised(part: tuple[Sequence[str], list[int]]) -> Features:
+            return tokens_of(self, [part[0][place] for place in part[1]], prompt=prompt, task=task)
+
+        def packed() -> Iterator[tuple[list[int], Features, bool]]:
+            for (texts, window), features in ahead(tokenised, parts()):
+                cut = batches(features, tokens, padded=not packs, apart=SHORT_TEXT if copies else None)
+                for rows, batch in cut:
+                    yield [window[row] for row in rows.tolist()], batch, len(rows) == len(texts)
+
+        cores = torch.get_num_threads()
+
+        def work(item: tuple[list[int], Features, bool]) -> tuple[list[int], Float32[Tensor, "b D"]]:
+            some, batch, is_all = item
+            # The only batch of its list has all cores, as if the list were alone: its bytes do not depend on others.
+            with on_cores(cores) if is_all else nullcontext():
+                return some, self._forward(batch, task=task, packs=packs, copies=copies)
+
         # On a CPU each core has a batch of its own: nothing waits for the slowest core after every product.
-        workers = min(torch.get_num_threads(), _MOST_AT_ONCE) if on_cpu else 1
-        forward = partial(self._forward, task=task, packs=packs, copies=copies)
-        for some, found in side_by_side(lambda item: (item[0], forward(item[1])), packed, workers):
+        workers = min(cores, _MOST_AT_ONCE) if on_cpu else 1
+        done = 0
+        places: list[int] = []
+        vectors: list[Tensor] = []
+        for some, found in side_by_side(work, packed(), workers):
             places += some
             vectors.append(found)
+            done += len(some)
             if on_done:
-                on_done(len(places))
+                on_done(done)
+            while begun and len(places) == len(begun[0]):
+                begun.popleft()
+                yield self._in_order(places, vectors)
+                places, vectors = [], []
+        for _ in begun:  # lists of no text
+            yield self._in_order([], [])
+
+    def _in_order(self, places: list[int], vectors: list[Float32[Tensor, "_ _"]]) -> Float32[np.ndarray, "N D"]:
+        """Return vectors at their places, each of length 1."""
+        if not places:
+            return np.empty((0, self.get_embedding_dimension()), np.float32)
         stacked = truncate_embeddings(torch.cat(vectors), self.truncate_dim)
         # In float32: a length of 1 in bfloat16 is off by up to a percent.
         found = torch.nn.functional.normalize(stacked, dim=-1).cpu().numpy()
@@ -305,6 +353,8 @@ class EmbeddingModel(SentenceTransformer):
 
     def _encoded(self, texts: Sequence[str], *, prompt: str, task: str) -> Float32[np.ndarray, "N D"]:
         """Return vectors as sentence-transformers computes them: over several devices, or without a transformer."""
+        if not texts:
+            return np.empty((0, self.get_embedding_dimension()), np.float32)
         encode = self.encode_query if task == "query" else self.encode_document
         vectors = encode(list(texts), prompt=prompt, convert_to_tensor=True, pool=self._workers)
         return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()

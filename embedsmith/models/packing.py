@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -129,12 +130,12 @@ def even_cuts(lengths: Int64[np.ndarray, " n"], tokens: int) -> list[int]:
     return [*(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(lengths)]
 
 
-def ahead(work: Callable[[list[int]], Features], lists: Iterator[list[int]]) -> Iterator[tuple[list[int], Features]]:
-    """Yield (list, what work makes of it), the work on the next list going on in a thread meanwhile."""
+def ahead(work: Callable[[Item], Made], items: Iterator[Item]) -> Iterator[tuple[Item, Made]]:
+    """Yield (item, what work makes of it), the work on the next item going on in a thread meanwhile."""
     with ThreadPoolExecutor(max_workers=1) as thread:
         previous = None
-        for places in lists:
-            current = places, thread.submit(work, places)
+        for item in items:
+            current = item, thread.submit(work, item)
             if previous:
                 yield previous[0], previous[1].result()
             previous = current
@@ -167,6 +168,17 @@ def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], workers: i
     finally:
         threads.shutdown(cancel_futures=True)
         torch.set_num_threads(cores)
+
+
+@contextmanager
+def on_cores(count: int) -> Iterator[None]:
+    """Let products of this thread use so many cores within the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _cut(value: Any, shape: torch.Size, rows: Tensor, columns: Tensor) -> Any:

@@ -75,8 +75,8 @@ def encode(
     embedder = load(str(model), dtype=dtype, dimensions=dimensions, compile=compile)
     shards = target.with_name(f".{target.name}.vectors")
     store = VectorStore.open_or_create(shards, contract=embedder.contract(role), texts=listed, shard_size=_SHARD)
-    store.fill(
-        lambda some: embedder.embed(some, role),
+    store.fill_each(
+        lambda lists: embedder.embed_each(lists, role),
         on_progress=lambda done, total: on_progress(f"encode {texts}", done, total),
     )
     beside = target.with_suffix(".ids.json")

@@ -5,7 +5,7 @@ Shapes: Q queries, N passages, n passages of a shard, K candidates, P positives,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -37,6 +37,16 @@ class Encoder(Protocol):
         self, texts: Sequence[str], role: Role, *, tokens: int | None, on_done: Callable[[int], None] | None
     ) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text."""
+
+    def embed_each(
+        self,
+        lists: Iterator[Sequence[str]],
+        role: Role,
+        *,
+        tokens: int | None,
+        on_done: Callable[[int], None] | None,
+    ) -> Generator[Float32[np.ndarray, "_ D"], None, None]:
+        """Yield what `embed` makes of each list of texts."""
 
     def contracts(self) -> dict[Role, dict[str, Any]]:
         """Return everything besides the texts that determines the vectors of each role."""
@@ -166,23 +176,21 @@ class DenseTeacher:
             return store
         what = f"encode {'queries' if role == 'query' else 'passages'} with {self.name}"
         spread = self._devices and len(texts) >= _WORTH_SPREADING
-        whole = 0  # texts of the shards that are done
+        shown = 0
 
-        def encode(some: list[str]) -> Float32[np.ndarray, "n D"]:
-            return self.model.embed(
-                some,
-                role,
-                tokens=self._batch_tokens,
-                on_done=lambda done: self._on_progress(what, whole + done, len(texts)),
+        def tell(done: int) -> None:
+            nonlocal shown
+            shown = min(max(shown, done), len(texts))
+            self._on_progress(what, shown, len(texts))
+
+        def encode(lists: Iterator[list[str]]) -> Generator[Float32[np.ndarray, "n D"], None, None]:
+            before = shown
+            return self.model.embed_each(
+                lists, role, tokens=self._batch_tokens, on_done=lambda done: tell(before + done)
             )
 
-        def shard_done(done: int, total: int) -> None:
-            nonlocal whole
-            whole = done
-            self._on_progress(what, done, total)
-
         with self.model.spread(self._devices) if spread else nullcontext():
-            return store.fill(encode, on_progress=shard_done)
+            return store.fill_each(encode, on_progress=lambda done, _: tell(done))
 
     def _open(self, texts: Sequence[str], role: Role) -> VectorStore:
         """Return the store of some texts as it is."""

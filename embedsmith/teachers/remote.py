@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -105,6 +105,22 @@ class RemoteModel:
         vectors = np.concatenate(parts)
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors / np.where(lengths > 0, lengths, 1).astype(np.float32)
+
+    def embed_each(
+        self,
+        lists: Iterator[Sequence[str]],
+        role: Literal["query", "passage"],
+        *,
+        tokens: int | None = None,
+        on_done: Callable[[int], None] | None = None,
+    ) -> Generator[Float32[np.ndarray, "_ D"], None, None]:
+        """Yield the vectors of lists of texts, one list after the other: see `embed`."""
+        done = 0
+        for texts in lists:
+            before = done
+            told = (lambda some, before=before: on_done(before + some)) if on_done else None
+            yield self.embed(texts, role, tokens=tokens, on_done=told) if texts else np.empty((0, 0), np.float32)
+            done += len(texts)
 
     def _request(self, texts: list[str], given_up: threading.Event) -> Float32[np.ndarray, "n D"]:
         """Return the vectors of one request.

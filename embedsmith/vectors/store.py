@@ -12,9 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -105,16 +107,35 @@ class VectorStore:
         *,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> VectorStore:
+        """Encode the shards that are missing or damaged, one after the other: see `fill_each`.
+
+        Args:
+            encode: sees the texts of one shard at a time, at least one.
+            on_progress: called with (texts done, N), first with what was there already.
+        """
+        return self.fill_each(
+            lambda lists: (encode(some) if some else np.empty((0, 0), np.float32) for some in lists),
+            on_progress=on_progress,
+        )
+
+    def fill_each(
+        self,
+        encode_each: Callable[[Iterator[list[str]]], Generator[Float32[np.ndarray, "n D"], None, None]],
+        *,
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> VectorStore:
         """Encode the shards that are missing or damaged, in order; return the store.
 
-        Each shard appears whole or not at all, so a run that was killed resumes at its next shard. `encode` sees the
-        distinct texts of one shard at a time, without those that another store in the same folder holds under the same
+        Each shard appears whole or not at all, so a run that was killed resumes at its next shard. What encodes sees
+        the distinct texts of each shard, without those that another store in the same folder holds under the same
         contract: their vectors are copied, bit for bit. Texts added to a corpus cost their own encoding and no other.
 
         The same texts in the same folder of stores give the same bytes, wherever a run was cut. A copied vector may
         differ in its last bits from one encoded anew, as any does that was encoded among other texts.
 
         Args:
+            encode_each: yields the vectors of each list of texts, in order; of no text, no vector. It may begin with
+                lists ahead, but what it makes of one must not depend on the others.
             on_progress: called with (texts done, N), first with what was there already.
 
         Raises:
@@ -125,12 +146,21 @@ class VectorStore:
         if on_progress:
             on_progress(done, len(self))
         others = self._others() if missing else []
-        for shard in missing:
-            vectors = self._vectors(shard, encode, others)
-            write_array(self._path(shard), vectors)
-            done += len(vectors)
-            if on_progress:
-                on_progress(done, len(self))
+        begun: deque[_Shard] = deque()
+
+        def lists() -> Iterator[list[str]]:
+            for number in missing:
+                begun.append(self._begin(number, others))
+                yield begun[-1].new
+
+        with closing(encode_each(lists())) as encoded:
+            for vectors in encoded:
+                shard = begun.popleft()
+                write_array(self._path(shard.number), self._whole(shard, vectors))
+                done += len(shard.texts)
+                if on_progress:
+                    on_progress(done, len(self))
+        assert done == len(self), f"vectors for {done} of {len(self)} texts"
         return self
 
     def shards(self) -> list[Float32[np.ndarray, "_ D"]]:
@@ -190,25 +220,27 @@ class VectorStore:
             return None
         return open_shard(self._path(shard), self._rows_of(shard), self._dimensions)
 
-    def _vectors(
-        self, shard: int, encode: Callable[[list[str]], Float32[np.ndarray, "n D"]], others: list[KnownVectors]
-    ) -> Float32[np.ndarray, "n D"]:
-        """Return the vectors of a shard: those that other stores hold, and each other text encoded once."""
-        start = shard * self._shard_size
+    def _begin(self, number: int, others: list[KnownVectors]) -> _Shard:
+        """Return a shard with the vectors that other stores hold, and the other texts once each."""
+        start = number * self._shard_size
         texts = list(self._texts[start : start + self._shard_size])
         distinct = dict.fromkeys(texts)
-        found = known_vectors(list(distinct), others)
-        new = [text for text in distinct if text not in found]
+        known = known_vectors(list(distinct), others)
+        return _Shard(number, texts, known, [text for text in distinct if text not in known])
+
+    def _whole(self, shard: _Shard, vectors: np.ndarray) -> Float32[np.ndarray, "n D"]:
+        """Return the vectors of a shard, given those of its new texts."""
+        new, found = shard.new, shard.known
         if new:
-            vectors = encode(new)
             assert vectors.ndim == 2 and len(vectors) == len(new), f"{len(new)} texts gave shape {vectors.shape}"
             assert vectors.dtype == np.float32, f"encode gave {vectors.dtype}"
             found.update(zip(new, vectors, strict=True))
-        vectors = np.stack([found[text] for text in texts])
+        vectors = np.stack([found[text] for text in shard.texts])
         bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
         if len(bad):
+            row = shard.number * self._shard_size + bad[0] + 1
             raise InputError(
-                f"text {start + bad[0] + 1:,} of {len(self):,} ({texts[bad[0]][:40]!r}): its vector is not finite",
+                f"text {row:,} of {len(self):,} ({shard.texts[bad[0]][:40]!r}): its vector is not finite",
                 hint="encode in float32 or bfloat16: float16 overflows in many models",
             )
         self._settle_dimensions(vectors.shape[1])
@@ -228,6 +260,17 @@ class VectorStore:
     @property
     def _description(self) -> Path:
         return self.folder / "store.json"
+
+
+class _Shard(NamedTuple):
+    """A shard that is being filled."""
+
+    number: int
+    texts: list[str]
+    known: dict[str, Float32[np.ndarray, " D"]]
+    """The vectors of those that other stores hold."""
+    new: list[str]
+    """The others, once each."""
 
 
 def hash_of_texts(texts: Sequence[str]) -> str:

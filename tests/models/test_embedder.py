@@ -172,6 +172,41 @@ def opened_plainly(saved, tmp_path_factory) -> dict[str, Path]:
     return {kind: out / kind for kind in saved}
 
 
+def test_lists_that_are_encoded_ahead_have_the_bytes_of_each_list_alone(students, monkeypatch):
+    model = students["mean"]
+    lists = [TEXTS * 7, [], TEXTS[:1], TEXTS * 3, TEXTS[1:2], []]
+    begun, done, cores = [], [], []
+    forward = model._forward
+
+    def noted(batch, **keywords):
+        cores.append((len(batch["input_ids"]), torch.get_num_threads()))
+        return forward(batch, **keywords)
+
+    def given():
+        for texts in lists:
+            begun.append(len(texts))
+            yield texts
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        alone = [model.embed(texts, "passage", tokens=40) for texts in lists]
+        monkeypatch.setattr(model, "_forward", noted, raising=False)
+        together, seen = [], []
+        for vectors in model.embed_each(given(), "passage", tokens=40, on_done=done.append):
+            together.append(vectors)
+            seen.append(len(begun))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert seen[0] > 1  # the next list was begun before the first one was whole
+    assert done == sorted(done) and done[-1] == sum(map(len, lists))
+    assert {threads for texts, threads in cores if texts == 1} == {1, 2}  # lists of one text: alone on all cores
+    assert model.embed([], "query").shape == (0, 32)
+
+
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_a_saved_folder_opens_with_the_same_vectors_here_and_without_embedsmith(students, saved, opened_plainly, kind):
     here = load(str(saved[kind]), device="cpu")

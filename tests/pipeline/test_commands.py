@@ -13,7 +13,6 @@ from embedsmith import MiningSettings, StageSettings, StudentSettings
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.errors import InputError, ModelError, RunError, SettingsError
-from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.pipeline import mine as mining
 from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings, Recipe
 from embedsmith.pipeline.runs import read_manifest
@@ -55,20 +54,6 @@ def pairs(tmp_path_factory) -> Path:
     rows = [{"query": f"find the {a} of the {p}", "positive": f"the {a} is on the {p}"} for a, p in THINGS]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The roles of all texts that models encode from here on."""
-    roles: list[str] = []
-    embed = EmbeddingModel.embed
-
-    def counted(self, texts, role, **keywords):
-        roles.extend([role] * len(texts))
-        return embed(self, texts, role, **keywords)
-
-    monkeypatch.setattr(EmbeddingModel, "embed", counted)
-    return roles
 
 
 class Once:

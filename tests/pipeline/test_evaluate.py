@@ -43,20 +43,6 @@ def beir(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The roles of all texts that models encode from here on."""
-    roles: list[str] = []
-    embed = EmbeddingModel.embed
-
-    def counted(self, texts, role, **keywords):
-        roles.extend([role] * len(texts))
-        return embed(self, texts, role, **keywords)
-
-    monkeypatch.setattr(EmbeddingModel, "embed", counted)
-    return roles
-
-
 @pytest.fixture(scope="module")
 def cross_encoder(tmp_path_factory, tiny_bert: Path) -> Path:
     """A random cross-encoder with the tokenizer of the tiny encoder."""
@@ -226,8 +212,10 @@ def test_judgements_with_unknown_ids_are_refused_or_counted(beir: Path, tmp_path
 
 
 def test_a_model_that_gives_no_number_is_refused(beir: Path, tiny_bert: Path, tmp_path: Path, monkeypatch):
-    embed = EmbeddingModel.embed
-    monkeypatch.setattr(EmbeddingModel, "embed", lambda *args, **keywords: embed(*args, **keywords) * np.nan)
+    embed_each = EmbeddingModel.embed_each
+    monkeypatch.setattr(
+        EmbeddingModel, "embed_each", lambda *args, **keywords: (v * np.nan for v in embed_each(*args, **keywords))
+    )
     with pytest.raises(InputError, match=r"text 1 of 24 .*: its vector is not finite"):
         embedsmith.evaluate(tiny_bert, beir, vectors=tmp_path)
     assert not list(tmp_path.rglob("shard*"))

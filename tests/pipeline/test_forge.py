@@ -11,7 +11,6 @@ from embedsmith import MiningSettings, StageSettings, StudentSettings
 from embedsmith.data.load import load_collection
 from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
-from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.settings import MINILM
 from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings, Recipe, read_recipe
 from embedsmith.teachers.settings import TeacherSettings
@@ -116,15 +115,7 @@ def test_nothing_of_the_test_modules_is_trained_on(run: Path):
     assert {normalised(row["query"]) for row in rows} == {normalised(query) for query in train.queries}
 
 
-def test_a_function_is_found_by_what_it_does(run: Path, source: Path, monkeypatch: pytest.MonkeyPatch):
-    encoded: list[str] = []
-    embed = EmbeddingModel.embed
-
-    def counted(self, texts, role, **keywords):
-        encoded.extend([role] * len(texts))
-        return embed(self, texts, role, **keywords)
-
-    monkeypatch.setattr(EmbeddingModel, "embed", counted)
+def test_a_function_is_found_by_what_it_does(run: Path, source: Path, encoded: list[str]):
     hits = embedsmith.find(run, "how large is a trumpet", k=4, dtype="float32")
     assert encoded == ["query"]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
@@ -136,17 +127,9 @@ def test_a_function_is_found_by_what_it_does(run: Path, source: Path, monkeypatc
         assert hit.text.startswith(f"# {hit.metadata['module']}.{hit.metadata['name']}\n{line}")
 
 
-def test_a_search_in_another_corpus_encodes_it_once(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_search_in_another_corpus_encodes_it_once(run: Path, tmp_path: Path, encoded: list[str]):
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"query": "a", "positive": "the moon is full"}\n{"query": "b", "positive": "bread is baked"}\n')
-    encoded: list[str] = []
-    embed = EmbeddingModel.embed
-
-    def counted(self, texts, role, **keywords):
-        encoded.extend([role] * len(texts))
-        return embed(self, texts, role, **keywords)
-
-    monkeypatch.setattr(EmbeddingModel, "embed", counted)
     for _ in range(2):
         hits = embedsmith.find(run, "night sky", data=pairs)
         assert [hit.text for hit in hits] == ["the moon is full", "bread is baked"]

@@ -38,20 +38,6 @@ def test_no_queries_have_no_vectors_and_leave_no_store(model, tmp_path):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.fixture
-def encoded(monkeypatch) -> list[tuple[str, int]]:
-    """What was encoded: (role, number of texts) for each call of the model."""
-    calls = []
-    embed = EmbeddingModel.embed
-
-    def counting(self, texts, role, **arguments):
-        calls.append((role, len(texts)))
-        return embed(self, texts, role, **arguments)
-
-    monkeypatch.setattr(EmbeddingModel, "embed", counting)
-    return calls
-
-
 def all_cosines(model: EmbeddingModel) -> np.ndarray:
     """Return the cosine of every query with every passage, one text at a time."""
     queries = [model.encode_query([text])[0] for text in QUERIES]
@@ -82,7 +68,7 @@ def test_a_passage_that_occurs_twice_comes_in_passage_order(model, tmp_path):
 def test_a_second_opening_encodes_nothing(model, tmp_path, encoded):
     first = DenseTeacher(model, PASSAGES, name="toy", folder=tmp_path)
     expected = first.search(QUERIES, 5)
-    assert [role for role, _ in encoded] == ["passage", "query"]
+    assert sorted(set(encoded)) == ["passage", "query"]
     encoded.clear()
     first.search(QUERIES, 3)
     again = DenseTeacher(model, PASSAGES, name="another name of the same model", folder=tmp_path)
@@ -105,19 +91,19 @@ def test_another_text_instruction_or_length_is_encoded_anew(model, tiny_llama, t
     DenseTeacher(model, PASSAGES, name="toy", folder=tmp_path).search(QUERIES, 5)
     encoded.clear()
     DenseTeacher(model, [*PASSAGES[:-1], "other"], name="toy", folder=tmp_path)
-    assert [role for role, _ in encoded] == ["passage"]
+    assert sorted(set(encoded)) == ["passage"]
 
     other = StudentSettings(
         name=str(tiny_llama), attention="bidirectional", pooling="mean", instruction="Find that", passage_max_tokens=20
     )
     encoded.clear()
     DenseTeacher(build_student(other, device="cpu"), PASSAGES, name="toy", folder=tmp_path).search(QUERIES, 5)
-    assert [role for role, _ in encoded] == ["query"]
+    assert sorted(set(encoded)) == ["query"]
 
     longer = build_student(other.model_copy(update={"passage_max_tokens": 30}), device="cpu")
     encoded.clear()
     DenseTeacher(longer, PASSAGES, name="toy", folder=tmp_path).search(QUERIES, 5)
-    assert [role for role, _ in encoded] == ["passage"]
+    assert sorted(set(encoded)) == ["passage"]
 
 
 def test_progress_tells_what_is_encoded_and_ends_at_the_total(model, tmp_path):

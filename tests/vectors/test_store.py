@@ -57,6 +57,24 @@ def test_vectors_come_back_in_the_order_of_the_texts(tmp_path):
     assert store.is_complete and len(store) == 10 and store.dimensions == 4
 
 
+def test_shards_may_be_begun_before_the_first_one_is_written(tmp_path):
+    encoder, seen = Encoder(), []
+
+    def all_at_once(lists):
+        made = [encoder(texts) for texts in lists]
+        seen.append(len(made))
+        yield from made
+
+    store = opened(tmp_path / "ahead").fill_each(all_at_once)
+    assert seen == [4]
+    assert files(store.folder) == files(opened(tmp_path / "in turn").fill(Encoder()).folder)
+
+
+def test_a_shard_without_vectors_is_an_error(tmp_path):
+    with pytest.raises(AssertionError, match="vectors for 3 of 10 texts"):
+        opened(tmp_path).fill_each(lambda lists: (Encoder()(texts) for texts in [next(lists)]))
+
+
 def test_a_killed_run_resumes_at_the_next_shard(tmp_path):
     whole = opened(tmp_path / "whole").fill(Encoder())
     with pytest.raises(KeyboardInterrupt):
