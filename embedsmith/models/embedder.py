@@ -50,10 +50,8 @@ from embedsmith.settings import fingerprint
 
 Role = Literal["query", "passage"]
 
-_CPU_TOKENS = 2048
-"""Of one core, at the most: the token states of more leave its caches."""
-_CPU_OVERHEAD = 40
-"""What a batch costs a core beside its tokens, in tokens: padding and that together are kept least."""
+_CPU_TOKENS = 1024
+"""Of one core: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
 _GPU_TOKENS = 32_768
 _MOST_AT_ONCE = 16
 """Batches on a CPU. Python itself takes a thirtieth of MiniLM's, one batch at a time: more would wait for it."""
@@ -301,13 +299,7 @@ class EmbeddingModel(SentenceTransformer):
 
         def packed() -> Iterator[tuple[list[int], Features, bool]]:
             for (texts, window), features in ahead(tokenised, parts()):
-                cut = batches(
-                    features,
-                    tokens,
-                    overhead=_CPU_OVERHEAD if on_cpu else None,
-                    padded=not packs,
-                    apart=SHORT_TEXT if copies else None,
-                )
+                cut = batches(features, tokens, padded=not packs, apart=SHORT_TEXT if copies else None)
                 for rows, batch in cut:
                     yield [window[row] for row in rows.tolist()], batch, len(rows) == len(texts)
 
