@@ -26,7 +26,7 @@ LEVELS = [
     ["models", "vectors", "services"],
     ["data"],
     ["settings"],
-    ["errors", "progress", "__version__"],
+    ["collector", "errors", "progress", "__version__"],
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from embedsmith.collector import spared
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.data.load import load_collection, usual_split
@@ -62,6 +63,7 @@ class Mined:
         return _with_given(self.listed, self.collection, settings)
 
 
+@spared()
 def mine(
     data: str | Path,
     *,

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from embedsmith.errors import InputError
 from embedsmith.search import exact
@@ -180,6 +181,16 @@ class TestTheTwoPasses:
         queries, passages = unit_vectors(0, 30), unit_vectors(1, 700)
         rows, scores = top_k(queries, passages, k=20)
         np.testing.assert_array_equal(scores_of(queries, np.split(passages, [1, 300]), rows), scores)
+
+
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_kth_best_rough_product_is_found_whatever_its_sign(shift, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    rough = (torch.randn(50, 400, generator=torch.Generator().manual_seed(0)) + shift).bfloat16()
+    wanted = rough.float().sort(dim=1, descending=True).values
+    for k in (1, 30, 399):
+        assert torch.equal(exact._kth_best(rough, k), wanted[:, k - 1])
 
 
 def test_queries_whose_best_passages_do_not_fit_the_memory_are_searched_in_groups():

@@ -1,0 +1,46 @@
+"""What the collector of cyclic garbage looks through."""
+
+import gc
+import weakref
+
+import pytest
+
+from embedsmith.collector import spared
+
+
+class Knot:
+    """An object that only the collector can find dead."""
+
+    def __init__(self):
+        self.itself = self
+
+
+def test_what_was_there_before_is_not_looked_through_and_is_again_afterwards():
+    before = Knot()
+    seen = weakref.ref(before)
+    with spared():
+        del before
+        within = weakref.ref(Knot())
+        gc.collect()
+        assert seen() is not None
+        assert within() is None
+    assert gc.get_freeze_count() == 0
+    gc.collect()
+    assert seen() is None
+
+
+def test_an_error_leaves_nothing_frozen():
+    with pytest.raises(KeyError), spared():
+        raise KeyError
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_the_caller_froze_stays_frozen():
+    gc.freeze()
+    try:
+        count = gc.get_freeze_count()
+        with spared():
+            assert gc.get_freeze_count() == count
+        assert gc.get_freeze_count() == count
+    finally:
+        gc.unfreeze()
