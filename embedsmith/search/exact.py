@@ -35,12 +35,12 @@ _BYTES_PER_KEY = 48
 """A key twice (16), and again when the table is sorted and cut."""
 _PAIRS = 256
 """Pairs scored at once, so that their vectors stay in the caches."""
-_WORTH_SHARING = 4096
-"""Pairs from which on it pays to score them in several threads."""
 _PARTITIONED = 16
 """Queries whose products are partitioned at once, for the same reason."""
 _MEASURED = 512
 """Vectors rounded and measured at once, for the same reason."""
+_WORTH_SHARING = 4096
+"""Pairs from which on it pays to score them in several threads."""
 
 
 def top_k(
