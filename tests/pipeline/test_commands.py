@@ -1,5 +1,6 @@
 """Mining, training and evaluating a user's own data, and what happens when any of them is cut short."""
 
+import gc
 import json
 import runpy
 import shutil
@@ -80,6 +81,10 @@ def until_finished(call, progress: Once, *, attempts: int = 60) -> int:
     raise AssertionError(f"not finished after {attempts} attempts, at {progress.heard[-1]}")
 
 
+def is_frozen() -> bool:
+    return gc.get_freeze_count() > 0
+
+
 def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -124,6 +129,14 @@ def test_mined_rows_have_exactly_the_documented_fields(mined: Path):
         assert row["positives"][0]["id"] not in {passage["id"] for passage in row["negatives"]}
         scores = [passage["score"] for passage in row["negatives"]]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_mining_spares_the_collector_what_was_there_before(beir: Path, tiny_bert: Path, tmp_path: Path):
+    frozen = []
+    settings = mining_settings(tiny_bert)
+    embedsmith.mine(beir, out=tmp_path / "run", settings=settings, on_progress=lambda *_: frozen.append(is_frozen()))
+    assert all(frozen) and frozen
+    assert not is_frozen()
 
 
 def test_a_finished_run_holds_what_it_was_asked_for_and_what_came_of_it(mined: Path, trained: Path, tiny_bert: Path):
