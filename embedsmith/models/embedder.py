@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import is_
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,13 +42,11 @@ from embedsmith.models.packed import can_pack, is_packable, on_device, pack, tok
 from embedsmith.models.packing import Features, ahead, batches, on_cores, side_by_side, windows
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.products import SHORT_TEXT, Activations, Copies, activations_of, fast_products
-from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
+from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.models.tokens import tokens_of
 from embedsmith.models.weights import check_files, check_weights
 from embedsmith.settings import fingerprint
-
-Role = Literal["query", "passage"]
 
 _CPU_TOKENS = 1024
 """Of one core: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
@@ -153,13 +151,13 @@ class EmbeddingModel(SentenceTransformer):
                 found = module(found)
             return found
 
-    def _precision(self) -> str:
-        """Return what products are computed in, and all else."""
+    def _precision(self, role: Role) -> str:
+        """Return what products are computed in for a role's texts, and all else."""
         if not self.is_mixed:
             return str(self.dtype)
         weights = [module.weight for module in self.modules() if isinstance(module, torch.nn.Linear)]
         short = sum(weight.dtype == torch.bfloat16 for weight in weights)
-        rest = f", the rest from {SHORT_TEXT} tokens on" if self.shortens and short < len(weights) else ""
+        rest = f", the rest from {SHORT_TEXT[role]} tokens on" if self.shortens and short < len(weights) else ""
         return f"float32, {short}/{len(weights)} products bfloat16{rest}"
 
     def packs(self, dtype: torch.dtype) -> bool:
@@ -299,7 +297,7 @@ class EmbeddingModel(SentenceTransformer):
 
         def packed() -> Iterator[tuple[list[int], Features, bool]]:
             for (texts, window), features in ahead(tokenised, parts()):
-                cut = batches(features, tokens, padded=not packs, apart=SHORT_TEXT if copies else None)
+                cut = batches(features, tokens, padded=not packs, apart=SHORT_TEXT[role] if copies else None)
                 for rows, batch in cut:
                     yield [window[row] for row in rows.tolist()], batch, len(rows) == len(texts)
 
@@ -307,9 +305,10 @@ class EmbeddingModel(SentenceTransformer):
 
         def work(item: tuple[list[int], Features, bool]) -> tuple[list[int], Float32[Tensor, "b D"]]:
             some, batch, is_all = item
+            is_short = int(batch["attention_mask"][0].sum()) < SHORT_TEXT[role]
             # The only batch of its list has all cores, as if the list were alone: its bytes do not depend on others.
             with on_cores(cores) if is_all else nullcontext():
-                return some, self._forward(batch, task=task, packs=packs, copies=copies)
+                return some, self._forward(batch, task=task, packs=packs, copies=None if is_short else copies)
 
         # On a CPU each core has a batch of its own: nothing waits for the slowest core after every product.
         workers = min(cores, _MOST_AT_ONCE) if on_cpu else 1
@@ -343,13 +342,10 @@ class EmbeddingModel(SentenceTransformer):
     # Both contexts belong to the thread that enters them.
     @torch.inference_mode()
     def _forward(self, batch: Features, *, task: str, packs: bool, copies: Copies | None) -> Float32[Tensor, "b D"]:
-        """Return the vectors of one batch of tokens, of short texts only or of none."""
-        is_short = int(batch["attention_mask"][0].sum()) < SHORT_TEXT
+        """Return the vectors of one batch of tokens."""
         features = pack(batch) if packs and can_pack(batch) else batch
         with steady_attention(self.device.type):
-            return self(on_device(features, self.device), task=task, copies=None if is_short else copies)[
-                "sentence_embedding"
-            ].float()
+            return self(on_device(features, self.device), task=task, copies=copies)["sentence_embedding"].float()
 
     def _encoded(self, texts: Sequence[str], *, prompt: str, task: str) -> Float32[np.ndarray, "N D"]:
         """Return vectors as sentence-transformers computes them: over several devices, or without a transformer."""
@@ -433,7 +429,6 @@ class EmbeddingModel(SentenceTransformer):
             "layers": getattr(getattr(self.backbone, "config", None), "num_hidden_layers", None),
             "padding_side": getattr(self.tokenizer, "padding_side", None),
             "truncation_side": getattr(self.tokenizer, "truncation_side", None),
-            "dtype": self._precision(),
             "device": self.device.type,
             **({"dimensions": self.truncate_dim} if self.truncate_dim else {}),
         }
@@ -442,6 +437,7 @@ class EmbeddingModel(SentenceTransformer):
             role: {
                 **shared,
                 "role": role,
+                "dtype": self._precision(role),
                 "prompt": self.prompt_of(role),
                 "max_tokens": self.contract_length(role),
             }

@@ -13,6 +13,8 @@ Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
 AttentionBackend = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
+Role = Literal["query", "passage"]
+
 Layout = Literal["sentence-transformers", "nv-embed"]
 """How a model lies in a folder: see `embedsmith.pipeline.export`."""
 

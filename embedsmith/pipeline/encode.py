@@ -18,8 +18,8 @@ import numpy as np
 from embedsmith.data.files import atomic_write, write_json
 from embedsmith.data.listed import read_listed
 from embedsmith.errors import RunError, SettingsError
-from embedsmith.models.embedder import Role, load
-from embedsmith.models.settings import Dtype
+from embedsmith.models.embedder import load
+from embedsmith.models.settings import Dtype, Role
 from embedsmith.progress import Progress, silent
 from embedsmith.vectors.store import VectorStore
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.texts import Texts
-from embedsmith.models.embedder import EmbeddingModel, Role
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.settings import Role
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.named import Teacher
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from embedsmith.models.embedder import Role
+from embedsmith.models.settings import Role
 from embedsmith.progress import Progress, silent
 from embedsmith.search.approximate import ApproximateIndex, ApproximateSettings, open_faiss
 from embedsmith.search.exact import scores_of, top_k

@@ -450,34 +450,38 @@ class TestPrecisionThatIsAutomatic:
     def products_in_bfloat16(self, monkeypatch):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
 
+    @pytest.mark.parametrize("role", ["query", "passage"])
     @pytest.mark.parametrize("kind", ["mean", "latent"])
-    def test_short_texts_are_float32s_and_long_ones_have_products_in_bfloat16(self, saved, kind):
+    def test_short_texts_are_float32s_and_long_ones_have_products_in_bfloat16(self, saved, kind, role):
         short = ["where is the parser", "10 times 100", " a", "g", ""]
-        long = [" ".join("abcdefgh"[(number * step) % 8] for number in range(SHORT_TEXT)) for step in (1, 2, 3, 5)]
+        long = [
+            " ".join("abcdefgh"[(number * step) % 8] for number in range(SHORT_TEXT[role])) for step in (1, 2, 3, 5)
+        ]
         exact, mixed, all_short = (
             load(str(saved[kind]), dtype=t, device="cpu") for t in ("float32", "auto", "bfloat16")
         )
-        assert exact.count_tokens(long[:1], "passage") >= SHORT_TEXT > exact.count_tokens(short[:1], "passage")
+        assert exact.count_tokens(long[:1], role) >= SHORT_TEXT[role] > exact.count_tokens(short[:1], role)
         assert types_of(mixed) == types_of(exact)
-        together = mixed.embed([*long, *short], "passage")
-        np.testing.assert_allclose(together[4:], exact.embed(short, "passage"), rtol=0, atol=1e-6)
-        np.testing.assert_allclose(together[:4], all_short.embed(long, "passage"), rtol=0, atol=1e-3)
-        assert np.abs(together[:4] - exact.embed(long, "passage")).max() > 1e-4
+        together = mixed.embed([*long, *short], role)
+        np.testing.assert_allclose(together[4:], exact.embed(short, role), rtol=0, atol=1e-6)
+        np.testing.assert_allclose(together[:4], all_short.embed(long, role), rtol=0, atol=1e-3)
+        assert np.abs(together[:4] - exact.embed(long, role)).max() > 1e-4
         # A sentence-transformers method may meet short and long in one batch, and is exact.
         np.testing.assert_allclose(mixed.encode_document(long), exact.encode_document(long), rtol=0, atol=1e-6)
 
     def test_the_precision_of_vectors_tells_from_what_length_on_it_is_shorter(self, saved):
         model = load(str(saved["mean"]), dtype="auto", device="cpu")
         products = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
-        assert model.contract("query")["dtype"] == (
-            f"float32, 0/{products} products bfloat16, the rest from {SHORT_TEXT} tokens on"
-        )
+        for role, contract in model.contracts().items():
+            assert contract["dtype"] == (
+                f"float32, 0/{products} products bfloat16, the rest from {SHORT_TEXT[role]} tokens on"
+            )
         model.use_dtype("bfloat16")
         assert model.contract("query")["dtype"] == f"float32, {products}/{products} products bfloat16"
 
     def test_weights_that_change_are_copied_again(self, saved):
         model = load(str(saved["mean"]), dtype="auto", device="cpu")
-        text = [" ".join("abcd" * SHORT_TEXT)]
+        text = [" ".join("abcd" * SHORT_TEXT["passage"])]
         before = model.embed(text, "passage")
         assert np.array_equal(model.embed(text, "passage"), before)
         with torch.no_grad():
