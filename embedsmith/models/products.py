@@ -118,7 +118,7 @@ class Products(TorchFunctionMode):
             return self._linear(*args, **(kwargs or {}))
         if func in _NAMES and args and _is_activated(args[0]):
             return args[0]
-        if self._rounded and any(argument is self._rounded[0] for argument in args):
+        if self._rounded and any(argument is self._rounded[0] for argument in (*args, *(kwargs or {}).values())):
             self._rounded = None  # it may be changed in place
         if func is functional.scaled_dot_product_attention and self.is_wide:
             return _attention(*args, **(kwargs or {}))

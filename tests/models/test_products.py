@@ -85,7 +85,7 @@ def test_short_weights_are_multiplied_in_their_type_and_the_rest_is_float32(is_w
     assert not torch.equal(found, functional.linear(states, weight, bias))
 
 
-@pytest.mark.parametrize("change", [None, "in place", "another"])
+@pytest.mark.parametrize("change", [None, "in place", "by name", "another"])
 def test_states_are_rounded_once_for_the_products_that_read_them_unless_they_change(change, monkeypatch):
     rounded, numbers = [], torch.Generator().manual_seed(0)
     states, one, other = (torch.randn(size, generator=numbers) for size in ((5, 64), (7, 64), (3, 64)))
@@ -94,6 +94,8 @@ def test_states_are_rounded_once_for_the_products_that_read_them_unless_they_cha
     weights = one.bfloat16(), other.bfloat16()
     with torch.inference_mode(), products.Products(is_wide=False):
         functional.linear(states, weights[0])
+        if change == "by name":
+            torch.neg(torch.ones(5, 64), out=states)
         if change == "in place":
             states.mul_(2)
         if change == "another":
