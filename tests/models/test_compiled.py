@@ -6,6 +6,7 @@ import torch
 from embedsmith.errors import ModelError
 from embedsmith.models import compiled
 from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.lora import add_adapters
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
 
@@ -79,3 +80,24 @@ def test_adapters_over_compiled_layers_read_what_has_a_gradient(model, monkeypat
     with compiled.inputs_with_gradients(model):
         assert model.backbone(input_ids=tokens).last_hidden_state.requires_grad
     assert not model.backbone(input_ids=tokens).last_hidden_state.requires_grad
+
+
+def test_all_layers_share_what_was_compiled_for_one_with_adapters_and_in_training_too(model):
+    """Else each layer of a 7B model takes seconds to compile, for every kind of call."""
+    graphs = []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    for layer in model.backbone.layers:
+        layer.compile(backend=backend, dynamic=True)
+    add_adapters(model, rank=2, alpha=4, dropout=0.1, targets=[])
+    with compiled.inputs_with_gradients(model):
+        for length in (3, 5, 9):
+            tokens = torch.arange(2 * length).reshape(2, length) % 50
+            attended = torch.ones_like(tokens)
+            attended[1, -1] = 0
+            model({"input_ids": tokens, "attention_mask": attended})["sentence_embedding"].sum().backward()
+    assert len(graphs) == 1
+    torch._dynamo.reset()
