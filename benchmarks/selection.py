@@ -50,8 +50,11 @@ class Known:
     def embed(self, texts: Any, role: str, **_: Any) -> np.ndarray:
         return self._vectors[role[0]][[int(text.split()[0][1:]) for text in texts]]
 
-    def contract(self, role: str) -> dict[str, Any]:
-        return {"known": role}
+    def embed_each(self, lists: Any, role: str, **_: Any) -> Any:
+        return (self.embed(texts, role) for texts in lists)
+
+    def contracts(self) -> dict[str, dict[str, Any]]:
+        return {role: {"known": role} for role in ("query", "passage")}
 
     def spread(self, devices: Any) -> Any:
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Benchmarks are run by hand, and seldom: here they are read, and the smallest is run."""
+"""Benchmarks are run by hand, and seldom: here they are read, and those that need no data are run on little."""
 
 import os
 import subprocess
@@ -28,4 +28,19 @@ def test_the_one_for_7b_runs_on_something_smaller():
     done = run("seven_billion.py", "encode", "train", *small.split())
     assert done.returncode == 0, done.stderr[-2000:]
     for side in ("encode: embedsmith", "encode: sentence-transformers", "train: as they are", "train: compiled"):
+        assert f"| {side} |" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "options", "sides"),
+    [
+        ("selection", "datasets", "--queries 200 --passages 300 --dimensions 8", ["ours", "sentence-transformers"]),
+        ("search", "faiss", "--passages 3000 --queries 40", ["ours", "faiss"]),
+    ],
+)
+def test_those_on_random_vectors_run_on_fewer(name, package, options, sides):
+    pytest.importorskip(package)
+    done = run(f"{name}.py", *options.split(), "--rounds", "1")
+    assert done.returncode == 0, done.stderr[-2000:]
+    for side in sides:
         assert f"| {side} |" in done.stdout
