@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, app
-from embedsmith.models.settings import Dtype
+from embedsmith.models.settings import Dtype, Role
 
 
 @app.command()
@@ -19,9 +19,7 @@ def encode(
         Path, typer.Argument(help="JSON lines, Parquet, CSV with texts and ids; or a file of plain lines.")
     ],
     out: Annotated[Path, typer.Option(help="File to write: .parquet, or .npy with the ids in .ids.json beside it.")],
-    role: Annotated[
-        Literal["query", "passage"], typer.Option(help="Which instruction and length the model gives the texts.")
-    ] = "passage",
+    role: Annotated[Role, typer.Option(help="Which instruction and length the model gives the texts.")] = "passage",
     dimensions: Annotated[
         int | None, typer.Option(help="Keep as many of the first numbers of each vector, at length 1.")
     ] = None,

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
@@ -19,6 +19,7 @@ from embedsmith.data.trec import Ranking, read_ranking
 from embedsmith.errors import SettingsError
 from embedsmith.evaluation.retrieval import rank
 from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.models.settings import Role
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.kept import KeptScores
@@ -153,7 +154,7 @@ class Contender:
         from embedsmith.models.embedder import EmbeddingModel
         from embedsmith.vectors.store import VectorStore
 
-        role: Literal["query", "passage"] = "query" if are_queries else "passage"
+        role: Role = "query" if are_queries else "passage"
         if not isinstance(self.encoder, EmbeddingModel):
             return self._stored(texts, role)
         with prompted(self.encoder, **{role: prompt}):
@@ -164,7 +165,7 @@ class Contender:
             store = VectorStore.open_or_create(self.vectors, contract=contract, texts=texts)
             return store.fill(lambda some: self.encoder.encode(some, prompt=prompt).astype(np.float32)).matrix()
 
-    def _stored(self, texts: Sequence[str], role: Literal["query", "passage"]) -> Float32[np.ndarray, "N D"]:
+    def _stored(self, texts: Sequence[str], role: Role) -> Float32[np.ndarray, "N D"]:
         """Return the vectors of length 1 of texts in a role."""
         teacher: Any = self._teacher(texts, lazy=True)
         return teacher.vectors(texts) if role == "query" else teacher.store.matrix()

@@ -12,12 +12,13 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from embedsmith.errors import ModelError
+from embedsmith.models.settings import Role
 from embedsmith.services.endpoint import Endpoint
 from embedsmith.services.requests import Service
 
@@ -51,11 +52,11 @@ class RemoteModel:
         """
         self._where = where
         self._service = Service(where, "embeddings", key=key, timeout_s=timeout_s, retries=retries)
-        self._prompts: dict[Literal["query", "passage"], str] = {"query": query_prompt, "passage": passage_prompt}
+        self._prompts: dict[Role, str] = {"query": query_prompt, "passage": passage_prompt}
         self._texts = texts
         self._concurrency = concurrency
 
-    def contracts(self) -> dict[Literal["query", "passage"], dict[str, Any]]:
+    def contracts(self) -> dict[Role, dict[str, Any]]:
         """Return what determines the vectors of each role, as far as it can be known: URL, model, prompt."""
         shared = {"url": self._where.url, "model": self._where.model}
         return {role: {**shared, "role": role, "prompt": prompt} for role, prompt in self._prompts.items()}
@@ -67,7 +68,7 @@ class RemoteModel:
     def embed(
         self,
         texts: Sequence[str],
-        role: Literal["query", "passage"],
+        role: Role,
         *,
         tokens: int | None = None,
         on_done: Callable[[int], None] | None = None,
@@ -109,7 +110,7 @@ class RemoteModel:
     def embed_each(
         self,
         lists: Iterator[Sequence[str]],
-        role: Literal["query", "passage"],
+        role: Role,
         *,
         tokens: int | None = None,
         on_done: Callable[[int], None] | None = None,
