@@ -52,6 +52,8 @@ Copies = Mapping[int, tuple[Tensor, Tensor]]
 _LANES, _MOST_FILLED, _SHORT_ROW = 16, 6, 64
 """Numbers of float32 in a vector of AVX-512; the most keys that are worth adding, to rows of at most so many."""
 
+_AS_IT_IS = Activation("none")
+
 _NAMES = {functional.gelu: "gelu", functional.silu: "swish", functional.relu: "relu"}
 
 
@@ -71,7 +73,7 @@ def fast_products(
         copies: take the place of weights in the products, without gradients.
     """
     may_fuse = device.type == "cpu" and torch.is_inference_mode_enabled() and _has_product()
-    is_wide = may_fuse and _is_amd() and torch.backends.cpu.get_cpu_capability() == "AVX512"
+    is_wide = may_fuse and multiplies_wide(device)
     if not mixed and not is_wide:
         return nullcontext()
     return Products(is_wide=is_wide, activations=activations if may_fuse else None, copies=copies)
@@ -144,14 +146,14 @@ class Products(TorchFunctionMode):
             input = self._short(input, weight.dtype)
         has_rows = input.dim() >= 2 and bool(input.numel())
         if activation and has_rows and (is_short or self._is_wide(weight)):
-            found = _product(input, weight, bias, activation)
+            found = product(input, weight, bias, activation)
             found.is_activated = True
             return found
         if is_short:
-            product = functional.linear(input, weight)
-            return product.float() if bias is None else product + bias
+            bare = functional.linear(input, weight)
+            return bare.float() if bias is None else bare + bias
         if has_rows and self._is_wide(weight):
-            return _product(input, weight, bias, Activation("none"))
+            return product(input, weight, bias)
         return functional.linear(input, weight, bias)
 
     def _is_wide(self, weight: Tensor) -> bool:
@@ -212,8 +214,11 @@ def _is_activated(states: Any) -> bool:
     return getattr(states, "is_activated", False)
 
 
-def _product(states: Tensor, weight: Tensor, bias: Tensor | None, activation: Activation) -> Tensor:
-    """Return states times weight, transposed, plus bias, activated, by oneDNN; in the type of states and weight."""
+def product(states: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = _AS_IT_IS) -> Tensor:
+    """Return states times weight, transposed, plus bias, activated, by oneDNN; in the type of states and weight.
+
+    Without a gradient.
+    """
     # What torch's own compiler makes of a linear layer; under no public name.
     return torch.ops.mkldnn._linear_pointwise(states, weight, bias, activation.name, [], activation.algorithm)
 
@@ -243,6 +248,11 @@ def _attention(
     key, value = (functional.pad(states, (0, 0, 0, missing)) for states in (key, value))
     attn_mask = functional.pad(attn_mask, (0, missing), value=nothing)
     return functional.scaled_dot_product_attention(query, key, value, attn_mask, **rest)
+
+
+def multiplies_wide(device: torch.device) -> bool:
+    """Return whether oneDNN multiplies float32 faster on a device than what torch takes."""
+    return device.type == "cpu" and _has_product() and _is_amd() and torch.backends.cpu.get_cpu_capability() == "AVX512"
 
 
 def _has_product() -> bool:

@@ -12,7 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +28,7 @@ from embedsmith.models.compiled import inputs_with_gradients
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
 from embedsmith.models.lora import add_adapters, halved, inputs_as_they_are, merge_adapters
 from embedsmith.models.packed import attention_within_texts
+from embedsmith.models.trained_products import trained_products
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.blend import Portion
@@ -238,7 +239,7 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
     model.train()
     for _ in range(2):  # the first time is slow
         started = time.monotonic()
-        with _attention(model, packed=chunk.is_packed):
+        with _kernels(model, packed=chunk.is_packed, bfloat16=bfloat16):
             with memory.measured(chunk, {p.untyped_storage().data_ptr() for p in model.parameters()}):
                 vectors = encode(model, chunk, device=device, bfloat16=bfloat16)
             vectors.float().square().sum().backward()
@@ -422,7 +423,7 @@ class _ContrastiveTrainer(Trainer):
             self._check("loss", float(loss.detach()), batch)
             return loss / self.current_gradient_accumulation_steps
 
-        with _attention(self.embedder, packed=chunks[0].is_packed):
+        with self._kernels(chunks):
             loss = self.cache.run(chunks, loss_of, batch=batch.number, device=self.args.device)
         self.seen.append(
             {
@@ -463,7 +464,7 @@ class _ContrastiveTrainer(Trainer):
         with torch.no_grad():
             for batch in self.measured_on:
                 chunks = self._chunks(batch)
-                with _attention(self.embedder, packed=chunks[0].is_packed):
+                with self._kernels(chunks):
                     vectors = self.cache.vectors(chunks, device=self.args.device)
                 loss = objective(vectors, targets_of(batch, self.stage, self.args.device), self.stage)
                 total += float(loss) * len(batch.queries)
@@ -526,7 +527,7 @@ class _ContrastiveTrainer(Trainer):
         chunks = self._chunks(self.plan[0])
         self.embedder.train()
         weights = {p.untyped_storage().data_ptr() for p in self.embedder.parameters()}
-        with _attention(self.embedder, packed=chunks[0].is_packed), memory.measured(chunks[0], weights):
+        with self._kernels(chunks), memory.measured(chunks[0], weights):
             encode(self.embedder, chunks[0], device=self.args.device, bfloat16=bool(self.args.bf16))
         wanted = missing + memory.most([chunk.tokens for chunk in chunks])
         return tightness(self.stage, self.args.device, wanted=wanted)
@@ -545,6 +546,9 @@ class _ContrastiveTrainer(Trainer):
     def _prepared(self, batches: list[Batch]) -> dict[str, Any]:
         """Return a batch, tokenised: the plan makes whole batches, the loader one of them at a time."""
         return {"batch": batches[0], "chunks": self._chunks(batches[0])}
+
+    def _kernels(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
+        return _kernels(self.embedder, packed=chunks[0].is_packed, bfloat16=bool(self.args.bf16))
 
     def _chunks(self, batch: Batch) -> list[Chunk]:
         return chunks_of(self.embedder, batch, self.budget, packed=self.packed)
@@ -720,9 +724,13 @@ def _reads_packed(model: EmbeddingModel, *, bfloat16: bool) -> bool:
 
 
 @contextmanager
-def _attention(model: EmbeddingModel, *, packed: bool) -> Iterator[None]:
-    """Compute attention as it trains fastest, forward and back; within texts that lie in a row."""
-    with training_attention(model.device.type), attention_within_texts(model.backbone) if packed else nullcontext():
+def _kernels(model: EmbeddingModel, *, packed: bool, bfloat16: bool) -> Iterator[None]:
+    """Compute products and attention as they train fastest, forward and back; within texts that lie in a row."""
+    with (
+        training_attention(model.device.type),
+        attention_within_texts(model.backbone) if packed else nullcontext(),
+        nullcontext() if bfloat16 else trained_products(model, model.device),
+    ):
         yield
 
 

@@ -226,7 +226,7 @@ def test_the_optimizer_of_a_stage_is_gone_when_the_stage_is(model, tmp_path, mon
 
 
 def test_a_run_that_really_runs_out_keeps_its_checkpoint(model, tmp_path):
-    """In a process of its own, whose address space is closed after two steps."""
+    """In a process of its own, whose address space is closed after two steps, but for what checking types may take."""
     long = [
         Example(f"q{i}", f"{i} " * 60, [Passage(f"p{i}", f"the cat {i} " * 60)], [Passage(f"n{i}", f"a dog {i} " * 60)])
         for i in range(400)
@@ -236,7 +236,7 @@ def test_a_run_that_really_runs_out_keeps_its_checkpoint(model, tmp_path):
     def close(report):
         if report.step == 2:
             pages = int(Path("/proc/self/statm").read_text().split()[0])
-            resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGESIZE"),) * 2)
+            resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGESIZE") + 2**24,) * 2)
 
     child = os.fork()
     if not child:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import InputError, SettingsError
+from embedsmith.models import trained_products
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
@@ -197,6 +198,25 @@ def test_chunks_and_checkpointing_change_no_gradient(student, tmp_path, settings
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-5)
     assert other.loss == pytest.approx(report.loss, rel=1e-5)
     assert other.gradient_norm == pytest.approx(report.gradient_norm, rel=1e-4)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
+@pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"lora_rank": 4}, {"dtype": "bfloat16"}])
+def test_float32_is_multiplied_by_whoever_is_faster_with_the_same_gradients(student, tmp_path, monkeypatch, settings):
+    if "lora_rank" in settings:
+        pytest.importorskip("peft")
+    made, product = [], trained_products.product
+    monkeypatch.setattr(trained_products, "product", lambda *factors: made.append(factors) or product(*factors))
+    monkeypatch.setattr(trained_products, "multiplies_wide", lambda device: False)
+    stage = STAGE.model_copy(update={"steps": 2, "dropout": 0.0, **settings})
+    expected = train(student(), tmp_path / "torch", stage)
+    assert not made
+    monkeypatch.setattr(trained_products, "multiplies_wide", lambda device: True)
+    reports = train(student(), tmp_path / "onednn", stage)
+    assert bool(made) == (settings.get("dtype") != "bfloat16")
+    for report, other in zip(reports, expected, strict=True):
+        assert report.loss == pytest.approx(other.loss, rel=1e-5)
+        assert report.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,72 @@
+"""Products of float32 matrices on AMD's processors by oneDNN, forward and back.
+
+Three quarters of a training step in float32 are products: of states and weights, of gradients and weights, and of
+gradients and states. torch has MKL make them, which is half as fast there: see `products`.
+
+Shapes: I numbers read, O numbers returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+from embedsmith.models.products import multiplies_wide, product
+
+
+@contextmanager
+def trained_products(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have a model's linear layers multiply as fast as a device can within the block, forward and back.
+
+    Whether or not there are gradients: the vectors are the same, bit for bit. The layers themselves are told, for no
+    mode of torch holds where a checkpointed layer is computed again on the way back.
+
+    Args:
+        model: of float32, or in part.
+        device: of its weights.
+    """
+    layers = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
+    if not multiplies_wide(device):
+        layers = []
+    for layer in layers:
+        layer.forward = partial(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _forward(layer: nn.Linear, input: Tensor) -> Tensor:
+    """Return what a linear layer makes of states."""
+    is_wide = input.dtype == layer.weight.dtype == torch.float32 and input.dim() >= 2 and bool(input.numel())
+    found: Tensor = (_Linear.apply if is_wide else functional.linear)(input, layer.weight, layer.bias)
+    return found
+
+
+class _Linear(torch.autograd.Function):
+    """A linear layer, and the products that pass its gradient on."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the product [..., O] of states [..., I] and weight [O, I]; what is kept is what backward will read."""
+        passes_on, is_trained = ctx.needs_input_grad[:2]
+        ctx.save_for_backward(states if is_trained else None, weight if passes_on else None)
+        return product(states, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of states, weight and bias, where they are wanted."""
+        states, weight = ctx.saved_tensors
+        rows = gradient.reshape(-1, gradient.shape[-1])
+        of_states = None if weight is None else product(gradient, weight.t())
+        of_weight = None if states is None else product(rows.t(), states.reshape(-1, states.shape[-1]).t())
+        return of_states, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
