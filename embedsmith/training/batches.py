@@ -8,7 +8,7 @@ Shapes: B queries, U distinct passages of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,9 @@ from embedsmith.data.examples import Example, Passage
 from embedsmith.data.normalised import normalised
 from embedsmith.training.blend import draw_shares
 from embedsmith.training.guide import Guide, above_ceiling
+
+_Key = str | tuple[str, str]
+"""What a passage is known by: its normalised text, or its data set and id."""
 
 _VERSIONS = 2
 """Texts that one passage may have: as it was, and revised."""
@@ -189,7 +192,7 @@ class BatchPlan:
                 scores[b, place[b, column]] = np.nan if passage.score is None else passage.score
         positive = place[:, 0]
         everywhere = np.array([self._in_batch and source.in_batch for source, _ in rows])
-        answers = np.array([self._answers(example, list(index), ids) for _, example in rows], dtype=bool)
+        answers = self._answers([example for _, example in rows], index, ids)
         answers[np.arange(len(rows)), positive] = False
         batch = Batch(
             number=step,
@@ -231,15 +234,25 @@ class BatchPlan:
         return [positive, *negatives]
 
     def _answers(
-        self, example: Example, passages: Sequence[tuple[str, str]], ids: Sequence[set[tuple[str, str]]]
-    ) -> list[bool]:
-        """Return which passages are known to answer a query: by text or by id; its own text is no negative either."""
-        query = normalised(example.query)
-        texts, known = self._answers_of[query]
-        return [
-            text in texts or text == query or not known.isdisjoint(own)
-            for (_, text), own in zip(passages, ids, strict=True)
-        ]
+        self, examples: Sequence[Example], index: Mapping[tuple[str, str], int], ids: Sequence[set[tuple[str, str]]]
+    ) -> Bool[np.ndarray, "B U"]:
+        """Return which passages are known to answer which query: by text or by id; its own text is no negative either.
+
+        Looked up by what is known of a query: a batch of thousands has millions of pairs.
+        """
+        places: dict[_Key, list[int]] = {}
+        for (_, text), place in index.items():
+            keys: tuple[_Key, ...] = (text, *ids[place])
+            for key in keys:
+                places.setdefault(key, []).append(place)
+        found = np.zeros((len(examples), len(index)), dtype=bool)
+        for b, example in enumerate(examples):
+            query = normalised(example.query)
+            texts, known = self._answers_of[query]
+            answering: tuple[_Key, ...] = (query, *texts, *known)
+            for key in answering:
+                found[b, places.get(key, [])] = True
+        return found
 
 
 def _answers_of(rows: Sequence[tuple[Source, Example]]) -> dict[str, tuple[set[str], set[tuple[str, str]]]]:
