@@ -3,7 +3,7 @@
 The same model, lengths, precision, loss (InfoNCE with in-batch and mined negatives), optimizer, schedule and dropout,
 and the same batches in the same order. No text occurs twice in a batch, so that nothing is masked and nothing is
 encoded once for two: every query is contrasted with every passage on both sides. Each side runs in a process of its
-own, so that its peak memory is its own; sides take turns, round by round. The first step is not counted.
+own, so that its peak memory is its own; sides take turns, round by round. The first --uncounted steps are not counted.
 
     python benchmarks/training.py EXAMPLES --model NAME [--dtype float32] [--sides ours,plain] [--rounds 3]
 
@@ -11,6 +11,7 @@ EXAMPLES is a file of mined examples, such as RUN/negatives.jsonl. Those with fe
 With --dropout other than 0 each side draws its own random numbers, and the losses are not comparable step by step.
 
     ours            all activations are kept, as far as half of the free memory goes (the default)
+    ours-compiled   the same with compiled layers, which take --uncounted 3; no other than ours on a CPU
     ours-bounded    --memory-gib GiB of activations are kept, the rest is computed twice
     plain           MultipleNegativesRankingLoss
     cached          CachedMultipleNegativesRankingLoss, --mini-batch texts at a time
@@ -34,7 +35,7 @@ from alternate import peak_gib
 
 _WEIGHT_DECAY = 0.01
 
-SIDES = ("ours", "ours-bounded", "plain", "cached")
+SIDES = ("ours", "ours-compiled", "ours-bounded", "plain", "cached")
 
 
 Batches = list[list[Any]]
@@ -47,7 +48,7 @@ def batches_without_doubles(examples: list[Any], arguments: argparse.Namespace) 
 
     batches: Batches = []
     waiting = [cut for row in examples if (cut := _cut(row, arguments.negatives))]
-    while len(batches) <= arguments.steps:
+    while len(batches) < _all_steps(arguments):
         batch: list[Any] = []
         later: list[Any] = []
         texts: set[Any] = set()
@@ -61,7 +62,7 @@ def batches_without_doubles(examples: list[Any], arguments: argparse.Namespace) 
             else:
                 later.append(row)
         if len(batch) < arguments.batch:
-            sys.exit(f"{arguments.examples}: {len(batches)} batches, wanted {arguments.steps + 1}: lower --steps")
+            sys.exit(f"{arguments.examples}: {len(batches)} batches, wanted {_all_steps(arguments)}: lower --steps")
         batches.append(batch)
         waiting = later
     return batches
@@ -90,6 +91,15 @@ def in_drawing_order(batches: Batches, stage: Any) -> list[Any]:
     return rows
 
 
+def _all_steps(arguments: argparse.Namespace) -> int:
+    return int(arguments.steps + arguments.uncounted)
+
+
+def _counted(stamps: list[float], arguments: argparse.Namespace) -> list[float]:
+    """Return the seconds of the steps that count, of the moments in which all steps ended."""
+    return [after - before for before, after in pairwise(stamps[arguments.uncounted - 1 :])]
+
+
 def ours(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dict[str, Any]:
     """Train with our trainer; return seconds and losses of each step."""
     from embedsmith.models.settings import StudentSettings
@@ -99,7 +109,7 @@ def ours(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dict[
     from embedsmith.training.trainer import train_stage
 
     stage = StageSettings(
-        steps=arguments.steps + 1,
+        steps=_all_steps(arguments),
         batch_size=arguments.batch,
         hard_negatives=arguments.negatives,
         guide=False,
@@ -117,7 +127,8 @@ def ours(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dict[
         report_to="none",
     )
     tokens = {"query_max_tokens": arguments.max_tokens, "passage_max_tokens": arguments.max_tokens}
-    model = build_student(StudentSettings(name=arguments.model, **tokens))
+    compiled = arguments.side == "ours-compiled"
+    model = build_student(StudentSettings(name=arguments.model, compile=compiled, **tokens))
     stamps: list[float] = []
     reports = train_stage(
         model,
@@ -128,7 +139,7 @@ def ours(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dict[
         on_step=lambda report: stamps.append(time.perf_counter()),
     )
     return {
-        "seconds": [after - before for before, after in pairwise(stamps)],
+        "seconds": _counted(stamps, arguments),
         "losses": [report.loss for report in reports],
     }
 
@@ -178,7 +189,7 @@ def theirs(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dic
         model=model,
         args=SentenceTransformerTrainingArguments(
             output_dir=str(folder),
-            max_steps=arguments.steps + 1,
+            max_steps=_all_steps(arguments),
             per_device_train_batch_size=arguments.batch,
             learning_rate=arguments.learning_rate,
             lr_scheduler_type="linear",
@@ -200,7 +211,7 @@ def theirs(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dic
     )
     trainer.train()
     return {
-        "seconds": [after - before for before, after in pairwise(stamps)],
+        "seconds": _counted(stamps, arguments),
         "losses": seen,
     }
 
@@ -248,7 +259,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--negatives", type=int, default=4)
     parser.add_argument("--max-tokens", type=int, default=128)
-    parser.add_argument("--steps", type=int, default=4, help="steps that are counted; one more comes first")
+    parser.add_argument("--steps", type=int, default=4, help="steps that are counted")
+    parser.add_argument("--uncounted", type=int, default=1, help="steps that come first and are not, 1 at the least")
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--rounds", type=int, default=3)
