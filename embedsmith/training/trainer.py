@@ -28,6 +28,7 @@ from embedsmith.models.compiled import inputs_with_gradients
 from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
 from embedsmith.models.lora import add_adapters, halved, inputs_as_they_are, merge_adapters
 from embedsmith.models.packed import attention_within_texts
+from embedsmith.models.trained_embeddings import gradients_of_rows
 from embedsmith.models.trained_products import trained_products
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
@@ -423,7 +424,8 @@ class _ContrastiveTrainer(Trainer):
             self._check("loss", float(loss.detach()), batch)
             return loss / self.current_gradient_accumulation_steps
 
-        with self._kernels(chunks):
+        rows = nullcontext() if self._sharded else gradients_of_rows(self.embedder, self.args.device)
+        with self._kernels(chunks), rows:
             loss = self.cache.run(chunks, loss_of, batch=batch.number, device=self.args.device)
         self.seen.append(
             {
