@@ -240,7 +240,7 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
     model.train()
     for _ in range(2):  # the first time is slow
         started = time.monotonic()
-        with _kernels(model, packed=chunk.is_packed, bfloat16=bfloat16):
+        with _kernels(model, packed=chunk.is_packed, bfloat16=bfloat16), gradients_of_rows(model, device):
             with memory.measured(chunk, {p.untyped_storage().data_ptr() for p in model.parameters()}):
                 vectors = encode(model, chunk, device=device, bfloat16=bfloat16)
             vectors.float().square().sum().backward()
