@@ -72,8 +72,9 @@ def fast_products(
         activations: what follows which product: is applied with it where oneDNN multiplies.
         copies: take the place of weights in the products, without gradients.
     """
-    may_fuse = device.type == "cpu" and torch.is_inference_mode_enabled() and _has_product()
-    is_wide = may_fuse and multiplies_wide(device)
+    is_inference = torch.is_inference_mode_enabled()
+    may_fuse = is_inference and device.type == "cpu" and _has_product()
+    is_wide = is_inference and multiplies_wide(device)
     if not mixed and not is_wide:
         return nullcontext()
     return Products(is_wide=is_wide, activations=activations if may_fuse else None, copies=copies)

@@ -1,9 +1,9 @@
 """Products of float32 matrices on AMD's processors by oneDNN, forward and back.
 
-Three quarters of a training step in float32 are products: of states and weights, of gradients and weights, and of
+Four fifths of a training step in float32 were products: of states and weights, of gradients and weights, and of
 gradients and states. torch has MKL make them, which is half as fast there: see `products`.
 
-Shapes: I numbers read, O numbers returned.
+Shapes: I numbers read, O numbers returned, by a layer.
 """
 
 from __future__ import annotations

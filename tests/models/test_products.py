@@ -64,6 +64,7 @@ def test_it_is_for_amds_processors_with_avx512(monkeypatch, maker, capability, d
     with torch.inference_mode():
         block = products.fast_products(torch.device(device))
     assert isinstance(block, products.Products) == wide
+    assert products.multiplies_wide(torch.device(device)) == wide
     # oneDNN's product has no gradient.
     assert isinstance(products.fast_products(torch.device(device)), contextlib.nullcontext)
     assert not products.fast_products(torch.device(device), mixed=True).is_wide
