@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from encoding import linear_layers
+from torch.profiler import ProfilerActivity, profile
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.models.compiled import compile_layers
@@ -39,7 +40,7 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import train_stage
+from embedsmith.training.trainer import StepReport, train_stage
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": {
@@ -188,7 +189,9 @@ def encode(model: EmbeddingModel, arguments: argparse.Namespace, reached: float)
     for name, taken in seconds.items():
         show(f"encode: {name}", sum(work(model, lengths.tolist())), taken, int(lengths.sum()), arguments, reached)
     if arguments.profile:
-        profiled("encode", lambda: model.embed(texts[:128], "passage"))
+        with profile(activities=[ProfilerActivity.CUDA]) as seen:
+            model.embed(texts[:128], "passage")
+        print_kernels("encode", seen)
     print(f"\npacked: {model.packs(torch.bfloat16)}; cosines of the sides' vectors, at the least:")
     for name in vectors:
         print(f"  eager and {name}: {float((vectors['eager'] * vectors[name]).sum(1).min()):.5f}")
@@ -209,7 +212,8 @@ def train(model: EmbeddingModel, arguments: argparse.Namespace, reached: float) 
 def _train(model: EmbeddingModel, name: str, arguments: argparse.Namespace, reached: float) -> None:
     """Train new adapters for a few steps; the first is not counted."""
     rng = np.random.default_rng(0)
-    count = arguments.batch * (arguments.steps + 1)
+    steps = arguments.steps + 1 + arguments.profile
+    count = arguments.batch * steps
     each = 1 + arguments.negatives
     lengths = rng.integers(max(1, arguments.tokens // 8), arguments.tokens + 1, size=count * each)
     queries, passages = texts_of(np.full(count, QUERY_TOKENS), rng), texts_of(lengths, rng)
@@ -223,7 +227,7 @@ def _train(model: EmbeddingModel, name: str, arguments: argparse.Namespace, reac
         for n in range(count)
     ]
     stage = StageSettings(
-        steps=arguments.steps + 1,
+        steps=steps,
         batch_size=arguments.batch,
         hard_negatives=arguments.negatives,
         guide=False,
@@ -241,11 +245,18 @@ def _train(model: EmbeddingModel, name: str, arguments: argparse.Namespace, reac
     if arguments.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
+    profiler = profile(activities=[ProfilerActivity.CUDA])
+
+    def on_step(report: StepReport) -> None:
+        if arguments.profile and report.step == steps - 1:
+            profiler.start()
+
     with tempfile.TemporaryDirectory() as folder:
-        reports = train_stage(model, [Source("random", examples)], stage, folder=Path(folder), seed=0)
-    seconds = median(report.seconds for report in reports[1:])
+        reports = train_stage(model, [Source("random", examples)], stage, folder=Path(folder), seed=0, on_step=on_step)
+    counted = reports[1 : arguments.steps + 1]
+    seconds = median(report.seconds for report in counted)
     # All examples are seen once, so a step's share of all the work is its share of the tokens.
-    tokens = median(report.tokens for report in reports[1:])
+    tokens = median(report.tokens for report in counted)
     share = tokens / sum(report.tokens for report in reports)
     show(f"train: {name}", share * (2 * linear + 3 * attention), seconds, int(tokens), arguments, reached)
     twice = share * (linear + attention) / seconds / 1e12
@@ -258,19 +269,17 @@ def _train(model: EmbeddingModel, name: str, arguments: argparse.Namespace, reac
     if arguments.device == "cuda":
         print(f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at the peak", end="")
     print("\n")
+    if arguments.profile:
+        profiler.stop()
+        print_kernels(f"a step {name}", profiler)
 
 
-def profiled(name: str, call: Callable[[], Any]) -> None:
-    """Print where a GPU's time goes."""
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CUDA]) as seen:
-        call()
-        torch.cuda.synchronize()
+def print_kernels(name: str, seen: Any) -> None:
+    """Print where a GPU's time went."""
     kernels = sorted(seen.key_averages(), key=lambda event: -event.self_device_time_total)
     total = sum(event.self_device_time_total for event in kernels)
     print(f"\n{name}: {total / 1e6:.2f} s on the GPU\n")
-    for event in kernels[:14]:
+    for event in kernels[:28]:
         print(f"  {event.self_device_time_total / total:6.1%} {event.count:6d} {event.key[:90]}")
 
 
