@@ -305,6 +305,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("no GPU here; --shape tiny --device cpu shows whether the script runs")
+    if arguments.profile and arguments.device != "cuda":
+        parser.error("--profile is of a GPU's time")
     at_best, reached = product_tflops(arguments.device, SHAPES[arguments.shape])
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
     head = "| side | seconds | tokens/s | TFLOP/s | of the data sheet | of products |\n" + "| --- " * 6 + "|"
