@@ -250,6 +250,8 @@ def _train(model: EmbeddingModel, name: str, arguments: argparse.Namespace, reac
     def on_step(report: StepReport) -> None:
         if arguments.profile and report.step == steps - 1:
             profiler.start()
+        elif arguments.profile and report.step == steps:
+            profiler.stop()
 
     with tempfile.TemporaryDirectory() as folder:
         reports = train_stage(model, [Source("random", examples)], stage, folder=Path(folder), seed=0, on_step=on_step)
@@ -270,8 +272,7 @@ def _train(model: EmbeddingModel, name: str, arguments: argparse.Namespace, reac
         print(f"; {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at the peak", end="")
     print("\n")
     if arguments.profile:
-        profiler.stop()
-        print_kernels(f"a step {name}", profiler)
+        print_kernels(f"a step {name}, {reports[-1].seconds:.2f} s", profiler)
 
 
 def print_kernels(name: str, seen: Any) -> None:

@@ -13,7 +13,7 @@ Shapes: n texts of a batch (and m, one more), T tokens of the longest, S tokens 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -31,6 +31,8 @@ _SHORT_TYPES = (torch.bfloat16, torch.float16)
 """What the flash kernel multiplies."""
 _TOLERANCE = 0.05
 """How far, as a share of its length, a state may be from that of padded texts: in bfloat16 kernels differ by 0.01."""
+_UNREAD = ("input_ids", "token_type_ids")
+"""Features that lie in a packed batch's row too."""
 _KNOWN = {"input_ids", "attention_mask", "token_type_ids", "pooling_mask"}
 """Features with one value a token. A backbone that reads others is not packed."""
 
@@ -56,8 +58,15 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """Return the same on a device."""
-        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, **moved)
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pinned(self) -> Packed:
+        """Return the same in memory from which a GPU copies while it computes."""
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> Packed:
+        changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **changed)
 
 
 def pack(features: Mapping[str, Any]) -> dict[str, Any]:
@@ -176,11 +185,28 @@ def on_device(features: Mapping[str, Any], device: torch.device) -> dict[str, An
 
     The ids of a packed batch stay behind: the backbone has them in a row.
     """
-    unread = ("input_ids", "token_type_ids") if "packed" in features else ()
+    moved: dict[str, Any] = {}
+    for key, value in features.items():
+        if "packed" in features and key in _UNREAD:
+            continue
+        if isinstance(value, Tensor):
+            moved[key] = value.to(device, non_blocking=True)
+        else:
+            moved[key] = value.to(device) if isinstance(value, Packed) else value
+    return moved
+
+
+def pinned(features: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the features of a batch in memory from which a GPU copies while it computes.
+
+    From elsewhere it copies when it is done with all that it was told before, and who told it waits.
+    """
+    unread = _UNREAD if "packed" in features else ()
     return {
-        key: value.to(device) if isinstance(value, Tensor | Packed) else value
+        key: (value.pinned() if isinstance(value, Packed) else value.pin_memory())
+        if isinstance(value, Tensor | Packed) and key not in unread
+        else value
         for key, value in features.items()
-        if key not in unread
     }
 
 

@@ -68,12 +68,13 @@ def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) 
 def set_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put an optimizer's state back; a parameter that has none begins anew."""
     parameters = trained(model)
+    fused = any(group.get("fused") for group in optimizer.param_groups)
     for key, value in tensors.items():
         name, quantity = key.rsplit("|", 1)
         if name in parameters:
             parameter = parameters[name]
-            # AdamW counts its steps on the CPU.
-            device = "cpu" if quantity == "step" else parameter.device
+            # AdamW counts its steps on the CPU, unless it is one kernel on a GPU.
+            device = "cpu" if quantity == "step" and not fused else parameter.device
             optimizer.state[parameter][quantity] = value.to(device)
 
 

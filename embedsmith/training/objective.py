@@ -42,15 +42,22 @@ def targets_of(batch: Batch, stage: StageSettings, device: torch.device) -> Targ
     """Return what a batch's vectors are held against."""
     scores, vectors = None, None
     if stage.distill_scores or stage.distill_margins:
-        scores = torch.from_numpy(np.where(batch.own, batch.teacher_scores, np.float32(np.nan))).to(device)
+        scores = _on(device, np.where(batch.own, batch.teacher_scores, np.float32(np.nan)))
     if stage.distill_vectors:
-        vectors = torch.from_numpy(teacher_vectors(batch)).to(device)
+        vectors = _on(device, teacher_vectors(batch))
+    assert batch.allowed[np.arange(len(batch.positive)), batch.positive].all(), "a positive is not in its denominator"
     return Targets(
-        positive=torch.from_numpy(batch.positive).to(device),
-        allowed=torch.from_numpy(batch.allowed).to(device),
+        positive=_on(device, batch.positive),
+        allowed=_on(device, batch.allowed),
         teacher_scores=scores,
         teacher_vectors=vectors,
     )
+
+
+def _on(device: torch.device, values: np.ndarray) -> Tensor:
+    """Return numbers on a device, which need not be done with what it was told before."""
+    tensor = torch.from_numpy(values)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def teacher_vectors(batch: Batch) -> Float32[np.ndarray, "N E"]:
@@ -106,7 +113,7 @@ def objective(vectors: Float[Tensor, "N D"], targets: Targets, stage: StageSetti
     return loss
 
 
-def accuracy(vectors: Float[Tensor, "N D"], targets: Targets) -> float:
+def accuracy(vectors: Float[Tensor, "N D"], targets: Targets) -> Float[Tensor, ""]:
     """Return the share of a batch's queries whose positive beats every passage that it is contrasted with."""
     vectors = functional.normalize(vectors.detach().float(), dim=-1)
     count = len(targets.positive)

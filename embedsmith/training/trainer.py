@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.errors import InputError, SettingsError, did_you_mean
@@ -286,6 +287,7 @@ def _arguments(settings: StageSettings, folder: Path, *, device: str, steps: int
         seed=seed,
         save_steps=settings.save_steps,
         logging_strategy="no",
+        logging_nan_inf_filter=False,  # looks at every loss; ours are checked
         report_to=trackers(settings.report_to),
         remove_unused_columns=False,
         label_names=[],
@@ -348,7 +350,10 @@ class _ContrastiveTrainer(Trainer):
         self.on_step = on_step
         self.reports: list[StepReport] = []
         self.best = Best()
-        self.seen: list[dict[str, float]] = []
+        self.seen: list[dict[str, int]] = []
+        self.unseen: list[tuple[Batch, Tensor]] = []
+        """Loss and accuracy of a step's batches, which a GPU may still be computing."""
+        self.trained: dict[str, torch.nn.Parameter] | None = None
         self.cache: GradCache | None = None
         self.tokeniser = ThreadPoolExecutor(max_workers=1)
         self.coming: Future[Any] | None = None
@@ -403,25 +408,30 @@ class _ContrastiveTrainer(Trainer):
                 for (in_pooling, decayed), parameters in groups.items()
             ],
             lr=self.stage.learning_rate,
+            # One pass over weights and means in place of a dozen.
+            fused=True if self.args.device.type == "cuda" and not self._sharded else None,
         )
         if self.earlier_optimizer:
             checkpoints.load_optimizer(self.earlier_optimizer, self.model, self.optimizer)
         return self.optimizer
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
-        """Run one batch forward and back, and note the gradient's length before it is clipped."""
-        model.train()
+        """Run one batch forward and back, and note the gradient's length before it is clipped.
+
+        Nothing that a GPU has computed is looked at before a step's last batch has run back: who looks waits, and does
+        not tell it what comes next.
+        """
         batch: Batch = inputs["batch"]
         chunks: list[Chunk] = inputs["chunks"]
+        if self.cache is None or not model.training:
+            model.train()  # looks at every module
         if self.cache is None:
             self.cache = self._grad_cache(model)
         targets = targets_of(batch, self.stage, self.args.device)
-        shown: list[float] = []
 
         def loss_of(vectors: Tensor) -> Tensor:
-            shown.append(accuracy(vectors, targets))
             loss = objective(vectors, targets, self.stage)
-            self._check("loss", float(loss.detach()), batch)
+            self.unseen.append((batch, torch.stack([loss.detach(), accuracy(vectors, targets)])))
             return loss / self.current_gradient_accumulation_steps
 
         rows = nullcontext() if self._sharded else gradients_of_rows(self.embedder, self.args.device)
@@ -429,8 +439,6 @@ class _ContrastiveTrainer(Trainer):
             loss = self.cache.run(chunks, loss_of, batch=batch.number, device=self.args.device)
         self.seen.append(
             {
-                "loss": float(loss),
-                "accuracy": shown[0] / self.current_gradient_accumulation_steps,
                 "queries": len(batch.queries),
                 "tokens": sum(int(chunk.features["attention_mask"].sum()) for chunk in chunks),
                 "guided": int(batch.guided.sum()),
@@ -438,15 +446,37 @@ class _ContrastiveTrainer(Trainer):
             }
         )
         if self.accelerator.sync_gradients:
+            trained = self._trained()
             if not self._sharded:
-                self.processes.sum_gradients(self.model.parameters())
-            gradients = [(name, p.grad) for name, p in self.model.named_parameters() if p.grad is not None]
-            self.lengths = {
-                "gradient_norm": _length([gradient for _, gradient in gradients]),
-                "pooling_gradient_norm": _length([g for name, g in gradients if not name.startswith("0.")]),
-            }
-            self._check("gradient", self.lengths["gradient_norm"], batch)
+                self.processes.sum_gradients(trained.values())
+            gradients = {name: weight.grad for name, weight in trained.items() if weight.grad is not None}
+            self.length = get_total_norm(gradients.values())
+            pooling = get_total_norm([gradient for name, gradient in gradients.items() if not name.startswith("0.")])
+            self._look(torch.stack([self.length, pooling.to(self.length.device)]), batch)
         return loss
+
+    def _trained(self) -> dict[str, torch.nn.Parameter]:
+        """Return the weights that are trained; looked for once, unless they are sharded."""
+        if self.trained is None or self._sharded:
+            self.trained = checkpoints.trained(self.model)
+        return self.trained
+
+    def _look(self, lengths: Tensor, batch: Batch) -> None:
+        """Fetch what a step's batches showed, and refuse what is no number."""
+        unseen, self.unseen = self.unseen, []
+        *shown, of_all, of_pooling = torch.cat([*(row for _, row in unseen), lengths]).tolist()
+        for (seen, _), loss in zip(unseen, shown[::2], strict=True):
+            self._check("loss", loss, seen)
+        self.lengths = {"gradient_norm": of_all, "pooling_gradient_norm": of_pooling}
+        self._check("gradient", of_all, batch)
+        self.loss, self.accuracy = (sum(shown[n::2]) / len(unseen) for n in (0, 1))
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        """Clip gradients by the length that is known already; the Trainer would measure it once more."""
+        if self._sharded:
+            return super()._clip_grad_norm(model)
+        clip_grads_with_norm_(self._trained().values(), self.args.max_grad_norm, self.length)
+        return self.length
 
     def finish(self, optimizer_to: Path | None) -> None:
         """Leave the model as the stage's: the best one if some were measured, and without the Trainer's wrapping."""
@@ -553,7 +583,8 @@ class _ContrastiveTrainer(Trainer):
         return _kernels(self.embedder, packed=chunks[0].is_packed, bfloat16=bool(self.args.bf16))
 
     def _chunks(self, batch: Batch) -> list[Chunk]:
-        return chunks_of(self.embedder, batch, self.budget, packed=self.packed)
+        chunks = chunks_of(self.embedder, batch, self.budget, packed=self.packed)
+        return [chunk.pinned() for chunk in chunks] if self.args.device.type == "cuda" else chunks
 
     def _check(self, what: str, value: float, batch: Batch) -> None:
         """Refuse a loss or a gradient that is no number: no weight shall be moved by it, and none be kept."""
@@ -639,11 +670,11 @@ class _Watch(TrainerCallback):
             stage=trainer.stage.name,
             step=state.global_step,
             steps=state.max_steps,
-            loss=sum(row["loss"] for row in trainer.seen),
-            accuracy=sum(row["accuracy"] for row in trainer.seen),
+            loss=trainer.loss,
+            accuracy=trainer.accuracy,
             learning_rate=self.learning_rate,
-            queries=int(sum(row["queries"] for row in trainer.seen)),
-            tokens=int(sum(row["tokens"] for row in trainer.seen)),
+            queries=sum(row["queries"] for row in trainer.seen),
+            tokens=sum(row["tokens"] for row in trainer.seen),
             seconds=seconds,
             held_out_loss=held_out_loss,
             guide_masked=_share(trainer.seen, "guided", "contrasted"),
@@ -659,10 +690,10 @@ class _Watch(TrainerCallback):
             trainer.on_step(report)
 
 
-def _share(rows: Sequence[dict[str, float]], name: str, others: str) -> float:
+def _share(rows: Sequence[dict[str, int]], name: str, others: str) -> float:
     """Return the part that one count has of itself and another.
 
-    >>> _share([{"guided": 1.0, "contrasted": 5.0}, {"guided": 0.0, "contrasted": 4.0}], "guided", "contrasted")
+    >>> _share([{"guided": 1, "contrasted": 5}, {"guided": 0, "contrasted": 4}], "guided", "contrasted")
     0.1
     """
     count = sum(row[name] for row in rows)
@@ -746,7 +777,3 @@ def _checkpointing(model: EmbeddingModel, settings: StageSettings) -> Iterator[N
     finally:
         if settings.gradient_checkpointing:
             model.backbone.gradient_checkpointing_disable()
-
-
-def _length(gradients: list[Tensor]) -> float:
-    return float(torch.stack([g.norm() for g in gradients]).norm()) if gradients else 0.0

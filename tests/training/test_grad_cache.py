@@ -39,8 +39,7 @@ def chunks():
     torch.manual_seed(1)
     rows = torch.randperm(TEXTS).split(3)
     return [
-        Chunk(own.tolist(), {"ids": torch.randint(50, (3, width))}, 3, width)
-        for own, width in zip(rows, WIDTHS, strict=True)
+        Chunk(own, {"ids": torch.randint(50, (3, width))}, 3, width) for own, width in zip(rows, WIDTHS, strict=True)
     ]
 
 
@@ -108,7 +107,7 @@ def test_what_a_chunk_takes_is_what_autograd_keeps_of_it():
     memory = ActivationMemory(1e9)
     weight = torch.randn(100, 7, requires_grad=True)
     values = torch.randn(10, 100)
-    with memory.measured(Chunk([0], {}, 5, 2), {weight.untyped_storage().data_ptr()}):
+    with memory.measured(Chunk(torch.tensor([0]), {}, 5, 2), {weight.untyped_storage().data_ptr()}):
         (values @ weight).tanh().sum()
     # The product keeps its input and tanh its output; the weights are there anyway.
     assert memory.bytes_a_token == (10 * 100 * 4 + 10 * 7 * 4) / 10
