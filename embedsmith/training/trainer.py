@@ -144,7 +144,8 @@ def train_stage(
         with enough_memory(trainer.place, model.device):
             if on_start and processes.leads:
                 on_start(steps, trainer.tightness())
-            trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+            with nullcontext() if trainer._sharded else _gradients_forgotten(model):
+                trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
             trainer.finish(optimizer_to)
     reports = trainer.reports
     # Trainer and callbacks know each other, so the optimizer would stay until Python happens to look for cycles.
@@ -358,6 +359,7 @@ class _ContrastiveTrainer(Trainer):
         self.tokeniser = ThreadPoolExecutor(max_workers=1)
         self.coming: Future[Any] | None = None
         """The next step's batches, on a GPU."""
+        self.to_draw: Callable[[], Any] | None = None
         with _tensorboard_in(log_folder):
             super().__init__(model=model, args=arguments, train_dataset=plan, data_collator=self._prepared)
         packed = not self._sharded and _reads_packed(model, bfloat16=bool(self.args.bf16))
@@ -376,14 +378,27 @@ class _ContrastiveTrainer(Trainer):
         return torch.utils.data.DataLoader(self.plan, batch_size=1, shuffle=False, collate_fn=self.data_collator)
 
     def get_batch_samples(self, epoch_iterator: Iterator[Any], *arguments: Any, **others: Any) -> Any:
-        """Return the batches of a step; while a GPU computes, those of the next are tokenised."""
+        """Return the batches of a step; while a GPU computes, those of the next are tokenised.
+
+        Python does one thing at a time, so that begins when the GPU has been told the first batch; at once only where
+        it took longer than a step.
+        """
         draw = partial(super().get_batch_samples, epoch_iterator, *arguments, **others)
         if not self.makes_ahead:
             return draw()
         coming, self.coming = self.coming, None
+        in_time = coming is not None and coming.done()
         found = coming.result() if coming else draw()
-        self.coming = self.tokeniser.submit(draw)
+        self.to_draw = draw
+        if not in_time:
+            self.make_ahead()
         return found
+
+    def make_ahead(self) -> None:
+        """Begin with the next step's batches, unless that was begun already."""
+        if self.to_draw:
+            draw, self.to_draw = self.to_draw, None
+            self.coming = self.tokeniser.submit(draw)
 
     @property
     def makes_ahead(self) -> bool:
@@ -432,6 +447,7 @@ class _ContrastiveTrainer(Trainer):
         def loss_of(vectors: Tensor) -> Tensor:
             loss = objective(vectors, targets, self.stage)
             self.unseen.append((batch, torch.stack([loss.detach(), accuracy(vectors, targets)])))
+            self.make_ahead()
             return loss / self.current_gradient_accumulation_steps
 
         rows = nullcontext() if self._sharded else gradients_of_rows(self.embedder, self.args.device)
@@ -688,6 +704,22 @@ class _Watch(TrainerCallback):
             control.should_training_stop = True
         if trainer.on_step and trainer.processes.leads:
             trainer.on_step(report)
+
+
+@contextmanager
+def _gradients_forgotten(model: EmbeddingModel) -> Iterator[None]:
+    """Let `zero_grad` know which weights are trained: else it looks through every module after every step."""
+    weights = list(checkpoints.trained(model).values())
+
+    def zero_grad(set_to_none: bool = True) -> None:
+        for weight in weights:
+            weight.grad = None
+
+    model.__dict__["zero_grad"] = zero_grad
+    try:
+        yield
+    finally:
+        del model.__dict__["zero_grad"]
 
 
 def _share(rows: Sequence[dict[str, int]], name: str, others: str) -> float:
