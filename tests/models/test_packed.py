@@ -115,6 +115,31 @@ def test_training_goes_as_with_padding(build, kernel, monkeypatch, tmp_path, poo
 
 
 @pytest.mark.parametrize(
+    ("folder", "settings"),
+    [("tiny_bert", {}), ("tiny_llama", {"pooling": "mean", "instruction": "Find it", "append_eos": True})],
+)
+def test_queries_and_passages_share_a_chunk(build, folder, settings):
+    model = build(folder, **settings)
+    examples = [Example(f"q{n}", text, [Passage(f"p{n}", text * (n + 1))], []) for n, text in enumerate(TEXTS)]
+    prompt = model.prompts["query"]
+    batch = plan_of([Source("toy", examples, prompt=prompt)], StageSettings(batch_size=5, guide=False), 7)[0]
+    (chunk,) = chunks_of(model, batch, 10**6, packed=True)
+    assert sorted(chunk.rows.tolist()) == list(range(10))
+    padded = chunks_of(model, batch, 10**6)
+    assert len(padded) > 1
+    assert chunk.tokens == sum(int(part.features["attention_mask"].sum()) for part in padded)
+    mask = padded[0].features["attention_mask"]
+    names = [name for name, value in padded[0].features.items() if getattr(value, "shape", None) == mask.shape]
+    assert ("pooling_mask" in names) == ("instruction" in settings)
+    place = {row: place for place, row in enumerate(chunk.rows.tolist())}
+    for part in padded:
+        for number, row in enumerate(part.rows.tolist()):
+            for name in names:
+                wanted = part.features[name][number]
+                torch.testing.assert_close(chunk.features[name][place[row], : len(wanted)], wanted)
+
+
+@pytest.mark.parametrize(
     "wrong",
     [
         lambda q, k, v, ends, longest, **_: scaled_dot_product_attention(

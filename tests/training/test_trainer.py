@@ -176,6 +176,25 @@ def test_a_loss_that_is_no_number_names_stage_and_step(student, tmp_path):
     assert "learning_rate" in caught.value.hint
 
 
+@pytest.mark.parametrize("ill", [0, 1])
+def test_of_several_batches_to_a_step_the_one_without_a_loss_is_named(student, tmp_path, monkeypatch, ill):
+    losses = []
+
+    def objective(*arguments):
+        losses.append(real(*arguments) * (float("nan") if len(losses) == ill else 1.0))
+        return losses[-1]
+
+    real = trainer.objective
+    monkeypatch.setattr(trainer, "objective", objective)
+    model = student()
+    before = weights(model)
+    plan = BatchPlan(source(model), steps=2, batch_size=3, hard_negatives=1, in_batch=True, seed=7)
+    wanted = ", ".join(plan[ill].query_ids)
+    with pytest.raises(InputError, match=rf"step 1: the loss is nan \(queries {wanted}\)"):
+        train(model, tmp_path, STAGE.model_copy(update={"accumulation": 2, "batch_size": 3}))
+    assert_same_bits(weights(model), before)
+
+
 def trained_gradients(model, folder, **settings):
     """Return every gradient of the first step, and the reports."""
     gradients = {}
