@@ -297,7 +297,7 @@ def main() -> None:
     parser.add_argument("--negatives", type=int, default=7)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--chunk-tokens", type=int)
-    parser.add_argument("--memory-gib", type=float, help="activations that are kept; else half of what is free")
+    parser.add_argument("--memory-gib", type=float, help="activations that are kept; else 0.8 of what is free")
     parser.add_argument("--gradient-checkpointing", action="store_true")
     parser.add_argument("--no-compile", dest="compile", action="store_false")
     parser.add_argument("--profile", action="store_true", help="show where a GPU's time goes")

@@ -10,7 +10,7 @@ own, so that its peak memory is its own; sides take turns, round by round. The f
 EXAMPLES is a file of mined examples, such as RUN/negatives.jsonl. Those with fewer than --negatives are left out.
 With --dropout other than 0 each side draws its own random numbers, and the losses are not comparable step by step.
 
-    ours            all activations are kept, as far as half of the free memory goes (the default)
+    ours            all activations are kept, as far as half of the free memory goes, 0.8 of a GPU's (the default)
     ours-compiled   the same with compiled layers, which take --uncounted 3; no other than ours on a CPU
     ours-bounded    --memory-gib GiB of activations are kept, the rest is computed twice
     plain           MultipleNegativesRankingLoss

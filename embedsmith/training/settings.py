@@ -112,11 +112,11 @@ class MemorySettings(Settings):
     """Compute activations twice instead of keeping them: less memory, about a third more time."""
     chunk_tokens: int | None = Field(None, gt=0)
     """Tokens, padding included, that go through the model at a time; by default 2048 on a CPU, and on a GPU as many as
-    a third of its memory holds, 32,768 at the most."""
+    a third of its memory holds, 33 million numbers of their states at the most."""
     memory_gib: float | None = Field(None, ge=0)
-    """Memory for activations; by default half of what gradients and optimizer leave free. Chunks of a batch that do not
-    fit are encoded a second time on the way back (GradCache): the same gradients, a third more time for them. 0: all
-    of them."""
+    """Memory for activations; by default half of what gradients and optimizer leave free, 0.8 of a GPU's. Chunks of a
+    batch that do not fit are encoded a second time on the way back (GradCache): the same gradients, a third more time
+    for them. 0: all of them."""
 
 
 class WatchSettings(Settings):
