@@ -24,7 +24,9 @@ from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from embedsmith.models import transfer
 from embedsmith.models.compiled import uncompiled
+from embedsmith.models.transfer import sent
 
 _NAME = "embedsmith_packed"
 _SHORT_TYPES = (torch.bfloat16, torch.float16)
@@ -58,11 +60,11 @@ class Packed:
 
     def to(self, device: torch.device) -> Packed:
         """Return the same on a device."""
-        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+        return self._with(lambda tensor: sent(tensor, device))
 
     def pinned(self) -> Packed:
-        """Return the same in memory from which a GPU copies while it computes."""
-        return self._with(Tensor.pin_memory)
+        """Return the same in pinned memory."""
+        return self._with(transfer.pinned)
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Packed:
         changed = {name: change(value) for name, value in vars(self).items() if isinstance(value, Tensor)}
@@ -190,24 +192,21 @@ def on_device(features: Mapping[str, Any], device: torch.device) -> dict[str, An
         if "packed" in features and key in _UNREAD:
             continue
         if isinstance(value, Tensor):
-            moved[key] = value.to(device, non_blocking=True)
+            moved[key] = sent(value, device)
         else:
             moved[key] = value.to(device) if isinstance(value, Packed) else value
     return moved
 
 
 def pinned(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the features of a batch in memory from which a GPU copies while it computes.
-
-    From elsewhere it copies when it is done with all that it was told before, and who told it waits.
-    """
-    unread = _UNREAD if "packed" in features else ()
-    return {
-        key: (value.pinned() if isinstance(value, Packed) else value.pin_memory())
-        if isinstance(value, Tensor | Packed) and key not in unread
-        else value
-        for key, value in features.items()
-    }
+    """Return the features of a batch in pinned memory, but those that stay behind."""
+    found = dict(features)
+    for key, value in features.items():
+        if isinstance(value, Packed):
+            found[key] = value.pinned()
+        elif isinstance(value, Tensor) and not ("packed" in features and key in _UNREAD):
+            found[key] = transfer.pinned(value)
+    return found
 
 
 def can_pack(features: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from embedsmith.models import transfer
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.packed import can_pack, on_device, pack, pinned
@@ -61,8 +62,8 @@ class Chunk:
         return "packed" in self.features
 
     def pinned(self) -> Chunk:
-        """Return the same in memory from which a GPU copies while it computes."""
-        return replace(self, rows=self.rows.pin_memory(), features=pinned(self.features))
+        """Return the same in pinned memory, from which a GPU copies while it computes."""
+        return replace(self, rows=transfer.pinned(self.rows), features=pinned(self.features))
 
 
 def chunk_tokens(settings: MemorySettings, model: EmbeddingModel) -> int:

@@ -24,9 +24,10 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
+from embedsmith.models.transfer import sent
 from embedsmith.training.chunks import Chunk
 from embedsmith.training.processes import Processes
 
@@ -173,7 +174,7 @@ class GradCache:
                     keeps[1:] = self.memory.kept([chunks[number].tokens for number in own])[1:]
             found = kept[place].detach() if keeps[place] else self._vectors_only(chunk)
             if place == own.index(number):  # the second time it only keeps step with the other processes
-                vectors.index_copy_(0, _on(device, chunk), found.float())
+                vectors.index_copy_(0, sent(chunk.rows, device), found.float())
         self._processes.sum(vectors)
         vectors.requires_grad_()
         with torch.enable_grad():
@@ -186,7 +187,7 @@ class GradCache:
             if encoded is None:
                 self._draw_anew(batch, number)
                 encoded = self._encode(chunks[number])
-            gradient = vectors.grad.index_select(0, _on(device, chunks[number])).to(encoded.dtype)
+            gradient = vectors.grad.index_select(0, sent(chunks[number].rows, device)).to(encoded.dtype)
             self._pass_on(encoded, gradient if place == own.index(number) else gradient * 0, place == 0)
         return loss.detach()
 
@@ -197,7 +198,7 @@ class GradCache:
         for place, number in enumerate(own):
             found = self._vectors_only(chunks[number])
             if place == own.index(number):
-                vectors.index_copy_(0, _on(device, chunks[number]), found.float())
+                vectors.index_copy_(0, sent(chunks[number].rows, device), found.float())
         self._processes.sum(vectors)
         return vectors
 
@@ -209,8 +210,3 @@ class GradCache:
     def _draw_anew(self, batch: int, chunk: int) -> None:
         """Set the random state that a chunk of a batch has whenever and wherever it is encoded."""
         torch.manual_seed(int(np.random.SeedSequence((self._seed, batch, chunk)).generate_state(1, np.uint64)[0] >> 1))
-
-
-def _on(device: torch.device, chunk: Chunk) -> Int64[Tensor, " n"]:
-    """Return a chunk's rows on a device, which need not be done with what it was told before."""
-    return chunk.rows.to(device, non_blocking=True)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from embedsmith.errors import SettingsError
+from embedsmith.models.transfer import pinned, sent
 from embedsmith.training.batches import Batch
 from embedsmith.training.losses import (
     in_batch_accuracy,
@@ -55,9 +56,8 @@ def targets_of(batch: Batch, stage: StageSettings, device: torch.device) -> Targ
 
 
 def _on(device: torch.device, values: np.ndarray) -> Tensor:
-    """Return numbers on a device, which need not be done with what it was told before."""
     tensor = torch.from_numpy(values)
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+    return sent(pinned(tensor) if device.type == "cuda" else tensor, device)
 
 
 def teacher_vectors(batch: Batch) -> Float32[np.ndarray, "N E"]:

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -466,9 +467,9 @@ class _ContrastiveTrainer(Trainer):
             if not self._sharded:
                 self.processes.sum_gradients(trained.values())
             gradients = {name: weight.grad for name, weight in trained.items() if weight.grad is not None}
-            self.length = get_total_norm(gradients.values())
-            pooling = get_total_norm([gradient for name, gradient in gradients.items() if not name.startswith("0.")])
-            self._look(torch.stack([self.length, pooling.to(self.length.device)]), batch)
+            self.length = _length(list(gradients.values()), self.args.device)
+            of_pooling = [gradient for name, gradient in gradients.items() if not name.startswith("0.")]
+            self._look(torch.stack([self.length, _length(of_pooling, self.args.device)]), batch)
         return loss
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
@@ -809,3 +810,9 @@ def _checkpointing(model: EmbeddingModel, settings: StageSettings) -> Iterator[N
     finally:
         if settings.gradient_checkpointing:
             model.backbone.gradient_checkpointing_disable()
+
+
+def _length(gradients: list[Tensor], device: torch.device) -> Tensor:
+    """Return the length of gradients, on a device."""
+    length = get_total_norm(gradients)
+    return (length.full_tensor() if isinstance(length, DTensor) else length).to(device)
