@@ -73,7 +73,7 @@ def set_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tens
         name, quantity = key.rsplit("|", 1)
         if name in parameters:
             parameter = parameters[name]
-            # AdamW counts its steps on the CPU, unless it is one kernel on a GPU.
+            # AdamW counts its steps on the CPU, unless it is one kernel on the device.
             device = "cpu" if quantity == "step" and not fused else parameter.device
             optimizer.state[parameter][quantity] = value.to(device)
 

@@ -425,7 +425,7 @@ class _ContrastiveTrainer(Trainer):
             ],
             lr=self.stage.learning_rate,
             # One pass over weights and means in place of a dozen.
-            fused=True if self.args.device.type == "cuda" and not self._sharded else None,
+            fused=not self._sharded and self.args.device.type in ("cpu", "cuda"),
         )
         if self.earlier_optimizer:
             checkpoints.load_optimizer(self.earlier_optimizer, self.model, self.optimizer)

@@ -486,8 +486,15 @@ class TestHeldOut:
 
     def test_the_model_with_the_lowest_loss_is_the_stages(self, student, tmp_path):
         model = student()
-        stage = self.STAGE.model_copy(update={"learning_rate": 0.3, "pooling_learning_rate": 0.3, "warmup": 0.0})
-        reports = train(model, tmp_path, stage)
+        stage = self.STAGE
+
+        def spoil(report):
+            if report.step == 5:
+                with torch.no_grad():
+                    for weight in model.parameters():
+                        weight.add_(torch.randn_like(weight))
+
+        reports = train(model, tmp_path, stage, on_step=spoil)
         measured = {r.step: r.held_out_loss for r in reports if r.held_out_loss is not None}
         assert sorted(measured) == [2, 4, 6, 8]
         assert min(measured.values()) < measured[8]
