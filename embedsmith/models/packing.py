@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor
+from torch.nn import functional
 
 Features = Mapping[str, Any]
 Item = TypeVar("Item")
@@ -43,8 +45,50 @@ def windows(lengths: Sequence[int], *, texts: int, characters: int) -> Iterator[
         order = order[size:]
 
 
+@dataclass(frozen=True)
+class Rounding:
+    """Numbers of tokens that batches may have, padding included, and what the padding is that rounds them up."""
+
+    grain: int
+    """All numbers are multiples of it."""
+    longest: int
+    """No text is padded beyond so many tokens; a batch that would be is not rounded."""
+    values: Mapping[str, int]
+    """Of padding, for each feature with one value a token."""
+    on_left: bool = False
+
+    def widths(self, lengths: Int64[np.ndarray, " k"], texts: Int64[np.ndarray, " k"]) -> Int64[np.ndarray, " k"]:
+        """Return how many tokens the texts of k batches have, each of so many texts and of so many tokens before.
+
+        >>> rounding = Rounding(grain=32, longest=128, values={})
+        >>> rounding.widths(np.array([9, 9, 9, 127]), np.array([1, 6, 16, 1])).tolist()
+        [32, 16, 10, 128]
+        """
+        step = self.grain // np.gcd(texts, self.grain)
+        rounded = -(-lengths // step) * step
+        return np.where(rounded > self.longest, lengths, rounded)
+
+    def padded(self, features: Features) -> Features:
+        """Return the features of a batch with its padding."""
+        texts, width = features["attention_mask"].shape
+        more = int(self.widths(np.array([width]), np.array([texts]))[0]) - width
+        if not more:
+            return features
+        sides = (more, 0) if self.on_left else (0, more)
+        return {
+            key: functional.pad(value, sides, value=self.values[key]) if key in self.values else value
+            for key, value in features.items()
+        }
+
+
 def batches(
-    features: Features, tokens: int, *, overhead: int | None = None, padded: bool = True, apart: int | None = None
+    features: Features,
+    tokens: int,
+    *,
+    overhead: int | None = None,
+    padded: bool = True,
+    apart: int | None = None,
+    rounding: Rounding | None = None,
 ) -> Iterator[tuple[Int64[Tensor, " b"], Features]]:
     """Yield batches of about `tokens` tokens, padding included, as (rows, features); longest texts first.
 
@@ -53,6 +97,7 @@ def batches(
             together are least. None fills every batch.
         padded: whether padding costs what tokens cost. Else batches have about the same number of tokens.
         apart: texts of fewer tokens than this share no batch with longer ones.
+        rounding: numbers of tokens that batches may have; with `overhead` only, and where it knows every feature.
         features: what a model's `preprocess` returns for n texts; its `attention_mask` [n, T] says what is padding.
             Whatever has the mask's shape is cut to the batch, and to the columns that are not padding for all of it.
     """
@@ -64,36 +109,42 @@ def batches(
     ends = [
         begin + end
         for begin, part in ((0, in_order[:long]), (long, in_order[long:]))
-        for end in _ends(part, tokens, overhead, padded)
+        for end in _ends(part, tokens, overhead, padded, rounding)
     ]
     for rows in order.split(np.diff(ends, prepend=0).tolist()):
         columns = attended[rows].any(0)
         if not columns.any():
             columns[0] = True  # texts of no token: a model needs one column all the same
-        yield rows, {key: _cut(value, attended.shape, rows, columns) for key, value in features.items()}
+        batch = {key: _cut(value, attended.shape, rows, columns) for key, value in features.items()}
+        yield rows, rounding.padded(batch) if rounding else batch
 
 
-def _ends(lengths: Int64[np.ndarray, " n"], tokens: int, overhead: int | None, padded: bool) -> list[int]:
+def _ends(
+    lengths: Int64[np.ndarray, " n"], tokens: int, overhead: int | None, padded: bool, rounding: Rounding | None
+) -> list[int]:
     """Return where batches end, of texts of these lengths, longest first."""
     if not len(lengths):
         return []
     if not padded:
         return even_cuts(lengths, tokens)
     if overhead is not None:
-        return cheapest_cuts(lengths, tokens, overhead)
+        return cheapest_cuts(lengths, tokens, overhead, rounding)
     ends = [0]
     while ends[-1] < len(lengths):
         ends.append(min(len(lengths), ends[-1] + max(1, tokens // int(lengths[ends[-1]]))))
     return ends[1:]
 
 
-def cheapest_cuts(lengths: Int64[np.ndarray, " n"], tokens: int, overhead: int) -> list[int]:
+def cheapest_cuts(
+    lengths: Int64[np.ndarray, " n"], tokens: int, overhead: int, rounding: Rounding | None = None
+) -> list[int]:
     """Return where batches end so that their tokens, padding included, and their overhead add up to the least.
 
     Args:
         lengths: of the texts, longest first.
         tokens: of a batch at the most; one text always fits.
         overhead: what a batch costs beside its tokens, in tokens.
+        rounding: numbers of tokens that batches may have.
 
     >>> cheapest_cuts(np.array([9, 9, 3, 3, 3]), tokens=100, overhead=2)
     [2, 5]
@@ -106,7 +157,8 @@ def cheapest_cuts(lengths: Int64[np.ndarray, " n"], tokens: int, overhead: int) 
         # No batch of more texts than this fits: its longest text is as long as its last or longer.
         first = max(0, end - max(1, tokens // int(lengths[end - 1])))
         size = np.arange(end - first, 0, -1)
-        padded = size * lengths[first:end]
+        widths = lengths[first:end]
+        padded = size * (rounding.widths(widths, size) if rounding else widths)
         found = np.where((padded <= tokens) | (size == 1), cost[first:end] + padded + overhead, np.inf)
         begins[end] = first + int(found.argmin())
         cost[end] = found.min()

@@ -43,7 +43,7 @@ def tokens_of(
         if prompt or not _adds_nothing(first)
         else _tokenised(first, list(texts), task)
     )
-    padding = _padding_values(first.tokenizer)
+    padding = padding_values(first.tokenizer)
     ids = features.get("input_ids")
     per_token = {key for key, value in features.items() if isinstance(value, list)}
     if not isinstance(ids, list) or not per_token <= padding.keys():
@@ -83,7 +83,7 @@ def _tokenised(transformer: Transformer, texts: list[str], task: str | None) -> 
     return {**transformer.tokenizer(texts, padding=False, truncation="longest_first", **cut), "modality": "text"}
 
 
-def _padding_values(tokenizer: Any) -> Mapping[str, int]:
+def padding_values(tokenizer: Any) -> Mapping[str, int]:
     """Return what stands for no token in each feature."""
     return {
         "input_ids": tokenizer.pad_token_id or 0,

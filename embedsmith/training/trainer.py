@@ -35,7 +35,7 @@ from embedsmith.models.trained_products import trained_products
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.blend import Portion
-from embedsmith.training.chunks import Chunk, chunk_tokens, chunks_of, encode
+from embedsmith.training.chunks import Chunk, are_rounded, chunk_tokens, chunks_of, encode
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.held_out import Best, held_out_batches, without_held_out
 from embedsmith.training.memory import (
@@ -231,7 +231,9 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
     budget = chunk_tokens(settings, model)
     device, bfloat16 = model.device, resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
     packed = _reads_packed(model, bfloat16=bfloat16)
-    batches = [chunks_of(model, plan[n], budget, packed=packed) for n in range(min(len(plan), _SAMPLED_BATCHES))]
+    rounded = are_rounded(device, bfloat16=bfloat16)
+    sampled = (plan[number] for number in range(min(len(plan), _SAMPLED_BATCHES)))
+    batches = [chunks_of(model, batch, budget, packed=packed, rounded=rounded) for batch in sampled]
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in checkpoints.trained(model).values())
     standing = BYTES_A_TRAINED_WEIGHT * trained
@@ -365,8 +367,9 @@ class _ContrastiveTrainer(Trainer):
             super().__init__(model=model, args=arguments, train_dataset=plan, data_collator=self._prepared)
         packed = not self._sharded and _reads_packed(model, bfloat16=bool(self.args.bf16))
         # Chunks are shared out by their number, so they are the same in every process, whatever GPU it has.
-        self.budget, packs = processes.least(chunk_tokens(settings, model), int(packed))
-        self.packed = bool(packs)
+        rounded = are_rounded(model.device, bfloat16=bool(self.args.bf16))
+        self.budget, packs, rounds = processes.least(chunk_tokens(settings, model), int(packed), int(rounded))
+        self.packed, self.rounded = bool(packs), bool(rounds)
         # The loss is a mean already; the Trainer must not divide it by a number of tokens.
         self.model_accepts_loss_kwargs = False
         for callback in list(self.callback_handler.callbacks):
@@ -600,7 +603,7 @@ class _ContrastiveTrainer(Trainer):
         return _kernels(self.embedder, packed=chunks[0].is_packed, bfloat16=bool(self.args.bf16))
 
     def _chunks(self, batch: Batch) -> list[Chunk]:
-        chunks = chunks_of(self.embedder, batch, self.budget, packed=self.packed)
+        chunks = chunks_of(self.embedder, batch, self.budget, packed=self.packed, rounded=self.rounded)
         return [chunk.pinned() for chunk in chunks] if self.args.device.type == "cuda" else chunks
 
     def _check(self, what: str, value: float, batch: Batch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedsmith.models.packing import ahead, batches, cheapest_cuts, side_by_side, windows
+from embedsmith.models.packing import Rounding, ahead, batches, cheapest_cuts, side_by_side, windows
 
 
 def features(lengths, *, left=False):
@@ -81,6 +81,41 @@ def test_batches_are_cut_where_padding_and_overhead_are_least(tokens, overhead):
     assert cost(found) == min(map(cost, ways)) < np.inf
     shapes = [batch["input_ids"].shape for _, batch in batches(features(lengths), tokens, overhead=overhead)]
     assert sum(n * width + overhead for n, width in shapes) == cost(found)
+
+
+@pytest.mark.parametrize("on_left", [False, True])
+@pytest.mark.parametrize("longest", [30, 512])
+def test_numbers_of_tokens_are_rounded_up_by_padding(on_left, longest):
+    lengths = np.random.default_rng(2).integers(1, 31, 150).tolist()
+    rounding = Rounding(grain=16, longest=longest, values={"input_ids": 7, "attention_mask": 0}, on_left=on_left)
+    plain = features(lengths, left=on_left)
+    rows = []
+    for some, batch in batches(plain, 200, overhead=20, rounding=rounding):
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        assert ids.numel() % 16 == 0 or longest == 30
+        assert ids.shape[1] <= longest
+        assert ids.numel() <= 200 or len(ids) == 1
+        assert mask.sum(1).tolist() == [lengths[row] for row in some.tolist()]
+        more = ids.shape[1] - int(mask.sum(1).max())
+        new = ids[:, :more] if on_left else ids[:, ids.shape[1] - more :]
+        assert (new == 7).all()
+        kept = ids[:, more:] if on_left else ids[:, : ids.shape[1] - more]
+        wanted = plain["input_ids"][some]
+        assert torch.equal(
+            kept, wanted[:, wanted.shape[1] - kept.shape[1] :] if on_left else wanted[:, : kept.shape[1]]
+        )
+        rows += some.tolist()
+    assert sorted(rows) == list(range(150))
+
+
+def test_rounding_costs_a_twentieth_where_batches_are_cut_for_it():
+    lengths = np.random.default_rng(1).geometric(1 / 90, 160).clip(8, 128).tolist()
+    rounding = Rounding(grain=64, longest=512, values={"input_ids": 0, "attention_mask": 0})
+    plain, rounded = (
+        sum(batch["input_ids"].numel() for _, batch in batches(features(lengths), 2048, overhead=64, rounding=how))
+        for how in (None, rounding)
+    )
+    assert plain <= rounded < 1.06 * plain
 
 
 def test_a_small_batch_that_is_cut_well_has_half_the_padding_of_one_that_is_cut_full():

@@ -19,8 +19,11 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
 from embedsmith.training import trainer
 from embedsmith.training.batches import BatchPlan, Source
+from embedsmith.training.chunks import chunks_of, encode
+from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.guide import Guide
 from embedsmith.training.held_out import held_out_batches, without_held_out
+from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import plan_of, trackers, train_stage
 
@@ -588,3 +591,28 @@ def test_a_loss_that_is_no_number_names_the_queries(student, tmp_path):
         next(model.parameters()).fill_(float("nan"))
     with pytest.raises(InputError, match=r"step 1: the loss is nan \(queries q\d, q\d, q\d, q\d, q\d …\)"):
         train(model, tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["tiny_bert", "tiny_llama"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_chunks_of_round_numbers_of_tokens_make_the_same_vectors(folder, side, request):
+    if (folder, side) == ("tiny_bert", "left"):
+        pytest.skip("its positions are counted from the left")
+    model = build_student(StudentSettings(name=str(request.getfixturevalue(folder))), seed=1, device="cpu").eval()
+    model.tokenizer.padding_side = side
+    batch = BatchPlan(source(model), steps=1, batch_size=6, hard_negatives=1, in_batch=True, seed=7)[0]
+    plain, rounded = (chunks_of(model, batch, 256, rounded=rounded) for rounded in (False, True))
+    assert all(chunk.tokens % 64 == 0 for chunk in rounded)
+    assert any(chunk.tokens % 64 for chunk in plain)
+    found, wanted = (
+        GradCache(
+            model,
+            partial(encode, model, device=model.device, bfloat16=False),
+            seed=0,
+            memory=ActivationMemory(0.0),
+            processes=Processes(),
+            dimensions=model.get_embedding_dimension(),
+        ).vectors(chunks, device=model.device)
+        for chunks in (rounded, plain)
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
