@@ -83,7 +83,7 @@ def recipe(tmp_path_factory, tiny_llama: Path) -> Recipe:
             name=str(tiny_llama), instruction="Find the animal", latents=4, heads=2, query_max_tokens=96
         ),
         stages=[
-            StageSettings(name="retrieval", data=["animals"], steps=2, batch_size=4),
+            StageSettings(name="retrieval", data=["animals"], steps=2, batch_size=4, learning_rate=1e-2),
             StageSettings(name="generalist", steps=4, batch_size=8, in_batch=False, hard_negatives=2),
         ],
         evaluation=EvaluationSettings(baselines=[]),
