@@ -13,19 +13,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
-import torch._functorch.config
 from torch.utils._triton import has_triton
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from embedsmith.errors import ModelError
 
-_BANS = (
-    "ban_recompute_used_far_apart",
-    "ban_recompute_long_fusible_chains",
-    "ban_recompute_materialized_backward",
-)
-"""What keeps torch from computing again, on the way back, all that lies between two products. It would be kept instead:
-half of a decoder's memory with adapters, and read where what it was made of is read anyway."""
 _KINDS_OF_CALLS = 64
 """With and without gradients, padding, adapters, precision: torch gives up after eight, and is slow from there on."""
 
@@ -51,8 +43,6 @@ def compile_layers(model: Any, *, name: str) -> int:
         raise ModelError(f"{name}: compile: no layers found in {type(model.backbone).__name__}", hint="leave it out")
     for layer in layers:
         layer.compile(dynamic=True)
-    for name_of_ban in _BANS:
-        setattr(torch._functorch.config, name_of_ban, False)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _KINDS_OF_CALLS)
     return len(layers)
 

@@ -24,8 +24,6 @@ from safetensors.torch import load_file, save_file
 
 from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import ModelError, SettingsError, did_you_mean
-from embedsmith.models.compiled import is_compiled
-from embedsmith.models.dropout import hash_dropouts
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.names import ADAPTERS
 from embedsmith.models.settings import StudentSettings
@@ -66,8 +64,6 @@ def add_adapters(
     )
     # `.model`, never `.auto_model`: that one has no setter, and assigning to it changes nothing.
     model[0].model = get_peft_model(backbone, config)
-    if is_compiled(model):
-        hash_dropouts(model)
 
 
 @contextmanager
