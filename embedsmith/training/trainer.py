@@ -427,8 +427,8 @@ class _ContrastiveTrainer(Trainer):
                 for (in_pooling, decayed), parameters in groups.items()
             ],
             lr=self.stage.learning_rate,
-            # One pass over weights and means in place of a dozen.
-            fused=not self._sharded and self.args.device.type in ("cpu", "cuda"),
+            # One pass over weights and means in place of a dozen. (False would forbid torch the next best, too.)
+            fused=(not self._sharded and self.args.device.type in ("cpu", "cuda")) or None,
         )
         if self.earlier_optimizer:
             checkpoints.load_optimizer(self.earlier_optimizer, self.model, self.optimizer)
