@@ -26,6 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from embedsmith.models import transfer
 from embedsmith.models.compiled import uncompiled
+from embedsmith.models.packing import of_tokens
 from embedsmith.models.transfer import sent
 
 _NAME = "embedsmith_packed"
@@ -211,9 +212,7 @@ def pinned(features: Mapping[str, Any]) -> dict[str, Any]:
 
 def can_pack(features: Mapping[str, Any]) -> bool:
     """Return whether every text of a batch has a token, and none has features but those that packing knows."""
-    mask = features["attention_mask"]
-    per_token = {key for key, value in features.items() if isinstance(value, Tensor) and value.shape == mask.shape}
-    return per_token <= _KNOWN and bool(mask.any(1).all())
+    return of_tokens(features) <= _KNOWN and bool(features["attention_mask"].any(1).all())
 
 
 @contextmanager

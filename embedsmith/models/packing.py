@@ -111,11 +111,12 @@ def batches(
         for begin, part in ((0, in_order[:long]), (long, in_order[long:]))
         for end in _ends(part, tokens, overhead, padded, rounding)
     ]
+    cut = of_tokens(features)
     for rows in order.split(np.diff(ends, prepend=0).tolist()):
         columns = attended[rows].any(0)
         if not columns.any():
             columns[0] = True  # texts of no token: a model needs one column all the same
-        batch = {key: _cut(value, attended.shape, rows, columns) for key, value in features.items()}
+        batch = {key: value[rows][:, columns] if key in cut else value for key, value in features.items()}
         yield rows, rounding.padded(batch) if rounding else batch
 
 
@@ -233,7 +234,7 @@ def on_cores(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _cut(value: Any, shape: torch.Size, rows: Tensor, columns: Tensor) -> Any:
-    """Return the part of a feature that belongs to a batch; what is not one value a token belongs to all."""
-    is_per_token = isinstance(value, Tensor) and value.shape == shape
-    return value[rows][:, columns] if is_per_token else value
+def of_tokens(features: Features) -> set[str]:
+    """Return the names of the features that have one value a token."""
+    shape = features["attention_mask"].shape
+    return {key for key, value in features.items() if isinstance(value, Tensor) and value.shape == shape}

@@ -18,7 +18,7 @@ from embedsmith.models import transfer
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.packed import can_pack, on_device, pack, pinned
-from embedsmith.models.packing import Rounding, batches
+from embedsmith.models.packing import Rounding, batches, of_tokens
 from embedsmith.models.products import multiplies_wide
 from embedsmith.models.tokens import padding_values, tokens_of
 from embedsmith.training.batches import Batch
@@ -169,14 +169,12 @@ def chunks_of(
 def _rounding(model: EmbeddingModel, features: Mapping[str, Any]) -> Rounding | None:
     """Return how to round numbers of tokens; None where a feature has a padding that is not known."""
     values = padding_values(model.tokenizer)
-    shape = features["attention_mask"].shape
-    per_token = {key for key, value in features.items() if isinstance(value, Tensor) and value.shape == shape}
-    if not per_token <= values.keys():
+    if not of_tokens(features) <= values.keys():
         return None
     positions = getattr(model.backbone.config.get_text_config(), "max_position_embeddings", None)
     return Rounding(
         grain=_CPU_GRAIN,
-        longest=positions or model.max_seq_length or shape[1],
+        longest=positions or model.max_seq_length or features["attention_mask"].shape[1],
         values=values,
         on_left=model.tokenizer.padding_side == "left",
     )
