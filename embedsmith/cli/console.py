@@ -174,10 +174,13 @@ def progress(*, show: bool = True) -> Iterator[Any]:
     )
     with Progress(*columns, console=err) as bars:
         tasks: dict[str, TaskID] = {}
+        pieces = _Pieces()
 
         def tell(what: str, done: int, total: int, note: str = "") -> None:
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, note=note)
+            if pieces.begins(what, done, total):
+                bars.reset(tasks[what], total=total, completed=done)
             bars.update(tasks[what], completed=done, total=total, note=note)
 
         yield tell
@@ -199,18 +202,39 @@ def _rate(speed: float) -> str:
     return (f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s") if speed else ""
 
 
+class _Pieces:
+    """Tells pieces of work of one name apart: of another data set, say."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[int, int]] = {}
+
+    def begins(self, what: str, done: int, total: int) -> bool:
+        """Return whether what is told is the first of a piece of work.
+
+        >>> begins = _Pieces().begins
+        >>> begins("encode", 0, 9), begins("encode", 9, 9), begins("encode", 0, 9), begins("encode", 5, 20)
+        (True, False, True, True)
+        """
+        before, of = self._last.get(what, (0, -1))
+        self._last[what] = done, total
+        return total != of or done < before
+
+
 class _PlainProgress:
     """A line at the start and the end of each piece of work, and every few seconds between."""
 
     def __init__(self) -> None:
+        self._pieces = _Pieces()
         self._last: dict[str, float] = {}
         self._first: dict[str, tuple[float, int]] = {}
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
         now = time.monotonic()
-        if what in self._last and done < total and now - self._last[what] < _PLAIN_EVERY_S:
+        if self._pieces.begins(what, done, total):
+            self._first[what] = now, done
+        elif done < total and now - self._last[what] < _PLAIN_EVERY_S:
             return
         self._last[what] = now
-        began, before = self._first.setdefault(what, (now, done))
+        began, before = self._first[what]
         rate = _rate((done - before) / (now - began)) if now > began and done > before else ""
         err.print(" ".join(filter(None, [f"{what}: {done:,} of {total:,}", rate, note])), markup=False)

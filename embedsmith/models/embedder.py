@@ -245,6 +245,7 @@ class EmbeddingModel(SentenceTransformer):
         *,
         tokens: int | None = None,
         on_done: Callable[[int], None] | None = None,
+        normalize: bool = True,
     ) -> Float32[np.ndarray, "N D"]:
         """Return one vector of length 1 for each text, in the order given, with the role's instruction and length.
 
@@ -255,8 +256,9 @@ class EmbeddingModel(SentenceTransformer):
         Args:
             tokens: of a batch, padding included; by default what suits the device.
             on_done: called with the number of texts done after each batch.
+            normalize: give each vector the length 1. Else it has what the model gives it.
         """
-        (vectors,) = self.embed_each(iter([texts]), role, tokens=tokens, on_done=on_done)
+        (vectors,) = self.embed_each(iter([texts]), role, tokens=tokens, on_done=on_done, normalize=normalize)
         return vectors
 
     @torch.inference_mode()
@@ -267,18 +269,20 @@ class EmbeddingModel(SentenceTransformer):
         *,
         tokens: int | None = None,
         on_done: Callable[[int], None] | None = None,
+        normalize: bool = True,
     ) -> Generator[Float32[np.ndarray, "_ D"], None, None]:
         """Yield the vectors of lists of texts, bit for bit those of `embed`, a list begun before the last one is done.
 
         Args:
             tokens: see `embed`.
             on_done: called with the number of texts done, of all lists.
+            normalize: see `embed`.
         """
         self.eval()
         prompt, task = self.prompt_of(role), "query" if role == "query" else "document"
         if self._workers or self.backbone is None:
             for texts in lists:
-                yield self._encoded(texts, prompt=prompt, task=task)
+                yield self._encoded(texts, prompt=prompt, task=task, normalize=normalize)
             return
         on_cpu, packs = self.device.type == "cpu", self.packs(self.dtype)
         tokens = tokens or (_CPU_TOKENS if on_cpu else _GPU_TOKENS)
@@ -323,18 +327,19 @@ class EmbeddingModel(SentenceTransformer):
                 on_done(done)
             while begun and len(places) == len(begun[0]):
                 begun.popleft()
-                yield self._in_order(places, vectors)
+                yield self._in_order(places, vectors, normalize=normalize)
                 places, vectors = [], []
         for _ in begun:  # lists of no text
-            yield self._in_order([], [])
+            yield self._in_order([], [], normalize=normalize)
 
-    def _in_order(self, places: list[int], vectors: list[Float32[Tensor, "_ _"]]) -> Float32[np.ndarray, "N D"]:
-        """Return vectors at their places, each of length 1."""
+    def _in_order(
+        self, places: list[int], vectors: list[Float32[Tensor, "_ _"]], *, normalize: bool
+    ) -> Float32[np.ndarray, "N D"]:
+        """Return vectors at their places."""
         if not places:
             return np.empty((0, self.get_embedding_dimension()), np.float32)
         stacked = truncate_embeddings(torch.cat(vectors), self.truncate_dim)
-        # In float32: a length of 1 in bfloat16 is off by up to a percent.
-        found = torch.nn.functional.normalize(stacked, dim=-1).cpu().numpy()
+        found = _finished(stacked, normalize=normalize)
         ordered = np.empty_like(found)
         ordered[places] = found
         return ordered
@@ -347,13 +352,13 @@ class EmbeddingModel(SentenceTransformer):
         with steady_attention(self.device.type):
             return self(on_device(features, self.device), task=task, copies=copies)["sentence_embedding"].float()
 
-    def _encoded(self, texts: Sequence[str], *, prompt: str, task: str) -> Float32[np.ndarray, "N D"]:
+    def _encoded(self, texts: Sequence[str], *, prompt: str, task: str, normalize: bool) -> Float32[np.ndarray, "N D"]:
         """Return vectors as sentence-transformers computes them: over several devices, or without a transformer."""
         if not texts:
             return np.empty((0, self.get_embedding_dimension()), np.float32)
         encode = self.encode_query if task == "query" else self.encode_document
         vectors = encode(list(texts), prompt=prompt, convert_to_tensor=True, pool=self._workers)
-        return torch.nn.functional.normalize(vectors.float(), dim=-1).cpu().numpy()
+        return _finished(vectors, normalize=normalize)
 
     def count_tokens(self, texts: Sequence[str], role: Role) -> int:
         """Return how many tokens the model reads of some texts: with the prompt, and cut where it cuts."""
@@ -586,6 +591,14 @@ def _mixes(dtype: Dtype, device: str | None) -> bool:
     """Return whether only some products are to be computed in bfloat16: see `EmbeddingModel.use_dtype`."""
     on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
     return on_cpu and resolve_dtype(dtype, device) is torch.bfloat16
+
+
+def _finished(vectors: Float32[Tensor, "N D"], *, normalize: bool) -> Float32[np.ndarray, "N D"]:
+    """Return vectors as they are handed out."""
+    # In float32: a length of 1 in bfloat16 is off by up to a percent.
+    vectors = vectors.float()
+    found: np.ndarray = (torch.nn.functional.normalize(vectors, dim=-1) if normalize else vectors).cpu().numpy()
+    return found
 
 
 def _tokenizer_hash(tokenizer: Any) -> str:

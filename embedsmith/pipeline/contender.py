@@ -152,6 +152,7 @@ class Contender:
 
         from embedsmith.evaluation.mteb_model import prompted
         from embedsmith.models.embedder import EmbeddingModel
+        from embedsmith.teachers.dense import fill
         from embedsmith.vectors.store import VectorStore
 
         role: Role = "query" if are_queries else "passage"
@@ -163,7 +164,9 @@ class Contender:
             # Classifiers and clusterings see how long a vector is.
             contract = {**self.encoder.contract(role), "length": "as it is"}
             store = VectorStore.open_or_create(self.vectors, contract=contract, texts=texts)
-            return store.fill(lambda some: self.encoder.encode(some, prompt=prompt).astype(np.float32)).matrix()
+            return fill(
+                store, self.encoder, role, name=self.name, on_progress=self.on_progress, normalize=False
+            ).matrix()
 
     def _stored(self, texts: Sequence[str], role: Role) -> Float32[np.ndarray, "N D"]:
         """Return the vectors of length 1 of texts in a role."""

@@ -352,16 +352,17 @@ def _score_model(
     run: Run, recipe: Recipe, data: Prepared, label: str, model: EmbeddingModel, on_progress: Progress
 ) -> None:
     """Score an embedding model on one test side, with the data set's instruction."""
+    name = f"the student {label}"
     if data.scoring:
         encoder = instructed(model, recipe, data.settings)
-        _score_labelled(run, data, label, Contender(label, vectors=run.vectors, encoder=encoder))
+        contender = Contender(name, vectors=run.vectors, encoder=encoder, on_progress=on_progress)
+        _score_labelled(run, data, label, contender)
         return
     assert data.test
     if (prompt := prompt_of(recipe, data.settings)) is not None:
         model.set_prompt("query", prompt)
         if data.settings.symmetric:
             model.set_prompt("passage", prompt)
-    name = f"the student {label}"
     teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.vectors, on_progress=on_progress)
     _rank(per_query_path(run.folder, data.name, label), teacher, data.test)
     _note(run, data.name, label)

@@ -158,8 +158,8 @@ def _train_one(
     goes_on = number + 1 < len(stages) and not stages[number + 1].restart_optimizer
     pace = _Pace()
 
-    def begin(steps: int, warning: str) -> None:
-        on_progress(f"stage {stage.name}", 0, steps, warning)
+    def begin(done: int, steps: int, warning: str) -> None:
+        on_progress(f"stage {stage.name}", done, steps, warning)
 
     def tell(report: StepReport) -> None:
         on_progress(f"stage {report.stage}", report.step, report.steps, pace.note(report))

@@ -174,23 +174,11 @@ class DenseTeacher:
         store = self._open(texts, role)
         if store.is_complete:
             return store
-        what = f"encode {'queries' if role == 'query' else 'passages'} with {self.name}"
         spread = self._devices and len(texts) >= _WORTH_SPREADING
-        shown = 0
-
-        def tell(done: int) -> None:
-            nonlocal shown
-            shown = min(max(shown, done), len(texts))
-            self._on_progress(what, shown, len(texts))
-
-        def encode(lists: Iterator[list[str]]) -> Generator[Float32[np.ndarray, "n D"], None, None]:
-            before = shown
-            return self.model.embed_each(
-                lists, role, tokens=self._batch_tokens, on_done=lambda done: tell(before + done)
-            )
-
         with self.model.spread(self._devices) if spread else nullcontext():
-            return store.fill_each(encode, on_progress=lambda done, _: tell(done))
+            return fill(
+                store, self.model, role, name=self.name, on_progress=self._on_progress, tokens=self._batch_tokens
+            )
 
     def _open(self, texts: Sequence[str], role: Role) -> VectorStore:
         """Return the store of some texts as it is."""
@@ -198,3 +186,29 @@ class DenseTeacher:
         return VectorStore.open_or_create(
             self._folder, contract=self.contract[role], texts=texts, shard_size=shard_size
         )
+
+
+def fill(
+    store: VectorStore, model: Encoder, role: Role, *, name: str, on_progress: Progress = silent, **how: Any
+) -> VectorStore:
+    """Encode what a store lacks; return the store.
+
+    Args:
+        name: the model's, for progress.
+        on_progress: told after each batch.
+        how: what else the model's `embed_each` takes.
+    """
+    what = f"encode {'queries' if role == 'query' else 'passages'} with {name}"
+    shown = -1
+
+    def tell(done: int) -> None:
+        nonlocal shown
+        if shown < done <= len(store):
+            shown = done
+            on_progress(what, shown, len(store))
+
+    def encode(lists: Iterator[list[str]]) -> Generator[Float32[np.ndarray, "n D"], None, None]:
+        before = shown
+        return model.embed_each(lists, role, **{"tokens": None, **how}, on_done=lambda done: tell(before + done))
+
+    return store.fill_each(encode, on_progress=lambda done, _: tell(done))

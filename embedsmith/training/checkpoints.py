@@ -124,7 +124,12 @@ def load_checkpoint_optimizer(folder: Path, model: torch.nn.Module, optimizer: t
 def checkpoints(folder: Path) -> list[Path]:
     """Return the whole checkpoints of a stage, oldest first."""
     whole = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
-    return sorted(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]))
+    return sorted(whole, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the number of steps before a checkpoint."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
 
 
 def remove_broken(folder: Path) -> None:

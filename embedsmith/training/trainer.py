@@ -88,7 +88,7 @@ def train_stage(
     optimizer_from: Path | None = None,
     optimizer_to: Path | None = None,
     log_folder: Path | None = None,
-    on_start: Callable[[int, str], None] | None = None,
+    on_start: Callable[[int, int, str], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> list[StepReport]:
     """Train a model in place for one stage, from the folder's last whole checkpoint if there is one.
@@ -102,7 +102,8 @@ def train_stage(
         optimizer_from: AdamW's means to begin with, as a stage before has left them.
         optimizer_to: where they go when the stage ends.
         log_folder: where TensorBoard's files go.
-        on_start: called before the first step with the number of steps, and a warning where memory may not suffice.
+        on_start: called before the first step with the steps done and the steps in all, and a warning where memory may
+            not suffice.
         on_step: called after each step; both in the process that leads.
 
     Returns:
@@ -144,7 +145,7 @@ def train_stage(
         whole = checkpoints.checkpoints(folder)
         with enough_memory(trainer.place, model.device):
             if on_start and processes.leads:
-                on_start(steps, trainer.tightness())
+                on_start(checkpoints.step_of(whole[-1]) if whole else 0, steps, trainer.tightness())
             with nullcontext() if trainer._sharded else _gradients_forgotten(model):
                 trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
             trainer.finish(optimizer_to)

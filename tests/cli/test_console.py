@@ -1,7 +1,12 @@
 """What is printed is what was meant, whatever rich would make of it."""
 
 import gc
+import io
 
+import pytest
+from rich.console import Console
+
+from embedsmith.cli import console
 from embedsmith.cli.console import out, progress, quick_imports, scores_table
 
 
@@ -26,3 +31,44 @@ def test_the_collector_works_again_after_a_command_that_failed(embedsmith_comman
     # An empty query is refused before there is any progress, which would switch it on too.
     assert embedsmith_command("search", "no-such-run", " ").code == 2
     assert gc.isenabled()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds, as the plain lines see them."""
+    now = [0.0]
+    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.mark.parametrize("second", [300, 900])
+def test_a_rate_is_that_of_its_own_piece_of_work(clock, capsys, second):
+    tell = console._PlainProgress()
+    for seconds, done, total in ((0, 0, 900), (9, 900, 900), (1000, 0, second), (1010, 200, second)):
+        clock[0] = seconds
+        tell("encode", done, total)
+    written = capsys.readouterr().err.splitlines()
+    assert written == [
+        "encode: 0 of 900",
+        "encode: 900 of 900 100/s",
+        f"encode: 0 of {second}",
+        f"encode: 200 of {second} 20/s",
+    ]
+
+
+def test_a_bar_of_work_that_was_done_begins_anew_for_more_of_it(monkeypatch):
+    bars = []
+
+    class Kept(console.Progress):
+        def __init__(self, *columns, **settings):
+            super().__init__(*columns, **settings)
+            bars.append(self)
+
+    monkeypatch.setattr(console, "Progress", Kept)
+    monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_terminal=True))
+    with progress() as tell:
+        for done in (0, 9, 0, 4):
+            tell("encode", done, 9)
+    (bar,) = bars[0].tasks
+    assert bar.completed == 4
+    assert bar.finished_time is None

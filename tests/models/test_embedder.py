@@ -207,6 +207,18 @@ def test_lists_that_are_encoded_ahead_have_the_bytes_of_each_list_alone(students
     assert model.embed([], "query").shape == (0, 32)
 
 
+@pytest.mark.parametrize("is_plain", [False, True])
+def test_vectors_keep_the_length_that_the_model_gives_them(tiny_bert, monkeypatch, is_plain):
+    model = load(str(tiny_bert), dtype="float32", device="cpu")
+    plain = model.encode_document(TEXTS)
+    if is_plain:  # as where sentence-transformers encodes: on several devices, or without a transformer
+        monkeypatch.setattr(EmbeddingModel, "backbone", None)
+    found = model.embed(TEXTS, "passage", normalize=False)
+    np.testing.assert_allclose(found, plain, atol=1e-5)
+    assert np.ptp(np.linalg.norm(found, axis=1)) > 1e-3
+    np.testing.assert_allclose(np.linalg.norm(model.embed(TEXTS, "passage"), axis=1), 1, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_a_saved_folder_opens_with_the_same_vectors_here_and_without_embedsmith(students, saved, opened_plainly, kind):
     here = load(str(saved[kind]), device="cpu")

@@ -91,8 +91,16 @@ def recipe(tmp_path_factory, tiny_llama: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def run(recipe: Recipe, tmp_path_factory) -> Run:
-    return forge(recipe, out=tmp_path_factory.mktemp("runs") / "several")
+def told() -> list[tuple[str, int, int]]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def run(recipe: Recipe, told, tmp_path_factory) -> Run:
+    def note(what: str, done: int, total: int, note: str = "") -> None:
+        told.append((what, done, total))
+
+    return forge(recipe, out=tmp_path_factory.mktemp("runs") / "several", on_progress=note)
 
 
 def test_each_stage_is_scored(run: Run):
@@ -104,6 +112,12 @@ def test_each_stage_is_scored(run: Run):
     assert list(labelled) == ["before", "after retrieval", "after"]
     assert labelled["after"].keys() == {"accuracy", "f1"}
     assert "| after retrieval | " in (run.folder / "report.md").read_text()
+
+
+def test_a_student_that_encodes_labelled_data_tells_of_it(run: Run, told):
+    for label in ("before", "after retrieval", "after"):
+        what = f"encode passages with the student {label}"
+        assert {(what, 30, 30), (what, 3, 3)} <= set(told)
 
 
 def test_labelled_data_are_cleaned_and_converted_into_the_run(run: Run):

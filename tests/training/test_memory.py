@@ -145,10 +145,10 @@ def test_a_stage_that_may_not_fit_says_so_before_its_first_step(model, tmp_path,
         STAGE,
         folder=tmp_path / "roomy",
         seed=0,
-        on_start=lambda steps, warning: told.append((steps, warning)),
+        on_start=lambda done, steps, warning: told.append((done, steps, warning)),
         on_step=lambda report: told.append(report.step),
     )
-    assert told == [(2, ""), 1, 2]
+    assert told == [(0, 2, ""), 1, 2]
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
     with pytest.raises(KeyboardInterrupt, match="enough"):
         train_stage(
@@ -157,7 +157,7 @@ def test_a_stage_that_may_not_fit_says_so_before_its_first_step(model, tmp_path,
             STAGE,
             folder=tmp_path / "tight",
             seed=0,
-            on_start=lambda steps, warning: told.append(warning),
+            on_start=lambda done, steps, warning: told.append(warning),
             on_step=_stop,
         )
     assert told[3].startswith("may run out of memory: about 0.0 GiB wanted, 0.0 GiB free on cpu; lower chunk_tokens")

@@ -134,11 +134,17 @@ def test_two_runs_of_the_same_seed_are_the_same_bits(student, uninterrupted, tmp
 def test_a_run_that_was_interrupted_ends_as_if_it_had_not_been(student, uninterrupted, tmp_path, step):
     with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
         train(student(), tmp_path, on_step=Interrupted(step))
-    steps_again = []
+    begins, steps_again = [], []
     resumed = student()
-    reports = train(resumed, tmp_path, on_step=lambda report: steps_again.append(report.step))
+    reports = train(
+        resumed,
+        tmp_path,
+        on_start=lambda done, steps, _: begins.append((done, steps)),
+        on_step=lambda report: steps_again.append(report.step),
+    )
 
-    assert steps_again[0] == (6 if step > 5 else 1)
+    assert begins == [(5 if step > 5 else 0, 12)]
+    assert steps_again[0] == begins[0][0] + 1
     assert without_time(reports) == uninterrupted[0]
     assert_same_bits(weights(resumed), uninterrupted[1])
 
