@@ -70,6 +70,7 @@ def read_pairs(
 
 _Passages = list[tuple[str, str | None]]
 _Row = tuple[str, str | None, _Passages, _Passages]
+_OF_EXAMPLES = "; examples as `mine` writes them are for `train`, and in a recipe `format: examples`"
 
 
 def _rows(table: Table, columns: ColumnSettings, on_bad: OnBad) -> Iterator[tuple[int, _Row]]:
@@ -185,7 +186,7 @@ def _texts(row: dict[str, Any], key: str, has_lists: bool) -> list[str]:
             raise Unusable(
                 f'"{key}" holds {kind(text)}, wanted strings',
                 reason=f'"{key}" holds no strings',
-                hint=f'write "{key}": ["..."]',
+                hint=f'write "{key}": ["..."]' + (_OF_EXAMPLES if isinstance(text, dict) else ""),
             )
         if not text or text.isspace():
             raise Unusable(f'"{key}" holds an empty text', reason="empty text", hint="remove it")

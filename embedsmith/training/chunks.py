@@ -6,6 +6,7 @@ Shapes: n texts of a chunk, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -116,9 +117,27 @@ def encode(model: Any, chunk: Chunk, *, device: torch.device, bfloat16: bool) ->
         bfloat16: compute products in it.
     """
     features = on_device(chunk.features, device)
-    # A context for each chunk: within one, the gradients of all chunks would be added up in bfloat16.
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
         return model(features)["sentence_embedding"]
+
+
+def shared_copies(device: torch.device) -> AbstractContextManager[Any]:
+    """Return the block in which chunks share the bfloat16 copies of the weights that `encode` has made of them.
+
+    Else every chunk makes its own, and keeps them for its way back. Each must run back by itself: gradients of several
+    would be added up in bfloat16. And what was made where no gradients are wanted is to be forgotten before they are.
+    On a GPU, where chunks are few, copies are not shared: they would take memory all the time.
+    """
+    # Autocast forgets its copies when the last block ends; this one switches nothing on.
+    return torch.autocast(device.type, enabled=False) if device.type == "cpu" else nullcontext()
+
+
+def copied_bytes(model: torch.nn.Module, device: torch.device, *, bfloat16: bool) -> float:
+    """Return what copies of the weights take that all chunks share."""
+    if device.type != "cpu" or not bfloat16:
+        return 0.0
+    weights = (module.weight for module in model.modules() if isinstance(module, torch.nn.Linear))
+    return float(sum(2 * w.numel() for w in weights if w.requires_grad and w.dtype == torch.float32))
 
 
 def are_rounded(device: torch.device, *, bfloat16: bool) -> bool:

@@ -38,16 +38,18 @@ PassOn = Callable[[Tensor, Tensor, bool], None]
 class ActivationMemory:
     """How many bytes of activations may be kept, and how many a token takes."""
 
-    def __init__(self, limit_bytes: float, *, unseen_bytes_a_token: float = 0.0) -> None:
+    def __init__(self, limit_bytes: float, *, unseen_bytes_a_token: float = 0.0, shared_bytes: float = 0.0) -> None:
         """Start without a measurement.
 
         Args:
             limit_bytes: 0 keeps nothing.
             unseen_bytes_a_token: what autograd does not show: the inputs of checkpointed layers.
+            shared_bytes: what autograd shows for every chunk, and is there only once: copies of the weights.
         """
         self.limit_bytes = limit_bytes
         self.bytes_a_token: float | None = None
         self._unseen = unseen_bytes_a_token
+        self._shared = shared_bytes
         self._widest = 0
 
     def kept(self, tokens: Sequence[int]) -> list[bool]:
@@ -100,7 +102,7 @@ class ActivationMemory:
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
             yield
         self._widest = chunk.width
-        measured = sum(seen.values()) / chunk.tokens + self._unseen
+        measured = max(0.0, sum(seen.values()) - self._shared) / chunk.tokens + self._unseen
         self.bytes_a_token = max(measured, self.bytes_a_token or 0.0)
 
 
@@ -177,6 +179,8 @@ class GradCache:
                 vectors.index_copy_(0, sent(chunk.rows, device), found.float())
         self._processes.sum(vectors)
         vectors.requires_grad_()
+        # What autocast made for chunks without gradients would give none to those that follow.
+        torch.clear_autocast_cache()
         with torch.enable_grad():
             loss = loss_of(vectors)
             loss.backward()

@@ -35,7 +35,15 @@ from embedsmith.models.trained_products import trained_products
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
 from embedsmith.training.blend import Portion
-from embedsmith.training.chunks import Chunk, are_rounded, chunk_tokens, chunks_of, encode
+from embedsmith.training.chunks import (
+    Chunk,
+    are_rounded,
+    chunk_tokens,
+    chunks_of,
+    copied_bytes,
+    encode,
+    shared_copies,
+)
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.held_out import Best, held_out_batches, without_held_out
 from embedsmith.training.memory import (
@@ -238,10 +246,7 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
     trained = sum(parameter.numel() for parameter in checkpoints.trained(model).values())
     standing = BYTES_A_TRAINED_WEIGHT * trained
-    memory = ActivationMemory(
-        activation_bytes(settings, device, missing=standing),
-        unseen_bytes_a_token=_checkpointed_bytes(model, settings, bfloat16=bfloat16),
-    )
+    memory = _activation_memory(model, settings, missing=standing, bfloat16=bfloat16)
     chunk = max(batches[0], key=lambda chunk: chunk.tokens)
     model.train()
     for _ in range(2):  # the first time is slow
@@ -263,6 +268,19 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
         seconds_a_batch=seconds / chunk.tokens * (sum(padded) / len(padded)) * (1 + twice / 3),
         trained_parameters=trained,
         bytes=weights + standing + max(memory.most([chunk.tokens for chunk in chunks]) for chunks in batches),
+    )
+
+
+def _activation_memory(
+    model: EmbeddingModel, settings: StageSettings, *, missing: float, bfloat16: bool
+) -> ActivationMemory:
+    """Return how many activations are kept beside so many bytes that are still to come."""
+    # What is checkpointed keeps no copies.
+    shared = 0.0 if settings.gradient_checkpointing else copied_bytes(model, model.device, bfloat16=bfloat16)
+    return ActivationMemory(
+        activation_bytes(settings, model.device, missing=missing + shared),
+        unseen_bytes_a_token=_checkpointed_bytes(model, settings, bfloat16=bfloat16),
+        shared_bytes=shared,
     )
 
 
@@ -567,9 +585,9 @@ class _ContrastiveTrainer(Trainer):
     def _memory(self, missing: float) -> ActivationMemory:
         """Return how many activations are kept beside gradients and means that are still to come."""
         # What a process keeps is its own affair, unless all must encode in step.
-        limit = 0.0 if self._sharded else activation_bytes(self.stage, self.args.device, missing=missing)
-        unseen = _checkpointed_bytes(self.embedder, self.stage, bfloat16=bool(self.args.bf16))
-        return ActivationMemory(limit, unseen_bytes_a_token=unseen)
+        if self._sharded:
+            return ActivationMemory(0.0)
+        return _activation_memory(self.embedder, self.stage, missing=missing, bfloat16=bool(self.args.bf16))
 
     def tightness(self) -> str:
         """Return a warning where memory may not suffice, by one chunk of the first batch; nothing where it will."""
@@ -601,7 +619,8 @@ class _ContrastiveTrainer(Trainer):
         return {"batch": batches[0], "chunks": self._chunks(batches[0])}
 
     def _kernels(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
-        return _kernels(self.embedder, packed=chunks[0].is_packed, bfloat16=bool(self.args.bf16))
+        packed, bfloat16 = chunks[0].is_packed, bool(self.args.bf16)
+        return _kernels(self.embedder, packed=packed, bfloat16=bfloat16, sharded=self._sharded)
 
     def _chunks(self, batch: Batch) -> list[Chunk]:
         chunks = chunks_of(self.embedder, batch, self.budget, packed=self.packed, rounded=self.rounded)
@@ -794,9 +813,10 @@ def _reads_packed(model: EmbeddingModel, *, bfloat16: bool) -> bool:
 
 
 @contextmanager
-def _kernels(model: EmbeddingModel, *, packed: bool, bfloat16: bool) -> Iterator[None]:
+def _kernels(model: EmbeddingModel, *, packed: bool, bfloat16: bool, sharded: bool = False) -> Iterator[None]:
     """Compute products and attention as they train fastest, forward and back; within texts that lie in a row."""
     with (
+        shared_copies(model.device) if bfloat16 and not sharded else nullcontext(),
         training_attention(model.device.type),
         attention_within_texts(model.backbone) if packed else nullcontext(),
         nullcontext() if bfloat16 else trained_products(model, model.device),

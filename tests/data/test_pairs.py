@@ -134,6 +134,13 @@ def test_a_row_that_cannot_be_used_is_named_with_its_line(tmp_path, row, message
     assert caught.value.hint
 
 
+def test_a_file_that_mine_wrote_is_told_from_pairs(tmp_path):
+    row = {"query": "purr?", "positives": [{"id": "p", "text": "a cat"}], "negatives": []}
+    with pytest.raises(InputError, match='"positives" holds an object') as caught:
+        load_collection(pairs_of(tmp_path, row))
+    assert "`format: examples`" in caught.value.hint
+
+
 def test_a_missing_side_is_answered_with_the_names_it_may_have(tmp_path):
     with pytest.raises(InputError, match="no query") as caught:
         load_collection(pairs_of(tmp_path, {"sentence1": "a"}))

@@ -1,11 +1,13 @@
 """GradCache on a small network with dropout: the gradient is the whole batch's, whatever is kept."""
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
-from embedsmith.training.chunks import Chunk
+from embedsmith.training.chunks import Chunk, copied_bytes, shared_copies
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.processes import Processes
 
@@ -151,3 +153,54 @@ def test_vectors_without_a_gradient_are_those_of_the_network(network):
     assert not vectors.requires_grad
     for chunk in chunks():
         assert torch.equal(vectors[chunk.rows], network(chunk.features["ids"]))
+
+
+def in_bfloat16(network, *, limit, block, checkpointed=False):
+    """Return the gradients of a batch in bfloat16, and the addresses of the copies of one weight that were kept."""
+    network = copy.deepcopy(network)
+    network.dropout.p = 0.0
+    addresses = []
+
+    def note(tensor):
+        if tensor.dtype == torch.bfloat16 and tensor.shape == (16, 16):
+            addresses.append(tensor.untyped_storage().data_ptr())
+        return tensor
+
+    def encode(chunk):
+        with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            if checkpointed:
+                return checkpoint(network, chunk.features["ids"], use_reentrant=False)
+            return network(chunk.features["ids"])
+
+    memory = ActivationMemory(limit)
+    memory.bytes_a_token = 1.0
+    cache = GradCache(network, encode, seed=5, memory=memory, processes=Processes(), dimensions=D)
+    with block:
+        cache.run(chunks(), loss_of, batch=3, device=torch.device("cpu"))
+    return {name: parameter.grad for name, parameter in network.named_parameters()}, addresses
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+@pytest.mark.parametrize("limit", [0.0, 60.0, 1e9])
+def test_copies_that_chunks_share_change_no_bit_of_the_gradients(network, limit, checkpointed):
+    wanted, _ = in_bfloat16(network, limit=limit, block=nullcontext(), checkpointed=checkpointed)
+    shared = shared_copies(torch.device("cpu"))
+    found, _ = in_bfloat16(network, limit=limit, block=shared, checkpointed=checkpointed)
+    assert all(gradient is not None and gradient.dtype == torch.float32 for gradient in found.values())
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_chunks_that_are_kept_share_one_copy_of_a_weight(network):
+    _, apart = in_bfloat16(network, limit=1e9, block=nullcontext())
+    _, together = in_bfloat16(network, limit=1e9, block=shared_copies(torch.device("cpu")))
+    assert len(set(apart)) == len(WIDTHS)
+    assert len(set(together)) == 1
+    assert copied_bytes(network, torch.device("cpu"), bfloat16=True) == 2 * (16 * 16 + D * 16)
+
+
+def test_what_all_chunks_share_is_no_chunk_s():
+    memory = ActivationMemory(1e9, shared_bytes=80.0)
+    values = torch.randn(10, 10, requires_grad=True)
+    with memory.measured(Chunk(torch.tensor([0]), {}, 5, 2), set()):
+        values.tanh().sum()
+    assert memory.bytes_a_token == (10 * 10 * 4 - 80) / 10
