@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float, Float32
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_transformers.util import truncate_embeddings
@@ -593,7 +593,7 @@ def _mixes(dtype: Dtype, device: str | None) -> bool:
     return on_cpu and resolve_dtype(dtype, device) is torch.bfloat16
 
 
-def _finished(vectors: Float32[Tensor, "N D"], *, normalize: bool) -> Float32[np.ndarray, "N D"]:
+def _finished(vectors: Float[Tensor, "N D"], *, normalize: bool) -> Float32[np.ndarray, "N D"]:
     """Return vectors as they are handed out."""
     # In float32: a length of 1 in bfloat16 is off by up to a percent.
     vectors = vectors.float()
