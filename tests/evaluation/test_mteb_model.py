@@ -78,10 +78,13 @@ def local_benchmark(monkeypatch: pytest.MonkeyPatch) -> None:
 def prompts_seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The prompt of every call that encodes texts."""
     seen: list[str] = []
-    encode = EmbeddingModel.encode
-    monkeypatch.setattr(
-        EmbeddingModel, "encode", lambda self, *a, **k: seen.append(k["prompt"]) or encode(self, *a, **k)
-    )
+    embed_each = EmbeddingModel.embed_each
+
+    def noted(self, lists, role, **keywords):
+        seen.append(self.prompt_of(role))
+        return embed_each(self, lists, role, **keywords)
+
+    monkeypatch.setattr(EmbeddingModel, "embed_each", noted)
     return seen
 
 
