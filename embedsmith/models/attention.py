@@ -1,4 +1,4 @@
-"""Which of torch's kernels compute attention."""
+"""Which of torch's kernels compute attention, and attention as it trains on a CPU."""
 
 from __future__ import annotations
 

@@ -101,23 +101,6 @@ class VectorStore:
         """Whether every shard is whole."""
         return not self._missing()
 
-    def fill(
-        self,
-        encode: Callable[[list[str]], Float32[np.ndarray, "n D"]],
-        *,
-        on_progress: Callable[[int, int], None] | None = None,
-    ) -> VectorStore:
-        """Encode the shards that are missing or damaged, one after the other: see `fill_each`.
-
-        Args:
-            encode: sees the texts of one shard at a time, at least one.
-            on_progress: called with (texts done, N), first with what was there already.
-        """
-        return self.fill_each(
-            lambda lists: (encode(some) if some else np.empty((0, 0), np.float32) for some in lists),
-            on_progress=on_progress,
-        )
-
     def fill_each(
         self,
         encode_each: Callable[[Iterator[list[str]]], Generator[Float32[np.ndarray, "n D"], None, None]],

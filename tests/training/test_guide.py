@@ -29,7 +29,7 @@ def vector(text: str) -> np.ndarray:
 
 def stored(parent, texts, contract):
     store = VectorStore.open_or_create(parent, contract=contract, texts=texts)
-    store.fill(lambda some: np.stack([vector(text) for text in some]))
+    store.fill_each(lambda lists: (np.stack([vector(text) for text in some]) for some in lists))
     return store.folder
 
 

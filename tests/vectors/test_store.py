@@ -41,13 +41,22 @@ def opened(parent, texts=TEXTS, contract=CONTRACT, shard_size=3, **more):
     return VectorStore.open_or_create(parent, contract=contract, texts=texts, shard_size=shard_size, **more)
 
 
+def filled(store, encode, **more):
+    """Return a store filled by what encodes one list of texts at a time."""
+
+    def each(lists):
+        return (encode(some) if some else np.empty((0, 0), np.float32) for some in lists)
+
+    return store.fill_each(each, **more)
+
+
 def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 def test_vectors_come_back_in_the_order_of_the_texts(tmp_path):
     encoder = Encoder()
-    store = opened(tmp_path).fill(encoder)
+    store = filled(opened(tmp_path), encoder)
     wanted = np.stack([encoder.vector(text) for text in TEXTS])
     np.testing.assert_array_equal(store.matrix(), wanted)
     np.testing.assert_array_equal(store.rows([9, 0, 3, 3]), wanted[[9, 0, 3, 3]])
@@ -67,7 +76,7 @@ def test_shards_may_be_begun_before_the_first_one_is_written(tmp_path):
 
     store = opened(tmp_path / "ahead").fill_each(all_at_once)
     assert seen == [4]
-    assert files(store.folder) == files(opened(tmp_path / "in turn").fill(Encoder()).folder)
+    assert files(store.folder) == files(filled(opened(tmp_path / "in turn"), Encoder()).folder)
 
 
 def test_a_shard_without_vectors_is_an_error(tmp_path):
@@ -76,13 +85,13 @@ def test_a_shard_without_vectors_is_an_error(tmp_path):
 
 
 def test_a_killed_run_resumes_at_the_next_shard(tmp_path):
-    whole = opened(tmp_path / "whole").fill(Encoder())
+    whole = filled(opened(tmp_path / "whole"), Encoder())
     with pytest.raises(KeyboardInterrupt):
-        opened(tmp_path / "cut").fill(Encoder(fail_after=2))
+        filled(opened(tmp_path / "cut"), Encoder(fail_after=2))
     store = opened(tmp_path / "cut")
     assert not store.is_complete and store.dimensions == 4
     encoder = Encoder()
-    store.fill(encoder)
+    filled(store, encoder)
     assert encoder.calls == [TEXTS[6:9], TEXTS[9:]]
     assert store.is_complete
     assert store.folder.name == whole.folder.name
@@ -90,9 +99,9 @@ def test_a_killed_run_resumes_at_the_next_shard(tmp_path):
 
 
 def test_a_complete_store_encodes_nothing(tmp_path):
-    opened(tmp_path).fill(Encoder())
+    filled(opened(tmp_path), Encoder())
     encoder = Encoder(fail_after=0)
-    opened(tmp_path).fill(encoder)
+    filled(opened(tmp_path), encoder)
     assert encoder.calls == []
 
 
@@ -110,7 +119,7 @@ def test_a_complete_store_encodes_nothing(tmp_path):
     ids=["a byte short", "half a header", "empty", "a byte too many", "zeros", "another type", "another shape"],
 )
 def test_a_damaged_shard_is_encoded_again(tmp_path, damage):
-    store = opened(tmp_path).fill(Encoder())
+    store = filled(opened(tmp_path), Encoder())
     before = files(store.folder)
     path = store.folder / "shard-00001.npy"
     path.write_bytes(damage(path.read_bytes()))
@@ -119,7 +128,7 @@ def test_a_damaged_shard_is_encoded_again(tmp_path, damage):
     encoder = Encoder()
     store = opened(tmp_path)
     assert not store.is_complete
-    store.fill(encoder)
+    filled(store, encoder)
     assert encoder.calls == [TEXTS[3:6]]
     assert files(store.folder) == before
 
@@ -135,7 +144,7 @@ def test_a_damaged_shard_is_encoded_again(tmp_path, damage):
     ids=["another prompt", "a changed text", "another order", "other borders"],
 )
 def test_another_contract_or_text_is_another_folder(tmp_path, other):
-    first = opened(tmp_path).fill(Encoder())
+    first = filled(opened(tmp_path), Encoder())
     second = opened(tmp_path, **other)
     assert first.folder != second.folder
     assert first.folder.parent == second.folder.parent == tmp_path
@@ -150,22 +159,22 @@ def test_the_order_of_the_contract_and_tuples_in_it_do_not_matter(tmp_path):
 
 def test_a_store_keeps_the_shard_size_it_was_made_with(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        opened(tmp_path, shard_size=3).fill(Encoder(fail_after=2))
+        filled(opened(tmp_path, shard_size=3), Encoder(fail_after=2))
     encoder = Encoder()
-    opened(tmp_path, shard_size=5).fill(encoder)
+    filled(opened(tmp_path, shard_size=5), encoder)
     assert encoder.calls == [TEXTS[6:9], TEXTS[9:]]
 
 
 def test_a_store_never_has_more_than_a_hundred_shards(tmp_path):
     texts = [str(i) for i in range(1001)]
-    store = opened(tmp_path, texts=texts, shard_size=1).fill(Encoder())
+    store = filled(opened(tmp_path, texts=texts, shard_size=1), Encoder())
     assert len(store.shards()) == 91  # of 11 rows
     np.testing.assert_array_equal(store.matrix(), np.stack([Encoder().vector(text) for text in texts]))
 
 
 def test_a_text_that_repeats_in_a_shard_is_encoded_once(tmp_path):
     encoder = Encoder()
-    store = opened(tmp_path, texts=["a", "b", "a", "a"], shard_size=3).fill(encoder)
+    store = filled(opened(tmp_path, texts=["a", "b", "a", "a"], shard_size=3), encoder)
     assert encoder.calls == [["a", "b"], ["a"]]
     np.testing.assert_array_equal(store.matrix(), np.stack([encoder.vector(text) for text in "abaa"]))
 
@@ -174,7 +183,7 @@ def test_store_json_says_what_the_numbers_depend_on(tmp_path):
     store = opened(tmp_path)
     found = json.loads((store.folder / "store.json").read_text())
     assert found["dimensions"] is None
-    store.fill(Encoder())
+    filled(store, Encoder())
     found = json.loads((store.folder / "store.json").read_text())
     digest = hashlib.sha256(b"".join(len(t).to_bytes(8, "little") + t.encode() for t in TEXTS)).hexdigest()
     assert found == {
@@ -189,9 +198,9 @@ def test_store_json_says_what_the_numbers_depend_on(tmp_path):
 
 def test_progress_starts_with_what_was_there(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        opened(tmp_path).fill(Encoder(fail_after=2))
+        filled(opened(tmp_path), Encoder(fail_after=2))
     seen = []
-    opened(tmp_path).fill(Encoder(), on_progress=lambda done, total: seen.append((done, total)))
+    filled(opened(tmp_path), Encoder(), on_progress=lambda done, total: seen.append((done, total)))
     assert seen == [(6, 10), (9, 10), (10, 10)]
 
 
@@ -216,7 +225,7 @@ def test_a_vector_that_is_not_finite_is_refused_and_not_stored(tmp_path):
 
     store = opened(tmp_path)
     with pytest.raises(InputError, match=r"text 5 of 10 \('text 4'\): its vector is not finite"):
-        store.fill(encode)
+        filled(store, encode)
     assert sorted(files(store.folder)) == ["shard-00000.npy", "store.json", "texts.npy"]
 
 
@@ -230,12 +239,12 @@ def test_a_vector_that_is_not_finite_is_refused_and_not_stored(tmp_path):
 )
 def test_an_encoder_that_breaks_its_promise_is_our_mistake(tmp_path, encode, message):
     with pytest.raises(AssertionError, match=message):
-        opened(tmp_path).fill(encode)
+        filled(opened(tmp_path), encode)
 
 
 def test_vectors_of_another_length_are_refused(tmp_path):
     with pytest.raises(InputError, match="got vectors of 4 dimensions, the store holds 8"):
-        opened(tmp_path, dimensions=8).fill(Encoder(dimensions=4))
+        filled(opened(tmp_path, dimensions=8), Encoder(dimensions=4))
 
 
 @pytest.mark.parametrize(
@@ -262,7 +271,7 @@ def test_a_description_without_its_keys_is_refused(tmp_path):
 
 
 def test_texts_with_lone_surrogates_are_stored(tmp_path):
-    assert opened(tmp_path, texts=["a\ud800"]).fill(Encoder()).is_complete
+    assert filled(opened(tmp_path, texts=["a\ud800"]), Encoder()).is_complete
 
 
 def test_gathered_rows_equal_those_of_the_stacked_shards():
@@ -279,55 +288,57 @@ class TestACorpusThatGrew:
 
     def test_only_new_texts_are_encoded_and_the_others_are_copied_bit_for_bit(self, tmp_path):
         noisy = np.random.default_rng(0)
-        old = opened(tmp_path).fill(lambda texts: noisy.standard_normal((len(texts), 4)).astype(np.float32))
+        old = filled(opened(tmp_path), lambda texts: noisy.standard_normal((len(texts), 4)).astype(np.float32))
         encoder = Encoder()
-        grown = opened(tmp_path, texts=[*TEXTS, "new 1", "new 2"]).fill(encoder)
+        grown = filled(opened(tmp_path, texts=[*TEXTS, "new 1", "new 2"]), encoder)
         assert encoder.calls == [["new 1", "new 2"]]
         np.testing.assert_array_equal(grown.matrix()[:10], old.matrix())
         np.testing.assert_array_equal(grown.matrix()[10:], [encoder.vector("new 1"), encoder.vector("new 2")])
 
     def test_the_order_and_the_size_of_shards_do_not_matter(self, tmp_path):
-        old = opened(tmp_path).fill(Encoder())
+        old = filled(opened(tmp_path), Encoder())
         encoder = Encoder()
         texts = ["new", *TEXTS[::-1], "text 3"]
-        grown = opened(tmp_path, texts=texts, shard_size=5).fill(encoder)
+        grown = filled(opened(tmp_path, texts=texts, shard_size=5), encoder)
         assert encoder.calls == [["new"]]
         np.testing.assert_array_equal(grown.rows(range(1, 11)), old.matrix()[::-1])
         np.testing.assert_array_equal(grown.matrix(), np.stack([encoder.vector(text) for text in texts]))
 
     def test_the_first_of_several_stores_gives_a_vector(self, tmp_path):
         stores = [
-            opened(tmp_path, texts=["a", name]).fill(lambda some, i=i: np.full((len(some), 4), i, np.float32))
+            filled(opened(tmp_path, texts=["a", name]), lambda some, i=i: np.full((len(some), 4), i, np.float32))
             for i, name in enumerate(["b", "c"])
         ]
         # "a" was copied from the first store into the second.
         np.testing.assert_array_equal(stores[1].matrix()[:, 0], [0, 1])
         encoder = Encoder()
-        np.testing.assert_array_equal(opened(tmp_path, texts=["c", "b", "a"]).fill(encoder).matrix()[:, 0], [1, 0, 0])
+        np.testing.assert_array_equal(
+            filled(opened(tmp_path, texts=["c", "b", "a"]), encoder).matrix()[:, 0], [1, 0, 0]
+        )
         assert encoder.calls == []
 
     def test_a_store_under_another_contract_gives_nothing(self, tmp_path):
-        opened(tmp_path, contract={**CONTRACT, "prompt": "passage: "}).fill(Encoder())
+        filled(opened(tmp_path, contract={**CONTRACT, "prompt": "passage: "}), Encoder())
         encoder = Encoder()
-        opened(tmp_path).fill(encoder)
+        filled(opened(tmp_path), encoder)
         assert encoder.texts() == TEXTS
 
     def test_shards_that_are_missing_or_damaged_give_nothing(self, tmp_path):
         with pytest.raises(KeyboardInterrupt):
-            opened(tmp_path).fill(Encoder(fail_after=2))
+            filled(opened(tmp_path), Encoder(fail_after=2))
         shard = opened(tmp_path).folder / "shard-00001.npy"
         shard.write_bytes(shard.read_bytes()[:-1])
         encoder = Encoder()
-        opened(tmp_path, texts=[*TEXTS, "new"]).fill(encoder)
+        filled(opened(tmp_path, texts=[*TEXTS, "new"]), encoder)
         assert encoder.texts() == [*TEXTS[3:], "new"]
 
     @pytest.mark.parametrize("raw", [b"", b"\x93NUMPY damaged", None], ids=["empty", "damaged", "absent"])
     def test_without_its_hashes_a_store_gives_nothing_until_it_is_opened_again(self, tmp_path, raw):
-        path = opened(tmp_path).fill(Encoder()).folder / "texts.npy"
+        path = filled(opened(tmp_path), Encoder()).folder / "texts.npy"
         whole = path.read_bytes()
         path.write_bytes(raw) if raw is not None else path.unlink()
         encoder = Encoder()
-        opened(tmp_path, texts=[*TEXTS, "new"]).fill(encoder)
+        filled(opened(tmp_path, texts=[*TEXTS, "new"]), encoder)
         assert encoder.texts() == [*TEXTS, "new"]
         if raw is None:
             opened(tmp_path)
@@ -336,12 +347,12 @@ class TestACorpusThatGrew:
     def test_a_run_that_was_cut_ends_with_the_same_bytes(self, tmp_path):
         texts = ["new 1", *TEXTS[:4], "new 2", *TEXTS[4:], "new 3"]
         for parent in ("whole", "cut"):
-            opened(tmp_path / parent).fill(Encoder())
-        whole = opened(tmp_path / "whole", texts=texts).fill(Encoder())
+            filled(opened(tmp_path / parent), Encoder())
+        whole = filled(opened(tmp_path / "whole", texts=texts), Encoder())
         with pytest.raises(KeyboardInterrupt):
-            opened(tmp_path / "cut", texts=texts).fill(Encoder(fail_after=1))
+            filled(opened(tmp_path / "cut", texts=texts), Encoder(fail_after=1))
         encoder = Encoder()
-        cut = opened(tmp_path / "cut", texts=texts).fill(encoder)
+        cut = filled(opened(tmp_path / "cut", texts=texts), encoder)
         assert encoder.calls == [["new 2"], ["new 3"]]
         assert files(cut.folder) == files(whole.folder)
 
@@ -349,7 +360,7 @@ class TestACorpusThatGrew:
     def test_another_folder_beside_the_stores_does_no_harm(self, tmp_path, content):
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "store.json").write_text(content)
-        assert opened(tmp_path).fill(Encoder()).is_complete
+        assert filled(opened(tmp_path), Encoder()).is_complete
 
 
 def test_texts_may_be_any_sequence(tmp_path):
@@ -363,5 +374,5 @@ def test_texts_may_be_any_sequence(tmp_path):
         class Slice(tuple):
             pass
 
-    store = opened(tmp_path, texts=Lazy()).fill(Encoder())
+    store = filled(opened(tmp_path, texts=Lazy()), Encoder())
     np.testing.assert_array_equal(store.matrix(), opened(tmp_path, texts=TEXTS).matrix())
