@@ -37,6 +37,8 @@ class Run:
         self.vectors = folder / "vectors"
         """Where vectors are kept; several runs may share a folder."""
         self._writes = writes
+        self._seconds_within: list[float] = []
+        """Of each timed block that is open, those of the blocks within it; the innermost last."""
 
     @classmethod
     def follow(cls, folder: str | Path) -> Run:
@@ -143,16 +145,27 @@ class Run:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Add the seconds that the block takes to the manifest, also when it is cut short."""
+        """Add the seconds that the block takes to the manifest, also when it is cut short.
+
+        Those of a block within it are that block's alone.
+        """
         started = time.monotonic()
+        self._seconds_within.append(0.0)
         try:
             yield
         except BaseException:
             # What went wrong matters more than that the disk has no room for the seconds either.
             with suppress(OSError):
-                self._add_seconds(name, time.monotonic() - started)
+                self._end(name, time.monotonic() - started)
             raise
-        self._add_seconds(name, time.monotonic() - started)
+        self._end(name, time.monotonic() - started)
+
+    def _end(self, name: str, seconds: float) -> None:
+        """Note the seconds of a block that has ended."""
+        within = self._seconds_within.pop()
+        if self._seconds_within:
+            self._seconds_within[-1] += seconds
+        self._add_seconds(name, seconds - within)
 
     def _add_seconds(self, name: str, more: float) -> None:
         """Add seconds to what a piece of work took so far."""

@@ -46,6 +46,19 @@ def test_seconds_and_counts_add_up_over_all_attempts(tmp_path: Path, monkeypatch
     assert read_manifest(tmp_path / "run")["counts"] == {"mining": {"queries": 7}}
 
 
+def test_seconds_of_work_within_other_work_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    clock = iter([0.0, 1.0, 4.0, 5.0, 7.0, 10.0])
+    monkeypatch.setattr(runs.time, "monotonic", lambda: next(clock))
+    run = open_run(tmp_path / "run")
+    with run.timed("train"):
+        with run.timed("mine"):
+            pass
+        with pytest.raises(KeyboardInterrupt, match="now"), run.timed("mine"):
+            raise KeyboardInterrupt("now")
+    assert run.manifest["seconds"] == {"mine": 5.0, "train": 5.0}
+    assert run.seconds == 10.0
+
+
 def test_a_finished_run_is_refused(tmp_path: Path):
     open_run(tmp_path / "run").finish()
     with pytest.raises(RunError, match="this run is finished already"):
