@@ -11,14 +11,17 @@ import json
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from embedsmith.errors import SettingsError, did_you_mean
 
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+"""NumPy takes no negative seed and none of more than 32 bits; a stage adds its number to it."""
+
 
 class Settings(BaseModel):
-    """Frozen settings that refuse unknown keys.
+    """Frozen settings that refuse unknown keys, and numbers that are not finite.
 
     >>> class Margin(Settings):
     ...     margin: float = 0.05
@@ -27,7 +30,7 @@ class Settings(BaseModel):
     embedsmith.errors.SettingsError: recipe.yaml: mining: unknown key "margn" (did you mean "margin"?)
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
     @classmethod
     def parse(cls, values: Any, *, where: str) -> Self:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
+import math
+import pkgutil
 import subprocess
 import sys
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pytest
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+import embedsmith
 from embedsmith.errors import SettingsError
+from embedsmith.models.settings import StudentSettings
 from embedsmith.settings import Settings, fingerprint
+from embedsmith.training.settings import StageSettings
 
 
 class Percent(Settings):
@@ -188,3 +196,143 @@ def test_a_fingerprint_does_not_depend_on_the_process():
 def test_a_fingerprint_keeps_types_and_order_of_lists_apart():
     values = [1, "1", [1, 2], [2, 1], {"1": 2}, None, True, 1.5, "\ud800"]
     assert len({fingerprint(value) for value in values}) == len(values)
+
+
+def settings_classes() -> list[type[Settings]]:
+    """Every settings class of the package, but those that hold no numbers of their own."""
+    for module in pkgutil.walk_packages(embedsmith.__path__, "embedsmith."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    found, waiting = set(), [Settings]
+    while waiting:
+        for one in waiting.pop().__subclasses__():
+            if one.__module__.startswith("embedsmith.") and one not in found:
+                found.add(one)
+                waiting.append(one)
+    return sorted(found, key=lambda one: (one.__module__, one.__name__))
+
+
+def numbers_in(annotation: Any) -> Iterator[tuple[type, Callable[[Any], Any]]]:
+    """Yield the number types that an annotation holds, each with what makes a field's value of a number."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if annotation in (int, float):
+        yield annotation, lambda number: number
+    elif origin is Annotated:
+        yield from numbers_in(arguments[0])
+    elif origin in (Union, UnionType):
+        for argument in arguments:
+            yield from numbers_in(argument)
+    elif origin in (list, tuple):
+        for kind, made in numbers_in(arguments[0]):
+            yield kind, lambda number, made=made: [made(number)]
+    elif origin is dict:
+        for kind, made in numbers_in(arguments[1]):
+            yield kind, lambda number, made=made: {"one": made(number)}
+
+
+def refuses(settings: type[Settings], field: str, value: Any) -> bool:
+    """Whether a value of one field is refused, whatever the others are."""
+    try:
+        settings.model_validate({field: value})
+    except ValidationError as error:
+        return any(row["loc"][:1] == (field,) for row in error.errors())
+    return False
+
+
+NUMBERS = [
+    (settings, name, kind, made)
+    for settings in settings_classes()
+    for name, field in settings.model_fields.items()
+    for kind, made in numbers_in(field.annotation)
+]
+
+MAY_BE_NEGATIVE = {"threshold", "exclude_above", "floor", "neighbour", "veto_deviations"}
+"""Scores, and distances between them."""
+MAY_BE_ZERO = MAY_BE_NEGATIVE | {
+    *("seed", "convert_seed", "mining_seed", "split_seed"),
+    *("contrastive", "distill_vectors", "distill_scores", "distill_margins", "weights"),
+    *("margin", "guide_margin", "shift", "hard_negatives", "held_out", "positives"),
+    *("warmup", "warmup_steps", "weight_decay", "dropout", "lora_dropout"),
+    *("temperature", "near_duplicates", "k1", "b", "memory_gib", "retries", "request_retries"),
+}
+"""Weights that leave a part out, distances, counts of what is optional; a chat model's temperature."""
+ONLY_HERE = {("ConvertSettings", "negatives")}
+"""What may be zero in one class and not in others of the same name."""
+BUT_NOT_HERE = {
+    ("LossSettings", "temperature"),
+    ("StageSettings", "temperature"),
+    ("TeacherSettings", "memory_gib"),
+    ("SelectionSettings", "near_duplicates"),
+}
+
+
+def test_every_number_of_every_part_is_looked_at():
+    owners = {settings.__name__ for settings, *_ in NUMBERS}
+    assert {
+        "StageSettings",
+        "StudentSettings",
+        "MiningSettings",
+        "TeacherSettings",
+        "Recipe",
+        "QuerySettings",
+    } <= owners
+    known = {name for _, name, *_ in NUMBERS}
+    assert known >= MAY_BE_ZERO, "a field that does not exist any more"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, "nan", "inf", "-Infinity"])
+def test_a_number_of_settings_is_finite(value):
+    taken = [f"{s.__name__}.{name}" for s, name, _, made in NUMBERS if not refuses(s, name, made(value))]
+    assert taken == []
+
+
+@pytest.mark.parametrize("value", [-1, -(10**30)])
+def test_what_counts_or_measures_is_not_negative(value):
+    taken = [
+        f"{settings.__name__}.{name}"
+        for settings, name, _, made in NUMBERS
+        if name not in MAY_BE_NEGATIVE and not refuses(settings, name, made(value))
+    ]
+    assert taken == []
+
+
+def test_what_must_be_there_is_not_zero():
+    taken = [
+        f"{settings.__name__}.{name}"
+        for settings, name, _, made in NUMBERS
+        if (name not in MAY_BE_ZERO or (settings.__name__, name) in BUT_NOT_HERE)
+        and (settings.__name__, name) not in ONLY_HERE
+        and not refuses(settings, name, made(0))
+    ]
+    assert taken == []
+
+
+def test_a_whole_number_is_no_fraction():
+    taken = [
+        f"{s.__name__}.{name}" for s, name, kind, made in NUMBERS if kind is int and not refuses(s, name, made(2.5))
+    ]
+    assert taken == []
+
+
+def test_a_seed_is_one_that_numpy_takes():
+    seeds = [(settings, name) for settings, name, *_ in NUMBERS if name == "seed" or name.endswith("_seed")]
+    assert len(seeds) > 8
+    assert [f"{settings.__name__}.{name}" for settings, name in seeds if not refuses(settings, name, 2**32)] == []
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "message"),
+    [
+        (StageSettings, {"matryoshka": [0]}, r"matryoshka: 0: Input should be greater than 0, got 0"),
+        (StageSettings, {"matryoshka": [64, -1]}, r"matryoshka: 1: Input should be greater than 0, got -1"),
+        (StageSettings, {"matryoshka": [64, 64]}, r"matryoshka names a width twice: \[64, 64\]"),
+        (StageSettings, {"guide_margin": 5, "guide_relative": True}, "guide_margin is 5 with guide_relative"),
+        (StudentSettings, {"template": "Query: "}, r"a template has \{instruction\} where the instruction stands"),
+        (StudentSettings, {"template": "{task}: {instruction}"}, r"and no other braces, got '\{task\}: "),
+        (StudentSettings, {"template": "{instruction"}, r"a template has \{instruction\}"),
+    ],
+)
+def test_what_makes_no_sense_is_said_in_one_line(part, values, message):
+    with pytest.raises(SettingsError, match=message) as caught:
+        part.parse(values, where="options")
+    assert "\n" not in str(caught.value)

@@ -99,7 +99,7 @@ def select(
 @app.command()
 def audit(
     run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
-    seed: Annotated[int, typer.Option(help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of the positive that is kept; figures are means.")] = 5,
     as_json: Json = False,
 ) -> None:

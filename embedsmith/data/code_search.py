@@ -29,7 +29,7 @@ from pydantic import Field
 from embedsmith.data.collection import Collection
 from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
-from embedsmith.settings import Settings
+from embedsmith.settings import Seed, Settings
 
 MAX_FILE_BYTES = 2_000_000
 MAX_QUERY_CHARS = 300
@@ -51,7 +51,7 @@ class CodeSettings(Settings):
     source: str = Field("stdlib", min_length=1)
     """A folder of Python files; `stdlib` is the standard library of the running Python."""
 
-    split_seed: int = 0
+    split_seed: Seed = 0
     """Seed of the order in which modules are drawn for the test side."""
 
     test_share: float = Field(0.2, gt=0, lt=1)

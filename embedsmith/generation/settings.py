@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from embedsmith.errors import did_you_mean
 from embedsmith.models.settings import MINILM
-from embedsmith.settings import Settings
+from embedsmith.settings import Seed, Settings
 from embedsmith.teachers.settings import TeacherSettings
 
 KINDS = ("short-long", "long-short", "short-short")
@@ -37,7 +37,7 @@ class QuerySettings(Settings):
     """Of the chat model."""
     max_tokens: int = Field(256, gt=0)
     """Tokens of an answer, a thinking model's thoughts included."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of what is drawn at random, and the chat model's own."""
     teacher_settings: TeacherSettings = TeacherSettings()
     """How the teacher reads texts."""
@@ -64,7 +64,7 @@ class TaskSettings(Settings):
     """Of the chat model."""
     max_tokens: int = Field(1500, gt=0)
     """Tokens of an answer, a thinking model's thoughts included."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of what is drawn at random, and the chat model's own."""
 
     @field_validator("kinds")
@@ -92,5 +92,5 @@ class JudgeSettings(Settings):
     """Tokens of an answer; give a thinking model as many as it thinks with."""
     temperature: float = Field(0.0, ge=0)
     """Of the chat model."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of what is drawn at random, and the chat model's own."""

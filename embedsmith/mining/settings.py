@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from embedsmith.errors import did_you_mean
 from embedsmith.models.settings import MINILM
-from embedsmith.settings import Settings
+from embedsmith.settings import Seed, Settings
 from embedsmith.teachers.named import has_vectors, is_rescorer
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -82,7 +82,7 @@ class SamplerSettings(Settings):
     """window: first rank. 30 to 100 is SFR-Embedding's, as the paper cites it."""
     window_last: int = Field(100, gt=0)
     """window: last rank."""
-    mining_seed: int = 0
+    mining_seed: Seed = 0
     """Seed of everything that is drawn at random."""
 
 
@@ -97,6 +97,15 @@ class EnsembleSettings(Settings):
     """fuse: one for each teacher, in their order; all the same when not given."""
     pca_variance: float = Field(0.95, gt=0, le=1)
     """pca: share of the variance that is kept."""
+
+    @field_validator("weights")
+    @classmethod
+    def _not_negative(cls, value: list[float]) -> list[float]:
+        """Refuse a weight that would turn a teacher's order round."""
+        for weight in value:
+            if weight < 0:
+                raise ValueError(f"a teacher's weight is {weight:g}, wanted 0 or more")
+        return value
 
 
 class SelectionSettings(MethodSettings, SamplerSettings, EnsembleSettings):

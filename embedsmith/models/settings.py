@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from embedsmith.models.instructions import task_of
 from embedsmith.settings import Settings
@@ -63,6 +63,18 @@ class StudentSettings(Settings):
     head_width: int | None = Field(None, gt=0)
     """Width of one head; by default the model's full width, as NV-Embed was released. Heads of `self-attention` share
     that width; multi-layer pooling's paper has 2048."""
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_place(cls, value: str) -> str:
+        """Refuse a template that has no place for the instruction, or one for something else."""
+        try:
+            filled = value.format(instruction="\0")
+        except (KeyError, IndexError, ValueError, AttributeError):
+            filled = ""
+        if "\0" not in filled:
+            raise ValueError("a template has {instruction} where the instruction stands, and no other braces")
+        return value
 
     @property
     def prompt(self) -> str:

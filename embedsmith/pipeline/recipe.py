@@ -28,7 +28,7 @@ from embedsmith.data.source import SourceSettings
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import Dtype, StudentSettings
-from embedsmith.settings import Settings
+from embedsmith.settings import Seed, Settings
 from embedsmith.training.settings import StageSettings
 
 
@@ -79,7 +79,7 @@ class DataSettings(Settings):
     """Evaluation sets: training rows with a text that is in one of them, in its test split, are left out."""
     contamination: ContaminationSettings = ContaminationSettings()
     """`against`: which texts count as the same."""
-    split_seed: int = 0
+    split_seed: Seed = 0
     """`code`: seed of the choice of test modules."""
     test_share: float = Field(0.2, gt=0, lt=1)
     """`code`: share of the pairs held out, in whole modules."""
@@ -114,7 +114,7 @@ class Recipe(Settings):
     """A run from raw data to a scored model."""
 
     name: str = "recipe"
-    seed: int = 0
+    seed: Seed = 0
     data: dict[str, DataSettings]
     mining: MiningSettings = MiningSettings()
     student: StudentSettings = StudentSettings()

@@ -28,7 +28,7 @@ from embedsmith.models.student import build_student, describe
 from embedsmith.pipeline.card import write_card
 from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.progress import Progress, silent
-from embedsmith.settings import Settings
+from embedsmith.settings import Seed, Settings
 from embedsmith.training.batches import Source
 from embedsmith.training.guide import read_guides
 from embedsmith.training.memory import check_memory, enough_memory
@@ -46,7 +46,7 @@ class TrainingSettings(Settings):
 
     student: StudentSettings = StudentSettings()
     stage: StageSettings = StageSettings()
-    seed: int = 0
+    seed: Seed = 0
 
 
 def train(

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from embedsmith.errors import SettingsError
 from embedsmith.search.exact import check_vectors, scores_of, top_k
-from embedsmith.settings import Settings
+from embedsmith.settings import Seed, Settings
 from embedsmith.vectors.shards import gather
 
 _ADDED_AT_ONCE = 65_536
@@ -41,7 +41,7 @@ class ApproximateSettings(Settings):
     """hnsw: passages that are kept in view, in building and in search."""
     sample: int = Field(200, gt=0)
     """Queries, at random, that are searched exactly as well, to measure the recall."""
-    seed: int = Field(0, ge=0)
+    seed: Seed = 0
     """Of the sample, and of the passages that the lists are placed by."""
 
 

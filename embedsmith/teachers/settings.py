@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from embedsmith.models.settings import Dtype
-from embedsmith.settings import Settings
+from embedsmith.settings import Seed, Settings
 from embedsmith.teachers.bm25 import BM25Settings, Stemmer, StopWords
 
 
@@ -38,7 +38,7 @@ class TeacherSettings(Settings):
     measured on a sample and reported."""
     memory_gib: float = Field(1.0, gt=0)
     """Memory that exact search may fill beside the vectors' file."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the teacher `random`."""
     request_texts: int = Field(64, gt=0)
     """Texts in one request to an embeddings URL."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -52,7 +52,7 @@ class LossSettings(Settings):
     """Temperature of the loss; neither paper states one."""
     contrastive: float = Field(1.0, ge=0)
     """Weight of InfoNCE; 0 to learn from the teacher alone."""
-    matryoshka: list[int] = []
+    matryoshka: list[Annotated[int, Field(gt=0)]] = []
     """Widths at which the vectors shall be of use; InfoNCE is the mean over them. The full width when empty."""
     distill_vectors: float = Field(0.0, ge=0)
     """Weight of the squared distance from the teacher's stored vectors, which must be as wide as the student's."""
@@ -144,6 +144,10 @@ class StageSettings(WatchSettings, MemorySettings, OptimizerSettings, LossSettin
             raise ValueError(f"steps is {self.steps} and epochs {self.epochs}: give one of them")
         if self.patience is not None and not self.held_out:
             raise ValueError("patience needs held_out: nothing is measured without held-out examples")
+        if len(set(self.matryoshka)) < len(self.matryoshka):
+            raise ValueError(f"matryoshka names a width twice: {self.matryoshka}")
+        if self.guide_relative and self.guide_margin >= 1:
+            raise ValueError(f"guide_margin is {self.guide_margin:g} with guide_relative: a share is less than 1")
         if not self.restart_optimizer and self.lora_rank:
             raise ValueError("restart_optimizer: false with lora_rank: adapters end with their stage")
         if not (self.contrastive or self.distill_vectors or self.distill_scores or self.distill_margins):

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from embedsmith.settings import Settings
+from embedsmith.settings import Seed, Settings
 
 Task = Literal["classification", "clustering", "sts", "nli", "reranking", "pairs"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -58,7 +58,7 @@ class ConvertSettings(Settings):
     task."""
     instruction_for: str | None = None
     """Take the papers' instruction for this data set, such as banking77."""
-    convert_seed: int = 0
+    convert_seed: Seed = 0
     """Seed of everything that is drawn at random."""
 
     def model_post_init(self, context: Any) -> None:
