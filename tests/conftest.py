@@ -42,6 +42,23 @@ def real_data(request: pytest.FixtureRequest) -> Path:
 
 
 @pytest.fixture
+def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the CPU be one that multiplies bfloat16; torch does it, slowly, where it is not."""
+    from embedsmith.models import precision  # only now is what it imports checked
+
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
+
+
+@pytest.fixture(params=[True, False], ids=["with bfloat16", "without bfloat16"])
+def bfloat16_or_not(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Have the CPU be one that multiplies bfloat16, and then one that does not."""
+    from embedsmith.models import precision
+
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: request.param)
+    return request.param
+
+
+@pytest.fixture
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The roles of all texts that models encode from here on."""
     from embedsmith.models.embedder import EmbeddingModel  # only now is what it imports checked

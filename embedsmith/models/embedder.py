@@ -40,6 +40,7 @@ from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.packed import can_pack, is_packable, on_device, pack, token_states
 from embedsmith.models.packing import Features, ahead, batches, on_cores, side_by_side, windows
+from embedsmith.models.precision import mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.products import SHORT_TEXT, Activations, Copies, activations_of, fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSettings
@@ -118,11 +119,11 @@ class EmbeddingModel(SentenceTransformer):
             dtype: `auto` is, on a GPU, bfloat16 where it has that. On a CPU with products in bfloat16 it is float32 for
                 short texts, and for `embed`'s others all products in bfloat16, all else in float32 (see `SHORT_TEXT`);
                 weights that are in bfloat16 already are multiplied in it always. Elsewhere `auto` is float32.
-                `bfloat16` on a CPU is all products in it for all texts, and all else in float32: a fifth faster, and
-                more of the texts get vectors that are off (a cosine by 0.0006, all-MiniLM-L6-v2). Sums, norms and
-                embeddings in bfloat16 too would put it off by 0.0009.
+                `bfloat16` on such a CPU is all products in it for all texts, and all else in float32: a fifth faster,
+                and more of the texts get vectors that are off (a cosine by 0.0006, all-MiniLM-L6-v2). Sums, norms and
+                embeddings in bfloat16 too would put it off by 0.0009. On a CPU without it `bfloat16` is float32.
         """
-        self.is_mixed = _mixes(dtype, self.device.type)
+        self.is_mixed = mixes(dtype, self.device.type)
         self.shortens = self.is_mixed and dtype == "auto"
         self._copies = None
         if not self.is_mixed:
@@ -500,7 +501,7 @@ def load(
     Args:
         name: see `embedsmith.models.names`.
         dtype: precision; `auto` is bfloat16 where the hardware computes in it (on a CPU for products of long texts),
-            float32 elsewhere. See `EmbeddingModel.use_dtype`.
+            float32 elsewhere; `bfloat16` is float32 on a CPU that has none. See `EmbeddingModel.use_dtype`.
         device: a torch device; default: a GPU where there is one.
         dimensions: keep as many of the first numbers of each vector, and bring it back to length 1 (Matryoshka).
         attention_backend: what computes attention, on the device as it is.
@@ -537,13 +538,13 @@ def _load(name: str, *, dtype: Dtype, device: str | None, attention_backend: Att
         )
     refuse_foreign_code(source)
     # As it was saved where each module gets a type of its own: nothing is rounded twice, nor larger than it need be.
-    mixes = _mixes(dtype, device)
-    model = _open(source, dtype=None if mixes else resolve_dtype(dtype, device), device=device)
+    is_mixed = mixes(dtype, device)
+    model = _open(source, dtype=None if is_mixed else resolve_dtype(dtype, device), device=device)
     use_backend(model[0], attention_backend, name=name)
     promised = promised_attention(model.backbone)
     if promised:
         check_attention(model.backbone, promised, name=name)
-    if mixes:
+    if is_mixed:
         model.use_dtype(dtype)
     here = StudentSettings(name=_lasting(source))
     if model.has_adapters:
@@ -576,21 +577,6 @@ def _lasting(source: ModelSource) -> str:
     """Return a name of a source that means the same in another working directory."""
     is_path = source.local and not source.name.startswith(("package:", "static:"))
     return str(Path(source.name).expanduser().resolve()) if is_path else source.name
-
-
-def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
-    """Return the torch dtype that a name stands for on a device."""
-    if dtype != "auto":
-        return getattr(torch, dtype)
-    on_gpu = torch.cuda.is_available() and (device is None or device.startswith("cuda"))
-    has_bf16 = torch.cuda.is_bf16_supported() if on_gpu else torch.cpu.get_capabilities().get("avx512_bf16", False)
-    return torch.bfloat16 if has_bf16 else torch.float32
-
-
-def _mixes(dtype: Dtype, device: str | None) -> bool:
-    """Return whether only some products are to be computed in bfloat16: see `EmbeddingModel.use_dtype`."""
-    on_cpu = device == "cpu" or (device is None and not torch.cuda.is_available())
-    return on_cpu and resolve_dtype(dtype, device) is torch.bfloat16
 
 
 def _finished(vectors: Float[Tensor, "N D"], *, normalize: bool) -> Float32[np.ndarray, "N D"]:

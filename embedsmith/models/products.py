@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from embedsmith.models.precision import multiplies_wide, onednn_multiplies, onednn_product
 from embedsmith.models.settings import Role
 
 SHORT_TEXT: Mapping[Role, int] = {"query": 16, "passage": 30}
@@ -73,7 +74,7 @@ def fast_products(
         copies: take the place of weights in the products, without gradients.
     """
     is_inference = torch.is_inference_mode_enabled()
-    may_fuse = is_inference and device.type == "cpu" and _has_product()
+    may_fuse = is_inference and device.type == "cpu"
     is_wide = is_inference and multiplies_wide(device)
     if not mixed and not is_wide:
         return nullcontext()
@@ -110,6 +111,7 @@ class Products(TorchFunctionMode):
         self.is_wide = is_wide
         self.activations = activations or {}
         self.copies = copies or {}
+        self._is_short_fused = bool(activations) and onednn_multiplies(torch.bfloat16)
         self._rounded: tuple[Tensor, Tensor] | None = None
         """States that were read last, and their copy in bfloat16: queries, keys and values are made of the same."""
 
@@ -146,7 +148,7 @@ class Products(TorchFunctionMode):
         if is_short or _is_activated(input):
             input = self._short(input, weight.dtype)
         has_rows = input.dim() >= 2 and bool(input.numel())
-        if activation and has_rows and (is_short or self._is_wide(weight)):
+        if activation and has_rows and (self._is_short_fused if is_short else self._is_wide(weight)):
             found = product(input, weight, bias, activation)
             found.is_activated = True
             return found
@@ -220,8 +222,7 @@ def product(states: Tensor, weight: Tensor, bias: Tensor | None = None, activati
 
     Without a gradient.
     """
-    # What torch's own compiler makes of a linear layer; under no public name.
-    return torch.ops.mkldnn._linear_pointwise(states, weight, bias, activation.name, [], activation.algorithm)
+    return onednn_product(states, weight, bias, activation.name, activation.algorithm)
 
 
 def _attention(
@@ -249,18 +250,3 @@ def _attention(
     key, value = (functional.pad(states, (0, 0, 0, missing)) for states in (key, value))
     attn_mask = functional.pad(attn_mask, (0, missing), value=nothing)
     return functional.scaled_dot_product_attention(query, key, value, attn_mask, **rest)
-
-
-def multiplies_wide(device: torch.device) -> bool:
-    """Return whether oneDNN multiplies float32 faster on a device than what torch takes."""
-    return device.type == "cpu" and _has_product() and _is_amd() and torch.backends.cpu.get_cpu_capability() == "AVX512"
-
-
-def _has_product() -> bool:
-    """Return whether this torch has the product; another version may not."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-
-
-def _is_amd() -> bool:
-    """Return whether AMD made the processor."""
-    return str(torch.cpu.get_capabilities().get("cpu_name", "")).startswith("AMD")

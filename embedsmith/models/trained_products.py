@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from embedsmith.models.products import multiplies_wide, product
+from embedsmith.models.precision import multiplies_wide
+from embedsmith.models.products import product
 
 
 @contextmanager

@@ -93,14 +93,14 @@ def export(
         raise RunError(f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped")
     on_progress(f"open {model}", 0, 3)
     embedder = load(str(model), dtype=dtype)
-    is_mixed = embedder.is_mixed
-    if is_mixed:
-        # All weights are written in bfloat16, though on a CPU only those of products are used in it.
+    is_short = dtype == "bfloat16" or embedder.is_mixed
+    if is_short:
+        # All weights are written in bfloat16, though on a CPU only those of products are used in it, or none.
         cast(embedder, torch.bfloat16).use_dtype(dtype)
     before, is_adapted = _vectors(embedder), embedder.has_adapters
     if is_adapted and merge:
         merge_adapters(embedder, PROBES)
-    if is_mixed:
+    if is_short:
         cast(embedder, torch.bfloat16)
     sizes = describe(embedder)
     with whole_folder(target) as partial:

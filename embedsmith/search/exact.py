@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Float32, Int64, UInt32, UInt64
 from torch import Tensor
 
 from embedsmith.errors import InputError
+from embedsmith.models.precision import has_bfloat16
 
 _MAX_ROW = 0xFFFF_FFFF
 _QUERIES = {True: 512, False: 8192}
@@ -196,7 +197,7 @@ class _Rounded:
 
 def _multiplies_bfloat16(device: str) -> bool:
     """Return whether a device multiplies bfloat16 fast, adding in float32."""
-    return device == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16", False)
+    return device == "cpu" and has_bfloat16(device)
 
 
 def _slack(queries: _Rounded, passages: _Rounded) -> Float32[Tensor, " Q"]:

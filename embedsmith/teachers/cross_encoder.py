@@ -14,8 +14,9 @@ from jaxtyping import Float32, Int64
 
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.attention import steady_attention
-from embedsmith.models.embedder import hash_of_weights, refuse_foreign_code, resolve_dtype
+from embedsmith.models.embedder import hash_of_weights, refuse_foreign_code
 from embedsmith.models.names import find_model
+from embedsmith.models.precision import resolve_dtype
 from embedsmith.models.settings import Dtype
 from embedsmith.progress import Progress, silent
 

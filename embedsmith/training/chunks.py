@@ -20,7 +20,7 @@ from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.packed import can_pack, on_device, pack, pinned
 from embedsmith.models.packing import Rounding, batches, of_tokens
-from embedsmith.models.products import multiplies_wide
+from embedsmith.models.precision import multiplies_wide
 from embedsmith.models.tokens import padding_values, tokens_of
 from embedsmith.training.batches import Batch
 from embedsmith.training.settings import MemorySettings

@@ -107,7 +107,8 @@ class MemorySettings(Settings):
     """In how much memory a stage trains, and in which precision."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the products; weights and optimizer stay in float32. `auto`: bfloat16 where the hardware has it."""
+    """Precision of the products; weights and optimizer stay in float32. `auto`: bfloat16 where the hardware has it.
+    A CPU that has none computes in float32 whichever is asked for."""
     gradient_checkpointing: bool = False
     """Compute activations twice instead of keeping them: less memory, about a third more time."""
     chunk_tokens: int | None = Field(None, gt=0)

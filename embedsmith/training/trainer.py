@@ -27,9 +27,10 @@ from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 from embedsmith.errors import InputError, SettingsError, did_you_mean
 from embedsmith.models.attention import training_attention
 from embedsmith.models.compiled import inputs_with_gradients
-from embedsmith.models.embedder import EmbeddingModel, resolve_dtype
+from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.lora import add_adapters, halved, inputs_as_they_are, merge_adapters
 from embedsmith.models.packed import attention_within_texts
+from embedsmith.models.precision import resolve_dtype
 from embedsmith.models.trained_embeddings import gradients_of_rows
 from embedsmith.models.trained_products import trained_products
 from embedsmith.training import checkpoints

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from embedsmith.models import embedder, products
+from embedsmith.models import embedder, precision, products
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
 
@@ -58,9 +58,9 @@ def test_shorter_types_stay_with_torch(monkeypatch):
     ],
 )
 def test_it_is_for_amds_processors_with_avx512(monkeypatch, maker, capability, device, wide):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": maker})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": maker}, raising=False)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(precision, "onednn_multiplies", lambda dtype: True)
     with torch.inference_mode():
         block = products.fast_products(torch.device(device))
     assert isinstance(block, products.Products) == wide
@@ -169,7 +169,10 @@ def test_an_activation_is_found_where_a_product_goes_there_alone_and_always(kind
 @needs_onednn
 @pytest.mark.parametrize("is_short", [False, True])
 @pytest.mark.parametrize("name", ACTIVATIONS)
-def test_an_activation_that_is_applied_with_its_product_gives_the_same(name, is_short):
+@pytest.mark.parametrize("refuses_short", [False, True])
+def test_an_activation_that_is_applied_with_its_product_gives_the_same(name, is_short, refuses_short, monkeypatch):
+    if refuses_short:
+        monkeypatch.setattr(products, "onednn_multiplies", lambda dtype: dtype == torch.float32)
     block = Block(ACTIVATIONS[name])
     right = block(STATES)
     with torch.inference_mode():

@@ -95,6 +95,7 @@ def test_the_pooling_is_written_in_the_old_way_too(plain, tmp_path, mode, flag):
 
 
 @pytest.mark.parametrize("layout", ["sentence-transformers", "nv-embed"])
+@pytest.mark.usefixtures("bfloat16_or_not")
 def test_every_weight_of_the_folder_is_in_the_precision_asked_for(instructed, tmp_path, layout):
     done = export(instructed, out=tmp_path / "out", layout=layout, dtype="bfloat16")
     assert done.largest_difference <= 1e-5

@@ -134,12 +134,9 @@ def true_scores(queries, passages):
     return (queries.astype(np.float64) @ passages.astype(np.float64).T).astype(np.float32)
 
 
+@pytest.mark.usefixtures("bfloat16_or_not")
 class TestTheTwoPasses:
     """The first pass is rough; what comes out is not."""
-
-    @pytest.fixture(params=[True, False], ids=["bfloat16", "float32"], autouse=True)
-    def _first_pass(self, request, monkeypatch):
-        monkeypatch.setattr(exact, "_multiplies_bfloat16", lambda device: request.param)
 
     @pytest.mark.parametrize("k", [1, 10, 100])
     @pytest.mark.parametrize("memory_gib", [1e-5, 1e-3, 1.0])

@@ -230,6 +230,7 @@ def test_chunks_and_checkpointing_change_no_gradient(student, tmp_path, settings
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 @pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"lora_rank": 4}, {"dtype": "bfloat16"}])
+@pytest.mark.usefixtures("with_bfloat16")
 def test_float32_is_multiplied_by_whoever_is_faster_with_the_same_gradients(student, tmp_path, monkeypatch, settings):
     if "lora_rank" in settings:
         pytest.importorskip("peft")
@@ -257,6 +258,7 @@ def test_float32_is_multiplied_by_whoever_is_faster_with_the_same_gradients(stud
     ],
     ids=["dropout", "checkpointing", "adapters", "bfloat16"],
 )
+@pytest.mark.usefixtures("with_bfloat16")
 def test_chunks_that_are_encoded_twice_give_the_same_bits_as_chunks_that_are_kept(student, tmp_path, settings):
     if "lora_rank" in settings:
         pytest.importorskip("peft")
@@ -268,6 +270,7 @@ def test_chunks_that_are_encoded_twice_give_the_same_bits_as_chunks_that_are_kep
     assert_same_bits(weights(twice), weights(kept))
 
 
+@pytest.mark.usefixtures("with_bfloat16")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_frozen_matrices_in_bfloat16_save_memory_and_change_no_bit(student, tmp_path, monkeypatch, checkpointing):
     pytest.importorskip("peft")

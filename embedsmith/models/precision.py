@@ -1,0 +1,102 @@
+"""Precision: which type of numbers this machine computes in. Nothing else asks the hardware.
+
+A processor without instructions for bfloat16 is slower in it than in float32, or refuses it: oneDNN has no such product
+below AVX-512. So on such a CPU what is asked for in bfloat16 is computed in float32, which holds all its numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedsmith.models.settings import Dtype
+
+
+def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
+    """Return the type that products are computed in on a device where a precision is asked for.
+
+    Args:
+        dtype: `auto` is bfloat16 where the hardware has it, float32 elsewhere. On a CPU without it `bfloat16` is
+            float32 too.
+        device: as torch names it; default: the one that models are put on.
+    """
+    if dtype == "auto" or (dtype == "bfloat16" and _kind(device) == "cpu"):
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    return getattr(torch, dtype)
+
+
+def mixes(dtype: Dtype, device: str | None = None) -> bool:
+    """Return whether only products are computed in bfloat16, all else in float32: so it is on a CPU."""
+    return _kind(device) == "cpu" and resolve_dtype(dtype, device) is torch.bfloat16
+
+
+def has_bfloat16(device: str | None = None) -> bool:
+    """Return whether a device has instructions that multiply bfloat16."""
+    kind = _kind(device)
+    if kind == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return kind == "cpu" and cpu_has_bfloat16()
+
+
+def cpu_has_bfloat16() -> bool:
+    """Return whether the CPU multiplies bfloat16, and oneDNN uses that: ONEDNN_MAX_CPU_ISA may keep it from it."""
+    has_instructions = bool(_capabilities().get("avx512_bf16", False))
+    return has_instructions and onednn_multiplies(torch.bfloat16)
+
+
+def multiplies_wide(device: torch.device) -> bool:
+    """Return whether oneDNN multiplies float32 faster on a device than what torch takes: see `products`."""
+    return (
+        device.type == "cpu"
+        and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and str(_capabilities().get("cpu_name", "")).startswith("AMD")
+        and onednn_multiplies(torch.float32)
+    )
+
+
+@cache
+def onednn_multiplies(dtype: torch.dtype) -> bool:
+    """Return whether oneDNN multiplies matrices of a type: by trying, for that is up to torch's build and the CPU."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    states, weight = (torch.ones(rows, 16, dtype=dtype, device="cpu") for rows in (2, 3))
+    try:
+        onednn_product(states, weight, None, "relu", "")
+    except RuntimeError:
+        return False
+    return True
+
+
+def onednn_product(states: Tensor, weight: Tensor, bias: Tensor | None, activation: str, algorithm: str) -> Tensor:
+    """Return states times weight, transposed, plus bias, activated, by oneDNN. Without a gradient."""
+    # What torch's own compiler makes of a linear layer; under no public name.
+    return torch.ops.mkldnn._linear_pointwise(states, weight, bias, activation, [], algorithm)
+
+
+def _kind(device: str | None) -> str:
+    """Return the kind of a device, without its number."""
+    if device is None:
+        from sentence_transformers.util import get_device_name  # it takes seconds to load, and search has no need of it
+
+        device = get_device_name()
+    return device.partition(":")[0]
+
+
+def _capabilities() -> Mapping[str, Any]:
+    """Return what the CPU is called and has, as torch tells, or else Linux: torch 2.6 has no such function."""
+    told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return {**_cpuinfo(), **told}
+
+
+@cache
+def _cpuinfo() -> Mapping[str, Any]:
+    """Return the name and the instructions of the CPU that Linux knows; nothing elsewhere."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    known = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    return {"cpu_name": known.get("model name", ""), **dict.fromkeys(known.get("flags", "").split(), True)}
