@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from embedsmith.errors import SettingsError, did_you_mean
@@ -32,6 +33,19 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_passwords(cls, values: Any) -> Any:
+        """Refuse a URL with a user or a password in it: settings are written into files and told in errors."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            texts = [value, *(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())]
+            if any(isinstance(text, str) and holds_password(text) for text in texts):
+                raise SettingsError(
+                    f"{name}: a URL with a user or a password in it",
+                    hint="write https://HOST/v1#MODEL, and put the key into the environment",
+                )
+        return values
+
     @classmethod
     def parse(cls, values: Any, *, where: str) -> Self:
         """Return settings from plain values.
@@ -43,6 +57,8 @@ class Settings(BaseModel):
             return cls.model_validate(values)
         except ValidationError as error:
             raise _explained(error, cls, where) from None
+        except SettingsError as error:
+            raise SettingsError(f"{where}: {error}", hint=error.hint) from None
 
     def fingerprint(self) -> str:
         """Return a hash of every value, the same in every process.
@@ -51,6 +67,26 @@ class Settings(BaseModel):
         16
         """
         return fingerprint(self.model_dump(mode="json"))
+
+
+def holds_password(text: str) -> bool:
+    """Return whether a text is a URL with a user or a password in it, in any spelling.
+
+    >>> [holds_password(text) for text in ("HTTPS://me:pass@a.org/v1#m", "https:me@a.org", "ftp://me@a.org")]
+    [True, True, True]
+    >>> [holds_password(text) for text in ("https://a.org/v1#me@model", "mail me@a.org", "query: me@a.org")]
+    [False, False, False]
+    """
+    return re.match(r"\s*(https?:/*|[a-z][a-z0-9+.-]*://)[^/\s#]*@", text, re.IGNORECASE) is not None
+
+
+def without_passwords(text: str) -> str:
+    """Return a text without the user and the password of the URLs in it.
+
+    >>> without_passwords("HTTPS://me:pass@a.org/v1#m: no such folder; http:/me:pass@a.org")
+    'HTTPS://…@a.org/v1#m: no such folder; http:/…@a.org'
+    """
+    return re.sub(r"(https?:/*|\b[a-z][a-z0-9+.-]*:/+)[^/\s#@]*@", r"\1…@", text, flags=re.IGNORECASE)
 
 
 def fingerprint(value: Any) -> str:
@@ -100,7 +136,7 @@ def _shortened(value: Any) -> str:
     >>> _shortened(list(range(100)))
     '[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21...'
     """
-    text = repr(value)
+    text = without_passwords(repr(value))
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

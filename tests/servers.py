@@ -105,7 +105,7 @@ def serving(server: S) -> Iterator[S]:
 @pytest.fixture
 def no_key(monkeypatch) -> None:
     """Take away whatever key or proxy the tester has."""
-    for name in ("EMBEDSMITH_API_KEY", "OPENAI_API_KEY", "http_proxy", "HTTP_PROXY"):
+    for name in ("EMBEDSMITH_API_KEY", "EMBEDSMITH_API_HOSTS", "OPENAI_API_KEY", "http_proxy", "HTTP_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
 

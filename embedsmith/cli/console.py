@@ -27,6 +27,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from embedsmith.settings import without_passwords
+
 # Without emoji: in the name static:package:wordllama rich sees the picture of a package.
 out = Console(highlight=False, soft_wrap=True, emoji=False)
 err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
@@ -50,7 +52,7 @@ def print_json(value: Any) -> None:
 
 def print_error(message: str, hint: str) -> None:
     """Print one line that says what is wrong, and one with the remedy."""
-    err.print(f"error: {message}", style="bold red", markup=False)
+    err.print(f"error: {without_passwords(message)}", style="bold red", markup=False)
     if hint:
         err.print(f"hint: {hint}", markup=False)
 

@@ -44,7 +44,7 @@ def queries(
 ) -> None:
     """Write queries for your own passages: RUN is then a BEIR folder, ready for `mine`.
 
-    A query is kept when a teacher finds its passage again. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    A query is kept when a teacher finds its passage again. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY (see README).
     """
     from embedsmith.pipeline.synthesize import synthesize_queries
 
@@ -83,7 +83,7 @@ def tasks(
 ) -> None:
     """Let a chat model think of tasks and write examples of each: RUN/examples.jsonl, to train on.
 
-    The two steps of NV-Embed's synthetic data. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    The two steps of NV-Embed's synthetic data. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY (see README).
     """
     from embedsmith.pipeline.synthesize_tasks import synthesize_tasks
 
@@ -138,7 +138,7 @@ def judge(
     """Ask a chat model which mined negatives answer their query after all; `select` leaves them out from then on.
 
     Known positives are asked too: a judge that confirms few of them cannot tell. What was asked once, of RUN or of
-    another selection from the same candidates, is not asked again. The key is EMBEDSMITH_API_KEY or OPENAI_API_KEY.
+    another selection from the same candidates, is not asked again. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY (see README).
     """
     from embedsmith.pipeline.judge import judge as judge_run
     from embedsmith.pipeline.judge import plain

@@ -23,6 +23,7 @@ from embedsmith.cli import scoring as scoring
 from embedsmith.cli import training as training
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
+from embedsmith.services.endpoint import Caller, calling, hosts_in
 
 # The order of the help: what a newcomer types first, then data's way from texts to scores.
 _PANELS = {
@@ -77,7 +78,8 @@ def main() -> None:
     console.quiet_libraries()
     console.let_the_first_process_speak()
     try:
-        with console.quick_imports():
+        caller = Caller(key_hosts=hosts_in(sys.argv[1:]), on_contact=console.note)
+        with console.quick_imports(), calling(caller):
             code = app(standalone_mode=False)
     except _UsageError as error:
         # Without a message the help was printed in its place.

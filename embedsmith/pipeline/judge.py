@@ -26,7 +26,7 @@ from embedsmith.pipeline.runs import read_manifest
 from embedsmith.pipeline.verdicts import judge_folder, judgement_path, read_verdicts
 from embedsmith.progress import Progress, silent
 from embedsmith.services.chat import Chat, Question, ServerSettings
-from embedsmith.services.endpoint import endpoint, key_from_environment
+from embedsmith.services.endpoint import endpoint, key_for
 from embedsmith.settings import fingerprint
 
 _GIVEN = "given"
@@ -116,7 +116,8 @@ def judge(
     run = Path(run)
     _check(run)
     template = read_templates({"judge": ["query", "passage"]}, prompts)["judge"]
-    where, key = endpoint(settings.url), key_from_environment()
+    where = endpoint(settings.url)
+    key = key_for(where)
     examples = _drawn(list(iter_examples(run / "negatives.jsonl")), settings.queries, settings.seed)
     negatives = [_negatives(example) for example in examples]
     known = _drawn(examples, settings.positives, settings.seed)

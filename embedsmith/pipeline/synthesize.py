@@ -32,7 +32,7 @@ from embedsmith.mining.near_duplicates import shingles
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
 from embedsmith.services.chat import Chat, Question, ServerSettings
-from embedsmith.services.endpoint import endpoint, key_from_environment
+from embedsmith.services.endpoint import endpoint, key_for
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.named import open_teacher
 
@@ -69,7 +69,8 @@ def synthesize_queries(
     template = read_templates({"queries": ["passage", "queries"]}, prompts)["queries"]
     # What is missing for it is told before anything is paid for.
     different = Different(settings.near_duplicates, shingles=shingles)
-    where, key = endpoint(settings.url), key_from_environment()
+    where = endpoint(settings.url)
+    key = key_for(where)
     pooled = load_corpus(Path(corpus), skip_bad=skip_bad, on_skip=on_skip)
     ids, passages, metadata = _cut(pooled, settings.passage_characters)
     inputs = {"corpus": str(Path(corpus).resolve()), "prompts": {"queries": fingerprint(template.text)}}

@@ -27,7 +27,7 @@ from embedsmith.mining.near_duplicates import shingles
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
 from embedsmith.services.chat import Chat, Question, ServerSettings
-from embedsmith.services.endpoint import endpoint, key_from_environment
+from embedsmith.services.endpoint import endpoint, key_for
 from embedsmith.settings import fingerprint
 
 _ROUNDS = 5
@@ -65,7 +65,8 @@ def synthesize_tasks(
     templates = read_templates(names, prompts)
     # What is missing for it is told before anything is paid for.
     different = Different(settings.near_duplicates, shingles=shingles)
-    where, key = endpoint(settings.url), key_from_environment()
+    where = endpoint(settings.url)
+    key = key_for(where)
     inputs = {"prompts": {name: fingerprint(template.text) for name, template in templates.items()}}
     with Run.open(out, command="synthesize tasks", settings=settings, inputs=inputs) as run:
         chat = Chat(where, run.folder / "answers.jsonl", key=key, settings=server)

@@ -148,12 +148,13 @@ def open_encoder(name: str, settings: TeacherSettings, *, device: str | None = N
 
 def _remote(name: str, settings: TeacherSettings) -> Any:
     """Return the model behind a URL."""
-    from embedsmith.services.endpoint import endpoint, key_from_environment
+    from embedsmith.services.endpoint import endpoint, key_for
     from embedsmith.teachers.remote import RemoteModel
 
+    where = endpoint(name)
     return RemoteModel(
-        endpoint(name),
-        key=key_from_environment(),
+        where,
+        key=key_for(where),
         query_prompt=settings.query_prompt or "",
         passage_prompt=settings.passage_prompt or "",
         texts=settings.request_texts,

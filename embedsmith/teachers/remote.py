@@ -22,6 +22,9 @@ from embedsmith.models.settings import Role
 from embedsmith.services.endpoint import Endpoint
 from embedsmith.services.requests import Service
 
+_MOST_VECTOR_BYTES = 32 * 2**14
+"""Of a vector as JSON: 16,384 dimensions of 32 characters each."""
+
 
 class RemoteModel:
     """An embedding model behind a URL: batched, concurrent, patient requests.
@@ -51,7 +54,14 @@ class RemoteModel:
             retries: times that a request is sent again.
         """
         self._where = where
-        self._service = Service(where, "embeddings", key=key, timeout_s=timeout_s, retries=retries)
+        self._service = Service(
+            where,
+            "embeddings",
+            key=key,
+            timeout_s=timeout_s,
+            retries=retries,
+            most_bytes=texts * _MOST_VECTOR_BYTES + 2**20,
+        )
         self._prompts: dict[Role, str] = {"query": query_prompt, "passage": passage_prompt}
         self._texts = texts
         self._concurrency = concurrency
@@ -104,8 +114,9 @@ class RemoteModel:
                 f"{self._where.name}: vectors of {min(widths)} and of {max(widths)} dimensions", hint=_WHOSE
             )
         vectors = np.concatenate(parts)
-        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-        return vectors / np.where(lengths > 0, lengths, 1).astype(np.float32)
+        # In float64: in float32 the squares of very small numbers are zero.
+        lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+        return (vectors / lengths).astype(np.float32)
 
     def embed_each(
         self,
@@ -144,16 +155,21 @@ def _vectors(answer: bytes, count: int, name: str) -> Float32[np.ndarray, "n D"]
         ModelError: the answer does not hold one finite vector of the same length for each text.
     """
     try:
-        rows = {row["index"]: row["embedding"] for row in json.loads(answer)["data"]}
+        data = json.loads(answer)["data"]
+        rows = {row["index"]: row["embedding"] for row in data}
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused below
             vectors = np.array([rows[index] for index in range(count)], np.float32)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         what = f"no vector with index {error}" if isinstance(error, KeyError) else f"not embeddings ({error})"
         raise ModelError(f"{name}: the answer for {count} texts: {what}", hint=_WHOSE) from None
+    if len(rows) != len(data):
+        raise ModelError(f"{name}: the answer for {count} texts: two vectors with one index", hint=_WHOSE)
     if len(rows) != count:
         raise ModelError(f"{name}: got {len(rows)} vectors for {count} texts", hint=_WHOSE)
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise ModelError(f"{name}: the answer for {count} texts has shape {vectors.shape}", hint=_WHOSE)
     if not np.isfinite(vectors).all():
         raise ModelError(f"{name}: a vector is not finite", hint=_WHOSE)
+    if not np.linalg.norm(vectors.astype(np.float64), axis=1).all():
+        raise ModelError(f"{name}: a vector of zeros, which has no direction", hint=_WHOSE)
     return vectors

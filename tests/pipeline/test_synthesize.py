@@ -168,6 +168,7 @@ def test_a_run_killed_among_its_answers_ends_as_one_never_killed_and_pays_once(c
 
 
 def test_the_key_of_the_environment_is_sent_and_written_nowhere(chat_server, corpus, tmp_path, monkeypatch):
+    monkeypatch.setenv("EMBEDSMITH_API_HOSTS", "127.0.0.1")
     monkeypatch.setenv("EMBEDSMITH_API_KEY", KEY)
     chat_server.say = writes
     run = synthesize_queries(corpus, out=tmp_path / "run", settings=settings_for(chat_server))
