@@ -138,7 +138,8 @@ def judge(
     """Ask a chat model which mined negatives answer their query after all; `select` leaves them out from then on.
 
     Known positives are asked too: a judge that confirms few of them cannot tell. What was asked once, of RUN or of
-    another selection from the same candidates, is not asked again. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY (see README).
+    another selection from the same candidates, is not asked again. Keys: EMBEDSMITH_API_KEY,
+    OPENAI_API_KEY (see README).
     """
     from embedsmith.pipeline.judge import judge as judge_run
     from embedsmith.pipeline.judge import plain
