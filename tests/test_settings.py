@@ -246,7 +246,7 @@ NUMBERS = [
     for kind, made in numbers_in(field.annotation)
 ]
 
-MAY_BE_NEGATIVE = {"threshold", "exclude_above", "floor", "neighbour", "veto_deviations"}
+MAY_BE_NEGATIVE = {"threshold", "relevant_from", "exclude_above", "floor", "neighbour", "veto_deviations"}
 """Scores, and distances between them."""
 MAY_BE_ZERO = MAY_BE_NEGATIVE | {
     *("seed", "convert_seed", "mining_seed", "split_seed"),

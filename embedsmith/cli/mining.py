@@ -28,6 +28,7 @@ _FLAGS: dict[str, str | None] = {
     "columns.negative": "negative-column",
     "columns.query_id": "query-id-column",
     "columns.positive_id": "positive-id-column",
+    "columns.relevance": "relevance-column",
 }
 
 

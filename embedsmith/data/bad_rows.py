@@ -18,6 +18,10 @@ class Unusable(Exception):
         self.hint = hint
 
 
+class Misread(Unusable):
+    """A value that shows that its whole column is not what it is taken for: to skip the row would hide it."""
+
+
 class BadRow(InputError):
     """A row that cannot be used.
 
@@ -29,6 +33,8 @@ class BadRow(InputError):
         super().__init__(f"{place}: {flaw}", hint=flaw.hint)
         self.reason = flaw.reason
         """A few words that bad rows of one kind share."""
+        self.is_misread = isinstance(flaw, Misread)
+        """Whether other rows of the column are wrong too, though they look right."""
 
 
 OnBad = Callable[[BadRow], None]
@@ -55,7 +61,13 @@ class Tally:
         self._first: dict[str, BadRow] = {}
 
     def __call__(self, row: BadRow) -> None:
-        """Count a row."""
+        """Count a row.
+
+        Raises:
+            BadRow: its column is misread, so that the rows that are kept would be wrong.
+        """
+        if row.is_misread:
+            raise row
         self.counts[row.reason] += 1
         self._first.setdefault(row.reason, row)
 

@@ -6,6 +6,8 @@
     negatives   optional: `negative`, `negative_1`, `negative_2`...: a string, or a list of strings;
                 `neg` or `negatives`: a list of strings
     ids         optional: `query_id`; `positive_id`, a list where the positives are one
+    relevance   optional, beside a query and one passage: a name of `RELEVANCE`; 0 makes the passage a negative of the
+                query, more a positive of that grade; a list beside a list
 
 So FlagEmbedding's `{"query", "pos", "neg"}` and sentence-transformers' `(anchor, positive, negative_1, ...)` both fit.
 Other names are the caller's to give; nothing is guessed from the order of columns.
@@ -15,15 +17,41 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from embedsmith.data.bad_rows import Unusable
+from pydantic import Field
+
+from embedsmith.data.bad_rows import Misread, Unusable
 from embedsmith.errors import did_you_mean
 from embedsmith.settings import Settings
 
 ONLY_LISTS = ("pos", "positives", "neg", "negatives")
 
+RELEVANCE = (
+    "label",
+    "score",
+    "relevance",
+    "relevant",
+    "is_relevant",
+    "relevance_score",
+    "relevance_label",
+    "rel",
+    "grade",
+    "rating",
+    "similarity",
+    "similarity_score",
+    "judgement",
+    "judgment",
+    "gold_label",
+    "is_duplicate",
+)
+"""Names, in any case, that say how relevant a passage is; their plurals are lists beside lists."""
+IGNORED = "none"
+"""As the column of relevance: there is none, whatever the columns are called."""
+
+_RELEVANCE = {*RELEVANCE, *(f"{name}s" for name in RELEVANCE)}
 _QUERY = ("query", "anchor", "question")
 _POSITIVE = ("positive", "passage", "document", "answer", "pos", "positives")
 _NEGATIVE = ("negative", "neg", "negatives")
@@ -49,6 +77,19 @@ class ColumnSettings(Settings):
     positive_id: str | None = None
     """Column of the positive's id, or of a list of them; by default `positive_id` where there is one, else passages are
     numbered."""
+
+    relevance: str | None = None
+    """Column of how relevant the positive is: 0 makes it a negative of the query. By default `label`, `score`,
+    `relevance`, `grade`, `rating`, `similarity` or the like where there is one; `none` for no such column."""
+
+    relevant_from: float | None = Field(None, allow_inf_nan=False)
+    """Relevance from which on a passage is a positive, where it is a fraction; what lies below is a negative."""
+
+    @property
+    def names(self) -> dict[str, str | None]:
+        """Role -> the column that the caller named for it."""
+        named = self.model_dump(exclude={"relevant_from"})
+        return named | {"relevance": None if self.relevance == IGNORED else self.relevance}
 
 
 @dataclass(frozen=True)
@@ -89,14 +130,59 @@ def readable(names: Iterable[str], settings: ColumnSettings) -> list[str]:
     >>> readable(["query", "positive", "embedding"], ColumnSettings())
     ['query', 'positive']
     """
-    known = {*_QUERY, *_POSITIVE, "query_id", "positive_id", *settings.model_dump().values()}
-    return [name for name in names if name in known or _is_negative(name, settings)]
+    known = {*_QUERY, *_POSITIVE, "query_id", "positive_id", *settings.names.values()}
+    return [name for name in names if name in known or _is_negative(name, settings) or is_relevance(name)]
+
+
+def is_relevance(name: str) -> bool:
+    """Return whether a name says how relevant something is.
+
+    >>> is_relevance("Label"), is_relevance("scores"), is_relevance("source")
+    (True, True, False)
+    """
+    return name.strip().casefold() in _RELEVANCE
+
+
+def relevance_column(row: Mapping[str, Any], settings: ColumnSettings) -> str | None:
+    """Return the key of a row that says how relevant its passage is, None where nothing does.
+
+    >>> relevance_column({"query": "cat?", "passage": "a dog", "label": 0}, ColumnSettings())
+    'label'
+    >>> relevance_column({"query": "cat?", "positive": "a cat", "negative": "a dog", "score": [1]}, ColumnSettings())
+
+    Raises:
+        Unusable: there are several, or negatives too, so that it may say something else.
+    """
+    if settings.relevance is not None:
+        if settings.relevance == IGNORED:
+            return None
+        if settings.relevance not in row:
+            raise _no_value(settings.relevance, list(row))
+        return settings.relevance
+    taken = {*settings.names.values(), *_QUERY, *_POSITIVE}
+    has_negatives = any(_is_negative(name, settings) for name, value in row.items() if value is not None)
+    # Beside negatives a list holds the scores of the positive and of each negative: no judgements.
+    found = [
+        name
+        for name, value in row.items()
+        if name not in taken and is_relevance(name) and not (has_negatives and isinstance(value, list | None))
+    ]
+    if not found:
+        return None
+    if len(found) > 1 or has_negatives:
+        beside = " beside negatives" if has_negatives else ""
+        raise Misread(
+            f"{quoted(found)}{beside}: it is not clear what says how relevant the positive is",
+            reason="unclear relevance",
+            hint=f"name it: --relevance-column {found[0]}, or --relevance-column {IGNORED} if nothing does",
+        )
+    return found[0]
 
 
 def missing(names: Iterable[str], settings: ColumnSettings) -> Unusable | None:
     """Return what is wrong where a column that the caller named is nowhere among the names."""
     known = list(names)
-    for role, name in settings.model_dump().items():
+    for role, name in settings.names.items():
         found = any(_numbered(name, other) for other in known) if role == "negative" and name else name in known
         if name is not None and not found:
             return _no_column(name, known)
@@ -122,7 +208,7 @@ def one_column(role: str, conventional: Sequence[str], names: Sequence[str], set
         raise Unusable(
             f"{quoted(found)} could each be the {role}",
             reason=f"several columns could be the {role}",
-            hint=f"say which of them is the {role}, or remove the others",
+            hint=f"say which of them is the {role}: --{role.replace('_', '-')}-column; or remove the others",
         )
     near = next((near for name in names if (near := did_you_mean(name, conventional))), "")
     raise Unusable(
@@ -149,7 +235,7 @@ def _is_negative(name: str, settings: ColumnSettings) -> bool:
     """
     if settings.negative is not None:
         return _numbered(settings.negative, name)
-    if name in settings.model_dump().values():
+    if name in settings.names.values():
         return False
     if name in _NEGATIVE or _numbered("negative", name):
         return True

@@ -36,7 +36,8 @@ def load_collection(
         columns: names of the columns of pairs that are not the conventional ones.
         corpus: a file of passages that join the corpus: JSON lines (as BEIR's), Parquet or CSV.
         skip_bad: leave out what cannot be used.
-        on_skip: told, when all is read, how many rows were left out for each reason.
+        on_skip: told, when all is read, how many rows were left out for each reason, and what a column of relevance
+            beside pairs was taken for.
 
     Raises:
         InputError: there is no such path, it is none of these, its splits leave a choice, or a row is bad.
@@ -45,7 +46,7 @@ def load_collection(
     tally = Tally()
     try:
         extra = None if corpus is None else open_table(Path(corpus))
-        return _load(path, split, columns or ColumnSettings(), extra, tally if skip_bad else refuse)
+        return _load(path, split, columns or ColumnSettings(), extra, tally if skip_bad else refuse, on_skip)
     finally:
         if on_skip:
             for line in tally.lines():
@@ -99,19 +100,24 @@ def usual_split(path: str | Path, split: str) -> str | None:
 
 
 def _load(
-    path: str | Path, split: str | None, columns: ColumnSettings, corpus: Table | None, on_bad: OnBad
+    path: str | Path,
+    split: str | None,
+    columns: ColumnSettings,
+    corpus: Table | None,
+    on_bad: OnBad,
+    on_note: Callable[[str], None] | None,
 ) -> Collection:
     if str(path).startswith(HUB):
         tables = hub_tables(str(path), None)
-        return _of_tables(str(path), tables, split, columns, corpus, on_bad)
+        return _of_tables(str(path), tables, split, columns, corpus, on_bad, on_note)
     path = Path(path)
     check_exists(path)
     if path.is_file():
-        return read_pairs([open_table(path)], columns, on_bad, corpus=corpus)
+        return read_pairs([open_table(path)], columns, on_bad, corpus=corpus, on_note=on_note)
     if not any(path.iterdir()):
         raise InputError(f"{path}: an empty folder", hint=f"wanted {_WANTED}")
     if is_saved(path):
-        return _of_tables(str(path), saved_tables(path), split, columns, corpus, on_bad)
+        return _of_tables(str(path), saved_tables(path), split, columns, corpus, on_bad, on_note)
     if columns != ColumnSettings():
         raise InputError(f"{path}: a BEIR folder has no columns to name", hint="name columns for files of pairs only")
     return read_beir(path, _chosen(str(path), splits(path), split), on_bad, corpus=corpus)
@@ -124,10 +130,11 @@ def _of_tables(
     columns: ColumnSettings,
     corpus: Table | None,
     on_bad: OnBad,
+    on_note: Callable[[str], None] | None,
 ) -> Collection:
     """Return the collection of the chosen tables; a table without a name is all there is, whatever the split."""
     chosen = [""] if "" in tables else _chosen(name, list(tables), split)
-    return read_pairs([tables[split] for split in chosen], columns, on_bad, corpus=corpus)
+    return read_pairs([tables[split] for split in chosen], columns, on_bad, corpus=corpus, on_note=on_note)
 
 
 def _chosen(name: str, known: Sequence[str], split: str | None) -> list[str]:

@@ -1,23 +1,35 @@
 """Pairs: a table where each row holds a query and its positives; `columns.py` says under which names.
 
 The corpus is every text on the side of the passages, and that of an extra corpus. Negatives that a row brings along
-join it, so that they can be mined; they are no judgements, and the collection remembers whose they are. Other columns
-are ignored, and a null counts as no column.
+join it, so that they can be mined; they are no judgements, and the collection remembers whose they are. A column that
+says how relevant a passage is, such as `label` or `score`, makes it a positive or a negative. Other columns are
+ignored, and a null counts as no column.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from embedsmith.data.assemble import Judged, assembled
-from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, id_of, kind
+from embedsmith.data.assemble import Judged, assembled, distinct
+from embedsmith.data.bad_rows import BadRow, Misread, OnBad, Unusable, id_of, kind
 from embedsmith.data.collection import Collection
-from embedsmith.data.columns import ONLY_LISTS, ColumnSettings, Layout, layout_of, missing, readable
+from embedsmith.data.columns import (
+    ONLY_LISTS,
+    ColumnSettings,
+    Layout,
+    is_relevance,
+    layout_of,
+    missing,
+    readable,
+    relevance_column,
+)
 from embedsmith.data.corpus import read_corpus
+from embedsmith.data.labels import grade_of, is_listed
 from embedsmith.data.normalised import normalised
 from embedsmith.data.pool import Pool
 from embedsmith.data.tables import Table
@@ -25,7 +37,12 @@ from embedsmith.errors import InputError
 
 
 def read_pairs(
-    tables: Sequence[Table], columns: ColumnSettings, on_bad: OnBad, *, corpus: Table | None = None
+    tables: Sequence[Table],
+    columns: ColumnSettings,
+    on_bad: OnBad,
+    *,
+    corpus: Table | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Collection:
     """Return the collection of tables of pairs, such as the splits of one data set.
 
@@ -34,21 +51,31 @@ def read_pairs(
     if they are equal to the character: `ls -a` and `ls -A` are two commands. A passage without an id that is equal to
     one of the extra corpus is that one.
 
+    Args:
+        tables: where they stand.
+        columns: names of columns that are not the conventional ones.
+        on_bad: called with each row that cannot be used.
+        corpus: passages that join.
+        on_note: told what a column of relevance was taken for.
+
     Raises:
         InputError: the table is empty, a column is missing, or a row cannot be used; names file and line.
     """
     queries, passages = Pool("q", normalised), Pool("p")
-    asked, answered, grades = array("q"), array("q"), array("q")
-    for table in tables:
+    asked, answered, grades, numbers = array("q"), array("q"), array("q"), array("q")
+    starts: list[int] = []
+    says = [_Relevance(columns) for _ in tables]
+    for table, relevance in zip(tables, says, strict=True):
         queries.begin(table, unique=False)
         passages.begin(table, unique=False)
-        for number, (query, query_id, positives, negatives) in _rows(table, columns, on_bad):
+        starts.append(len(asked))
+        for number, (query, query_id, judged) in _rows(table, columns, relevance, on_bad):
             at = queries.add(query, query_id, number)
-            for grade, texts in ((1, positives), (0, negatives)):
-                for text, passage_id in texts:
-                    asked.append(at)
-                    answered.append(passages.add(text, passage_id, number))
-                    grades.append(grade)
+            for text, passage_id, grade in judged:
+                asked.append(at)
+                answered.append(passages.add(text, passage_id, number))
+                grades.append(grade)
+                numbers.append(number)
     if corpus is not None:
         read_corpus(corpus, passages, on_bad, needs_ids=False)
     pooled_queries, pooled_passages = queries.pooled(on_bad), passages.pooled(on_bad)
@@ -57,33 +84,111 @@ def read_pairs(
         pooled_passages.rows[np.array(answered, np.int64)],
         np.array(grades, np.int64),
     )
+    if any(relevance.column for relevance in says):
+        contradicting = distinct(pairs)[1]
+        for at in contradicting.tolist():
+            table = tables[bisect_right(starts, at) - 1]
+            on_bad(BadRow(table.place(numbers[at]), _CONTRADICTION))
+        pairs = pairs.only(np.delete(np.arange(len(pairs)), contradicting))
     is_positive = pairs.grades > 0
     collection = assembled(
         tables[0].stem, pooled_passages, pooled_queries, pairs.only(is_positive), pairs.only(~is_positive)
     )
     if collection is None:
-        raise InputError(
-            f"{tables[0].name}: no pairs, no row can be used", hint='write {"query": "...", "positive": "..."} a line'
-        )
+        what = "no row says that a passage is relevant" if len(pairs) else "no row can be used"
+        raise InputError(f"{tables[0].name}: no pairs, {what}", hint='write {"query": "...", "positive": "..."} a line')
+    if on_note:
+        for table, relevance in zip(tables, says, strict=True):
+            if relevance.column:
+                on_note(f"{table.name}: {relevance}")
+        if left_out := len(pooled_queries.ids) - len(collection.queries):
+            on_note(f"{tables[0].name}: {left_out:,} queries without a relevant passage are left out")
     return collection
 
 
-_Passages = list[tuple[str, str | None]]
-_Row = tuple[str, str | None, _Passages, _Passages]
+class _Relevance:
+    """What the column of relevance of a table says, and how often."""
+
+    def __init__(self, settings: ColumnSettings) -> None:
+        self.column: str | None = None
+        self._settings = settings
+        self._rows = 0
+        self._may_have: dict[tuple[str, ...], bool] = {}
+        self._counts = {True: 0, False: 0}
+
+    def __str__(self) -> str:
+        """Return it as it is told."""
+        limit = self._settings.relevant_from
+        below, above = ("0", "above 0") if limit is None else (f"below {limit:g}", f"from {limit:g} on")
+        return (
+            f'"{self.column}" {above} = positive: {self._counts[True]:,}; '
+            f"{below} = negative of the query: {self._counts[False]:,}"
+        )
+
+    def of(self, row: dict[str, Any], count: int) -> list[int]:
+        """Return the grade of each positive of a row, 1 where no column says it.
+
+        Raises:
+            Unusable: a grade is missing, or none.
+        """
+        column = self._column(row)
+        if column is None:
+            return [1] * count
+        values = row[column] if isinstance(row[column], list) else [row[column]] * count
+        if len(values) != count:
+            raise Unusable(
+                f'"{column}" has {len(values)} values for {count} positives',
+                reason="wrong number of grades",
+                hint="give every positive a grade",
+            )
+        grades = [grade_of(value, column, self._settings.relevant_from) for value in values]
+        for grade in grades:
+            self._counts[grade > 0] += 1
+        return grades
+
+    def _column(self, row: dict[str, Any]) -> str | None:
+        """Return the column of a row, the same in every row."""
+        names = tuple(row)
+        if names not in self._may_have:
+            self._may_have[names] = self._settings.relevance is not None or any(map(is_relevance, names))
+        column = relevance_column(row, self._settings) if self._may_have[names] else None
+        if self._rows == 0:
+            self.column = column
+        self._rows += 1
+        if column != self.column:
+            raise Misread(
+                f"{_what(column)} here, {_what(self.column)} in the rows before",
+                reason="a relevance in some rows",
+                hint="give every row the same column, or ignore it: --relevance-column none",
+            )
+        return column
+
+
+def _what(column: str | None) -> str:
+    return f'"{column}" says how relevant the passage is' if column else "nothing says how relevant the passage is"
+
+
+_CONTRADICTION = Unusable(
+    "another row gives the same query and passage another relevance",
+    reason="contradicting relevance",
+    hint="keep one of the two rows",
+)
+_Judged = list[tuple[str, str | None, int]]
+"""Passages of a query: text, id, grade."""
+_Row = tuple[str, str | None, _Judged]
 _OF_EXAMPLES = "; examples as `mine` writes them are for `train`, and in a recipe `format: examples`"
 
 
-def _rows(table: Table, columns: ColumnSettings, on_bad: OnBad) -> Iterator[tuple[int, _Row]]:
-    """Yield (number, (query, its id, positives, negatives)) of each row that can be used."""
+def _rows(table: Table, columns: ColumnSettings, relevance: _Relevance, on_bad: OnBad) -> Iterator[tuple[int, _Row]]:
+    """Yield (number, (query, its id, its passages)) of each row that can be used."""
     wanted = _checked_columns(table, columns)
     layouts: dict[tuple[str, ...], Layout | Unusable] = {}
     for number, row in table.rows(on_bad, wanted):
-        row = {key: value for key, value in row.items() if value is not None}
-        names = tuple(row)
+        names = tuple(key for key, value in row.items() if value is not None)
         if names not in layouts:
             layouts[names] = _layout_or_flaw(names, columns)
         try:
-            yield number, _parse_row(row, layouts[names], has_lists=table.has_lists)
+            yield number, _parse_row(row, layouts[names], relevance, has_lists=table.has_lists)
         except Unusable as flaw:
             on_bad(BadRow(table.place(number), flaw))
     absent = missing(dict.fromkeys(name for names in layouts for name in names), columns)
@@ -115,11 +220,14 @@ def _checked_columns(table: Table, columns: ColumnSettings) -> list[str] | None:
     return wanted
 
 
-def _parse_row(row: dict[str, Any], layout: Layout | Unusable, *, has_lists: bool = True) -> _Row:
-    """Return the query, its id, the positives and the negatives of a row.
+def _parse_row(
+    row: dict[str, Any], layout: Layout | Unusable, relevance: _Relevance, *, has_lists: bool = True
+) -> _Row:
+    """Return the query, its id, and its passages with their grades of a row.
 
-    >>> _parse_row({"q": "cat?", "pos": ["a cat"], "neg": []}, Layout("q", "pos", ("neg",), None, None))
-    ('cat?', None, [('a cat', None)], [])
+    >>> row = {"q": "cat?", "pos": ["a cat"], "neg": ["a dog"]}
+    >>> _parse_row(row, Layout("q", "pos", ("neg",), None, None), _Relevance(ColumnSettings()))
+    ('cat?', None, [('a cat', None, 1), ('a dog', None, 0)])
     """
     if isinstance(layout, Unusable):
         raise layout.with_traceback(None)  # it would grow with every row
@@ -139,11 +247,11 @@ def _parse_row(row: dict[str, Any], layout: Layout | Unusable, *, has_lists: boo
             reason="no positive",
             hint="every query needs a positive; remove the row",
         )
-    negatives: _Passages = [
-        (text, None) for key in layout.negatives if key in row for text in _texts(row, key, has_lists)
-    ]
+    negatives = [text for key in layout.negatives if row.get(key) is not None for text in _texts(row, key, has_lists)]
     query_id = None if layout.query_id is None else _checked_id(row[layout.query_id], layout.query_id)
-    return query, query_id, list(zip(positives, _positive_ids(row, layout, len(positives)), strict=True)), negatives
+    ids, grades = _positive_ids(row, layout, len(positives)), relevance.of(row, len(positives))
+    judged = list(zip(positives, ids, grades, strict=True))
+    return query, query_id, judged + [(text, None, 0) for text in negatives]
 
 
 def _positive_ids(row: dict[str, Any], layout: Layout, count: int) -> list[str | None]:
@@ -171,6 +279,14 @@ def _checked_id(value: Any, key: str) -> str:
 def _texts(row: dict[str, Any], key: str, has_lists: bool) -> list[str]:
     """Return the texts under a key: a string stands for a list of one where the key is not a plural."""
     value = row[key]
+    if isinstance(value, str) and is_listed(value):
+        raise Misread(
+            f'"{key}" is a text that holds a list or an object: {value.strip()[:40]}',
+            reason=f'"{key}" is a list in a text',
+            hint=f'write a list, "{key}": ["..."]; a passage that is meant so stands in one too'
+            if has_lists
+            else "CSV holds no lists: write JSON lines or Parquet, or a row for each passage",
+        )
     if isinstance(value, str) and not (has_lists and key in ONLY_LISTS):
         value = [value]
     if not isinstance(value, list):
