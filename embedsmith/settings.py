@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
 
@@ -47,8 +48,13 @@ class Settings(BaseModel):
         return values
 
     @classmethod
-    def parse(cls, values: Any, *, where: str) -> Self:
+    def parse(cls, values: Any, *, where: str, flags: Mapping[str, str] | None = None) -> Self:
         """Return settings from plain values.
+
+        Args:
+            values: as a recipe has them.
+            where: what an error names as their place.
+            flags: field -> the option that gave its value, which an error names in that place's stead.
 
         Raises:
             SettingsError: a key is unknown, or a value does not fit; names the place and the nearest key.
@@ -56,7 +62,7 @@ class Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise _explained(error, cls, where) from None
+            raise _explained(error, cls, where, flags or {}) from None
         except SettingsError as error:
             raise SettingsError(f"{where}: {error}", hint=error.hint) from None
 
@@ -99,7 +105,9 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def _explained(error: ValidationError, settings: type[BaseModel], where: str) -> SettingsError:
+def _explained(
+    error: ValidationError, settings: type[BaseModel], where: str, flags: Mapping[str, str]
+) -> SettingsError:
     """Return the first thing that is wrong, with its place and the remedy."""
     errors = error.errors()
     # A mapping that is refused as a whole (a key is missing, it is no string in a union of text and settings) may
@@ -108,6 +116,8 @@ def _explained(error: ValidationError, settings: type[BaseModel], where: str) ->
     mistyped = [other for other in errors if _is_unknown(other) and other["loc"][: len(around)] == around]
     first = mistyped[0] if mistyped and isinstance(errors[0]["input"], dict) else errors[0]
     *parents, last = [str(part) for part in first["loc"]] or [""]
+    if flag := flags.get((*parents, last)[0]):
+        where, parents, last = "", [], flag
     place = ".".join(filter(None, [where, *parents]))
     known = sorted(_fields_at(settings, parents))
     if _is_unknown(first):

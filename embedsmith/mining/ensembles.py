@@ -94,8 +94,9 @@ def _fused(candidates: Candidates, teachers: list[int], weights: list[float]) ->
             f"weights: {len(weights)} for {len(teachers)} teachers ({', '.join(candidates.teachers)})",
             hint="give one for each teacher, in their order",
         )
-    shares = np.array(weights or [1.0] * len(teachers), np.float32)
-    shares /= shares.sum()
+    # As shares, whatever scale they are on: the smallest of float64 are 0 in float32.
+    given = np.array(weights or [1.0] * len(teachers)) / max(weights or [1.0])
+    shares = (given / given.sum()).astype(np.float32)
     scores = np.zeros(candidates.rows.shape, np.float32)
     pair_scores = np.zeros(len(candidates.pair_query), np.float32)
     for share, t in zip(shares, teachers, strict=True):

@@ -122,6 +122,20 @@ class SelectionSettings(MethodSettings, SamplerSettings, EnsembleSettings):
     """Exclude a candidate whose words overlap with a positive's by this Jaccard share of 3-word shingles, estimated by
     MinHash to within 0.03 (standard error); needs the extra `near-duplicates`. 0.8 is common."""
 
+    def model_post_init(self, context: Any) -> None:
+        """Refuse what does not go together, before anything is read or encoded."""
+        for misfit in self._misfits():
+            raise ValueError(misfit)
+
+    def _misfits(self) -> Iterator[str]:
+        """Yield what does not go together."""
+        if self.weights and not any(self.weights):
+            yield "weights: all are 0, and then no teacher says anything"
+        if self.window_first > self.window_last:
+            yield f"window_first: {self.window_first} lies behind window_last, {self.window_last}"
+        if self.floor is not None and "abs" in self.methods and self.floor >= self.threshold:
+            yield f"floor: no score reaches {self.floor:g} and stays under the threshold, {self.threshold:g}"
+
 
 class MiningSettings(SelectionSettings):
     """Which teachers look for negatives, how deep, and what is taken."""
@@ -134,13 +148,9 @@ class MiningSettings(SelectionSettings):
     teacher_settings: TeacherSettings = TeacherSettings()
     """How the teachers read texts."""
 
-    def model_post_init(self, context: Any) -> None:
-        """Refuse what does not go together, before anything is read or encoded."""
-        for misfit in self._misfits():
-            raise ValueError(misfit)
-
     def _misfits(self) -> Iterator[str]:
         """Yield what does not go together."""
+        yield from super()._misfits()
         names = ", ".join(self.teachers)
         if len(set(self.teachers)) < len(self.teachers):
             yield "a teacher is named twice"
@@ -152,6 +162,12 @@ class MiningSettings(SelectionSettings):
             yield f"veto_deviations: asks another teacher than the first, and there is only {names}"
         if "twodistances" in self.methods and self.ensemble != "pca":
             yield "method: twodistances compares distances in joined vectors; set ensemble: pca"
+        # The joined vectors of `pca` search too.
+        found = self.depth * (sum(not is_rescorer(name) for name in self.teachers) + (self.ensemble == "pca"))
+        if self.sampler == "window" and self.window_first > found:
+            yield f"window_first: {self.window_first} lies behind all candidates, {found}; raise depth"
+        if "shifted" in self.methods and self.shift >= found:
+            yield f"shift: {self.shift} leaves out all candidates, {found}; raise depth"
         if not any(map(has_vectors, self.teachers)):
             need = {"neighbour": self.neighbour, "neighbour_ratio": self.neighbour_ratio}
             asked = [name for name, limit in need.items() if limit is not None]

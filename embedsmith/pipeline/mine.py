@@ -26,7 +26,7 @@ from embedsmith.data.load import load_collection, usual_split
 from embedsmith.data.qrels import read_exclusions, read_passage_ids
 from embedsmith.data.source import SourceSettings
 from embedsmith.data.tables import HUB
-from embedsmith.errors import InputError, RunError
+from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.mining.audit import calibrate
 from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
 from embedsmith.mining.ensembles import PCA
@@ -164,6 +164,10 @@ def select_again(
     Raises:
         InputError, RunError, SettingsError: see `embedsmith.errors`.
     """
+    if target_false_negatives is not None and not 0 <= target_false_negatives <= 1:
+        raise SettingsError(
+            f"target_false_negatives: {target_false_negatives:g}, wanted a rate", hint="give a number from 0 to 1"
+        )
     mined = read_mined(source)
     judged = false_negatives(source)
     mined = replace(mined, listed=excluded_by(judged, mined.listed, mined.collection))

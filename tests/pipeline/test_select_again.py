@@ -1,6 +1,7 @@
 """Selecting and auditing what was mined, and what a run must be for that."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from embedsmith.data.files import read_json, write_json
 from embedsmith.data.source import SourceSettings
-from embedsmith.errors import InputError, RunError
+from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.pipeline.audit import audit_run
 from embedsmith.pipeline.mine import mine, read_mined, select_again
@@ -105,3 +106,10 @@ def test_a_passage_that_a_file_lists_is_nobodys_negative(data: Path, mined: Path
     assert taken not in {passage["id"] for row in rows_of(run) for passage in row["negatives"]}
     again = select_again(run, out=tmp_path / "again", changes={"negatives": 6}).folder
     assert taken not in {passage["id"] for row in rows_of(again) for passage in row["negatives"]}
+
+
+@pytest.mark.parametrize("rate", [math.nan, -0.1, 1.1])
+def test_a_rate_that_is_none_is_refused(mined: Path, tmp_path: Path, rate: float):
+    with pytest.raises(SettingsError, match=f"target_false_negatives: {rate:g}, wanted a rate"):
+        select_again(mined, out=tmp_path / "aimed", target_false_negatives=rate)
+    assert not (tmp_path / "aimed").exists()
