@@ -10,7 +10,7 @@ import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import TEACHER_FLAGS, Json, app
-from embedsmith.cli.options import settings_of, with_options
+from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.data.contamination import ContaminationSettings
 from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.converters.settings import TASKS, ConvertSettings
@@ -26,6 +26,7 @@ _FLAGS: dict[str, str | None] = {
     "mining.keep_negatives": None,
     "mining.short": None,
     "mining.weights": "weight",
+    "mining.threshold": "mining-threshold",
     **TEACHER_FLAGS,
 }
 
@@ -44,10 +45,10 @@ def convert(
     ],
     task: Annotated[str, typer.Option(help=f"What the labels say: {', '.join(TASKS)}.")],
     out: Annotated[Path, typer.Option(help="File to write: Parquet where it ends in .parquet, else JSON lines.")],
-    convert: dict[str, Any],
-    columns: dict[str, Any],
-    mining: dict[str, Any],
-    teacher: dict[str, Any],
+    convert: Given,
+    columns: Given,
+    mining: Given,
+    teacher: Given,
     split: Annotated[
         str | None,
         typer.Option(help="Split; several with commas between, or `all`. By default train where there is one."),
@@ -64,18 +65,18 @@ def convert(
     from embedsmith.pipeline.convert import convert as convert_data
 
     if (mining or teacher) and "teachers" not in mining:
-        name = next(iter({**mining, **teacher})).replace("_", "-")
-        raise SettingsError(f"--{name} is for mined negatives", hint="name what mines them: --teacher MODEL, or bm25")
+        flag = [*mining.flags.values(), *teacher.flags.values()][0]
+        raise SettingsError(f"{flag} is for mined negatives", hint="name what mines them: --teacher MODEL, or bm25")
     if "method" in mining:
-        convert = {"trust_labels": False, **convert}
+        convert.setdefault("trust_labels", False)
     with console.progress() as tell:
         found = convert_data(
             data,
             out=out,
-            settings=settings_of(ConvertSettings, {"task": task, **convert}),
+            settings=settings_of(ConvertSettings, convert, task=task),
             columns=settings_of(LabelledColumns, columns),
             split=split,
-            mining=settings_of(MiningSettings, {**mining, "teacher_settings": settings_of(TeacherSettings, teacher)})
+            mining=settings_of(MiningSettings, mining, teacher_settings=settings_of(TeacherSettings, teacher))
             if mining
             else None,
             skip_bad=skip_bad,

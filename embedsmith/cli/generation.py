@@ -10,7 +10,7 @@ import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import TEACHER_FLAGS, Json, Out, app, typed
-from embedsmith.cli.options import settings_of, with_options
+from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
 from embedsmith.services.chat import ServerSettings
 from embedsmith.teachers.settings import TeacherSettings
@@ -35,9 +35,9 @@ def queries(
         Path, typer.Argument(help="Your passages: JSON lines, CSV or Parquet with a `text`, or a BEIR folder.")
     ],
     out: Out,
-    queries: dict[str, Any],
-    server: dict[str, Any],
-    teacher: dict[str, Any],
+    queries: Given,
+    server: Given,
+    teacher: Given,
     prompts: Prompts = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")] = False,
     as_json: Json = False,
@@ -48,7 +48,7 @@ def queries(
     """
     from embedsmith.pipeline.synthesize import synthesize_queries
 
-    settings = settings_of(QuerySettings, {**queries, "teacher_settings": settings_of(TeacherSettings, teacher)})
+    settings = settings_of(QuerySettings, queries, teacher_settings=settings_of(TeacherSettings, teacher))
     with console.progress() as tell:
         run = synthesize_queries(
             corpus,
@@ -76,8 +76,8 @@ def queries(
 @with_options(flags={"tasks.kinds": "kind"}, tasks=TaskSettings, server=ServerSettings)
 def tasks(
     out: Out,
-    tasks: dict[str, Any],
-    server: dict[str, Any],
+    tasks: Given,
+    server: Given,
     prompts: Prompts = None,
     as_json: Json = False,
 ) -> None:
@@ -130,8 +130,8 @@ def _show_rejected(counts: dict[str, Any]) -> None:
 @with_options(judge=JudgeSettings, server=ServerSettings)
 def judge(
     run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
-    judge: dict[str, Any],
-    server: dict[str, Any],
+    judge: Given,
+    server: Given,
     prompts: Prompts = None,
     as_json: Json = False,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import TEACHER_FLAGS, Data, Json, Out, app, typed
-from embedsmith.cli.options import settings_of, with_options
+from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.dialects import DIALECTS, DialectSettings
 from embedsmith.data.source import SourceSettings
@@ -39,10 +39,10 @@ _FLAGS: dict[str, str | None] = {
 def mine(
     data: Data,
     out: Out,
-    source: dict[str, Any],
-    columns: dict[str, Any],
-    mining: dict[str, Any],
-    teacher: dict[str, Any],
+    source: Given,
+    columns: Given,
+    mining: Given,
+    teacher: Given,
     as_json: Json = False,
 ) -> None:
     """Mine hard negatives for your queries: RUN/negatives.jsonl."""
@@ -52,8 +52,8 @@ def mine(
         run = mine_run(
             data,
             out=out,
-            settings=settings_of(MiningSettings, {**mining, "teacher_settings": settings_of(TeacherSettings, teacher)}),
-            source=settings_of(SourceSettings, {**source, "columns": settings_of(ColumnSettings, columns)}),
+            settings=settings_of(MiningSettings, mining, teacher_settings=settings_of(TeacherSettings, teacher)),
+            source=settings_of(SourceSettings, source, columns=settings_of(ColumnSettings, columns)),
             on_skip=console.note,
             on_plan=console.print_plan,
             on_progress=tell,
@@ -66,7 +66,7 @@ def mine(
 def select(
     source: Annotated[Path, typer.Argument(metavar="RUN", help="A run of `mine` or `select`.")],
     out: Out,
-    selection: dict[str, Any],
+    selection: Given,
     target_false_negatives: Annotated[
         float | None,
         typer.Option(
@@ -157,7 +157,7 @@ def report(
 def write(
     run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
     out: Annotated[Path, typer.Option(help="File to write; for tevatron and nemo a folder.")],
-    writing: dict[str, Any],
+    writing: Given,
     dialect: Annotated[str, typer.Option(help=f"One of {', '.join(DIALECTS)}.")] = "jsonl",
     as_json: Json = False,
 ) -> None:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from pydantic_core import PydanticUndefined
+from typer.models import OptionInfo
 
 from embedsmith.settings import Settings
 
 S = TypeVar("S", bound=Settings)
+
+
+class Given(dict[str, Any]):
+    """The options of a settings class that were given: field -> value."""
+
+    def __init__(self, values: Mapping[str, Any] | None = None, *, flags: Mapping[str, str] | None = None) -> None:
+        """Take values, and how the option of each is typed."""
+        super().__init__(values or {})
+        self.flags = dict(flags or {})
+        """Field -> its option."""
 
 
 def with_options(
@@ -20,13 +31,16 @@ def with_options(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for each field of some settings.
 
-    The command's parameter of the group's name receives a dictionary of the options that were given; `settings_of`
-    makes settings of it. Fields that hold other settings are left to recipes, and so are lists that `flags` does not
-    name; an option of a list is given once for each member.
+    The command's parameter of the group's name receives the options that were given; `settings_of` makes settings of
+    them. Fields that hold other settings are left to recipes, and so are lists that `flags` does not name; an option
+    of a list is given once for each member.
 
     Args:
         flags: "group.field" -> another name for its option, or None for no option at all.
         groups: parameter of the command -> its settings.
+
+    Raises:
+        AssertionError: when the command is defined: two settings would be given by one option.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
@@ -37,13 +51,16 @@ def with_options(
             for group, settings in groups.items()
             for name, parameter in _parameters(group, settings, flags or {})
         }
+        known = {key: _words(parameter) for key, (_, _, parameter) in generated.items()}
+        _refuse_twins({**{parameter.name: _words(parameter) for parameter in own}, **known}, command.__name__)
 
         def run(**values: Any) -> None:
-            given: dict[str, dict[str, Any]] = {group: {} for group in groups}
+            given = {group: Given() for group in groups}
             for key, (group, name, _) in generated.items():
                 value = values.pop(key)
                 if value is not None and value != []:
                     given[group][name] = value
+                    given[group].flags[name] = known[key][0]
             command(**values, **given)
 
         run.__name__, run.__doc__ = command.__name__, command.__doc__
@@ -56,13 +73,17 @@ def with_options(
     return decorate
 
 
-def settings_of(settings: type[S], given: dict[str, Any]) -> S:
+def settings_of(settings: type[S], given: dict[str, Any], **others: Any) -> S:
     """Return settings with the options that were given.
 
+    Args:
+        others: fields that are no options, with their values.
+
     Raises:
-        SettingsError: a value does not fit.
+        SettingsError: a value does not fit; names its option.
     """
-    return settings.parse(given, where="options")
+    flags = given.flags if isinstance(given, Given) else {}
+    return settings.parse({**given, **others}, where="options", flags=flags)
 
 
 def _parameters(
@@ -96,6 +117,27 @@ def _parameters(
             )
         )
     return found
+
+
+def _words(parameter: inspect.Parameter) -> list[str]:
+    """Return the flags of a command's parameter, as Typer makes them; none for an argument."""
+    metadata = getattr(parameter.annotation, "__metadata__", ())
+    option = next((one for one in metadata if isinstance(one, OptionInfo)), None)
+    if option is None:
+        return []
+    # What stands first in an option that annotates is its flag, and Typer keeps it where a default would be.
+    texts = [text for text in (option.default, *(option.param_decls or ())) if isinstance(text, str)]
+    declared = [word for text in texts for word in text.split("/") if word.startswith("-")]
+    return declared or _flag(parameter.name.strip("_"), _plain(parameter.annotation.__origin__)).split("/")
+
+
+def _refuse_twins(flags: dict[str, list[str]], command: str) -> None:
+    """Raise AssertionError where two parameters of a command have a flag in common: only one of them would be set."""
+    owners: dict[str, str] = {}
+    for name, words in flags.items():
+        for word in words:
+            owner = owners.setdefault(word, name)
+            assert owner == name, f"{command}: {word} would set both {owner} and {name}; rename one of them in `flags`"
 
 
 def _flag(name: str, annotation: Any) -> str:

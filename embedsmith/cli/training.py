@@ -12,7 +12,7 @@ import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, Seed, app, typed
-from embedsmith.cli.options import settings_of, with_options
+from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.errors import SettingsError
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.quickstart import StudentName
@@ -55,7 +55,14 @@ def quickstart(
 
 @app.command()
 @with_options(
-    flags={"student.name": "student", "stage.name": None, "stage.remine": None, "stage.lora_targets": "lora-target"},
+    flags={
+        "student.name": "student",
+        "stage.name": None,
+        "stage.remine": None,
+        "stage.lora_targets": "lora-target",
+        "stage.query_max_tokens": "stage-query-max-tokens",
+        "stage.passage_max_tokens": "stage-passage-max-tokens",
+    },
     student=StudentSettings,
     stage=StageSettings,
 )
@@ -63,8 +70,8 @@ def train(
     source: Annotated[
         Path, typer.Argument(metavar="RECIPE.yaml|RUN", help="A recipe, a run of `mine`, or a file of examples.")
     ],
-    student: dict[str, Any],
-    stage: dict[str, Any],
+    student: Given,
+    stage: Given,
     out: Annotated[Path | None, typer.Option(help="Run folder to write; one that was cut short goes on.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the recipe's, or 0.")] = None,
     changes: Annotated[
@@ -83,7 +90,8 @@ def train(
     if out is None and not dry_run:
         raise SettingsError("--out is missing", hint="name the run folder to write: --out RUN")
     if source.suffix in (".yaml", ".yml"):
-        _train_recipe(source, out, {**student, **stage}, seed, changes or [], dry_run=dry_run, as_json=as_json)
+        flags = [*student.flags.values(), *stage.flags.values()]
+        _train_recipe(source, out, flags, seed, changes or [], dry_run=dry_run, as_json=as_json)
         return
     from embedsmith.pipeline.recipe import changed
     from embedsmith.pipeline.train import TrainingSettings
@@ -117,7 +125,7 @@ def train(
 def _train_recipe(
     path: Path,
     out: Path | None,
-    overrides: dict[str, Any],
+    flags: list[str],
     seed: int | None,
     changes: list[str],
     *,
@@ -128,11 +136,9 @@ def _train_recipe(
     from embedsmith.pipeline.forge import forge
     from embedsmith.pipeline.recipe import read_recipe
 
-    if overrides:
-        name = next(iter(overrides))
-        flag = "student" if name == "name" else name.replace("_", "-")
+    if flags:
         raise SettingsError(
-            f"--{flag}: a recipe has its own settings",
+            f"{flags[0]}: a recipe has its own settings",
             hint=f"change them in {path}, or with --set, such as --set stages.0.learning_rate=1e-5",
         )
     changes = changes if seed is None else [*changes, f"seed={seed}"]

@@ -179,7 +179,7 @@ def test_a_full_disk_ends_with_1_and_the_same_command_goes_on(
         (["mine", "--out", "OUT"], "Missing argument 'data'"),
         (["mine", "PAIRS", "--out", "OUT", "--method", "best"], 'no method "best"; there are naive'),
         (["mine", "PAIRS", "--out", "OUT", "--depth", "many"], "Invalid value for '--depth': "),
-        (["mine", "PAIRS", "--out", "OUT", "--negatives", "0"], "options: negatives: Input should be greater than 0"),
+        (["mine", "PAIRS", "--out", "OUT", "--negatives", "0"], "--negatives: Input should be greater than 0"),
         (["mine", "PAIRZ", "--out", "OUT"], 'pairz.jsonl: no such file or folder (did you mean "pairs.jsonl"?)'),
         (["mine", "BROKEN", "--out", "OUT"], "broken.jsonl:2: broken JSON: "),
         (["mine", "PAIRS", "--out", "OUT", "--teacher", "./none"], "./none: no such model folder"),

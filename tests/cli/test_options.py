@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from embedsmith.cli.main import app
-from embedsmith.cli.options import settings_of, with_options
+from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.errors import SettingsError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import StudentSettings
@@ -104,3 +104,38 @@ def test_every_plain_field_is_an_option_that_the_help_shows(command: str, flags:
     assert "--name" not in shown
     options = {flag for parameter in typer.main.get_command(app).commands[command].params for flag in parameter.opts}
     assert flags <= options
+
+
+class Garden(Settings):
+    """Something to grow."""
+
+    oven_heat: int = 30
+    """Degrees of the glasshouse."""
+
+
+@pytest.mark.parametrize(
+    ("own", "flags", "twin"),
+    [
+        (typer.Option(), {}, "--oven-heat would set both kitchen_oven_heat and garden_oven_heat"),
+        (
+            typer.Option("--glass-heat"),
+            {"garden.oven_heat": "glass-heat"},
+            "--glass-heat would set both own and garden",
+        ),
+        (typer.Option(), {"garden.oven_heat": "no-lid"}, "--no-lid would set both kitchen_lid and garden_oven_heat"),
+        (typer.Option(), {"garden.oven_heat": "own"}, "--own would set both own and garden_oven_heat"),
+    ],
+    ids=["two groups", "an own option", "a switch turned off", "an own option's usual name"],
+)
+def test_two_settings_behind_one_option_are_refused_when_the_command_is_defined(own, flags, twin):
+    def command(kitchen: dict[str, Any], garden: dict[str, Any], own: Annotated[str, own] = "") -> None:
+        """Cook."""
+
+    with pytest.raises(AssertionError, match=twin):
+        with_options(flags=flags, kitchen=Kitchen, garden=Garden)(command)
+
+
+def test_an_error_names_the_option_as_it_is_typed():
+    given = Given({"oven_heat": "hot"}, flags={"oven_heat": "--heat"})
+    with pytest.raises(SettingsError, match=r"^--heat: Input should be a valid integer"):
+        settings_of(Kitchen, given)

@@ -91,9 +91,9 @@ def test_labels_that_are_not_trusted_leave_it_to_the_method(intents: Path, tmp_p
 
 def test_a_method_that_is_named_on_the_command_line_counts(embedsmith_command, intents: Path, tmp_path: Path):
     words = ["convert", intents, "--task", "classification", "--negatives", 2, "--teacher", "bm25", "--json"]
-    abs_ = ["--method", "abs", "--threshold", -1, "--out", tmp_path / "abs.jsonl"]
+    abs_ = ["--method", "abs", "--mining-threshold", -1, "--out", tmp_path / "abs.jsonl"]
     assert embedsmith_command(*words, *abs_).json["negatives_by"] == {"random": 22}
-    done = embedsmith_command(*words, "--out", tmp_path / "naive.jsonl", "--threshold", -1)
+    done = embedsmith_command(*words, "--out", tmp_path / "naive.jsonl", "--mining-threshold", -1)
     assert done.json["negatives_by"] == {"mined": 22}
 
 

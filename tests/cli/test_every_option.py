@@ -1,0 +1,318 @@
+"""Every option of every command sets one thing, and that which its help names."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+import pytest
+import typer
+
+from embedsmith.cli.main import app
+from embedsmith.data.columns import ColumnSettings
+from embedsmith.data.contamination import ContaminationSettings
+from embedsmith.data.converters.rows import LabelledColumns
+from embedsmith.data.converters.settings import ConvertSettings
+from embedsmith.data.dialects import DialectSettings
+from embedsmith.data.source import SourceSettings
+from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
+from embedsmith.mining.settings import MiningSettings, SelectionSettings
+from embedsmith.models.settings import StudentSettings
+from embedsmith.services.chat import ServerSettings
+from embedsmith.settings import Settings
+from embedsmith.teachers.settings import TeacherSettings
+from embedsmith.training.settings import StageSettings
+
+URL = "http://localhost/v1#writer"
+
+
+class Command(NamedTuple):
+    """What a command needs, and whom it calls."""
+
+    words: str
+    called: str
+    """The function of the pipeline."""
+    groups: dict[str, type[Settings]] = {}
+    """Heading of its options in the help -> the settings that they are of."""
+
+
+COMMANDS = {
+    "quickstart": Command("", "embedsmith.pipeline.forge.forge"),
+    "search": Command("RUN a-query", "embedsmith.pipeline.find.Finder"),
+    "mine": Command(
+        "DATA --out OUT",
+        "embedsmith.pipeline.mine.mine",
+        {"Source": SourceSettings, "Columns": ColumnSettings, "Mining": MiningSettings, "Teacher": TeacherSettings},
+    ),
+    "select": Command("RUN --out OUT", "embedsmith.pipeline.mine.select_again", {"Selection": SelectionSettings}),
+    "audit": Command("RUN", "embedsmith.pipeline.audit.audit_run"),
+    "report": Command("RUN", "embedsmith.pipeline.pages.write_page"),
+    "judge": Command(
+        f"RUN --url {URL}",
+        "embedsmith.pipeline.judge.judge",
+        {"Judge": JudgeSettings, "Server": ServerSettings},
+    ),
+    "write": Command("RUN --out OUT", "embedsmith.pipeline.write.write", {"Writing": DialectSettings}),
+    "train": Command(
+        "RUN --out OUT",
+        "embedsmith.pipeline.train.train",
+        {"Student": StudentSettings, "Stage": StageSettings},
+    ),
+    "encode": Command("MODEL TEXTS --out OUT", "embedsmith.pipeline.encode.encode"),
+    "export": Command("MODEL --out OUT", "embedsmith.pipeline.export.export"),
+    "evaluate": Command(
+        "MODEL DATA",
+        "embedsmith.pipeline.evaluate.evaluate_all",
+        {"Scoring": ScoringSettings, "Reading": TeacherSettings},
+    ),
+    "compare": Command("RUN RUN-2", "embedsmith.pipeline.compare.compare"),
+    "ablate": Command("recipe.yaml --vary mining.method=naive,abs --out OUT", "embedsmith.pipeline.ablate.ablate"),
+    "convert": Command(
+        "DATA --task classification --teacher random --out OUT",
+        "embedsmith.pipeline.convert.convert",
+        {
+            "Convert": ConvertSettings,
+            "Columns": LabelledColumns,
+            "Mining": MiningSettings,
+            "Teacher": TeacherSettings,
+        },
+    ),
+    "decontaminate": Command(
+        "DATA --against EVAL --out OUT",
+        "embedsmith.pipeline.contamination.decontaminate",
+        {"Contamination": ContaminationSettings},
+    ),
+    "synthesize queries": Command(
+        f"CORPUS --url {URL} --out OUT",
+        "embedsmith.pipeline.synthesize.synthesize_queries",
+        {"Queries": QuerySettings, "Server": ServerSettings, "Teacher": TeacherSettings},
+    ),
+    "synthesize tasks": Command(
+        f"--url {URL} --out OUT",
+        "embedsmith.pipeline.synthesize_tasks.synthesize_tasks",
+        {"Tasks": TaskSettings, "Server": ServerSettings},
+    ),
+}
+
+NEEDS = {
+    ("train", "--patience"): "--held-out 4",
+    ("mine", "--veto-deviations"): "--teacher bm25 --teacher random",
+    ("convert", "--veto-deviations"): "--teacher bm25",
+    ("convert", "--threshold"): "--task sts",
+    ("convert", "--exclude-above"): "--task sts",
+    ("convert", "--positive-label"): "--task pairs",
+    ("convert", "--neighbour"): "--teacher MODEL",
+    ("convert", "--neighbour-ratio"): "--teacher MODEL",
+    ("evaluate", "--panel"): "--before-and-after",
+}
+"""What must be said beside an option."""
+
+VALUES = {
+    ("quickstart", "--source"): ".",
+    ("quickstart", "--student"): "smollm2",
+    ("train", "--set"): "stage.steps=7",
+    ("train", "--template"): "Task: {instruction}",
+    ("ablate", "--set"): "student.layers=1",
+    ("ablate", "--vary"): "student.pooling=mean,last",
+    ("ablate", "--data"): "other.jsonl",
+    ("ablate", "--seeds"): "5",
+    ("mine", "--ensemble"): "pca",
+    ("convert", "--ensemble"): "rrf",
+    ("convert", "--task"): "clustering",
+    ("convert", "--teacher"): "bm25",
+    ("synthesize tasks", "--kind"): "long-short",
+    ("encode", "--role"): "query",
+    ("judge", "--url"): "http://localhost/v1#other",
+    ("synthesize queries", "--url"): "http://localhost/v1#other",
+    ("synthesize tasks", "--url"): "http://localhost/v1#other",
+}
+"""A value that fits, where one of the option's type need not."""
+METHODS = {"mine": "naive", "select": "naive", "convert": "abs"}
+
+ELSEWHERE = {
+    ("evaluate", "--out"): "embedsmith.pipeline.evaluate.evaluate_into",
+    ("evaluate", "--before-and-after"): "embedsmith.pipeline.before_and_after.before_and_after",
+    ("evaluate", "--panel"): "embedsmith.pipeline.before_and_after.before_and_after",
+    ("train", "--dry-run"): "embedsmith.pipeline.training_plan.plan_of_run",
+    ("ablate", "--dry-run"): "embedsmith.pipeline.ablate.plan",
+}
+"""What is called in the usual function's stead."""
+
+PRINTED = {"--json", "--verbose", "--top"}
+"""Options of what is printed, or shown, of the result."""
+
+ALSO = {
+    # Who names a method wants its ceiling, as `trust_labels` says.
+    ("convert", "--method"): {"ConvertSettings.trust_labels"},
+    **dict.fromkeys(ELSEWHERE, None),
+    # A student has a recipe of its own.
+    ("quickstart", "--student"): None,
+    ("ablate", "--data"): None,
+    ("ablate", "--vary"): None,
+}
+"""What an option changes beside the one thing; None for anything."""
+
+
+class Called(Exception):
+    """The pipeline was called."""
+
+
+def walk(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    """Yield every command with its name."""
+    if hasattr(command, "commands"):
+        for name, inner in command.commands.items():
+            yield from walk(inner, *path, name)
+    else:
+        yield " ".join(path), command
+
+
+def callbacks(typed: typer.Typer, *path: str) -> Iterator[tuple[str, Callable[..., None]]]:
+    """Yield the function of every command."""
+    for command in typed.registered_commands:
+        assert command.callback
+        yield " ".join([*path, command.name or command.callback.__name__]), command.callback
+    for group in typed.registered_groups:
+        assert group.typer_instance
+        yield from callbacks(group.typer_instance, *path, group.name or "")
+
+
+CLICKED = dict(walk(typer.main.get_command(app)))
+FUNCTIONS = dict(callbacks(app))
+OPTIONS = [
+    (name, parameter)
+    for name, command in CLICKED.items()
+    for parameter in command.params
+    if parameter.opts[0][0] == "-"
+]
+
+
+def test_the_table_has_every_command():
+    assert COMMANDS.keys() == CLICKED.keys() == FUNCTIONS.keys()
+
+
+@pytest.mark.parametrize("name", CLICKED)
+def test_no_two_parameters_of_a_command_have_a_flag_in_common(name: str):
+    flags = [flag for parameter in CLICKED[name].params for flag in (*parameter.opts, *parameter.secondary_opts)]
+    assert [flag for flag, times in Counter(flags).items() if times > 1] == []
+
+
+def flat(value: Any, place: str = "") -> dict[str, Any]:
+    """Return nested values by their places; a setting's is its class and its name."""
+    if isinstance(value, Settings):
+        inner = {name: (f"{type(value).__name__}.{name}", getattr(value, name)) for name in type(value).model_fields}
+    elif isinstance(value, dict):
+        inner = {key: (f"{place}.{key}", own) for key, own in value.items()}
+    elif isinstance(value, list | tuple):
+        return {place: [flat(own) for own in value]}
+    elif hasattr(value, "__dict__") and not callable(value) and not isinstance(value, Path):
+        return flat(vars(value), place)
+    else:
+        return {} if callable(value) else {place: str(value)}
+    return {key: own for name, held in inner.values() for key, own in flat(held, name).items()}
+
+
+def call(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch, called: str) -> dict[str, Any]:
+    """Return what the pipeline was called with, by places."""
+    given: dict[str, Any] = {}
+
+    def noted(*arguments: Any, **keywords: Any) -> None:
+        # An absent argument and a default one are the same to the function.
+        given.update(flat({**dict(enumerate(arguments)), **keywords}))
+        raise Called
+
+    module, function = called.rsplit(".", 1)
+    monkeypatch.setattr(importlib.import_module(module), function, noted)
+    with pytest.raises(Called):
+        CLICKED[name].main(words, standalone_mode=False)
+    return {place: value for place, value in given.items() if place != ".command"}
+
+
+def annotation_of(name: str, parameter: Any) -> Any:
+    """Return the type of an option's value."""
+    annotation = inspect.signature(FUNCTIONS[name], eval_str=True).parameters[parameter.name].annotation
+    annotation = getattr(annotation, "__origin__", annotation)
+    members = [member for member in get_args(annotation) if member is not type(None)]
+    is_optional = get_origin(annotation) not in (list, Literal) and len(members) == 1
+    return annotation if get_origin(annotation) is list or not is_optional else members[0]
+
+
+def words_for(name: str, parameter: Any, field: tuple[type[Settings], str] | None) -> list[str]:
+    """Return an option with a value that is not its default."""
+    flag = parameter.opts[0]
+    settings = field[0].model_fields[field[1]] if field else None
+    default = settings.get_default(call_default_factory=True) if settings else parameter.default
+    annotation = annotation_of(name, parameter)
+    if given := VALUES.get((name, flag)):
+        return [flag, given]
+    if flag == "--method":
+        return [flag, METHODS[name]]
+    if annotation is bool:
+        return [parameter.secondary_opts[0] if default else flag]
+    if get_origin(annotation) is Literal:
+        return [flag, next(choice for choice in get_args(annotation) if choice != default)]
+    if annotation is int:
+        return [flag, str(3 if not isinstance(default, int) else default + 1)]
+    if annotation in (float, list[float]):
+        return [flag, str(default * 0.9 if isinstance(default, float) and default else 0.5)]
+    return [flag, "a-word"]
+
+
+def field_of(name: str, parameter: Any) -> tuple[type[Settings], str] | None:
+    """Return the setting whose description is an option's help; None for an option of the command's own."""
+    heading = str(getattr(parameter, "rich_help_panel", None) or "").removesuffix(" settings")
+    if heading not in COMMANDS[name].groups:
+        assert not heading
+        return None
+    settings = COMMANDS[name].groups[heading]
+    said = {field: " ".join((info.description or "").split()) for field, info in settings.model_fields.items()}
+    found = [field for field, text in said.items() if text and parameter.help.startswith(text)]
+    longest = max(found, key=lambda field: len(said[field]))
+    assert [field for field in found if said[field] == said[longest]] == [longest]
+    return settings, longest
+
+
+def test_a_description_is_that_of_one_setting_of_its_command():
+    fields = [(name, field) for name, parameter in OPTIONS if (field := field_of(name, parameter))]
+    assert len(fields) > 250
+    assert [field for field, times in Counter(fields).items() if times > 1] == []
+
+
+BEFORE: dict[tuple[str, ...], dict[str, Any]] = {}
+"""What a command calls the pipeline with when no other option is given."""
+SETTING = [(name, parameter) for name, parameter in OPTIONS if parameter.opts[0] not in PRINTED]
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), SETTING, ids=[f"{name} {parameter.opts[0]}" for name, parameter in SETTING]
+)
+def test_an_option_changes_what_its_help_names_and_nothing_else(
+    name: str, parameter: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    flag = parameter.opts[0]
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text("data: {toy: {path: toy.jsonl}}\n")
+    Path("other.jsonl").touch()
+    field = field_of(name, parameter)
+    command = COMMANDS[name]
+    base = [*command.words.split(), *NEEDS.get((name, flag), "").split()]
+    called = ELSEWHERE.get((name, flag), command.called)
+    # Another function gets arguments of its own: there is nothing to compare them with.
+    before = {}
+    if called == command.called or (name, flag) in NEEDS:
+        key = (name, *base)
+        before = BEFORE[key] = BEFORE.get(key) or call(name, base, monkeypatch, called)
+    after = call(name, [*base, *words_for(name, parameter, field)], monkeypatch, called)
+    changed = {place for place in {**before, **after} if before.get(place) != after.get(place)}
+    also = ALSO.get((name, flag), set())
+    if field is None:
+        assert len(changed) == 1 if also is not None else changed
+    else:
+        settings, own = field
+        # `select` hands on what is to be changed in the settings of another run.
+        place = f".changes.{own}" if name == "select" else f"{settings.__name__}.{own}"
+        assert changed - also == {place}
