@@ -16,6 +16,7 @@ from jaxtyping import Int64
 
 from embedsmith.data.normalised import normalised
 from embedsmith.data.texts import Objects, Rows, Texts, digests, numbered
+from embedsmith.data.ties import Ties
 
 
 def _no_rows() -> Int64[np.ndarray, " 0"]:
@@ -116,6 +117,11 @@ class Collection:
         for row, passage_id, grade in zip(self.judged_queries.tolist(), passage_ids, self.grades.tolist(), strict=True):
             qrels[query_ids[row]][passage_id] = grade
         return qrels
+
+    @cached_property
+    def ties(self) -> Ties:
+        """The draws among passages that score alike for a query."""
+        return Ties(self.passages, self.passage_ids)
 
     def content_hash(self) -> str:
         """Return a hash of every id, text, judgement and negative.

@@ -7,7 +7,7 @@ judgements    query-id 0 passage-id grade
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,21 @@ def write_ranking(path: Path, ranking: Mapping[str, Sequence[tuple[str, float]]]
             for rank, (passage, score) in enumerate(ranked, start=1):
                 # Nine digits bring every float32 back.
                 file.write(f"{_id(path, query)}\tQ0\t{_id(path, passage)}\t{rank}\t{score:.9g}\t{name}\n")
+
+
+def separated(ranked: Sequence[tuple[str, float]]) -> Iterator[tuple[str, float]]:
+    """Yield the passages of a query with scores that fall, those that tie a hair apart (as float32), as Anserini does.
+
+    trec_eval sorts ties by passage id: it would read another ranking than the one that stands there.
+
+    >>> [score for _, score in separated([("d2", 2.0), ("d1", 2.0), ("d3", 1.0)])]
+    [2.0, 1.9999998807907104, 1.0]
+    """
+    last = np.float32(np.inf)
+    for passage, score in ranked:
+        apart = np.float32(score) < last
+        last = np.float32(score) if apart else np.nextafter(last, np.float32(-np.inf))
+        yield passage, score if apart else float(last)
 
 
 def write_judgements(path: Path, qrels: Mapping[str, Mapping[str, int]]) -> None:

@@ -17,6 +17,8 @@ from mteb.models.abs_encoder import AbsEncoder, get_prompt_name
 from mteb.models.model_meta import ModelMeta
 from mteb.types import PromptType
 
+from embedsmith.data.ties import NO_PASSAGE
+from embedsmith.data.trec import separated
 from embedsmith.teachers.named import Teacher
 
 _INSTRUCT = re.compile(r"(?P<head>Instruct: ).+(?P<tail>\nQuery: ?)", re.DOTALL)
@@ -78,10 +80,12 @@ class MtebRanker:
         ids, texts = list(queries["id"]), list(queries["text"])
         if top_ranked is None:
             rows, scores = self._teacher.search(texts, top_k)
-            return {
-                query: {self._ids[row]: float(score) for row, score in zip(rows[q], scores[q], strict=True)}
-                for q, query in enumerate(ids)
-            }
+            found = [
+                [(self._ids[row], score) for row, score in zip(*own, strict=True) if row != NO_PASSAGE]
+                for own in zip(rows.tolist(), scores.tolist(), strict=True)
+            ]
+            # mteb would order ties by id.
+            return {query: dict(separated(ranked)) for query, ranked in zip(ids, found, strict=True)}
         row_of = {passage: row for row, passage in enumerate(self._ids)}
         width = max(len(top_ranked[query]) for query in ids)
         # A query with fewer candidates has its last one several times.

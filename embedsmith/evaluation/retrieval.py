@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from embedsmith.data.collection import Collection
+from embedsmith.data.ties import NO_PASSAGE
 from embedsmith.data.trec import Ranking
 from embedsmith.evaluation.metrics import DEFAULT_METRICS, Scores, depth_of, score_run
 from embedsmith.teachers.named import Teacher
@@ -45,8 +46,9 @@ def rank(
 ) -> Ranking:
     """Return the passages that a teacher ranks highest for each query of a collection.
 
-    Scores that tie stand in trec_eval's order, by passage id, descending: the metrics are then those of trec_eval,
-    and of mteb, for the same scores.
+    Scores that tie stand in an order that is drawn for each query by `embedsmith.data.ties`, whatever the rows and ids
+    of the passages are. What a teacher did not find, such as a passage that shares no word with the query, is not
+    ranked: a ranking may be short, or empty.
 
     Args:
         teacher: was opened with the collection's passages.
@@ -57,26 +59,27 @@ def rank(
     deeper = depth + 1 if drop_identical_ids else depth
     rows, scores = (first_stage or teacher).search(collection.queries, deeper)
     if first_stage is not None:
-        scores = teacher.scores(collection.queries, rows)
-    rows, scores = in_trec_order(rows, scores, collection)
+        rows = _narrow(rows)
+        scores = teacher.scores(collection.queries, np.maximum(rows, 0))
+    order = collection.ties.order(collection.queries, rows, scores)
+    counts = (rows != NO_PASSAGE).sum(axis=1)
     found: Ranking = {}
     for q, query_id in enumerate(collection.query_ids):
+        best = order[q, : counts[q]]
         # Plain numbers and strings in one go: a passage at a time takes longer than the search.
-        ranked = list(zip(collection.passage_ids.take(rows[q]), scores[q].tolist(), strict=True))
+        ranked = list(zip(collection.passage_ids.take(rows[q, best]), scores[q, best].tolist(), strict=True))
         if drop_identical_ids:
             ranked = [(passage, score) for passage, score in ranked if passage != query_id]
         found[query_id] = ranked[:depth]
     return found
 
 
-def in_trec_order(
-    rows: Int64[np.ndarray, "Q K"], scores: Float32[np.ndarray, "Q K"], collection: Collection
-) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-    """Return rows and scores of each query by score, ties by passage id, both descending."""
-    found = np.unique(rows)
-    names = collection.passage_ids.take(found)
-    place_of = np.empty(len(found), np.int64)
-    place_of[sorted(range(len(found)), key=names.__getitem__)] = np.arange(len(found))
-    places = place_of[np.searchsorted(found, rows)]
-    order = np.lexsort((-places, -scores), axis=-1)
-    return np.take_along_axis(rows, order, axis=-1), np.take_along_axis(scores, order, axis=-1)
+def _narrow(rows: Int64[np.ndarray, "Q K"]) -> Int64[np.ndarray, "Q k"]:
+    """Return rows without the columns in which no query has a passage, as far as one is left.
+
+    >>> _narrow(np.array([[3, -1, -1], [4, 1, -1]]))
+    array([[ 3, -1],
+           [ 4,  1]])
+    """
+    widest = int((rows != NO_PASSAGE).sum(axis=1).max(initial=0))
+    return rows[:, : max(widest, 1)]

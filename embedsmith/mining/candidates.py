@@ -19,16 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Bool, Float32, Int64
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_json, write_array, write_json
+from embedsmith.data.ties import NO_PASSAGE as NO_PASSAGE
+from embedsmith.data.ties import Ties
 from embedsmith.errors import InputError
 from embedsmith.progress import Progress, silent
-from embedsmith.teachers.named import Teacher
-
-NO_PASSAGE = -1
-"""Fills the places of candidates that a query does not have."""
+from embedsmith.teachers.named import Teacher, matches_words
 
 _BLOCK = 8192
 """Queries between two files: what a killed run loses, and enough for a fast matrix product."""
@@ -48,7 +47,7 @@ class Candidates:
     proposes: list[bool]
     """Whether each teacher proposes candidates, or scores those of the others only."""
     rows: Int64[np.ndarray, "Q K"]
-    """Rows of the corpus, by the first teacher's score, best first; ties in passage order."""
+    """Rows of the corpus, by the first teacher's score, best first, ties by draw; `NO_PASSAGE` fills up."""
     scores: Float32[np.ndarray, "T Q K"]
     """Each teacher's score of each candidate; NaN where there is no candidate."""
     mean: Float32[np.ndarray, "T Q"]
@@ -67,6 +66,14 @@ class Candidates:
     """The same numbers: a query with the text of a passage has the passage's number."""
     neighbours: dict[str, Float32[np.ndarray, "S K"]] = field(default_factory=dict)
     """Teacher -> cosine of each candidate with the pair's positive, by its vectors."""
+
+    def missed(self, teacher: int) -> Bool[np.ndarray, "Q K"]:
+        """Return which candidates a teacher did not find, only others did: for BM25 those that share no word."""
+        return _missed(self.teachers[teacher], self.scores[teacher])
+
+    def pairs_missed(self, teacher: int) -> Bool[np.ndarray, " S"]:
+        """Return which positives a teacher cannot find."""
+        return _missed(self.teachers[teacher], self.pair_scores[teacher])
 
     def of_pairs(self, pairs: Int64[np.ndarray, " _"]) -> Candidates:
         """Return the candidates of some pairs' queries, as if no other positive were known.
@@ -88,6 +95,11 @@ class Candidates:
             query_text=self.query_text[queries],
             neighbours={name: cosines[pairs] for name, cosines in self.neighbours.items()},
         )
+
+
+def _missed(teacher: str, scores: Float32[np.ndarray, "*shape"]) -> Bool[np.ndarray, "*shape"]:
+    """Return which scores say that there is nothing to say."""
+    return scores <= 0 if matches_words(teacher) else np.zeros(scores.shape, bool)
 
 
 def mine_candidates(
@@ -130,6 +142,7 @@ def mine_candidates(
                 pair_query[pairs] - start,
                 pair_passage[pairs],
                 depth,
+                collection.ties,
             )
             if path:
                 _write_arrays(path, arrays, {})
@@ -160,6 +173,7 @@ def _block_of(
     pair_query: Int64[np.ndarray, " s"],
     pair_passage: Int64[np.ndarray, " s"],
     depth: int,
+    ties: Ties,
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a block of queries."""
     proposed = [teacher.search(queries, depth) for teacher in teachers if teacher.proposes]
@@ -169,7 +183,8 @@ def _block_of(
     else:
         rows = _union([rows for rows, _ in proposed])
         scores = np.stack([_scores(teacher, queries, rows) for teacher in teachers])
-        rows, scores = _by_first_score(rows, scores)
+    order = ties.order(queries, rows, scores[0])
+    rows, scores = np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order[None], axis=2)
     arrays = {"rows": rows, "scores": scores}
     arrays["mean"], arrays["deviation"] = _moments(teachers, queries, scores)
     arrays["pair_scores"] = np.stack([_pair_scores(teacher, queries, pair_query, pair_passage) for teacher in teachers])
@@ -189,11 +204,11 @@ def _union(tables: list[Int64[np.ndarray, "q _"]]) -> Int64[np.ndarray, "q K"]:
     """
     last = np.iinfo(np.int64).max
     rows = np.concatenate(tables, axis=1)
-    # An approximate search may propose fewer than it was asked for.
+    # A search may find fewer than it was asked for.
     rows = np.sort(np.where(rows == NO_PASSAGE, last, rows), axis=1)
     rows[:, 1:][rows[:, 1:] == rows[:, :-1]] = last
     rows.sort(axis=1)
-    rows = rows[:, : int((rows != last).sum(axis=1).max())]
+    rows = rows[:, : max(1, int((rows != last).sum(axis=1).max()))]
     return np.where(rows == last, NO_PASSAGE, rows)
 
 
@@ -202,24 +217,28 @@ def _scores(teacher: Teacher, queries: list[str], rows: Int64[np.ndarray, "q K"]
     return np.where(rows == NO_PASSAGE, np.float32(np.nan), teacher.scores(queries, np.maximum(rows, 0)))
 
 
-def _by_first_score(
-    rows: Int64[np.ndarray, "q K"], scores: Float32[np.ndarray, "T q K"]
-) -> tuple[Int64[np.ndarray, "q K"], Float32[np.ndarray, "T q K"]]:
-    """Return both in the order of the first teacher's scores; rows that are ascending stay so where scores tie."""
-    order = np.argsort(-scores[0], axis=1, kind="stable")  # NaN goes last
-    return np.take_along_axis(rows, order, axis=1), np.take_along_axis(scores, order[None], axis=2)
-
-
 def _moments(
     teachers: Sequence[Teacher], queries: list[str], scores: Float32[np.ndarray, "T q K"]
 ) -> tuple[Float32[np.ndarray, "T q"], Float32[np.ndarray, "T q"]]:
     """Return mean and deviation of each teacher's scores."""
     moments = [
-        teacher.moments(queries) if teacher.proposes else (np.nanmean(own, axis=1), np.nanstd(own, axis=1))
+        teacher.moments(queries) if teacher.proposes else _moments_of(own)
         for teacher, own in zip(teachers, scores, strict=True)
     ]
     mean, deviation = zip(*moments, strict=True)
     return np.stack(mean).astype(np.float32), np.stack(deviation).astype(np.float32)
+
+
+def _moments_of(scores: Float32[np.ndarray, "q K"]) -> tuple[Float32[np.ndarray, " q"], Float32[np.ndarray, " q"]]:
+    """Return mean and deviation of each query's candidates; 0 where it has none.
+
+    >>> _moments_of(np.array([[1, 3, np.nan], [np.nan, np.nan, np.nan]], np.float32))
+    (array([2., 0.], dtype=float32), array([1., 0.], dtype=float32))
+    """
+    mean, deviation = np.zeros((2, len(scores)), np.float32)
+    some = np.flatnonzero(~np.isnan(scores).all(axis=1))
+    mean[some], deviation[some] = np.nanmean(scores[some], axis=1), np.nanstd(scores[some], axis=1)
+    return mean, deviation
 
 
 def _pair_scores(

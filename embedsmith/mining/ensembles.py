@@ -36,7 +36,7 @@ class View:
     """NaN where there is no candidate."""
     pair_scores: Float32[np.ndarray, " S"]
     ranked: Bool[np.ndarray, "Q K"] | None = None
-    """Which candidates the teacher proposed or could have; None for all."""
+    """Which candidates the teacher proposed or could have: its best, of those that it finds; None for all."""
     is_sorted: bool = False
 
     @cached_property
@@ -80,8 +80,10 @@ def teacher_view(candidates: Candidates, teacher: int) -> View:
     """Return one teacher's opinion."""
     scores = candidates.scores[teacher]
     ranked = None
-    if candidates.proposes[teacher] and scores.shape[1] > candidates.depth:
-        ranked = _ranks(scores) <= candidates.depth
+    if candidates.proposes[teacher]:
+        missed = candidates.missed(teacher)
+        if missed.any() or scores.shape[1] > candidates.depth:
+            ranked = (_ranks(scores) <= candidates.depth) & ~missed
     return View(
         candidates.teachers[teacher], scores, candidates.pair_scores[teacher], ranked=ranked, is_sorted=teacher == 0
     )
@@ -110,13 +112,16 @@ def _fused(candidates: Candidates, teachers: list[int], weights: list[float]) ->
 
 
 def _rank_fused(candidates: Candidates, teachers: list[int]) -> View:
-    """Return the sum of reciprocal ranks, as a share of the sum of one that is first everywhere."""
+    """Return the sum of reciprocal ranks, as a share of the sum of one that is first everywhere.
+
+    What a teacher does not find has no rank by it.
+    """
     scores = np.zeros(candidates.rows.shape, np.float32)
     pair_scores = np.zeros(len(candidates.pair_query), np.float32)
     for t in teachers:
         limit = candidates.depth if candidates.proposes[t] else candidates.rows.shape[1]
-        scores += _reciprocal(_ranks(candidates.scores[t]), limit)
-        pair_scores += _reciprocal(_pair_ranks(candidates, t), limit)
+        scores += _reciprocal(_ranks(candidates.scores[t]), limit) * ~candidates.missed(t)
+        pair_scores += _reciprocal(_pair_ranks(candidates, t), limit) * ~candidates.pairs_missed(t)
     share = np.float32((_RRF + 1) / len(teachers))
     return View("rrf", np.where(candidates.rows < 0, np.float32(np.nan), scores * share), pair_scores * share)
 
@@ -150,5 +155,5 @@ def _pair_ranks(candidates: Candidates, teacher: int) -> Int64[np.ndarray, " S"]
 
 
 def _accuracy(candidates: Candidates, teacher: int) -> float:
-    """Return the mean reciprocal rank of the positives among the candidates."""
-    return float((1 / _pair_ranks(candidates, teacher)).mean())
+    """Return the mean reciprocal rank of the positives among the candidates; 0 for one that is not found."""
+    return float((~candidates.pairs_missed(teacher) / _pair_ranks(candidates, teacher)).mean())

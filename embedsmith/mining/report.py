@@ -392,7 +392,11 @@ def _agreement(selection: Selection, candidates: Candidates) -> list[Agreement]:
     rows = first[evenly(len(first), SAMPLED)]
     known = np.isin(selection.fates[rows], _KNOWN)
     own = {
-        name: np.where(known, np.float32(np.nan), candidates.scores[t, selection.row_query[rows]])
+        name: np.where(
+            known | candidates.missed(t)[selection.row_query[rows]],
+            np.float32(np.nan),
+            candidates.scores[t, selection.row_query[rows]],
+        )
         for t, name in enumerate(candidates.teachers)
         if name != PCA
     }

@@ -98,7 +98,8 @@ def vetoed_by(
             far = candidates.mean[t] + np.float32(settings.veto_deviations) * candidates.deviation[t]
             far = np.where(candidates.deviation[t] > 0, far, np.float32(np.inf))
             limits = np.maximum(limits, far[row_query])
-        vetoed |= scores >= limits[:, None]
+        # What a teacher does not find (BM25 without a shared word), it says nothing about.
+        vetoed |= (scores >= limits[:, None]) & ~of_rows(candidates.missed(t), row_query)
     return vetoed
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from embedsmith.data.collection import Collection
+from embedsmith.data.ties import Ties
 from embedsmith.data.trec import Ranking, read_ranking
 from embedsmith.errors import SettingsError
 from embedsmith.evaluation.retrieval import rank
@@ -108,10 +109,10 @@ class Contender:
             )
         first = Contender(scoring.first_stage, vectors=self.vectors, on_progress=self.on_progress)
         return rank(
-            self._teacher(collection.passages),
+            self._teacher(collection.passages, ties=collection.ties),
             collection,
             depth=depth,
-            first_stage=first._teacher(collection.passages) if rescores else None,
+            first_stage=first._teacher(collection.passages, ties=collection.ties) if rescores else None,
             drop_identical_ids=scoring.drop_identical_ids,
         )
 
@@ -173,9 +174,9 @@ class Contender:
         teacher: Any = self._teacher(texts, lazy=True)
         return teacher.vectors(texts) if role == "query" else teacher.store.matrix()
 
-    def _teacher(self, passages: Sequence[str], *, lazy: bool = False) -> Teacher:
+    def _teacher(self, passages: Sequence[str], *, ties: Ties | None = None, lazy: bool = False) -> Teacher:
         """Return it with passages indexed, or to be indexed when they are first needed."""
-        teacher = self._open(passages, lazy=lazy)
+        teacher = self._open(passages, ties=ties, lazy=lazy)
         if not is_rescorer(self.name):
             return teacher
         contract = self._contract_of(teacher)
@@ -186,7 +187,7 @@ class Contender:
         self._contract = dict(teacher.contract)
         return self._contract
 
-    def _open(self, passages: Sequence[str], *, lazy: bool) -> Teacher:
+    def _open(self, passages: Sequence[str], *, ties: Ties | None = None, lazy: bool) -> Teacher:
         """Return the teacher of the name."""
         return open_teacher(
             self.name,
@@ -194,6 +195,7 @@ class Contender:
             vectors=self.vectors,
             settings=self.reading,
             encoder=self.encoder,
+            ties=ties,
             lazy=lazy,
             on_progress=self.on_progress,
         )

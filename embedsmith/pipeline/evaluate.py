@@ -23,7 +23,7 @@ from embedsmith.data.files import read_json, write_json, write_jsonl
 from embedsmith.data.labelled import TaskType, read_labelled, task_of
 from embedsmith.data.load import known_splits, load_collection, usual_split
 from embedsmith.data.qrels import read_judgements
-from embedsmith.data.trec import Ranking, write_judgements, write_ranking
+from embedsmith.data.trec import Ranking, separated, write_judgements, write_ranking
 from embedsmith.errors import SettingsError
 from embedsmith.evaluation.metrics import DEFAULT_METRICS, Scores, score_run
 from embedsmith.evaluation.retrieval import depth_for
@@ -430,7 +430,9 @@ def _write(folder: Path, scored: Scored, *, tag: str) -> None:
     """Write what was ranked, what it was judged by, and what each query scored; nothing of other tasks."""
     if scored.ranking is None or scored.qrels is None:
         return
-    write_ranking(folder / "ranking.trec", scored.ranking, tag=tag)
+    # In the order that was scored, whoever reads it.
+    ranking = {query: list(separated(ranked)) for query, ranked in scored.ranking.items()}
+    write_ranking(folder / "ranking.trec", ranking, tag=tag)
     write_judgements(folder / "judgements.qrels", scored.qrels)
     rows = ({"query_id": query, **metrics} for query, metrics in scored.scores.per_query.items())
     write_jsonl(folder / "per_query.jsonl", rows)

@@ -13,7 +13,6 @@ from embedsmith.models.embedder import load
 from embedsmith.models.settings import Dtype
 from embedsmith.pipeline.runs import read_manifest
 from embedsmith.progress import Progress, silent
-from embedsmith.search.exact import top_k
 from embedsmith.teachers.dense import DenseTeacher
 
 
@@ -61,6 +60,7 @@ class Finder:
             self._collection.passages,
             name=str(run),
             folder=Path(run) / "vectors",
+            ties=self._collection.ties,
             on_progress=on_progress,
         )
 
@@ -71,7 +71,7 @@ class Finder:
             InputError: the query is empty.
         """
         refuse_empty(query)
-        rows, scores = top_k(self._model.embed([query], "query"), self._index.store.shards(), k=k)
+        rows, scores = self._index.search_vectors(self._model.embed([query], "query"), [query], k)
         return [
             Hit(
                 score=round(float(score), 4),

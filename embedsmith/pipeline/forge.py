@@ -327,6 +327,7 @@ def _score_before(
                                 data.test.passages,
                                 vectors=run.vectors,
                                 settings=reading,
+                                ties=data.test.ties,
                                 on_progress=on_progress,
                             )
                             _rank(path, teacher, data.test)
@@ -363,8 +364,9 @@ def _score_model(
         model.set_prompt("query", prompt)
         if data.settings.symmetric:
             model.set_prompt("passage", prompt)
-    teacher = DenseTeacher(model, data.test.passages, name=name, folder=run.vectors, on_progress=on_progress)
-    _rank(per_query_path(run.folder, data.name, label), teacher, data.test)
+    test = data.test
+    teacher = DenseTeacher(model, test.passages, name=name, folder=run.vectors, ties=test.ties, on_progress=on_progress)
+    _rank(per_query_path(run.folder, data.name, label), teacher, test)
     _note(run, data.name, label)
 
 

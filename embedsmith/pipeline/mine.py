@@ -128,7 +128,7 @@ def mine_into(
             if on_plan:
                 search_bytes = int(settings.teacher_settings.memory_gib * 2**30)
                 on_plan(plan_of(teachers, collection, depth=settings.depth, search_bytes=search_bytes))
-            teachers += _joined(run, teachers, settings, on_progress)
+            teachers += _joined(run, teachers, collection, settings, on_progress)
             parts = folder / "candidates-parts"
             found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
             _note_guide(folder, teachers, collection)
@@ -278,6 +278,7 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
             collection.passages,
             vectors=run.vectors,
             settings=settings.teacher_settings,
+            ties=collection.ties,
             lazy=True,
             on_progress=on_progress,
         )
@@ -285,12 +286,22 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
     ]
 
 
-def _joined(run: Run, teachers: list[Teacher], settings: MiningSettings, on_progress: Progress) -> list[Teacher]:
+def _joined(
+    run: Run, teachers: list[Teacher], collection: Collection, settings: MiningSettings, on_progress: Progress
+) -> list[Teacher]:
     """Return the teacher that joins the vectors of the others where the ensemble wants it, or none."""
     if settings.ensemble != PCA:
         return []
-    variance = settings.pca_variance
-    return [JoinedTeacher(teachers, name=PCA, variance=variance, folder=run.vectors, on_progress=on_progress)]
+    return [
+        JoinedTeacher(
+            teachers,
+            name=PCA,
+            variance=settings.pca_variance,
+            folder=run.vectors,
+            ties=collection.ties,
+            on_progress=on_progress,
+        )
+    ]
 
 
 def _write(

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.corpus import load_corpus
 from embedsmith.data.files import write_jsonl
 from embedsmith.data.normalised import normalised
 from embedsmith.data.pool import Pooled
+from embedsmith.data.ties import NO_PASSAGE
 from embedsmith.errors import InputError
 from embedsmith.generation.answers import ALMOST_SAID_TWICE, Different, Rejects
 from embedsmith.generation.passages import cut
@@ -201,8 +200,8 @@ def _found_again(
         raise InputError(f"{settings.teacher} scores passages and finds none", hint="name a --teacher that searches")
     within = settings.found_within
     rows, scores = teacher.search(list(written.texts.values()), min(within + 1, len(passages)))
-    # What ties with the first one that is too far back was not found: BM25 gives 0 to all that share no word.
-    above = scores[:, :within] > scores[:, within:] if len(passages) > within else np.ones_like(rows, bool)
+    # What ties with the first one that is too far back was not found.
+    above = scores[:, :within] > scores[:, within:] if len(passages) > within else rows != NO_PASSAGE
     # By text: which of two copies of a passage stands first says nothing.
     found = {
         same: {normalised(passages[row]) for row in own[:within][ahead].tolist()}

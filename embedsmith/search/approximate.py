@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 from pydantic import Field
 
+from embedsmith.data.ties import NO_PASSAGE
 from embedsmith.errors import SettingsError
 from embedsmith.search.exact import check_vectors, scores_of, top_k
 from embedsmith.settings import Seed, Settings
@@ -50,7 +51,7 @@ class Approximation:
     """What an approximate search found, and how good it is."""
 
     rows: Int64[np.ndarray, "Q K"]
-    """Best first; -1 where the index proposed fewer than K passages."""
+    """Best first; `NO_PASSAGE` where the index proposed fewer than K passages."""
     scores: Float32[np.ndarray, "Q K"]
     """Exact inner products; -inf where there is no row."""
     recall: float
@@ -90,8 +91,9 @@ class ApproximateIndex:
         assert self._index is not None, "check_vectors refuses a corpus without a passage"
         k = min(k, self._total)
         _, proposed = self._index.search(np.ascontiguousarray(queries), k)
-        # Places without a proposal hold -1; row 0 stands in for them, and its score is not used.
-        scores = np.where(proposed < 0, np.float32(-np.inf), scores_of(queries, shards, np.maximum(proposed, 0)))
+        # FAISS says -1 for "no more", which is `NO_PASSAGE`; row 0 stands in for it, and its score is not used.
+        missing = proposed == NO_PASSAGE
+        scores = np.where(missing, np.float32(-np.inf), scores_of(queries, shards, np.where(missing, 0, proposed)))
         order = np.lexsort((proposed, -scores), axis=1)
         rows, scores = (np.take_along_axis(values, order, axis=1) for values in (proposed, scores))
         count = min(settings.sample, len(queries))

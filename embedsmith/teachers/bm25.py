@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from pydantic import Field
 
+from embedsmith.data.ties import NO_PASSAGE, Ties
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
-from embedsmith.teachers.ranking import stable_top
+from embedsmith.teachers.ranking import drawn_top
 
 Stemmer = Literal[
     "arabic", "armenian", "basque", "catalan", "czech", "danish", "dutch", "english", "esperanto", "estonian",
@@ -155,20 +156,31 @@ def _snowball(language: Stemmer) -> Any:
 class BM25:
     """An index of passages that scores queries by the words they share; the teacher `bm25`.
 
-    A word counts as often as the query holds it. A query without a known word scores 0 everywhere.
+    A word counts as often as the query holds it. A passage that shares no word with the query scores 0
+    and is not found.
 
     Source: Lù, BM25S, https://arxiv.org/abs/2407.03618; Kamphuis et al., Which BM25 Do You Mean?, ECIR 2020.
 
-    >>> rows, scores = BM25(["a red cat", "a dog", "a cat"], BM25Settings()).search(["cats or a cat"], k=2)
-    >>> rows
-    array([[2, 0]])
+    >>> rows, scores = BM25(["a red cat", "a dog", "a cat"], BM25Settings()).search(["cats or a cat"], k=3)
+    >>> rows, bool(scores[0, 2] == -np.inf)
+    (array([[ 2,  0, -1]]), True)
     """
 
     name = "bm25"
     proposes = True
 
-    def __init__(self, passages: Sequence[str], settings: BM25Settings, *, on_progress: Progress = silent) -> None:
+    def __init__(
+        self,
+        passages: Sequence[str],
+        settings: BM25Settings,
+        *,
+        ties: Ties | None = None,
+        on_progress: Progress = silent,
+    ) -> None:
         """Index passages.
+
+        Args:
+            ties: the draws among passages that score alike; by default by their texts.
 
         Raises:
             InputError: there is no passage.
@@ -181,6 +193,7 @@ class BM25:
         self.settings = settings
         self._on_progress = on_progress
         self._count = len(passages)
+        self._ties = ties or Ties(passages)
         self._vocabulary: dict[str, int] = {}
         # Our own ids: bm25s numbers the words of a set, whose order changes with every process.
         ids = [
@@ -195,20 +208,23 @@ class BM25:
         self._moments: dict[str, tuple[float, float]] = {}
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Return the rows and the scores of the k best passages of each query, best first.
+        """Return the rows and the scores of the k best passages of each query, best first, ties by draw.
 
-        Ties go to the lower row. With k > N, K is N. Passages that share no word with the query (score 0) fill up.
+        With k > N, K is N. Where fewer passages share a word with the query, `NO_PASSAGE` and -inf fill up.
         """
         assert k >= 1, f"k is {k}"
         k = min(k, self._count)
-        rows = np.empty((len(queries), k), np.int64)
-        scores = np.zeros((len(queries), k), np.float32)
+        rows = np.full((len(queries), k), NO_PASSAGE, np.int64)
+        scores = np.full((len(queries), k), -np.inf, np.float32)
         all_scores = np.zeros(self._count, np.float32)
         for i, query in enumerate(queries):
             found, its_scores = self._found(query, all_scores)
-            best = stable_top(its_scores, min(k, len(found)), found)
+
+            def draw(places: Int64[np.ndarray, " m"], query: str = query, found: np.ndarray = found) -> np.ndarray:
+                return self._ties.draw(query, found[places])
+
+            best = drawn_top(its_scores, min(k, len(found)), draw)
             rows[i, : len(best)], scores[i, : len(best)] = found[best], its_scores[best]
-            rows[i, len(best) :] = _others(found, k - len(best))
             if (i + 1) % _STRIDE == 0 or i + 1 == len(queries):
                 self._on_progress("search with bm25", i + 1, len(queries))
         return rows, scores
@@ -287,15 +303,3 @@ def _clear(all_scores: Float32[np.ndarray, " N"], postings: list[tuple[np.ndarra
     """Set what a query's words have changed back to zero."""
     for rows, _ in postings:
         all_scores[rows] = 0
-
-
-def _others(found: Int64[np.ndarray, " n"], count: int) -> Int64[np.ndarray, " K"]:
-    """Return the lowest rows that are not among those found.
-
-    >>> _others(np.array([3, 0, 1]), 3)
-    array([2, 4, 5])
-    """
-    # Among the first so many rows there are enough, whatever was found.
-    free = np.ones(len(found) + count if count else 0, bool)
-    free[found[found < len(free)]] = False
-    return np.flatnonzero(free)[:count]

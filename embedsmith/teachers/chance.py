@@ -11,8 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Int64, UInt64
 
+from embedsmith.data.ties import mixed
 from embedsmith.errors import InputError
-from embedsmith.teachers.ranking import stable_top
+from embedsmith.teachers.ranking import drawn_top
 
 
 class Chance:
@@ -42,13 +43,15 @@ class Chance:
         self._rows = np.arange(passages)
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
+        """Return the rows and the scores of the k best passages of each query, best first; ties by draw."""
         k = min(k, len(self._rows))
         rows = np.empty((len(queries), k), np.int64)
         scores = np.empty((len(queries), k), np.float32)
         for i, query in enumerate(queries):
-            all_scores = self._of(query, self._rows)
-            rows[i] = stable_top(all_scores, k)
+            drawn = self._drawn(query, self._rows)
+            all_scores = _in_unit(drawn)
+            # Two that are one as a float32 still differ in their other bits.
+            rows[i] = drawn_top(all_scores, k, (~drawn).__getitem__)
             scores[i] = all_scores[rows[i]]
         return rows, scores
 
@@ -75,21 +78,15 @@ class Chance:
 
     def _of(self, query: str, rows: Int64[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
         """Return the scores of a query with passages."""
+        return _in_unit(self._drawn(query, rows))
+
+    def _drawn(self, query: str, rows: Int64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
+        """Return 64 random bits for each passage."""
         text = f"{self._seed} {query}".encode("utf-8", "surrogatepass")
         key = np.frombuffer(hashlib.sha256(text).digest()[:8], "<u8")
-        # 24 bits: as many as a float32 in [0, 1) keeps.
-        return (_mixed(key + rows.astype(np.uint64)) >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)
+        return mixed(key + rows.astype(np.uint64))
 
 
-def _mixed(counter: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
-    """Return 64 bits that look random for each number, the output function of SplitMix64.
-
-    Source: Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014, figure 17.
-
-    >>> hex(_mixed(np.array([0], np.uint64))[0])  # what a generator with the seed 0 gives first
-    '0xe220a8397b1dcdaf'
-    """
-    mixed = (counter + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+def _in_unit(drawn: UInt64[np.ndarray, " n"]) -> Float32[np.ndarray, " n"]:
+    """Return 64 bits as numbers in [0, 1): of their first 24, as many as a float32 keeps."""
+    return (drawn >> np.uint64(40)).astype(np.float32) * np.float32(2**-24)

@@ -14,10 +14,12 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from embedsmith.data.ties import Ties
 from embedsmith.models.settings import Role
 from embedsmith.progress import Progress, silent
 from embedsmith.search.approximate import ApproximateIndex, ApproximateSettings, open_faiss
 from embedsmith.search.exact import scores_of, top_k
+from embedsmith.search.tied import drawn_top_k
 from embedsmith.vectors.moments import Moments
 from embedsmith.vectors.shards import gather
 from embedsmith.vectors.store import VectorStore
@@ -71,6 +73,7 @@ class DenseTeacher:
         devices: Sequence[str] = (),
         search: Literal["exact", "ivf", "hnsw"] = "exact",
         memory_gib: float = 1.0,
+        ties: Ties | None = None,
         lazy: bool = False,
         on_progress: Progress = silent,
     ) -> None:
@@ -84,6 +87,7 @@ class DenseTeacher:
             devices: several to encode many texts on, each with a copy of the model.
             search: exact, or an index of FAISS.
             memory_gib: what exact search may fill.
+            ties: the draws among passages that score alike; by default by their texts.
             lazy: encode the passages when they are first needed, not now.
             on_progress: told of encoding and search.
 
@@ -100,6 +104,7 @@ class DenseTeacher:
         self._devices = devices
         self._search = search
         self._memory_gib = memory_gib
+        self._ties = ties or Ties(passages)
         self.recalls: list[float] = []
         """Of an approximate search, as measured in each call."""
         self._on_progress = on_progress
@@ -119,15 +124,30 @@ class DenseTeacher:
         return self._open(self._passages, "passage").is_complete
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
+        """Return the rows and the scores of the k best passages of each query, best first, ties by draw.
+
+        An approximate index may find fewer than k; `NO_PASSAGE` and -inf fill up. Which of those that tie for the last
+        place it finds is its own affair.
+        """
         if self._search == "exact":
-            shards = self.store.shards()  # passages before queries: they take longer, and an error comes sooner
-            device = str(getattr(self.model, "device", "cpu"))
-            return top_k(self.vectors(queries), shards, k=k, memory_gib=self._memory_gib, device=device)
+            _ = self.store  # passages before queries: they take longer, and an error comes sooner
+            return self.search_vectors(self.vectors(queries), queries, k)
         index = self._index
         found = index.search(self.vectors(queries), k)
         self.recalls.append(found.recall)
-        return found.rows, found.scores
+        order = self._ties.order(queries, found.rows, found.scores)
+        return np.take_along_axis(found.rows, order, axis=1), np.take_along_axis(found.scores, order, axis=1)
+
+    def search_vectors(
+        self, vectors: Float32[np.ndarray, "Q D"], queries: Sequence[str], k: int
+    ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+        """Return what an exact search finds for queries whose vectors are there already: see `search`."""
+        shards, device = self.store.shards(), str(getattr(self.model, "device", "cpu"))
+
+        def search(some: Int64[np.ndarray, " q"], k: int) -> tuple[np.ndarray, np.ndarray]:
+            return top_k(vectors[some], shards, k=k, memory_gib=self._memory_gib, device=device)
+
+        return drawn_top_k(search, queries, k, total=len(self._passages), ties=self._ties)
 
     @cached_property
     def _index(self) -> ApproximateIndex:

@@ -16,9 +16,11 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
 from embedsmith.data.files import write_array
+from embedsmith.data.ties import Ties
 from embedsmith.errors import SettingsError
 from embedsmith.progress import Progress, silent
 from embedsmith.search.exact import scores_of, top_k
+from embedsmith.search.tied import drawn_top_k
 from embedsmith.teachers.named import Teacher
 from embedsmith.vectors.moments import Moments
 from embedsmith.vectors.shards import gather, open_shard
@@ -39,6 +41,7 @@ class JoinedTeacher:
         name: str,
         variance: float,
         folder: Path,
+        ties: Ties | None = None,
         on_progress: Progress = silent,
     ) -> None:
         """Join the teachers that have vectors.
@@ -46,6 +49,7 @@ class JoinedTeacher:
         Args:
             variance: share of the variance of the passages' vectors that is kept, in (0, 1].
             folder: where the reduced vectors are written.
+            ties: the draws among passages that score alike; without them the lower row comes first.
 
         Raises:
             SettingsError: no teacher has vectors.
@@ -57,14 +61,22 @@ class JoinedTeacher:
                 f"ensemble: {name}: none of the teachers has vectors ({', '.join(t.name for t in teachers)})",
                 hint="name at least one embedding model",
             )
+        self._ties = ties
         self._digest = hashlib.sha256(str(variance).encode())
         self._count = 0
         self._centre, self._axes = self._reduction(variance)
         self._passages = self._reduced_passages(folder, on_progress)
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
-        return top_k(self._queries(queries), [self._passages], k=k)
+        """Return the rows and the scores of the k best passages of each query, best first, ties by draw."""
+        vectors = self._queries(queries)
+        if self._ties is None:
+            return top_k(vectors, [self._passages], k=k)
+
+        def search(some: Int64[np.ndarray, " q"], k: int) -> tuple[np.ndarray, np.ndarray]:
+            return top_k(vectors[some], [self._passages], k=k)
+
+        return drawn_top_k(search, queries, k, total=self._count, ties=self._ties)
 
     def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
         """Return the scores of given passages."""

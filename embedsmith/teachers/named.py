@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from embedsmith.data.ties import Ties
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -38,6 +39,15 @@ def has_vectors(name: str) -> bool:
     return name not in ("bm25", "random") and not is_rescorer(name)
 
 
+def matches_words(name: str) -> bool:
+    """Return whether the teacher of a name finds only passages that share a word with the query, and scores others 0.
+
+    >>> matches_words("bm25"), matches_words("random")
+    (True, False)
+    """
+    return name == "bm25"
+
+
 class Teacher(Protocol):
     """Ranks or rescores the passages that it was opened with."""
 
@@ -47,7 +57,10 @@ class Teacher(Protocol):
     """False for a teacher that only rescores: `search` and `moments` raise SettingsError."""
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
-        """Return the rows and the scores of the k best passages of each query, best first; ties in passage order."""
+        """Return the rows and the scores of the k best passages of each query, best first, ties by draw.
+
+        Where fewer are found `NO_PASSAGE` fills up, whose scores mean nothing.
+        """
 
     def scores(self, queries: Sequence[str], rows: Int64[np.ndarray, "Q P"]) -> Float32[np.ndarray, "Q P"]:
         """Return the scores of given passages."""
@@ -74,6 +87,7 @@ def open_teacher(
     settings: TeacherSettings | None = None,
     device: str | None = None,
     lazy: bool = False,
+    ties: Ties | None = None,
     encoder: Any = None,
     on_progress: Progress = silent,
 ) -> Teacher:
@@ -85,6 +99,7 @@ def open_teacher(
         settings: how it reads texts.
         device: a torch device; default: every GPU of the machine, or the processor.
         lazy: an embedding model encodes the passages when they are first needed, not now.
+        ties: the draws among passages that score alike, such as the collection's; by default by the texts.
         encoder: what `open_encoder` gave for the name, so that a model is opened once for several corpora.
 
     Raises:
@@ -95,7 +110,7 @@ def open_teacher(
     if name == "bm25":
         from embedsmith.teachers.bm25 import BM25
 
-        return BM25(passages, settings.bm25, on_progress=on_progress)
+        return BM25(passages, settings.bm25, ties=ties, on_progress=on_progress)
     if name == "random":
         from embedsmith.teachers.chance import Chance
 
@@ -127,6 +142,7 @@ def open_teacher(
         search=settings.search,
         memory_gib=settings.memory_gib,
         devices=() if is_url(name) else _devices(device),
+        ties=ties,
         lazy=lazy,
         on_progress=on_progress,
     )

@@ -7,6 +7,7 @@ import pytest
 
 from embedsmith.data.collection import Collection
 from embedsmith.evaluation.retrieval import evaluate_retrieval, rank
+from embedsmith.teachers.bm25 import BM25, BM25Settings
 from embedsmith.teachers.named import Teacher
 
 
@@ -86,14 +87,63 @@ def test_a_passage_below_the_depth_is_not_found():
     assert scores.per_query["q1"]["recall@100"] == 1
 
 
-def test_passages_with_the_same_score_stand_in_trec_evals_order():
-    ids = ["d9", "d10", "é", "D9", "d1"]
+class TiedTeacher(FixedTeacher):
+    """Finds the first `found` passages, and scores all alike but the last one, which is best."""
+
+    def __init__(self, passages: int, found: int) -> None:
+        super().__init__({})
+        self.row, self.best = np.arange(passages), found - 1
+
+    def search(self, queries, k):
+        rows = np.where(self.row <= self.best, self.row, -1)
+        return np.tile(rows, (len(queries), 1)), np.tile(np.float32(self.row == self.best), (len(queries), 1))
+
+
+def test_passages_with_the_same_score_stand_in_an_order_that_neither_rows_nor_ids_decide():
+    texts, queries = [f"passage {n}" for n in range(8)], [f"query {n}" for n in range(300)]
+    orders = []
+    for rows, prefix in (([0, 1, 2, 3, 4, 5, 6, 7], "a"), ([6, 5, 4, 3, 2, 1, 0, 7], "z")):
+        collection = Collection.of(
+            name="ties",
+            passage_ids=[f"{prefix}{len(texts) - row if prefix == 'z' else row}" for row in rows],
+            passages=[texts[row] for row in rows],
+            query_ids=queries,
+            queries=queries,
+            qrels={},
+        )
+        text_of = dict(zip(collection.passage_ids, collection.passages, strict=True))
+        ranking = rank(TiedTeacher(8, 8), collection)
+        orders.append([[text_of[passage] for passage, _ in ranking[query]] for query in queries])
+    assert orders[0] == orders[1]
+    assert {order[0] for order in orders[0]} == {texts[7]}
+    seconds = [order[1] for order in orders[0]]
+    assert all(30 < seconds.count(text) < 60 for text in texts[:7])  # 43 each, if each is as likely as any other
+
+
+@pytest.mark.parametrize("found", [1, 3])
+def test_what_a_teacher_did_not_find_is_not_ranked(found):
+    ranking = rank(TiedTeacher(12, found), COLLECTION)
+    assert {query: {passage for passage, _ in ranked} for query, ranked in ranking.items()} == {
+        query: {f"d{row}" for row in range(found)} for query in COLLECTION.query_ids
+    }
+    reranked = rank(Rescorer(ORDERS), COLLECTION, first_stage=TiedTeacher(12, found))
+    assert [passage for passage, _ in reranked["q1"]] == [f"d{row}" for row in reversed(range(found))]
+
+
+def test_a_query_that_shares_no_word_with_any_passage_scores_nothing_and_counts():
     collection = Collection.of(
-        name="ties", passage_ids=ids, passages=ids, query_ids=["q"], queries=["q"], qrels={"q": {"d9": 1}}
+        name="words",
+        passage_ids=["d1", "d2", "d3"],
+        passages=["a cat", "a dog", "an owl"],
+        query_ids=["q1", "q2"],
+        queries=["zebra", "cat"],
+        qrels={"q1": {"d1": 1}, "q2": {"d1": 1}},
     )
-    teacher = FixedTeacher({"q": [0, 1, 2, 3, 4]})
-    teacher.search = lambda queries, k: (np.array([[0, 1, 2, 3, 4]]), np.array([[1, 1, 1, 1, 2]], np.float32))
-    assert rank(teacher, collection) == {"q": [("d1", 2.0), ("é", 1.0), ("d9", 1.0), ("d10", 1.0), ("D9", 1.0)]}
+    teacher = BM25(collection.passages, BM25Settings())
+    assert [passage for passage, _ in rank(teacher, collection)["q2"]] == ["d1"]
+    scores = evaluate_retrieval(teacher, collection, ["ndcg@10", "recall@100"])
+    assert scores.per_query["q1"] == {"ndcg@10": 0, "recall@100": 0}
+    assert scores.mean == {"ndcg@10": 0.5, "recall@100": 0.5}
 
 
 def test_a_model_that_only_rescores_orders_what_the_first_stage_found():
