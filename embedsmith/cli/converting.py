@@ -118,6 +118,9 @@ def decontaminate(
     against_split: Annotated[
         str | None, typer.Option(help="Split of the evaluation sets. By default test where there is one.")
     ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option(help="Leave out rows that cannot be used, of TRAIN and of evaluation sets, and count them.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Remove training rows whose texts occur in evaluation sets: to the letter, normalised, or almost.
@@ -134,6 +137,8 @@ def decontaminate(
             settings=settings_of(ContaminationSettings, contamination),
             split=split,
             against_split=against_split,
+            skip_bad=skip_bad,
+            on_skip=console.note,
             on_progress=tell,
         )
     if as_json:

@@ -53,41 +53,58 @@ def load_collection(
                 on_skip(line)
 
 
-def load_tables(path: str | Path, split: str | None = None) -> list[Table]:
+def load_tables(path: str | Path, split: str | None = None, *, preferred: str = "train") -> list[Table]:
     """Return the tables of rows of any kind at a path.
 
     Args:
         path: a file, a folder with a file for each split, a folder of `datasets`, or hf:OWNER/NAME.
-        split: which one; several with commas between, or `all`. None stands for train where there is one, or for the
-            only one there is. A single file is one split, whatever it is called: `split` is not looked at.
+        split: which one; several with commas between, or `all`. None stands for the preferred one where it is there,
+            for train, or for the only one there is. A single file is one split, whatever it is called: `split` is not
+            looked at.
+        preferred: which one where none is asked for.
 
     Raises:
         InputError: there is no such path, it holds no table, or its splits leave a choice.
         OSError: the hub cannot be reached.
     """
-    if str(path).startswith(HUB):
-        tables = hub_tables(str(path), None)
-    else:
-        path = Path(path)
-        check_exists(path)
-        if path.is_file():
-            return [open_table(path)]
-        if is_saved(path):
-            tables = saved_tables(path)
-        else:
-            files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
-            if not files:
-                raise InputError(f"{path}: no file that ends in {', '.join(SUFFIXES)}", hint="name a file")
-            tables = {file.stem: open_table(file) for file in files}
+    if Path(path).is_file():
+        return [open_table(Path(path))]
+    tables = _tables_by_split(path)
     if "" in tables:
         return [tables[""]]
-    if split is None and "train" in tables:
-        split = "train"
+    if split is None:
+        split = next((name for name in (preferred, "train") if name in tables), None)
     return [tables[name] for name in _chosen(str(path), list(tables), split)]
 
 
+def table_splits(path: str | Path) -> list[str]:
+    """Return the names of the splits that `load_tables` can choose from; a single file has none.
+
+    Raises:
+        InputError: there is no such path, or it holds no table.
+        OSError: the hub cannot be reached.
+    """
+    return [] if Path(path).is_file() else [name for name in _tables_by_split(path) if name]
+
+
+def _tables_by_split(path: str | Path) -> dict[str, Table]:
+    """Return the tables of a folder or of a data set on the hub by split; one without a name is all there is."""
+    if str(path).startswith(HUB):
+        return hub_tables(str(path), None)
+    path = Path(path)
+    check_exists(path)
+    if is_saved(path):
+        return saved_tables(path)
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    if not files:
+        raise InputError(f"{path}: no file that ends in {', '.join(SUFFIXES)}", hint="name a file")
+    return {file.stem: open_table(file) for file in files}
+
+
 def known_splits(path: str | Path) -> list[str]:
-    """Return the splits of a folder that has some; a file of pairs and a data set on the hub have none to choose."""
+    """Return the splits of a folder or of a data set on the hub that has some; a file of pairs has none to choose."""
+    if str(path).startswith(HUB):
+        return [name for name in hub_tables(str(path), None) if name]
     path = Path(path)
     if path.is_dir() and is_saved(path):
         return [name for name in saved_tables(path) if name]

@@ -12,18 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from embedsmith.data.files import read_json, write_json
-from embedsmith.data.load import load_collection
 from embedsmith.errors import InputError
 from embedsmith.mining.audit import audit
 from embedsmith.mining.candidates import read_candidates
-from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.samplers import NONE
 from embedsmith.mining.selection import OUTCOMES, select
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.pipeline.ablation import Ablation, with_changes
-from embedsmith.pipeline.mine import Mined, near_of, read_source
+from embedsmith.pipeline.mine import Mined, near_of
 from embedsmith.pipeline.recipe import Recipe
-from embedsmith.pipeline.recipe_data import clean_path
+from embedsmith.pipeline.recipe_data import training_side
 from embedsmith.progress import Progress, silent
 
 
@@ -77,11 +75,7 @@ def _minings(ablation: Ablation) -> list[MiningSettings]:
 
 def _mined(cell: Path, recipe: Recipe, name: str) -> Mined:
     """Return what a cell mined of one data set."""
-    settings = recipe.data[name]
-    if settings.format == "code":
-        collection, listed = load_collection(cell / "data" / name / "train", split="train"), Listed.nothing()
-    else:
-        collection, listed = read_source(clean_path(cell, name, settings), settings.source, None)
+    collection, listed = training_side(cell, name, recipe.data[name])
     return Mined(cell, recipe.mining, collection, read_candidates(cell / "mined" / name / "candidates"), listed)
 
 

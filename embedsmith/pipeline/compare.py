@@ -20,6 +20,7 @@ from embedsmith.errors import EmbedsmithError, InputError, RunError, did_you_mea
 from embedsmith.evaluation.per_query import PerQuery, labels_of, per_query_path, read_per_query
 from embedsmith.evaluation.significance import Difference, compare_paired
 from embedsmith.pipeline.recipe import DataSettings
+from embedsmith.pipeline.recipe_data import evaluation_side
 from embedsmith.pipeline.runs import read_manifest
 
 METRIC = "ndcg@10"
@@ -260,18 +261,14 @@ def _collection_of(side: Side) -> Collection | None:
     try:
         if side.label:
             settings = DataSettings.parse(manifest["settings"]["data"][side.data], where=str(side.run))
-            harvested = side.run / "data" / side.data / "test"
-            is_code = settings.format == "code"
-            found = load_collection(
-                harvested if is_code else settings.path, split="test" if is_code else settings.test_split
-            )
+            found = evaluation_side(side.run, side.data, settings)
         else:
             path, about = next((path, about) for path, about in _evaluated(side.run).items() if _is_of(side, path))
             split = about.get("split") or usual_split(path, "test")
             found = load_collection(path, split=split)
-    except (EmbedsmithError, StopIteration, KeyError):
+    except (EmbedsmithError, OSError, StopIteration, KeyError):
         return None
-    return found if _content_of(side) in (None, found.content_hash()) else None
+    return found if found and _content_of(side) in (None, found.content_hash()) else None
 
 
 def _told(

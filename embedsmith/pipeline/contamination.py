@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
-from embedsmith.data.bad_rows import BadRow, Unusable, refuse
+from embedsmith.data.bad_rows import BadRow, OnBad, Tally, Unusable, refuse
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.contamination import (
@@ -28,7 +28,7 @@ from embedsmith.data.contamination import (
     is_example,
 )
 from embedsmith.data.files import atomic_write, write_jsonl
-from embedsmith.data.load import known_splits, load_collection, load_tables
+from embedsmith.data.load import known_splits, load_collection, load_tables, usual_split
 from embedsmith.data.tables import Table
 from embedsmith.errors import InputError, RunError
 from embedsmith.mining.near_duplicates import shingles
@@ -66,6 +66,10 @@ def decontaminate(
     settings: ContaminationSettings | None = None,
     split: str | None = None,
     against_split: str | None = None,
+    corpus: str | Path | None = None,
+    names: Mapping[str, str] | None = None,
+    skip_bad: bool = False,
+    on_skip: Callable[[str], None] | None = None,
     on_progress: Progress = silent,
 ) -> Cleaned:
     """Write training data without the rows whose texts occur in evaluation sets.
@@ -76,14 +80,20 @@ def decontaminate(
         against: evaluation sets of the same forms.
         out: the file to write, of the kind of `train` or `.jsonl`; for a BEIR folder a folder.
         settings: which texts count as the same.
-        split: which part of `train`; train where there is one.
+        split: which part of `train`, several with commas between, or `all`; train where there is one.
         against_split: which part of the evaluation sets; test where there is one.
+        corpus: a file of passages that join those of a BEIR folder, whose judgements may name them.
+        names: columns of `train` -> the conventional names that they stand for.
+        skip_bad: leave out rows that cannot be used, of `train` and of the evaluation sets.
+        on_skip: told how many, by reason.
         on_progress: told of the work.
 
     Raises:
         InputError, RunError, SettingsError: see `embedsmith.errors`.
     """
     settings, out = settings or ContaminationSettings(), Path(out)
+    tally = Tally()
+    on_bad: OnBad = tally if skip_bad else refuse
     index = EvaluationIndex(settings, shingles=shingles)
     found = Cleaned(out, out.with_name(f"{out.name}.removed.jsonl"))
     for path in against:
@@ -91,14 +101,21 @@ def decontaminate(
         if name in found.evaluation_rows:
             raise InputError(f"{name}: given twice", hint="name each evaluation set once")
         found.evaluation_rows[name] = 0
-        for texts in _evaluation_texts(path, against_split, settings):
+        for texts in _evaluation_texts(path, against_split, settings, on_bad, skip_bad=skip_bad, on_skip=on_skip):
             index.add(name, texts)
             found.evaluation_rows[name] += 1
     removed: list[dict[str, Any]] = []
     if (Path(train) / "qrels").is_dir():
-        _clean_collection(Path(train), split, index, settings, found, removed, on_progress)
+        collection = load_collection(
+            train, split=split or usual_split(train, "train"), corpus=corpus, skip_bad=skip_bad, on_skip=on_skip
+        )
+        _clean_collection(Path(train), collection, split, index, settings, found, removed, on_progress)
     else:
-        _clean_tables(train, split, index, settings, found, removed, on_progress)
+        tables = load_tables(train, split)
+        _clean_tables(tables, str(train), index, settings, found, removed, on_bad, names or {}, on_progress)
+    if on_skip:
+        for line in tally.lines():
+            on_skip(line)
     write_jsonl(found.removed_path, removed)
     rows = [row for row in removed if row["role"] == "row"]
     found.by_data = dict(Counter(row["data"] for row in rows).most_common())
@@ -106,58 +123,72 @@ def decontaminate(
     return found
 
 
-def _evaluation_texts(path: str | Path, split: str | None, settings: ContaminationSettings) -> Iterator[list[str]]:
+def _evaluation_texts(
+    path: str | Path,
+    split: str | None,
+    settings: ContaminationSettings,
+    on_bad: OnBad,
+    *,
+    skip_bad: bool,
+    on_skip: Callable[[str], None] | None,
+) -> Iterator[list[str]]:
     """Yield the texts of each row of an evaluation set that count."""
     if (Path(path) / "qrels").is_dir():
-        known = known_splits(path)
-        collection = load_collection(path, split=split or ("test" if "test" in known else None))
+        split = split or usual_split(path, "test")
+        collection = load_collection(path, split=split, skip_bad=skip_bad, on_skip=on_skip)
         yield from ([query] for query in collection.queries)
         if settings.passages:
             yield from ([passage] for passage in collection.passages if passage.strip())
         return
-    for *_, texts in _checked_rows(_tables(path, split, preferred="test"), settings):
+    for *_, texts in _checked_rows(load_tables(path, split, preferred="test"), settings, on_bad, {}):
         yield texts
 
 
-def _tables(path: str | Path, split: str | None, *, preferred: str) -> list[Table]:
-    """Return the tables at a path, of the preferred split where there is one and none is asked for."""
-    if split is None and Path(path).is_dir() and any(Path(path).glob(f"{preferred}.*")):
-        split = preferred
-    return load_tables(path, split)
-
-
 def _checked_rows(
-    tables: Iterable[Table], settings: ContaminationSettings
+    tables: Iterable[Table], settings: ContaminationSettings, on_bad: OnBad, names: Mapping[str, str]
 ) -> Iterator[tuple[Table, int, dict[str, Any], list[str]]]:
     """Yield the rows of tables, each with its table, its number and the texts that count.
 
-    Raises:
-        BadRow: a row cannot be read, or has no text that counts.
+    Rows that cannot be read, or have no text that counts, go to `on_bad`.
     """
     for table in tables:
-        for number, row in table.rows(refuse):
+        for number, row in table.rows(on_bad):
+            held = {key: value for key, value in row.items() if value is not None}
             try:
-                texts = checked_texts({key: value for key, value in row.items() if value is not None}, settings)
+                # Columns that are named here are named as the data has them.
+                texts = checked_texts(held if settings.columns else _renamed(held, names), settings)
             except Unusable as flaw:
-                raise BadRow(table.place(number), flaw) from None
+                on_bad(BadRow(table.place(number), flaw))
+                continue
             yield table, number, row, texts
 
 
+def _renamed(row: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Return a row with conventional names of columns.
+
+    >>> _renamed({"ask": "why?", "query": "an id", "more": 1}, {"ask": "query"})
+    {'more': 1, 'query': 'why?'}
+    """
+    named = {names[key]: value for key, value in row.items() if key in names}
+    return {key: value for key, value in row.items() if key not in names and key not in named} | named
+
+
 def _clean_tables(
-    train: str | Path,
-    split: str | None,
+    tables: Sequence[Table],
+    train: str,
     index: EvaluationIndex,
     settings: ContaminationSettings,
     found: Cleaned,
     removed: list[dict[str, Any]],
+    on_bad: OnBad,
+    names: Mapping[str, str],
     on_progress: Progress,
 ) -> None:
     """Write the rows of tables that no evaluation set has."""
-    tables = _tables(train, split, preferred="train")
-    total = sum(1 for table in tables for _ in table.rows(refuse))
+    total = sum(1 for table in tables for _ in table.rows(lambda bad: None))
 
     def clean() -> Iterator[dict[str, Any]]:
-        for table, number, row, texts in _checked_rows(tables, settings):
+        for table, number, row, texts in _checked_rows(tables, settings, on_bad, names):
             found.rows += 1
             if found.rows % _TELL == 0 or found.rows == total:
                 on_progress(f"compare {train}", found.rows, total)
@@ -220,6 +251,7 @@ def _write_parquet(out: Path, tables: Sequence[Table], rows: _Rows) -> None:
 
 def _clean_collection(
     folder: Path,
+    collection: Collection,
     split: str | None,
     index: EvaluationIndex,
     settings: ContaminationSettings,
@@ -235,8 +267,6 @@ def _clean_collection(
         )
     if found.path.exists():
         raise RunError(f"{found.path}: there already", hint="choose another --out")
-    split = split or ("train" if "train" in known_splits(folder) else None)
-    collection = load_collection(folder, split=split)
     kept = np.ones(len(collection.queries), bool)
     for row, (query_id, query) in enumerate(zip(collection.query_ids, collection.queries, strict=True)):
         if match := index.match([query]):

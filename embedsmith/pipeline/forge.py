@@ -29,7 +29,6 @@ from embedsmith.data.code_search import CodeSettings, harvest, sources_hash, spl
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.files import read_json, write_json
-from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError
 from embedsmith.evaluation.metrics import score_run
 from embedsmith.evaluation.per_query import per_query_path, read_per_query, write_per_query
@@ -43,9 +42,16 @@ from embedsmith.models.student import build_student
 from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.evaluation_report import write_evaluation_report
 from embedsmith.pipeline.labelled_scores import instructed, score_labelled, scoring_of
-from embedsmith.pipeline.mine import mine_into, read_source
+from embedsmith.pipeline.mine import mine_into
 from embedsmith.pipeline.recipe import DataSettings, Recipe
-from embedsmith.pipeline.recipe_data import clean, convert_data, examples_file, examples_path
+from embedsmith.pipeline.recipe_data import (
+    clean,
+    convert_data,
+    evaluation_side,
+    examples_file,
+    examples_path,
+    training_side,
+)
 from embedsmith.pipeline.report import write_report
 from embedsmith.pipeline.runs import Run
 from embedsmith.pipeline.shelf import (
@@ -246,12 +252,8 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
             if not (folder / "done.json").is_file():
                 with run.timed("harvest"):
                     _harvest(run, folder, name, code, on_progress)
-        return Prepared(
-            name,
-            settings,
-            train=load_collection(folder / "train", split="train"),
-            test=load_collection(folder / "test", split="test"),
-        )
+        train, listed = training_side(run.folder, name, settings)
+        return Prepared(name, settings, train, evaluation_side(run.folder, name, settings), listed)
     path = settings.path
     if settings.format == "examples" and not Path(path).is_file():
         raise InputError(f"{path}: no such file of examples", hint="check the path of the recipe's data")
@@ -264,11 +266,8 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
         file = examples_file(run.folder, "mined", recipe, name)
         run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
         return Prepared(name, settings, train=None, test=None, scoring=scoring)
-    train, listed = read_source(ready.path, ready.source, None)
-    test = None
-    if settings.test_split in known_splits(path):
-        test = load_collection(path, split=settings.test_split, skip_bad=settings.skip_bad)
-    return Prepared(name, settings, train, test, listed)
+    train, listed = training_side(run.folder, name, settings)
+    return Prepared(name, settings, train, evaluation_side(run.folder, name, settings), listed)
 
 
 def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from embedsmith.data.converters.settings import Task
 from embedsmith.data.labelled import TaskType
-from embedsmith.data.tables import SUFFIXES
+from embedsmith.data.load import table_splits
+from embedsmith.errors import SettingsError
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.convert import instruction_of
 from embedsmith.pipeline.evaluate import need_mteb, score
 from embedsmith.pipeline.recipe import DataSettings, Recipe
+from embedsmith.pipeline.recipe_data import evaluation_split
 
 _KINDS: dict[Task, tuple[TaskType, str]] = {
     "classification": ("classification", "Classification"),
@@ -30,16 +31,24 @@ def scoring_of(settings: DataSettings) -> ScoringSettings | None:
     """Return how the test split of converted data is scored; None where there is none.
 
     Raises:
-        SettingsError: mteb is missing.
+        InputError: the data cannot be opened, or lacks the split that is asked for.
+        SettingsError: several splits are asked for, or mteb is missing.
     """
-    if settings.convert is None or settings.test_split is None:
+    if settings.convert is None:
         return None
-    if not any((Path(settings.path) / f"{settings.test_split}{suffix}").is_file() for suffix in SUFFIXES):
+    known = table_splits(settings.path)
+    split = evaluation_split(settings, known)
+    if split is None:
         return None
-    need_mteb(f"{settings.path}: its split {settings.test_split}")
+    if split not in known:
+        raise SettingsError(
+            f"{settings.path}: labelled data are scored on one split, test_split is {split}",
+            hint=f"name one of {', '.join(known)}",
+        )
+    need_mteb(f"{settings.path}: its split {split}")
     return ScoringSettings(
         task=_KINDS[settings.convert.task][0],
-        split=settings.test_split,
+        split=split,
         text_column=settings.labelled_columns.text,
         label_column=settings.labelled_columns.label,
         skip_bad=settings.skip_bad,

@@ -44,7 +44,8 @@ class DataSettings(Settings):
     split: str | None = None
     """Split to mine and train on; `train` where there is one."""
     test_split: str | None = "test"
-    """Split to evaluate on, where the data has it; null for none. `code` holds out whole modules instead."""
+    """Split to evaluate on, where the data has it; several with commas between; null for none. It is read as the split
+    to train on is. `code` holds out whole modules instead."""
     corpus: str | None = None
     """File of passages that join the corpus: JSON lines, Parquet or CSV."""
     columns: ColumnSettings = ColumnSettings()
@@ -54,7 +55,7 @@ class DataSettings(Settings):
     exclude_ids: str | None = None
     """File of passage ids, one a line, that are nobody's negatives."""
     skip_bad: bool = False
-    """Leave out rows that cannot be used."""
+    """Leave out rows that cannot be used, of the sets in `against` too."""
     instruction: str | None = None
     """Instruction of its queries; the student's when not given."""
     symmetric: bool = False

@@ -1,4 +1,7 @@
-"""A recipe's training data, made ready: without what evaluation sets hold, and labelled texts as examples.
+"""A recipe's data, made ready: without what evaluation sets hold, and labelled texts as examples; and its two sides.
+
+Both sides of a data set are read in one way: with the same names of columns, the same passages beside it, and the same
+rows left out.
 
 RUN/data/NAME/clean…            the training data without contaminated rows, and which those were
 RUN/data/NAME/examples.jsonl    labelled data, converted
@@ -7,13 +10,23 @@ RUN/data/NAME/examples.jsonl    labelled data, converted
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from embedsmith.data.collection import Collection
+from embedsmith.data.load import known_splits, load_collection
+from embedsmith.errors import InputError, did_you_mean
+from embedsmith.mining.exclusions import Listed
 from embedsmith.pipeline.contamination import Cleaned, decontaminate
 from embedsmith.pipeline.convert import convert
+from embedsmith.pipeline.mine import read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress
+
+_USUAL_TEST = "test"
+"""The default of `test_split`, which says nothing of what the data has."""
 
 
 def clean_path(folder: Path, name: str, settings: DataSettings) -> str:
@@ -30,9 +43,10 @@ def clean_path(folder: Path, name: str, settings: DataSettings) -> str:
 
 def clean(run: Run, name: str, settings: DataSettings, on_progress: Progress) -> DataSettings:
     """Return the settings of a data set whose contaminated rows are gone; they are looked for once."""
-    path = Path(clean_path(run.folder, name, settings))
     if not settings.against:
         return settings
+    ready = cleaned(run.folder, name, settings)
+    path = Path(ready.path)
     if not (path / "corpus.jsonl" if path.suffix == "" else path).is_file():
         if path.is_dir():
             shutil.rmtree(path)
@@ -40,7 +54,80 @@ def clean(run: Run, name: str, settings: DataSettings, on_progress: Progress) ->
             found = decontaminate_into(path, settings, on_progress)
         counts = {"rows": found.rows, "kept": found.kept, "removed": found.removed, "negatives": found.negatives}
         run.count(f"contamination {name}", {**counts, **found.by_how})
-    return settings.model_copy(update={"path": str(path)})
+    return ready
+
+
+def cleaned(folder: Path, name: str, settings: DataSettings) -> DataSettings:
+    """Return the settings that read a data set where its clean training data lie, or will."""
+    if not settings.against:
+        return settings
+    update: dict[str, Any] = {"path": clean_path(folder, name, settings)}
+    if (Path(settings.path) / "qrels").is_dir():
+        # What was chosen is one split there, and what joins the corpus has joined it.
+        update |= {"split": None, "corpus": None}
+    return settings.model_copy(update=update)
+
+
+def training_side(
+    folder: Path, name: str, settings: DataSettings, on_skip: Callable[[str], None] | None = None
+) -> tuple[Collection, Listed]:
+    """Return what is mined of a data set that a run has made ready, and what is nobody's negative.
+
+    Args:
+        folder: of the run.
+        on_skip: told of rows that were left out.
+
+    Raises:
+        InputError: it cannot be read as the settings say.
+    """
+    if settings.format == "code":
+        return load_collection(folder / "data" / name / "train", split="train"), Listed.nothing()
+    ready = cleaned(folder, name, settings)
+    return read_source(ready.path, ready.source, on_skip)
+
+
+def evaluation_side(folder: Path, name: str, settings: DataSettings) -> Collection | None:
+    """Return what a data set is evaluated on as retrieval, None where there is nothing.
+
+    Args:
+        folder: of the run, where harvested code lies.
+
+    Raises:
+        InputError: it cannot be read as the settings say, or there is no such split.
+    """
+    if settings.format == "code":
+        return load_collection(folder / "data" / name / "test", split="test")
+    if settings.convert or settings.format == "examples":
+        return None
+    split = evaluation_split(settings, known_splits(settings.path))
+    if split is None:
+        return None
+    source = settings.source.model_copy(update={"split": split, "exclude_qrels": [], "exclude_ids": None})
+    return read_source(settings.path, source, None)[0]
+
+
+def evaluation_split(settings: DataSettings, known: Sequence[str]) -> str | None:
+    """Return the split to evaluate on, None where there is none; `test` need not be there, another one must.
+
+    >>> sts = DataSettings(path="sts")
+    >>> evaluation_split(sts, ["train", "test"]), evaluation_split(sts, ["train"])
+    ('test', None)
+
+    Raises:
+        InputError: a split that was asked for is not there.
+    """
+    wanted = settings.test_split
+    if wanted is None or (wanted == _USUAL_TEST and wanted not in known):
+        return None
+    for part in [] if wanted in (*known, "all") else [part.strip() for part in wanted.split(",")]:
+        if part not in known:
+            raise InputError(
+                f'{settings.path}: no split "{part}" to evaluate on{did_you_mean(part, known)}',
+                hint=f"test_split is one of {', '.join(known)}, several with commas between, or null for none"
+                if known
+                else "a file has no splits: set test_split to null, or test",
+            )
+    return wanted
 
 
 def decontaminate_into(path: Path, settings: DataSettings, on_progress: Progress) -> Cleaned:
@@ -51,8 +138,23 @@ def decontaminate_into(path: Path, settings: DataSettings, on_progress: Progress
         out=path,
         settings=settings.contamination,
         split=settings.split,
+        corpus=settings.corpus,
+        names=_conventional(settings),
+        skip_bad=settings.skip_bad,
         on_progress=on_progress,
     )
+
+
+def _conventional(settings: DataSettings) -> dict[str, str]:
+    """Return the columns of training rows that the settings name -> the conventional names that they stand for."""
+    if settings.convert:
+        labelled = settings.labelled_columns
+        named = {"text": labelled.text, "sentence1": labelled.first, "sentence2": labelled.second}
+        named |= {"query": labelled.query, "positive": labelled.positive, "negative": labelled.negative}
+    else:
+        pairs = settings.columns
+        named = {"query": pairs.query, "positive": pairs.positive, "negative": pairs.negative}
+    return {column: name for name, column in named.items() if column is not None}
 
 
 def examples_path(folder: Path, name: str) -> Path:

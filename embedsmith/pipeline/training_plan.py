@@ -22,7 +22,7 @@ from embedsmith.pipeline.convert import draft
 from embedsmith.pipeline.forge import source_of
 from embedsmith.pipeline.mine import read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
-from embedsmith.pipeline.recipe_data import clean_path, decontaminate_into
+from embedsmith.pipeline.recipe_data import cleaned, decontaminate_into
 from embedsmith.pipeline.train import TrainingSettings, mined_sources, sources_of, with_prompts
 from embedsmith.progress import Progress, silent
 from embedsmith.training.batches import Source
@@ -135,9 +135,9 @@ def _cleaned(recipe: Recipe, on_progress: Progress) -> Iterator[tuple[str, DataS
             yield name, settings, 0
             continue
         with TemporaryDirectory() as folder:
-            path = Path(clean_path(Path(folder), name, settings))
-            found = decontaminate_into(path, settings, on_progress)
-            yield name, settings.model_copy(update={"path": str(path)}), found.removed
+            ready = cleaned(Path(folder), name, settings)
+            found = decontaminate_into(Path(ready.path), settings, on_progress)
+            yield name, ready, found.removed
 
 
 def _free_gib(model: EmbeddingModel, parameters: int) -> float:
