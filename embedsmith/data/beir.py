@@ -119,10 +119,15 @@ def unanswered(folder: Path, chosen: Sequence[str]) -> int:
     return len(judged - answered)
 
 
-def write_beir(folder: Path, collections: dict[str, Collection]) -> None:
+def write_beir(folder: Path, collections: dict[str, Collection], *, name: Path | None = None) -> None:
     """Write collections that share one corpus as the splits of one BEIR folder.
 
-    `collections` maps the name of each split to its collection. Titles are empty: a collection's passages hold theirs.
+    Titles are empty: a collection's passages hold theirs.
+
+    Args:
+        folder: is made if need be.
+        collections: the name of each split -> its collection.
+        name: what errors call the folder, where its own name is a temporary one.
 
     Raises:
         InputError: the corpora differ, a query has two texts, or an id holds a tab or a line break.
@@ -131,7 +136,7 @@ def write_beir(folder: Path, collections: dict[str, Collection]) -> None:
     for split, other in others:
         if (other.passage_ids, other.passages, other.metadata) != (first.passage_ids, first.passages, first.metadata):
             raise InputError(
-                f'{folder}: the splits "{first_split}" and "{split}" have different passages',
+                f'{name or folder}: the splits "{first_split}" and "{split}" have different passages',
                 hint="write collections with different passages to different folders",
             )
     queries: dict[str, str] = {}
@@ -139,11 +144,11 @@ def write_beir(folder: Path, collections: dict[str, Collection]) -> None:
         for query_id, text in zip(collection.query_ids, collection.queries, strict=True):
             if queries.setdefault(query_id, text) != text:
                 raise InputError(
-                    f'{folder}: query "{query_id}" has another text in split "{split}"',
+                    f'{name or folder}: query "{query_id}" has another text in split "{split}"',
                     hint="give different queries different ids",
                 )
     for split, collection in collections.items():
-        lines = list(_qrels_lines(folder, collection))
+        lines = list(_qrels_lines(name or folder, collection))
         with atomic_write(folder / "qrels" / f"{split}.tsv") as file:
             file.writelines(lines)
     write_jsonl(folder / "queries.jsonl", ({"_id": query_id, "text": text} for query_id, text in queries.items()))

@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
@@ -29,7 +26,7 @@ from typing import Any
 from pydantic import Field
 
 from embedsmith.data.examples import Example, Passage, rounded, writable, write_examples, write_examples_parquet
-from embedsmith.data.files import atomic_write, write_json
+from embedsmith.data.files import atomic_write, whole_folder, write_json
 from embedsmith.data.parquet import open_parquet, write_parquet
 from embedsmith.errors import InputError, SettingsError, did_you_mean
 from embedsmith.settings import Settings
@@ -267,7 +264,7 @@ def _write_tevatron(path: Path, examples: Iterator[Example], settings: DialectSe
     seen: dict[str, int] = {}
     rows = 0
     with (
-        _new_folder(path) as folder,
+        whole_folder(path, replaces=False) as folder,
         atomic_write(folder / "train.jsonl") as train,
         atomic_write(folder / "corpus.jsonl") as corpus,
     ):
@@ -315,7 +312,7 @@ def _write_nemo(path: Path, examples: Iterator[Example], settings: DialectSettin
     schema = pa.schema({"id": pa.string(), "text": pa.string()})
     # By its name, `datasets` takes train.parquet alone for data, not the metadata beside it.
     with (
-        _new_folder(path) as folder,
+        whole_folder(path, replaces=False) as folder,
         open_parquet(folder / "corpus" / "train.parquet", schema) as append,
         atomic_write(folder / "train.json") as train,
     ):
@@ -404,26 +401,6 @@ def _score(passage: Passage, settings: DialectSettings) -> dict[str, float | Non
 
 def _json(row: dict[str, Any]) -> str:
     return json.dumps(row, ensure_ascii=False)
-
-
-@contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`, and rename it to `path` when the block ends well.
-
-    Raises:
-        InputError: there is something at `path` that is not an empty folder.
-    """
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise InputError(f"{path}: is there already", hint="remove it, or name another folder")
-    path = Path(os.path.abspath(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    partial.mkdir()
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 DIALECTS: dict[str, Dialect] = {

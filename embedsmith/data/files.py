@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
 import shutil
-import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +19,9 @@ import orjson
 from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, kind, refuse
 from embedsmith.errors import InputError
 
+_PARTIAL = ".partial"
+"""How the name of what is not whole yet ends."""
+
 
 @contextmanager
 def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
@@ -26,15 +29,22 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
     A reader sees the old file or the new one, never half of one; an error leaves the old one as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
     text: dict[str, Any] = {} if "b" in mode else {"encoding": "utf-8", "newline": "\n"}
+    with _whole_file(path) as partial, open(partial, mode, **text) as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _whole_file(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`, and rename what the block has written there to `path` when it ends well."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_name(path)
     try:
-        with open(partial, mode, **text) as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        yield partial
         os.replace(partial, path)
+        _sync_folder(path.parent)
     except OSError as error:
         # A write that fails names no file, and the temporary name says nothing.
         if error.errno and error.filename in (None, str(partial)):
@@ -45,27 +55,89 @@ def atomic_write(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 @contextmanager
-def whole_folder(target: Path) -> Iterator[Path]:
+def whole_folder(target: Path, *, replaces: bool = True) -> Iterator[Path]:
     """Give a folder under a temporary name beside `target`, and put it in the target's place when the block ends well.
 
-    A reader sees the old folder or the new one; an error leaves the old one as it was.
+    A reader sees the old folder or the new one (between two renames neither); an error leaves the old one as it was.
+
+    Args:
+        replaces: take the place of a folder that is there; else only that of an empty one.
+
+    Raises:
+        InputError: there is something in the place, and nothing is to be replaced.
     """
+    target = Path(os.path.abspath(target))
+    if not replaces:
+        _refuse_taken(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".partial", dir=target.parent))
+    partial = partial_name(target)
+    partial.mkdir()
     try:
         with _system_errors(target):
             yield partial
-        partial.chmod(0o755)
-        if target.is_dir():
-            old = target.with_name(f".{target.name}.old")
-            shutil.rmtree(old, ignore_errors=True)
-            target.rename(old)
-            partial.rename(target)
-            shutil.rmtree(old)
+        _sync_tree(partial)
+        if replaces and target.is_dir():
+            _exchange(partial, target)
         else:
-            partial.rename(target)
+            _move(partial, target)
+        _sync_folder(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def partial_name(target: Path) -> Path:
+    """Return a new name beside a target for what is not whole yet."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{_PARTIAL}")
+
+
+def _refuse_taken(target: Path) -> None:
+    """Raise InputError where there is something that is not an empty folder."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise InputError(f"{target}: is there already", hint="remove it, or name another folder")
+
+
+def _exchange(partial: Path, target: Path) -> None:
+    """Put a folder in the place of another, which is removed."""
+    old = partial_name(target)
+    target.rename(old)
+    try:
+        partial.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
+    shutil.rmtree(old)
+
+
+def _move(partial: Path, target: Path) -> None:
+    """Put a folder where none is, or an empty one."""
+    try:
+        os.replace(partial, target)
+    except OSError:
+        _refuse_taken(target)  # another process has been quicker
+        raise
+
+
+def _sync_tree(folder: Path) -> None:
+    """Let the files of a folder, whoever wrote them, reach the disk."""
+    if os.name != "nt":  # which wants them open for writing
+        for path, _, names in os.walk(folder):
+            for name in names:
+                with open(os.path.join(path, name), "rb") as file:
+                    os.fsync(file.fileno())
+            _sync_folder(Path(path))
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the names of a folder reach the disk."""
+    if os.name != "nt":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # some network file systems cannot
+                raise
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -82,13 +154,36 @@ def _system_errors(path: Path) -> Iterator[None]:
         raise
 
 
-def remove_partials(folder: Path) -> None:
-    """Remove what `atomic_write` and others left below a folder when they were killed."""
-    for path in sorted(folder.rglob(".*.partial")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+def remove_partials(folder: Path, *, but: Collection[str] = ()) -> None:
+    """Remove what was left below a folder, under a temporary name, by processes that were killed.
+
+    The caller holds the lock of the folder, else what a living process is writing would be gone.
+
+    Args:
+        but: names of folders that have locks of their own; they are not looked into.
+    """
+    for path, folders, names in os.walk(folder):
+        for name in [*folders, *names]:
+            if name.startswith(".") and name.endswith(_PARTIAL):
+                _remove(Path(path, name))
+        folders[:] = [name for name in folders if name not in but]
+
+
+def remove_partials_of(target: Path) -> None:
+    """Remove what killed processes have left of one file or folder; the caller holds its lock."""
+    target = Path(os.path.abspath(target))
+    if target.parent.is_dir():
+        for path in target.parent.iterdir():
+            if path.name.startswith(f".{target.name}.") and path.name.endswith(_PARTIAL):
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
@@ -103,6 +198,34 @@ class _Pipe:
 
     def __init__(self, file: IO[bytes]) -> None:
         self.write = file.write
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
+    """Write torch tensors by name as `.safetensors`."""
+    from safetensors.torch import save_file
+
+    with _whole_file(path) as partial, _system_errors(path):
+        save_file(dict(tensors), partial, metadata={"format": "pt"})
+        with open(partial, "rb") as file:
+            os.fsync(file.fileno())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text."""
+    with atomic_write(path) as file:
+        file.write(text)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Give a file another name, which appears at once, or copy it where the file system has no links or is another one.
+
+    What is under the name already is replaced.
+    """
+    with _whole_file(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copy2(source, partial)
 
 
 def write_json(path: Path, value: Any) -> None:

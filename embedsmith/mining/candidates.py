@@ -11,7 +11,6 @@ Shapes: T teachers, Q queries, K candidates, S pairs of a query and its positive
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
@@ -22,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import read_json, write_array, write_json
+from embedsmith.data.files import read_json, whole_folder, write_array, write_json
 from embedsmith.data.ties import NO_PASSAGE as NO_PASSAGE
 from embedsmith.data.ties import Ties
 from embedsmith.errors import InputError
@@ -304,15 +303,11 @@ def read_candidates(folder: Path) -> Candidates:
 
 
 def _write_arrays(folder: Path, arrays: dict[str, np.ndarray], plain: dict[str, object]) -> None:
-    """Write arrays and plain values into a folder under a temporary name, and rename it."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, array in arrays.items():
-        write_array(partial / f"{name}.npy", array)
-    write_json(partial / "teachers.json", plain)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    """Write arrays and plain values into a folder that appears whole."""
+    with whole_folder(folder) as partial:
+        for name, array in arrays.items():
+            write_array(partial / f"{name}.npy", array)
+        write_json(partial / "teachers.json", plain)
 
 
 def _read_arrays(folder: Path) -> dict[str, np.ndarray]:

@@ -698,7 +698,7 @@ def _name_modules_by_file(folder: Path) -> None:
     for module in modules:
         if module["type"] in _MODULE_CLASSES:
             module["type"] = f"{_FILE}.{module['type'].rsplit('.', 1)[1]}"
-    path.write_text(json.dumps(modules, indent=2) + "\n", encoding="utf-8")
+    write_json(path, modules)
 
 
 def _add_old_pooling_keys(folder: Path) -> None:

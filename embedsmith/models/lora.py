@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from embedsmith.data.files import read_json, write_json
+from embedsmith.data.files import read_json, write_json, write_tensors
 from embedsmith.errors import ModelError, SettingsError, did_you_mean
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.names import ADAPTERS
@@ -146,7 +146,7 @@ def save_adapters(model: EmbeddingModel, folder: Path) -> None:
     write_json(path, {**read_json(path), "base_model_name_or_path": model.origin.name})
     (folder / _FOLDER / "README.md").unlink(missing_ok=True)
     rest = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if not name.startswith("0.")}
-    save_file(rest, folder / _REST)
+    write_tensors(folder / _REST, rest)
     lengths = {role: model.contract_length(role) for role in ("query", "passage")}
     known = {"format": _FORMAT, "base": model.origin.model_dump(mode="json"), "base_weights": model.base_weights}
     write_json(folder / ADAPTERS, {**known, "prompts": model.prompts, "max_tokens": lengths})

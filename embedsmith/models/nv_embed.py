@@ -26,7 +26,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from torch import nn
 from transformers import MistralConfig, MistralModel
 
-from embedsmith.data.files import read_json, write_json
+from embedsmith.data.files import read_json, write_json, write_tensors
 from embedsmith.errors import ModelError, did_you_mean
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 
@@ -344,8 +344,6 @@ def _config_of(model: Any, backbone: Any, pooling: LatentAttentionPooling) -> di
 
 def _write_shards(tensors: dict[str, torch.Tensor], folder: Path, max_shard_bytes: int) -> None:
     """Write tensors as one safetensors file, or as several with an index."""
-    from safetensors.torch import save_file
-
     shards: list[dict[str, torch.Tensor]] = [{}]
     size = 0
     for key, tensor in tensors.items():
@@ -357,7 +355,7 @@ def _write_shards(tensors: dict[str, torch.Tensor], folder: Path, max_shard_byte
     count = len(shards)
     names = [_WEIGHTS] if count == 1 else [f"model-{n:05}-of-{count:05}.safetensors" for n in range(1, count + 1)]
     for file, shard in zip(names, shards, strict=True):
-        save_file(shard, folder / file, metadata={"format": "pt"})
+        write_tensors(folder / file, shard)
     if count > 1:
         index = {
             "metadata": {"total_size": sum(tensor.nbytes for tensor in tensors.values())},

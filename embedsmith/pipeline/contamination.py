@@ -27,7 +27,7 @@ from embedsmith.data.contamination import (
     clean_negatives,
     is_example,
 )
-from embedsmith.data.files import atomic_write, write_jsonl
+from embedsmith.data.files import atomic_write, whole_folder, write_jsonl
 from embedsmith.data.load import known_splits, load_collection, load_tables, usual_split
 from embedsmith.data.tables import Table
 from embedsmith.errors import InputError, RunError
@@ -278,7 +278,8 @@ def _clean_collection(
     if not found.kept:
         raise InputError(f"{folder}: every query is in an evaluation set", hint="choose another split")
     name = split if split in known_splits(folder) else "train"
-    write_beir(found.path, {name: with_queries(collection, kept)})
+    with whole_folder(found.path, replaces=False) as partial:
+        write_beir(partial, {name: with_queries(collection, kept)}, name=found.path)
 
 
 def with_queries(collection: Collection, kept: Bool[np.ndarray, " Q"]) -> Collection:

@@ -17,7 +17,7 @@ import torch
 import yaml
 from jaxtyping import Float32
 
-from embedsmith.data.files import read_json, whole_folder
+from embedsmith.data.files import read_json, whole_folder, write_text
 from embedsmith.errors import ModelError, RunError
 from embedsmith.models.embedder import EmbeddingModel, cast, load
 from embedsmith.models.licence import UNSTATED, licence_of
@@ -109,7 +109,7 @@ def export(
             write_nv_embed(embedder, partial)
         else:
             embedder.write_into(partial, name=str(target), create_model_card=False)
-        (partial / "README.md").write_text("\n".join(_card(str(model), run, target, layout, partial)) + "\n", "utf-8")
+        write_text(partial / "README.md", "\n".join(_card(str(model), run, target, layout, partial)) + "\n")
         # One of the two in memory at a time.
         del embedder
         gc.collect()

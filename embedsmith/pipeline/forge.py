@@ -121,14 +121,16 @@ def forge(
         for data in prepared:
             if data.train:
                 folder = run.folder / "mined" / data.name
-                with shared_candidates(shelf, partial(_candidates_of, recipe, data.train), folder):
+                with shared_candidates(shelf, partial(_candidates_of, recipe, data.train), folder, on_progress):
                     selection = mine_into(
                         run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
                     )
                 run.count(f"mining {data.name}", selection.counts)
         _score_before(run, recipe, prepared, shelf, on_progress)
         sources = _sources(run.folder, "mined", recipe, list(recipe.data))
-        with shared_stages(shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed):
+        with shared_stages(
+            shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed, on_progress=on_progress
+        ):
             Processes.running().wait()
             train_into(
                 run,
@@ -248,7 +250,7 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
     if settings.format == "code":
         folder = run.folder / "data" / name
         code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
-        with once(shelf, "code", lambda: [code.model_dump(), sources_hash(code), __version__], folder):
+        with once(shelf, "code", lambda: [code.model_dump(), sources_hash(code), __version__], folder, on_progress):
             if not (folder / "done.json").is_file():
                 with run.timed("harvest"):
                     _harvest(run, folder, name, code, on_progress)
@@ -261,7 +263,8 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
     ready = clean(run, name, settings, on_progress)
     if settings.convert or settings.format == "examples":
         if settings.convert:
-            with once(shelf, "examples", partial(_conversion_of, recipe, ready), examples_path(run.folder, name)):
+            target = examples_path(run.folder, name)
+            with once(shelf, "examples", partial(_conversion_of, recipe, ready), target, on_progress):
                 convert_data(run, recipe, name, ready, on_progress)
         file = examples_file(run.folder, "mined", recipe, name)
         run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
@@ -319,7 +322,7 @@ def _score_before(
                     reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
                     reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
                     path = per_query_path(run.folder, data.name, label)
-                    with once(shelf, "scores", partial(_baseline_of, name, reading, data.test), path):
+                    with once(shelf, "scores", partial(_baseline_of, name, reading, data.test), path, on_progress):
                         if not path.is_file():
                             teacher = open_teacher(
                                 name,

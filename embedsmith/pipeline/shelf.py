@@ -3,6 +3,7 @@
 SHELF/vectors/                vectors, in stores that know what they depend on
 SHELF/candidates/0f3a…/       what was made, and about.json: what it depends on
 SHELF/stages/…, scores/…, code/…
+SHELF/candidates/.0f3a….lock  while a process is making it; others wait, and take it then
 
 What a run takes from the shelf is linked into its folder, not copied: all of it is written once and never changed, so
 the run is whole by itself, and either can be removed.
@@ -14,11 +15,8 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import itertools
-import os
-import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,10 +25,20 @@ import orjson
 
 from embedsmith import __version__
 from embedsmith.data.examples import Example
-from embedsmith.data.files import read_json, read_jsonl, write_json, write_jsonl
+from embedsmith.data.files import (
+    link_file,
+    read_json,
+    read_jsonl,
+    remove_partials_of,
+    whole_folder,
+    write_json,
+    write_jsonl,
+)
+from embedsmith.data.locks import Lock, waiting
 from embedsmith.models.names import find_model
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.runs import Run
+from embedsmith.progress import Progress, silent
 from embedsmith.services.endpoint import is_url
 from embedsmith.settings import fingerprint
 from embedsmith.training.batches import Source
@@ -70,54 +78,68 @@ class Shelf:
 
     def keep(self, kind: str, identity: Any, source: Path, *, about: dict[str, Any] | None = None) -> None:
         """Put a result of a run, a file or a folder, on the shelf; one that is there already stays."""
-        entry = self._entry(kind, identity)
-        if (entry / _ABOUT).is_file():
+        if self.about(kind, identity) is None:
+            with whole_folder(self._entry(kind, identity)) as partial:
+                _link(source, partial / _CONTENT)
+                write_json(partial / _ABOUT, {"identity": identity, **(about or {})})
+
+    @contextmanager
+    def making(self, kind: str, identity: Any, on_progress: Progress) -> Iterator[None]:
+        """Be the only one that makes a result within the block, unless it is there; wait for who is making it."""
+        if self.about(kind, identity) is not None:
+            yield
             return
-        partial = entry.with_name(f".{entry.name}.{uuid.uuid4().hex[:8]}.partial")
-        partial.mkdir(parents=True)
-        try:
-            _link(source, partial / _CONTENT)
-            write_json(partial / _ABOUT, {"identity": identity, **(about or {})})
-            partial.rename(entry)
-        except OSError:
-            if not (entry / _ABOUT).is_file():  # else another run has put it there meanwhile
-                raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+        entry = self._entry(kind, identity)
+
+        def tell(holder: str) -> None:
+            on_progress(f"shared {kind}", 0, 1, f"waits for {holder}, which is making them")
+
+        with waiting(Lock.beside(entry), tell):
+            remove_partials_of(entry)
+            yield
 
     def _entry(self, kind: str, identity: Any) -> Path:
         return self.folder / kind / fingerprint(identity)
 
 
 @contextmanager
-def once(shelf: Shelf | None, kind: str, identity: Callable[[], Any], target: Path) -> Iterator[None]:
-    """Take a result from the shelf before the block, which makes what is missing, and keep there what it has made."""
+def once(
+    shelf: Shelf | None, kind: str, identity: Callable[[], Any], target: Path, on_progress: Progress = silent
+) -> Iterator[None]:
+    """Take a result from the shelf before the block, which makes what is missing, and keep there what it has made.
+
+    Where another process is making the same, wait for it.
+    """
     if shelf is None:
         yield
         return
     depends_on = identity()
-    if not target.exists():
-        shelf.take(kind, depends_on, target)
-    yield
-    shelf.keep(kind, depends_on, target)
+    with shelf.making(kind, depends_on, on_progress):
+        if not target.exists():
+            shelf.take(kind, depends_on, target)
+        yield
+        shelf.keep(kind, depends_on, target)
 
 
 @contextmanager
-def shared_candidates(shelf: Shelf | None, identity: Callable[[], Any], folder: Path) -> Iterator[None]:
+def shared_candidates(
+    shelf: Shelf | None, identity: Callable[[], Any], folder: Path, on_progress: Progress = silent
+) -> Iterator[None]:
     """Take the candidates of a folder of mined negatives from the shelf, and keep there those that the block mines."""
     if shelf is None:
         yield
         return
     depends_on, path = identity(), folder / "candidates"
-    about = shelf.about("candidates", depends_on)
-    if about and not path.exists():
-        if guide := about["guide"]:
-            places = {role: shelf.vectors / guide[role] for role in ("queries", "passages")}
-            folder.mkdir(parents=True, exist_ok=True)
-            write_guide(folder, teacher=guide["teacher"], **places)
-        shelf.take("candidates", depends_on, path)
-    yield
-    shelf.keep("candidates", depends_on, path, about={"guide": stores_of_guide(folder)})
+    with shelf.making("candidates", depends_on, on_progress):
+        about = shelf.about("candidates", depends_on)
+        if about and not path.exists():
+            if guide := about["guide"]:
+                places = {role: shelf.vectors / guide[role] for role in ("queries", "passages")}
+                folder.mkdir(parents=True, exist_ok=True)
+                write_guide(folder, teacher=guide["teacher"], **places)
+            shelf.take("candidates", depends_on, path)
+        yield
+        shelf.keep("candidates", depends_on, path, about={"guide": stores_of_guide(folder)})
 
 
 @contextmanager
@@ -129,6 +151,7 @@ def shared_stages(
     sources: Sequence[Source],
     *,
     seed: int,
+    on_progress: Progress = silent,
 ) -> Iterator[None]:
     """Take the stages that were trained already from the shelf, and keep there those that the block trains.
 
@@ -140,22 +163,26 @@ def shared_stages(
     identities = _stage_identities(run.folder, student, stages, sources, seed=seed)
     places = [run.folder / "stages" / stage.name for stage in stages[:-1]] + [run.folder / "model"]
     log = run.folder / "steps.jsonl"
-    for number in range(_number_to_take(shelf, stages, identities)):
-        stage, identity, place = stages[number], identities[number], places[number]
-        about = shelf.about("stages", identity)
-        if about and not place.exists():
-            # The steps first: a stage whose model is there counts as done.
-            rows = [row for row in _steps(log) if row["stage"] != stage.name]
-            write_jsonl(log, rows + about["steps"])
-            for name, counts in about["counts"].items():
-                run.count(name, counts)
-            shelf.take("stages", identity, place)
-    yield
-    for stage, identity, place in zip(stages, identities, places, strict=False):
-        steps = [row for row in _steps(log) if row["stage"] == stage.name]
-        counted = ("model", f"queries of stage {stage.name}")
-        counts = {name: run.manifest["counts"][name] for name in counted if name in run.manifest["counts"]}
-        shelf.keep("stages", identity, place, about={"steps": steps, "counts": counts})
+    with ExitStack() as held:
+        # From the first on, as every run does: two never wait for each other.
+        for identity in identities:
+            held.enter_context(shelf.making("stages", identity, on_progress))
+        for number in range(_number_to_take(shelf, stages, identities)):
+            stage, identity, place = stages[number], identities[number], places[number]
+            about = shelf.about("stages", identity)
+            if about and not place.exists():
+                # The steps first: a stage whose model is there counts as done.
+                rows = [row for row in _steps(log) if row["stage"] != stage.name]
+                write_jsonl(log, rows + about["steps"])
+                for name, counts in about["counts"].items():
+                    run.count(name, counts)
+                shelf.take("stages", identity, place)
+        yield
+        for stage, identity, place in zip(stages, identities, places, strict=False):
+            steps = [row for row in _steps(log) if row["stage"] == stage.name]
+            counted = ("model", f"queries of stage {stage.name}")
+            counts = {name: run.manifest["counts"][name] for name in counted if name in run.manifest["counts"]}
+            shelf.keep("stages", identity, place, about={"steps": steps, "counts": counts})
 
 
 def _number_to_take(shelf: Shelf, stages: Sequence[StageSettings], identities: Sequence[Any]) -> int:
@@ -245,24 +272,10 @@ def _content_of(files: tuple[tuple[str, int, int], ...]) -> str:
 
 def _link(source: Path, target: Path) -> None:
     """Link a file, or every file of a folder, under another name, which appears whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        if source.is_dir():
-            shutil.copytree(source, partial, copy_function=_link_or_copy)
-        else:
-            _link_or_copy(source, partial)
-        partial.rename(target)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        else:
-            partial.unlink(missing_ok=True)
-
-
-def _link_or_copy(source: str | Path, target: str | Path) -> None:
-    """Link a file, or copy it where the file system has no links or is another one."""
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+    if source.is_dir():
+        with whole_folder(target) as partial:
+            for path in sorted(source.rglob("*")):
+                if path.is_file():
+                    link_file(path, partial / path.relative_to(source))
+    else:
+        link_file(source, target)

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from embedsmith.data.files import read_json, whole_folder, write_json
+from embedsmith.data.files import read_json, whole_folder, write_json, write_tensors
 from embedsmith.errors import RunError
 
 _STATE = "state.json"
@@ -35,7 +35,7 @@ def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:
     """Write the trained weights of a model."""
-    save_file({name: weight.detach().cpu().contiguous() for name, weight in trained(model).items()}, path)
+    write_tensors(path, {name: weight.detach().cpu().contiguous() for name, weight in trained(model).items()})
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
@@ -80,8 +80,7 @@ def set_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tens
 
 def save_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write an optimizer's state."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(optimizer_tensors(model, optimizer), path)
+    write_tensors(path, optimizer_tensors(model, optimizer))
 
 
 def load_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -27,7 +27,7 @@ def attempt(folder, killed_at):
         def moment(act):
             def told(*arguments):
                 path = str(arguments[-1]) if act is replace else os.readlink(f"/proc/self/fd/{arguments[0]}")
-                name = re.sub(r"[.][0-9a-f]{8}[.]partial$", "", path.replace(folder, "").replace("/.", "/"))
+                name = re.sub(r"[.][0-9a-f]{8}(?=[.]partial)", "", path.replace(folder, ""))
                 what = f"{act.__name__} {name}"
                 os.write(writer, f"{what}\\n".encode())
                 if what == killed_at:

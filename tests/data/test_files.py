@@ -12,9 +12,11 @@ from safetensors import SafetensorError
 
 from embedsmith.data.files import (
     atomic_write,
+    link_file,
     read_json,
     read_jsonl,
     remove_partials,
+    remove_partials_of,
     whole_folder,
     write_array,
     write_json,
@@ -195,3 +197,57 @@ def test_what_safetensors_says_of_a_full_disk_is_a_systems_error(tmp_path):
 def test_what_says_nothing_of_the_system_stays_what_it_is(tmp_path):
     with pytest.raises(SafetensorError, match=r"^no shape$"), whole_folder(tmp_path / "model"):
         raise SafetensorError("no shape")
+
+
+def test_two_writers_of_one_folder_do_not_mix(tmp_path):
+    with whole_folder(tmp_path / "a") as one, whole_folder(tmp_path / "a") as other:
+        for folder, text in ((one, "one"), (other, "other")):
+            (folder / "text").write_text(text)
+            (folder / text).write_text("")
+    assert names(tmp_path) == ["a"]
+    assert (names(tmp_path / "a"), (tmp_path / "a" / "text").read_text()) == (["one", "text"], "one")
+
+
+def test_a_folder_that_another_writer_has_made_meanwhile_is_left_where_nothing_is_to_be_replaced(tmp_path):
+    with (
+        pytest.raises(InputError, match="a: is there already"),
+        whole_folder(tmp_path / "a", replaces=False),
+        whole_folder(tmp_path / "a", replaces=False) as other,
+    ):
+        (other / "text").write_text("other")
+    with pytest.raises(InputError, match="a: is there already"), whole_folder(tmp_path / "a", replaces=False):
+        raise AssertionError("told before the work")
+    assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["text"])
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "a").mkdir()
+    with whole_folder(tmp_path / "a", replaces=False) as partial:
+        (partial / "text").write_text("")
+    assert names(tmp_path / "a") == ["text"]
+
+
+def test_partial_files_go_but_those_in_folders_with_a_lock_of_their_own(tmp_path):
+    for place in ("run", "run/vectors/store", "run/mined"):
+        (tmp_path / place).mkdir(parents=True, exist_ok=True)
+        (tmp_path / place / ".a.0f.partial").write_text("")
+        (tmp_path / place / "a.partial").write_text("")
+    remove_partials(tmp_path / "run", but=["vectors"])
+    left = sorted(str(path.relative_to(tmp_path / "run")) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == ["a.partial", "mined/a.partial", "vectors/store/.a.0f.partial", "vectors/store/a.partial"]
+
+
+def test_what_is_left_of_one_file_goes_and_nothing_else(tmp_path):
+    for name in (".a.txt.0f.partial", ".ab.txt.0f.partial", ".a.txt", "a.txt"):
+        (tmp_path / name).write_text("")
+    remove_partials_of(tmp_path / "a.txt")
+    assert names(tmp_path) == [".a.txt", ".ab.txt.0f.partial", "a.txt"]
+
+
+def test_a_linked_file_is_the_same_file_under_a_name_that_may_be_taken(tmp_path):
+    (tmp_path / "a").write_text("new")
+    (tmp_path / "b").write_text("old")
+    for _ in range(2):
+        link_file(tmp_path / "a", tmp_path / "b")
+        assert (tmp_path / "a").samefile(tmp_path / "b")
+    assert names(tmp_path) == ["a", "b"]

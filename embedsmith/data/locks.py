@@ -1,0 +1,217 @@
+"""Locks: one process at a time writes a run folder, a vector store, a shelf's entry or an output file.
+
+    RUN/.lock         held while a command writes RUN
+    .OUT.lock         beside a file or a folder that appears whole at the end
+
+The lock is the operating system's (`flock`, on Windows a locked byte), so it ends with its process, however that ends.
+The file only carries it: it names the holder, is removed at the end, and blocks nobody when a killed process left it.
+
+On one machine this holds on every local file system; on NFS where the server has a lock daemon. A file system without
+locks holds nothing: two processes must not write one folder there. The part for Windows is untested.
+
+Not the package filelock: depending on its version it leaves its file behind, or empties it when somebody else asks, and
+the holder's name would need a second file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from embedsmith.data.files import remove_partials_of
+from embedsmith.errors import RunError
+
+OnWait = Callable[[str], None]
+"""Told once whom is waited for, such as `process 4711 on gpu-3`."""
+
+_PATIENCE_S = 0.5
+"""How long a lock is asked for before it is refused: who only looks whether it is held, holds it for an instant."""
+_PAUSE_S = 0.05
+_NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
+
+if sys.platform == "win32":
+    import msvcrt
+
+    _FAR = 1 << 30
+    """The byte that is locked: nobody can read a locked one, and the name of the holder is to be read."""
+
+    def _try(file: int, *, shared: bool = False) -> bool:
+        os.lseek(file, _FAR, os.SEEK_SET)
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _unlock(file: int) -> None:
+        os.lseek(file, _FAR, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _try(file: int, *, shared: bool = False) -> bool:
+        """Lock a file unless another process holds it; return whether it is locked now."""
+        try:
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LOCKS_HERE:
+                raise
+        return True
+
+    def _unlock(file: int) -> None:
+        # Said, not left to closing: a process that was forked meanwhile has the file open too.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
+
+
+class Lock:
+    """The right to write what a lock file stands for."""
+
+    def __init__(self, path: Path) -> None:
+        """Take note of the lock file; nothing is held yet."""
+        self.path = path
+        self._file: IO[bytes] | None = None
+
+    @classmethod
+    def in_folder(cls, folder: Path) -> Lock:
+        """Return the lock of a folder that is written file by file."""
+        return cls(folder / ".lock")
+
+    @classmethod
+    def beside(cls, target: Path) -> Lock:
+        """Return the lock of a file or folder that appears whole."""
+        target = Path(os.path.abspath(target))
+        return cls(target.with_name(f".{target.name}.lock"))
+
+    def take(self, *, patience_s: float = _PATIENCE_S) -> bool:
+        """Hold the lock, whose folder is made if need be; return False where another holds it for too long."""
+        ends = time.monotonic() + patience_s
+        while not self._take_at_once():
+            if time.monotonic() >= ends:
+                return False
+            time.sleep(_PAUSE_S)
+        return True
+
+    def wait(self, on_wait: OnWait | None = None) -> None:
+        """Hold the lock as soon as nobody else does."""
+        if not self.take():
+            if on_wait:
+                on_wait(self.holder)
+            while not self.take():
+                pass
+
+    def release(self) -> None:
+        """Let others have it; without effect where it is not held."""
+        if self._file is not None:
+            # Removed while it is held: whoever has it open already sees that it is no longer the one of this name.
+            with suppress(OSError):  # Windows does not remove what somebody has open
+                self.path.unlink()
+            _unlock(self._file.fileno())
+            self._file.close()
+            self._file = None
+
+    @property
+    def holder(self) -> str:
+        """Who holds the lock, in words."""
+        try:
+            process, _, host = self.path.read_text(encoding="utf-8").partition("\n")[0].partition(" ")
+        except OSError:
+            process = host = ""
+        return f"process {process} on {host}" if process and host else "another process"
+
+    @property
+    def held_by(self) -> str | None:
+        """Who holds the lock now, None where nobody does."""
+        try:
+            file = os.open(self.path, os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            return None if _try(file, shared=True) else self.holder
+        finally:
+            os.close(file)
+
+    def _take_at_once(self) -> bool:
+        """Hold the lock unless another does; return whether it is held."""
+        with suppress(FileExistsError):  # what was there may have been removed since
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+        except FileNotFoundError:
+            return False  # the folder is gone again
+        try:
+            if not _try(file.fileno()) or not self._is_in_place(file):
+                file.close()
+                return False
+            name = f"{os.getpid()} {socket.gethostname()}\n".encode()
+            file.write(name)
+            file.truncate(len(name))  # afterwards: who reads meanwhile reads the first line
+        except BaseException:
+            file.close()
+            raise
+        self._file = file
+        return True
+
+    def _is_in_place(self, file: IO[bytes]) -> bool:
+        """Return whether the file that was opened is still the one of that name: its last holder has removed it."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), os.stat(self.path))
+        except FileNotFoundError:
+            return False
+
+
+@contextmanager
+def waiting(lock: Lock, on_wait: OnWait | None = None) -> Iterator[None]:
+    """Hold a lock within the block; where another process holds it, wait for that one to end."""
+    lock.wait(on_wait)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def sole_writer(target: Path) -> Iterator[None]:
+    """Be the only process that writes a file or a folder that appears whole at the end of the block.
+
+    What a killed process has left of it is removed first.
+
+    Raises:
+        RunError: another process is writing it.
+    """
+    lock = Lock.beside(target)
+    if not lock.take():
+        raise busy(target, lock)
+    try:
+        remove_partials_of(target)
+        yield
+    finally:
+        lock.release()
+
+
+def busy(target: Path, lock: Lock) -> RunError:
+    """Return the error of who wants to write what another process is writing."""
+    return RunError(
+        f"{target}: {lock.holder} is writing it", hint="wait until that process has ended, or choose another --out"
+    )
+
+
+@contextmanager
+def file_held(file: IO[bytes]) -> Iterator[None]:
+    """Let no other process that asks for it write an open file within the block; wait for who does."""
+    while not _try(file.fileno()):
+        time.sleep(0.002)
+    try:
+        yield
+    finally:
+        _unlock(file.fileno())
