@@ -89,6 +89,8 @@ def convert(
     by = f" by {found.by} of {found.labels:,} labels" if found.by else ""
     console.out.print(f"{found.examples:,} examples{by} in {found.path}", markup=False)
     console.out.print(f"{found.rows:,} rows: {found.positives:,} made examples", markup=False)
+    if found.meanings:
+        console.out.print(f"labels: {found.labels_told}", markup=False)
     if found.negatives:
         console.out.print(f"  {found.negatives:,} gave negatives to others", markup=False)
     for reason, count in found.dropped.items():

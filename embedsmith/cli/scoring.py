@@ -13,17 +13,23 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import METRICS, Json, app
 from embedsmith.cli.options import settings_of, with_options
+from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.teachers.settings import TeacherSettings
 
-_FLAGS: dict[str, str | None] = {"scoring.metrics": "metric", "reading.seed": None}
+_FLAGS: dict[str, str | None] = {
+    "scoring.metrics": "metric",
+    "scoring.positive_labels": "positive-label",
+    **{f"columns.{name}": f"{name}-column" for name in LabelledColumns.model_fields},
+    "reading.seed": None,
+}
 
 if TYPE_CHECKING:
     from embedsmith.pipeline.find import Hit
 
 
 @app.command()
-@with_options(flags=_FLAGS, scoring=ScoringSettings, reading=TeacherSettings)
+@with_options(flags=_FLAGS, scoring=ScoringSettings, columns=LabelledColumns, reading=TeacherSettings)
 def evaluate(
     model: Annotated[
         str,
@@ -41,6 +47,7 @@ def evaluate(
     ] = None,
     *,
     scoring: dict[str, Any],
+    columns: dict[str, Any],
     reading: dict[str, Any],
     benchmark: Annotated[
         str | None, typer.Option(help='Benchmark or task of mteb, such as "MTEB(eng, v2)" or SciFact.')
@@ -81,7 +88,8 @@ def evaluate(
         raise SettingsError("no data to score it on", hint="name a BEIR folder or a file, or --benchmark NAME")
     if before_and_after and benchmark:
         raise SettingsError("--before-and-after does not run a benchmark", hint="evaluate RUN and its start one by one")
-    settings, reads = settings_of(ScoringSettings, scoring), settings_of(TeacherSettings, reading)
+    settings = settings_of(ScoringSettings, {**scoring, "columns": settings_of(LabelledColumns, columns)})
+    reads = settings_of(TeacherSettings, reading)
     command = shlex.join(["embedsmith", *sys.argv[1:]])
     with console.progress() as tell:
         if before_and_after:

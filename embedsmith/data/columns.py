@@ -21,8 +21,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import Field
-
 from embedsmith.data.bad_rows import Misread, Unusable
 from embedsmith.errors import did_you_mean
 from embedsmith.settings import Settings
@@ -82,7 +80,7 @@ class ColumnSettings(Settings):
     """Column of how relevant the positive is: 0 makes it a negative of the query. By default `label`, `score`,
     `relevance`, `grade`, `rating`, `similarity` or the like where there is one; `none` for no such column."""
 
-    relevant_from: float | None = Field(None, allow_inf_nan=False)
+    relevant_from: float | None = None
     """Relevance from which on a passage is a positive, where it is a fraction; what lies below is a negative."""
 
     @property
@@ -132,6 +130,16 @@ def readable(names: Iterable[str], settings: ColumnSettings) -> list[str]:
     """
     known = {*_QUERY, *_POSITIVE, "query_id", "positive_id", *settings.names.values()}
     return [name for name in names if name in known or _is_negative(name, settings) or is_relevance(name)]
+
+
+def is_pair(names: Iterable[str]) -> bool:
+    """Return whether there are a query and a passage among conventional names.
+
+    >>> is_pair(["anchor", "document", "label"]), is_pair(["text", "label"])
+    (True, False)
+    """
+    known = set(names)
+    return not known.isdisjoint(_QUERY) and not known.isdisjoint(_POSITIVE)
 
 
 def is_relevance(name: str) -> bool:

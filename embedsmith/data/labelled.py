@@ -1,32 +1,45 @@
-"""Labelled texts and pairs: the data of task types besides retrieval.
+"""Labelled texts and pairs: the data of task types besides retrieval, as they are scored.
 
-    sts                    sentence1, sentence2, score: a number
-    pair-classification    sentence1, sentence2, label: 0 or 1, or entailment, contradiction and neutral (left out)
-    classification         text, label, and a split called `train` beside the one that is scored
-    clustering             text, label, without such a split
-    reranking              query, positive and negative: lists of texts
+    sts                    two texts and their score: a number
+    pair-classification    two texts and a label: 0 or 1, or a word such as entailment, contradiction and neutral (left
+                           out); what it means is read as `convert` does
+    nli                    the same of a premise and a hypothesis: 0, 1 and 2 are numbers as published
+    classification         a text and its label, and a split called `train` beside the one that is scored
+    clustering             a text and its label, without such a split
+    reranking              a query, and positive and negative texts: two lists
 
-A data set is a folder with a file for each split (`train.jsonl`, `test.jsonl`), one such file, or a folder that
-`save_to_disk` of `datasets` wrote.
+Columns are called as in conversion: see `embedsmith.data.converters.rows`. A data set is a folder with a file for each
+split (`train.jsonl`, `test.jsonl`), one such file, or a folder that `save_to_disk` of `datasets` wrote.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, kind, refuse
-from embedsmith.data.columns import quoted
+from embedsmith.data.bad_rows import OnBad, refuse
+from embedsmith.data.columns import is_pair
+from embedsmith.data.converters.rows import (
+    LabelledColumns,
+    Meanings,
+    has_candidates,
+    has_label,
+    has_pairs,
+    has_score,
+    judged_queries,
+    labelled_texts,
+    pair_meanings,
+    text_pairs,
+)
+from embedsmith.data.labels import Relation
 from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, hub_tables, is_saved, open_table, saved_tables
 from embedsmith.errors import InputError, did_you_mean
 from embedsmith.settings import fingerprint
 
-TaskType = Literal["retrieval", "reranking", "sts", "pair-classification", "classification", "clustering"]
-
-_ENTAILS = {"1": 1, "0": 0, "entailment": 1, "contradiction": 0, "not_entailment": 0, "neutral": None}
-"""What a label of two texts says; neutral pairs are neither, and mteb leaves them out too."""
+TaskType = Literal["retrieval", "reranking", "sts", "pair-classification", "nli", "classification", "clustering"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +56,10 @@ class Labelled:
     """text and label of classification, else nothing."""
     left_out: int
     """Rows that say nothing: neutral pairs, queries without a positive or without a negative."""
+    meanings: Meanings | None = None
+    """What the labels of pairs mean."""
+    notes: list[str] = field(default_factory=list)
+    """What whoever reads the scores should know of the data."""
 
     def __len__(self) -> int:
         """Return the number of rows that are scored."""
@@ -53,24 +70,32 @@ class Labelled:
         return fingerprint([self.task, self.columns, self.train])
 
 
-def task_of(path: str | Path) -> TaskType:
+def task_of(path: str | Path, columns: LabelledColumns | None = None) -> TaskType:
     """Return what a data set asks of a model, as its columns say.
+
+    Args:
+        path: see above.
+        columns: names of columns that are not the conventional ones.
 
     Raises:
         InputError: there is no such path, or the file is broken.
     """
+    columns = columns or LabelledColumns()
     if _is_beir(path):
         return "retrieval"
     tables = _tables(path)
     if not tables:
         return "retrieval"
     row = _first_row(next(iter(tables.values())))
-    if {"sentence1", "sentence2"} <= row.keys() and {"score", "label"} & row.keys():
-        return "sts" if "score" in row else "pair-classification"
-    if {"text", "label"} <= row.keys():
+    if has_pairs(row, columns):
+        return "sts" if has_score(row, columns) else "pair-classification"
+    if has_candidates(row, columns):
+        return "reranking"
+    if is_pair(row):
+        return "retrieval"
+    if has_label(row, columns):
         return "classification" if "train" in tables and len(tables) > 1 else "clustering"
-    lists = all(isinstance(row.get(key), list) for key in ("positive", "negative"))
-    return "reranking" if lists and "query" in row else "retrieval"
+    return "retrieval"
 
 
 def read_labelled(
@@ -78,8 +103,9 @@ def read_labelled(
     task: TaskType,
     *,
     split: str | None = None,
-    text: str | None = None,
-    label: str | None = None,
+    columns: LabelledColumns | None = None,
+    labels: str | None = None,
+    positive_labels: Sequence[str] = (),
     on_bad: OnBad = refuse,
 ) -> Labelled:
     """Return one split of a data set.
@@ -88,36 +114,53 @@ def read_labelled(
         path: see above.
         task: what it asks of a model; not retrieval.
         split: which one; by default that of the file that the path names, `test`, or the only one.
-        text: column of the text to classify or to cluster; by default `text`.
-        label: column of its label; by default `label`.
+        columns: names of columns that are not the conventional ones.
+        labels: what the labels of pairs mean, as `read_labels` takes it; by default what the labels say themselves.
+        positive_labels: labels of pairs that belong together, where every other says that they do not.
         on_bad: called with each row that cannot be used.
 
     Raises:
-        InputError: there is no such path or split, a row is bad, or the rows have one label or score for all.
+        InputError: there is no such path or split, a row is bad, the rows have one label or score for all, or what a
+            label means cannot be told.
     """
     assert task != "retrieval", "read with load_collection"
+    columns = columns or LabelledColumns()
+    is_related = task in ("pair-classification", "nli")
+    if (labels is not None or positive_labels) and not is_related:
+        raise InputError(
+            f"{path}: --labels and --positive-label say what labels of pairs mean, and this is {task}",
+            hint="leave them out, or score it by itself with --task pair-classification",
+        )
     tables = _tables(path)
     split = _chosen(path, tables, split)
-    read = {
-        "sts": _scored_pair,
-        "pair-classification": _labelled_pair,
-        "reranking": _candidates,
-    }.get(task) or _reader_of_texts(text or "text", label or "label")
-    columns, left_out = _read(tables[split], read, on_bad)
     train: dict[str, list[Any]] = {}
+    notes: list[str] = []
+    meanings = None
+    if is_related:
+        meanings = pair_meanings(
+            [tables[split]], columns, is_nli=task == "nli", labels=labels, positive=positive_labels
+        )
+        found, left_out = _gathered(tables[split], _related(tables[split], columns, meanings, on_bad))
+        notes.append(f"{path}: labels: {meanings}")
+    else:
+        found, left_out = _gathered(tables[split], _rows(tables[split], task, columns, on_bad))
     if task == "classification":
         if "train" not in tables:
             raise InputError(
                 f"{path}: no split `train` to learn the labels from",
                 hint="put train.jsonl beside it, or --task clustering",
             )
-        train, _ = _read(tables["train"], read, on_bad)
+        train, _ = _gathered(tables["train"], _rows(tables["train"], task, columns, on_bad))
         _check_varied(path, train["label"], "label")
+        notes += _unlearned(path, split, found["label"], train["label"])
     for key in ("score", "labels", "label"):
-        if key in columns:
-            _check_varied(path, columns[key], key.rstrip("s"))
+        if key in found:
+            _check_varied(path, found[key], key.rstrip("s"))
+    if left_out:
+        notes.append(f"{path}: {left_out:,} rows that cannot tell models apart are left out")
     name = Path(path).parent.name if Path(path).is_file() else Path(str(path).removeprefix(HUB)).name
-    return Labelled(name, task, split, columns, train, left_out)
+    kind: TaskType = "pair-classification" if is_related else task
+    return Labelled(name, kind, split, found, train, left_out, meanings, notes)
 
 
 def _is_beir(path: str | Path) -> bool:
@@ -159,89 +202,66 @@ def _chosen(path: str | Path, tables: Mapping[str, Table], split: str | None) ->
     return split
 
 
-def _read(table: Table, reader: Any, on_bad: OnBad) -> tuple[dict[str, list[Any]], int]:
-    """Return the columns that a reader makes of a table's rows, and how many rows say nothing."""
+_Columns = dict[str, Any]
+
+
+def _gathered(table: Table, rows: Iterator[_Columns | None]) -> tuple[dict[str, list[Any]], int]:
+    """Return rows by column, and how many say nothing."""
     columns: dict[str, list[Any]] = {}
     left_out = 0
-    for number, row in table.rows(on_bad):
-        try:
-            values = reader(row)
-        except Unusable as flaw:
-            on_bad(BadRow(table.place(number), flaw))
-            continue
-        if values is None:
+    for row in rows:
+        if row is None:
             left_out += 1
             continue
-        for key, value in values.items():
+        for key, value in row.items():
             columns.setdefault(key, []).append(value)
     if not columns:
         raise InputError(f"{table.name}: no row to score", hint="check the file and the columns")
     return columns, left_out
 
 
-def _scored_pair(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return two texts and the score of their similarity."""
-    score = _value(row, "score")
-    try:
-        number = float(score)
-    except (TypeError, ValueError):
-        raise _wrong("score", score, "a number") from None
-    return {"sentence1": _string(row, "sentence1"), "sentence2": _string(row, "sentence2"), "score": number}
+def _rows(table: Table, task: TaskType, columns: LabelledColumns, on_bad: OnBad) -> Iterator[_Columns | None]:
+    """Yield what is scored of each row; None where any order is as good."""
+    if task == "sts":
+        for pair in text_pairs(table, columns, on_bad, scores=True):
+            yield {"sentence1": pair.first, "sentence2": pair.second, "score": pair.value}
+    elif task == "reranking":
+        for query in judged_queries(table, columns, on_bad):
+            sides = {"positive": query.positives, "negative": query.negatives}
+            yield {"query": query.query, **sides} if all(sides.values()) else None
+    else:
+        for item in labelled_texts(table, columns, on_bad):
+            yield {"text": item.text, "label": item.label}
 
 
-def _labelled_pair(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return two texts and whether they belong together; None for a neutral pair."""
-    label = _value(row, "label")
-    word = str(int(label) if isinstance(label, bool | float) else label).lower()
-    if word not in _ENTAILS:
-        raise _wrong("label", label, f"one of {', '.join(_ENTAILS)}")
-    pair = {"sentence1": _string(row, "sentence1"), "sentence2": _string(row, "sentence2")}
-    entails = _ENTAILS[word]
-    return None if entails is None else {**pair, "labels": entails}
+def _related(table: Table, columns: LabelledColumns, meanings: Meanings, on_bad: OnBad) -> Iterator[_Columns | None]:
+    """Yield two texts and whether they belong together, of each row; None where nobody says so."""
+    for pair in text_pairs(table, columns, on_bad, scores=False):
+        relation = meanings.meanings[str(pair.value)].relation
+        if relation is Relation.MIGHT:
+            yield None
+        else:
+            yield {"sentence1": pair.first, "sentence2": pair.second, "labels": int(relation is Relation.ANSWERS)}
 
 
-def _reader_of_texts(text: str, label: str) -> Any:
-    """Return what reads a text and its label out of a row."""
+def _unlearned(path: str | Path, split: str, labels: Sequence[str], train: Sequence[str]) -> list[str]:
+    """Return what is told of labels that nothing can be learned of.
 
-    def read(row: Mapping[str, Any]) -> dict[str, Any]:
-        return {"text": _string(row, text), "label": str(_value(row, label))}
-
-    return read
-
-
-def _candidates(row: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a query and the texts to order; None where any order is as good."""
-    found: dict[str, Any] = {"query": _string(row, "query")}
-    for key in ("positive", "negative"):
-        texts = _value(row, key)
-        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise _wrong(key, texts, "a list of strings")
-        found[key] = texts
-    return found if found["positive"] and found["negative"] else None
-
-
-def _value(row: Mapping[str, Any], key: str) -> Any:
-    """Return what a row has under a key."""
-    if row.get(key) is None:
-        raise Unusable(
-            f'no "{key}"; the row has {quoted(row)}{did_you_mean(key, row)}',
-            reason=f'no "{key}"',
-            hint="see the columns of each task type in the README, or name the column",
+    Raises:
+        InputError: there is no other label.
+    """
+    known = set(train)
+    counts = Counter(label for label in labels if label not in known)
+    if not counts:
+        return []
+    some = ", ".join(f'"{label}"' for label, _ in counts.most_common(5)) + (", ..." if len(counts) > 5 else "")
+    what = f"{len(counts):,} label{'s' if len(counts) > 1 else ''} of {split} ({some})"
+    if len(counts) == len(set(labels)):
+        raise InputError(
+            f"{path}: no label of {split} is in train: {some}; train has {len(known):,} others",
+            hint="write the labels of both splits in the same way, or name their column with --label-column",
         )
-    return row[key]
-
-
-def _string(row: Mapping[str, Any], key: str) -> str:
-    """Return the text that a row has under a key."""
-    value = _value(row, key)
-    if not isinstance(value, str):
-        raise _wrong(key, value, "a string")
-    return value
-
-
-def _wrong(key: str, value: Any, wanted: str) -> Unusable:
-    got = f'"{value}"' if isinstance(value, str | int | float) else kind(value)
-    return Unusable(f'"{key}" is {got}, wanted {wanted}', reason=f'"{key}" is not {wanted}', hint="mend the row")
+    return [f"{path}: {what} stand in no row of train: {counts.total():,} of {len(labels):,} rows cannot be right"]
 
 
 def _check_varied(path: str | Path, values: Sequence[Any], what: str) -> None:

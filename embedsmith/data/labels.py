@@ -7,6 +7,7 @@ the contrary in other sets. What cannot be told is an error that names `--labels
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -297,9 +298,12 @@ def read_labels(labels: str) -> dict[str, str]:
 
 
 def _of_file(path: str) -> list[tuple[str, str]]:
-    """Return the labels of a file and their texts; every scalar is a text: YAML would read `no` as false."""
+    """Return the labels of a file and their texts."""
     try:
-        value = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        text = Path(path).read_text(encoding="utf-8")
+        # JSON by itself: YAML does not join the two halves in which it may write a character. In YAML every scalar is
+        # a text here: it would read `no` as false.
+        value = json.loads(text) if _is_json(text) else yaml.load(text, Loader=yaml.BaseLoader)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{path}: no such file, and not LABEL=MEANING", hint=f"check the path, or write {_EXAMPLE}"
@@ -315,6 +319,14 @@ def _of_file(path: str) -> list[tuple[str, str]]:
     if not entries or not all(isinstance(text, str) and text.strip() for _, text in entries):
         raise InputError(f"{path}: not the texts of labels", hint='write {"label": "its text"}, or a list of texts')
     return entries
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _given(label: str, rows: LabelRows, given: Mapping[str, str]) -> Meaning:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.labelled import TaskType
 from embedsmith.settings import Settings
 
@@ -20,10 +21,13 @@ class ScoringSettings(Settings):
     """Leave out of a query's ranking the passage that has its id, as in ArguAna, where it is the query itself."""
     first_stage: str = "bm25"
     """What finds the passages that a cross-encoder rescores: any name of a model that searches."""
-    text_column: str | None = None
-    """Column of the text to classify or cluster; by default `text`."""
-    label_column: str | None = None
-    """Column of the label; by default `label`."""
+    columns: LabelledColumns = LabelledColumns()
+    """Names of the columns of labelled texts and pairs, where they are not the conventional ones."""
+    labels: str | None = None
+    """pair-classification and nli: what the labels mean, as in 0=entailment,1=neutral,2=contradiction, or a YAML or
+    JSON file; `*` is every other label, positive and negative are words too. By default what the labels say."""
+    positive_labels: list[str] = []
+    """pair-classification: label of texts that belong together; every other label says that they do not."""
     template: str | None = None
     """How a task's instruction stands before a text, as "Instruct: {instruction}\\nQuery: "; by default as in the
     model's own query prompt where that has this form, and no instruction else."""

@@ -21,9 +21,17 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.converters.classes import convert_classes, is_by_label, read_label_texts
 from embedsmith.data.converters.drafts import Converted, capped
 from embedsmith.data.converters.negatives import GIVEN, RANDOM, with_negatives
-from embedsmith.data.converters.pairs import convert_nli, convert_pairs, convert_sts
+from embedsmith.data.converters.pairs import convert_related, convert_sts
 from embedsmith.data.converters.reranking import convert_reranking
-from embedsmith.data.converters.rows import LabelledColumns, LabelledText, judged_queries, labelled_texts, text_pairs
+from embedsmith.data.converters.rows import (
+    LabelledColumns,
+    LabelledText,
+    Meanings,
+    judged_queries,
+    labelled_texts,
+    pair_meanings,
+    text_pairs,
+)
 from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.examples import Example, iter_examples, write_examples, write_examples_parquet
 from embedsmith.data.instructions import OF_TASK, instruction_for
@@ -66,6 +74,10 @@ class Conversion:
     """What stands for a class: label or example; empty for other tasks."""
     labels: int
     """Different labels; 0 for other tasks."""
+    meanings: dict[str, dict[str, Any]]
+    """nli and pairs: label -> what it means, and its rows."""
+    labels_told: str
+    """The same in a line."""
     passages: int
     """Different texts that examples may name."""
     negatives_by: dict[str, int]
@@ -87,6 +99,8 @@ class Drafted:
     symmetric: bool
     skipped: dict[str, int]
     """Rows that could not be used, by reason."""
+    meanings: Meanings | None = None
+    """What the labels of pairs mean."""
 
     def examples(self, settings: ConvertSettings, mined: Mapping[str, Example] | None = None) -> Iterator[Example]:
         """Yield the examples with given, mined and random negatives."""
@@ -123,7 +137,7 @@ def convert(
         mining: teachers and method of mined negatives; None for random ones. Its number of negatives is that of
             `settings`, and so is whether the method counts: see `ConvertSettings.trust_labels`.
         skip_bad: leave out rows that cannot be used, and count them.
-        on_skip: told how many, by reason.
+        on_skip: told how many, by reason; and what the labels of pairs are taken for.
         on_progress: told of the work.
 
     Raises:
@@ -164,6 +178,8 @@ def convert(
         dropped={**used.dropped, **drafted.skipped},
         by=drafted.by,
         labels=drafted.labels,
+        meanings=drafted.meanings.plain() if drafted.meanings else {},
+        labels_told=str(drafted.meanings or ""),
         passages=len(found.passages),
         negatives_by={name: sources[name] for name in ("given", "mined", "random") if sources[name]},
         short=shorts["short"] + shorts["none"],
@@ -185,21 +201,33 @@ def draft(
     tally = Tally()
     tables = load_tables(data, split)
     instruction = instruction_of(settings)
-    label_texts = read_label_texts(settings.labels) if settings.labels else None
     labels: set[str] = set()
+    meanings: Meanings | None = None
     on_bad = tally if skip_bad else refuse
     columns = columns or LabelledColumns()
     try:
         if settings.task in ("classification", "clustering"):
+            label_texts = read_label_texts(settings.labels) if settings.labels else None
             texts = chain.from_iterable(labelled_texts(table, columns, on_bad) for table in tables)
             found = convert_classes(_noting(texts, labels), settings, label_texts)
         elif settings.task == "reranking":
             found = convert_reranking(chain.from_iterable(judged_queries(t, columns, on_bad) for t in tables))
         else:
-            makers = {"sts": convert_sts, "nli": convert_nli, "pairs": convert_pairs}
             is_sts = settings.task == "sts"
             pairs = chain.from_iterable(text_pairs(t, columns, on_bad, scores=is_sts) for t in tables)
-            found = makers[settings.task](pairs, settings)
+            if is_sts:
+                found = convert_sts(pairs, settings)
+            else:
+                meanings = pair_meanings(
+                    tables,
+                    columns,
+                    is_nli=settings.task == "nli",
+                    labels=settings.labels,
+                    positive=settings.positive_labels,
+                )
+                if on_skip:
+                    on_skip(f"{data}: labels: {meanings}")
+                found = convert_related(pairs, meanings.meanings, settings)
     finally:
         if on_skip:
             for line in tally.lines():
@@ -214,7 +242,7 @@ def draft(
     symmetric = settings.symmetric
     if symmetric is None:
         symmetric = settings.task in ("sts", "pairs") or by == "example"
-    return Drafted(found, by, len(labels), instruction, symmetric, dict(tally.counts))
+    return Drafted(found, by, len(labels), instruction, symmetric, dict(tally.counts), meanings)
 
 
 def instruction_of(settings: ConvertSettings) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 from embedsmith.data.bad_rows import Tally, refuse
 from embedsmith.data.beir import unanswered
 from embedsmith.data.files import read_json, write_json, write_jsonl
-from embedsmith.data.labelled import TaskType, read_labelled, task_of
+from embedsmith.data.labelled import Labelled, TaskType, read_labelled, task_of
 from embedsmith.data.load import known_splits, load_collection, usual_split
 from embedsmith.data.qrels import read_judgements
 from embedsmith.data.trec import Ranking, separated, write_judgements, write_ranking
@@ -115,6 +115,7 @@ def evaluate_all(
     Returns:
         scores: data set or task -> metric -> value; data: what each asks and its fingerprint; with a benchmark means.
     """
+    check_labelled(data, scoring)
     found: dict[str, Any] = {"scores": {}, "data": {}}
     for name in data:
         scored = score(contender, name, scoring, on_skip=on_skip)
@@ -176,6 +177,7 @@ def score_into(
     on_skip: OnSkip | None = None,
 ) -> None:
     """Score a contender on the data sets that a folder of a run does not have yet."""
+    check_labelled(data, scoring)
     for name, place in _folders(folder, data).items():
         if name in read_scores(folder).get("scores", {}):
             continue
@@ -216,12 +218,13 @@ class Note:
         write_json(self.folder / "scores.json", {**found, **more})
 
 
-def mteb_task(data: str | Path, *, split: str | None = None) -> Any:
+def mteb_task(data: str | Path, *, split: str | None = None, labels: str | None = None) -> Any:
     """Return a data set as a task of mteb, to be handed to `mteb.evaluate` beside its own.
 
     Args:
         data: as in `evaluate`.
         split: as in `evaluate`.
+        labels: what the labels of pairs mean, as `ScoringSettings.labels`.
 
     Raises:
         InputError, SettingsError: see `embedsmith.errors`.
@@ -231,7 +234,7 @@ def mteb_task(data: str | Path, *, split: str | None = None) -> Any:
 
     kind = task_of(data)
     if kind != "retrieval":
-        return task_of_labelled(read_labelled(data, kind, split=split))
+        return task_of_labelled(read_labelled(data, kind, split=split, labels=labels))
     split = split or usual_split(data, "test")
     return task_of_collection(load_collection(data, split=split), split or "test")
 
@@ -294,7 +297,7 @@ def score(
     """
     if contender.is_run_file and _holds_judgements(data):
         return _score_file(contender, data, scoring, on_skip)
-    task = scoring.task or task_of(data)
+    task = scoring.task or task_of(data, scoring.columns)
     if task == "retrieval":
         return _score_retrieval(contender, data, scoring, on_skip)
     return _score_labelled(contender, data, task, scoring, on_skip)
@@ -349,30 +352,62 @@ def _score_labelled(
     need_mteb(f"{data}: {task}")
     from embedsmith.evaluation.local_tasks import scores_of, task_of_labelled
 
+    found = read_scored(data, task, scoring, on_skip)
     if contender.is_run_file or (task != "reranking" and contender.encoder is None):
         raise SettingsError(
             f"{data}: {task} needs an embedding model, {contender.name} has no vectors",
             hint="name another model, or the kind of the data with --task",
         )
+    model = contender.mteb_model(scoring.template)
+    scores = scores_of(task_of_labelled(found), model, found.split, found.task)
+    about: dict[str, Any] = {"task": found.task, "split": found.split, "fingerprint": found.content_hash()}
+    about |= {"rows": len(found), "left_out": found.left_out}
+    if found.meanings:
+        about["labels"] = found.meanings.plain()
+    return Scored(Scores(mean=scores, per_query={}), about)
+
+
+def read_scored(data: str | Path, task: TaskType, scoring: ScoringSettings, on_skip: OnSkip | None = None) -> Labelled:
+    """Return the labelled data that is scored.
+
+    Args:
+        data: a path.
+        task: what it asks of a model; not retrieval.
+        scoring: how.
+        on_skip: told what was left out, and what labels are taken for.
+
+    Raises:
+        InputError: as `read_labelled`.
+    """
     tally = Tally()
     found = read_labelled(
         data,
         task,
         split=scoring.split,
-        text=scoring.text_column,
-        label=scoring.label_column,
+        columns=scoring.columns,
+        labels=scoring.labels,
+        positive_labels=scoring.positive_labels,
         on_bad=tally if scoring.skip_bad else refuse,
     )
-    notes = tally.lines()
-    if found.left_out:
-        notes.append(f"{data}: {found.left_out:,} rows that cannot tell models apart are left out")
     if on_skip:
-        for line in notes:
+        for line in [*tally.lines(), *found.notes]:
             on_skip(line)
-    model = contender.mteb_model(scoring.template)
-    scores = scores_of(task_of_labelled(found), model, found.split, task)
-    about = {"task": task, "split": found.split, "fingerprint": found.content_hash()}
-    return Scored(Scores(mean=scores, per_query={}), {**about, "rows": len(found), "left_out": found.left_out})
+    return found
+
+
+def check_labelled(data: Sequence[str], scoring: ScoringSettings) -> None:
+    """Read the labelled ones of several data sets, so that what is wrong with the last is known before the first.
+
+    Raises:
+        InputError: as `read_labelled`.
+    """
+    for path in data if len(data) > 1 else ():
+        if _holds_judgements(path):
+            continue
+        task = scoring.task or task_of(path, scoring.columns)
+        if task != "retrieval":
+            need_mteb(f"{path}: {task}")
+            read_scored(path, task, scoring)
 
 
 def need_mteb(what: str) -> None:

@@ -12,7 +12,7 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.convert import instruction_of
-from embedsmith.pipeline.evaluate import need_mteb, score
+from embedsmith.pipeline.evaluate import need_mteb, read_scored, score
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.recipe_data import evaluation_split
 
@@ -20,7 +20,7 @@ _KINDS: dict[Task, tuple[TaskType, str]] = {
     "classification": ("classification", "Classification"),
     "clustering": ("clustering", "Clustering"),
     "sts": ("sts", "STS"),
-    "nli": ("pair-classification", "PairClassification"),
+    "nli": ("nli", "PairClassification"),
     "pairs": ("pair-classification", "PairClassification"),
     "reranking": ("reranking", "Reranking"),
 }
@@ -31,7 +31,8 @@ def scoring_of(settings: DataSettings) -> ScoringSettings | None:
     """Return how the test split of converted data is scored; None where there is none.
 
     Raises:
-        InputError: the data cannot be opened, or lacks the split that is asked for.
+        InputError: the data cannot be opened or lacks the split that is asked for, or its rows cannot be scored; they
+            are all read, before anything is computed.
         SettingsError: several splits are asked for, or mteb is missing.
     """
     if settings.convert is None:
@@ -46,13 +47,17 @@ def scoring_of(settings: DataSettings) -> ScoringSettings | None:
             hint=f"name one of {', '.join(known)}",
         )
     need_mteb(f"{settings.path}: its split {split}")
-    return ScoringSettings(
+    is_related = settings.convert.task in ("nli", "pairs")
+    scoring = ScoringSettings(
         task=_KINDS[settings.convert.task][0],
         split=split,
-        text_column=settings.labelled_columns.text,
-        label_column=settings.labelled_columns.label,
+        columns=settings.labelled_columns,
+        labels=settings.convert.labels if is_related else None,
+        positive_labels=settings.convert.positive_labels,
         skip_bad=settings.skip_bad,
     )
+    read_scored(settings.path, _KINDS[settings.convert.task][0], scoring)
+    return scoring
 
 
 def score_labelled(settings: DataSettings, scoring: ScoringSettings, contender: Contender) -> dict[str, float] | None:

@@ -14,7 +14,7 @@ from embedsmith.data.bad_rows import Tally, refuse
 from embedsmith.data.converters.classes import convert_classes, label_text, read_label_texts
 from embedsmith.data.converters.drafts import Converted, capped
 from embedsmith.data.converters.negatives import random_rows, with_negatives
-from embedsmith.data.converters.pairs import convert_nli, convert_pairs, convert_sts
+from embedsmith.data.converters.pairs import convert_related, convert_sts
 from embedsmith.data.converters.reranking import convert_reranking
 from embedsmith.data.converters.rows import (
     JudgedQuery,
@@ -27,6 +27,7 @@ from embedsmith.data.converters.rows import (
 )
 from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.examples import Example
+from embedsmith.data.labels import counted, label_of, meanings_of, read_labels
 from embedsmith.data.normalised import normalised
 from embedsmith.data.tables import open_table
 from embedsmith.errors import InputError, SettingsError
@@ -42,6 +43,15 @@ def examples(converted: Converted, *, negatives: int = 3, seed: int = 0) -> list
 
 def pairs(*rows: tuple[str, str, str | float]) -> list[TextPair]:
     return [TextPair(f"t:{number}", *row) for number, row in enumerate(rows, start=1)]
+
+
+def related(rows: list[TextPair], settings: ConvertSettings) -> Converted:
+    """Return the drafts of pairs whose labels mean what they say."""
+    found = counted((row.place, label_of(row.value)) for row in rows)
+    named = [row._replace(value=label_of(row.value)) for row in rows]
+    given = read_labels(settings.labels) if settings.labels else None
+    meanings = meanings_of(found, is_nli=settings.task == "nli", given=given, positive=settings.positive_labels)
+    return convert_related(named, meanings, settings)
 
 
 def sides(converted: Converted) -> list[tuple[str, list[str], list[str]]]:
@@ -172,7 +182,8 @@ def test_labels_get_their_texts_from_a_file(tmp_path: Path):
     [
         ("a: [", "not YAML"),
         ("just words", "not the texts of labels"),
-        ("a: 3", "not the texts of labels"),
+        ("a: [3]", "not the texts of labels"),
+        ("a: ''", "not the texts of labels"),
         ("a: Same\nb: same", 'two labels have the text "same"'),
     ],
 )
@@ -259,7 +270,7 @@ PREMISES = [
 def test_entailed_texts_are_positives_and_what_contradicts_the_premise_is_negative(numbers):
     names = {"entailment": "0", "neutral": "1", "contradiction": "2", "-": "-1"}
     rows = [(first, second, names[label] if numbers else label.title()) for first, second, label in PREMISES]
-    found = convert_nli(pairs(*rows), settings("nli"))
+    found = related(pairs(*rows), settings("nli"))
     assert sides(found) == [
         ("two dogs run", ["animals move"], ["dogs sleep"]),
         ("a boy reads", ["a child has a book"], []),
@@ -284,31 +295,32 @@ def test_entailed_texts_are_positives_and_what_contradicts_the_premise_is_negati
 
 def test_a_label_that_is_no_entailment_is_named_with_its_row():
     with pytest.raises(InputError, match='t:1: the label "maybe", wanted entailment, neutral or contradiction'):
-        convert_nli(pairs(("a", "b", "maybe")), settings("nli"))
+        related(pairs(("a", "b", "maybe")), settings("nli"))
 
 
 def test_pairs_that_belong_together_answer_each_other():
     rows = pairs(("how to swim?", "how do I swim?", "1"), ("how to swim?", "how to skim?", "0"), ("x", "y", "0"))
-    found = convert_pairs(rows, settings("pairs"))
+    found = related(rows, settings("pairs"))
     assert sides(found) == [
         ("how to swim?", ["how do I swim?"], ["how to skim?"]),
         ("how do I swim?", ["how to swim?"], []),
     ]
     assert found.counts() == (3, 1, 1, {"no example whose negative it could be": 1})
-    assert len(convert_pairs(rows, settings("pairs", symmetric=False)).drafts) == 1
+    assert len(related(rows, settings("pairs", symmetric=False)).drafts) == 1
 
 
 def test_other_labels_of_pairs_are_named_by_the_caller():
     rows = pairs(("a", "b", "duplicate"), ("a", "c", "distinct"))
-    with pytest.raises(InputError, match='t:1: the label "duplicate", wanted 0 or 1') as caught:
-        convert_pairs(rows, settings("pairs"))
-    assert "--positive-label" in caught.value.hint
-    assert len(convert_pairs(rows, settings("pairs", positive_labels=["Duplicate"])).drafts) == 2
+    with pytest.raises(InputError, match='t:2: the label "distinct", wanted entailment') as caught:
+        related(rows, settings("pairs"))
+    assert "--labels" in caught.value.hint
+    assert len(related(rows, settings("pairs", labels="duplicate=positive,*=negative")).drafts) == 2
+    assert len(related(rows, settings("pairs", positive_labels=["Duplicate"])).drafts) == 2
     written = ConvertSettings.parse(settings("pairs").model_dump(), where="recipe")
-    with pytest.raises(InputError, match='the label "duplicate", wanted 0 or 1'):
-        convert_pairs(rows, written)
+    with pytest.raises(InputError, match='the label "distinct", wanted'):
+        related(rows, written)
     with pytest.raises(InputError, match="no pair has a positive label; there are duplicate, distinct"):
-        convert_pairs(rows, settings("pairs", positive_labels=["same"]))
+        related(rows, settings("pairs", positive_labels=["same"]))
 
 
 def test_no_negative_is_a_positive_of_the_same_text_in_a_thousand_random_pairs():
@@ -426,7 +438,7 @@ def test_columns_are_found_by_their_conventional_names(tmp_path: Path):
         ({"text": "x"}, "no label"),
         ({"text": "", "label": "a"}, "the text is empty"),
         ({"text": 3, "label": "a"}, "the text is a number, wanted a string"),
-        ({"text": "x", "label": 1.5}, "the label is a number, wanted a name or a whole number"),
+        ({"text": "x", "label": 1.5}, r"the label is 1\.5, a fraction: is this a score\?"),
         ({"text": "x", "label": ["a", "b"]}, "the label is a list"),
         ({"txt": "x", "label": "a"}, r'no text; the row has "txt", "label" \(did you mean "text"'),
         ({"text": "x", "sentence": "y", "label": "a"}, '"text", "sentence" could each be the text'),

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from embedsmith.data.bad_rows import Tally
+from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.labelled import read_labelled, task_of
 from embedsmith.errors import InputError
 
@@ -57,10 +58,12 @@ def test_scored_pairs_are_read_by_column(tmp_path):
 
 
 def test_entailment_and_its_contrary_are_one_and_nought_and_neutral_pairs_are_left_out(tmp_path):
-    labels = ["entailment", "neutral", "contradiction", 1, 0, True, 0.0, "Entailment"]
-    data = read_labelled(write(tmp_path / "p.jsonl", [{**PAIR, "label": x} for x in labels]), "pair-classification")
-    assert data.columns["labels"] == [1, 0, 1, 0, 1, 0, 1]
-    assert data.left_out == 1
+    for labels, wanted, left_out in (
+        (["entailment", "neutral", "contradiction", "-", " Entailment"], [1, 0, 1], 2),
+        ([1, 0, True, 0.0, "1", "0.0", "false"], [1, 0, 1, 0, 1, 0, 0], 0),
+    ):
+        data = read_labelled(write(tmp_path / "p.jsonl", [{**PAIR, "label": x} for x in labels]), "pair-classification")
+        assert (data.columns["labels"], data.left_out) == (wanted, left_out)
 
 
 def test_classification_learns_from_the_train_split_beside_the_one_that_is_scored(tmp_path):
@@ -68,7 +71,7 @@ def test_classification_learns_from_the_train_split_beside_the_one_that_is_score
     write(tmp_path / "train.jsonl", texts)
     write(tmp_path / "test.jsonl", texts[2:])
     for path, split in ((tmp_path, None), (tmp_path / "test.jsonl", None), (tmp_path, "test")):
-        data = read_labelled(path, "classification", split=split, text="body", label="kind")
+        data = read_labelled(path, "classification", split=split, columns=LabelledColumns(text="body", label="kind"))
         assert data.columns == {"text": ["text 2", "text 3"], "label": ["0", "1"]}
         assert data.train["label"] == ["0", "1", "0", "1"]
 
@@ -93,12 +96,19 @@ def test_the_hash_follows_what_is_scored_and_what_is_learned_from(tmp_path):
 @pytest.mark.parametrize(
     ("task", "row", "message"),
     [
-        ("sts", {**STS, "score": "high"}, r'test\.jsonl:2: "score" is "high", wanted a number'),
-        ("sts", {"sentence1": "a", "sentense2": "b", "score": 1}, r'no "sentence2"; .*did you mean "sentense2"'),
-        ("sts", {**STS, "sentence1": 3}, r'"sentence1" is "3", wanted a string'),
-        ("pair-classification", {**PAIR, "label": 2}, r'"label" is "2", wanted one of 1, 0, entailment'),
-        ("reranking", {**RANKED, "positive": "a cat"}, r'"positive" is "a cat", wanted a list of strings'),
-        ("clustering", {"text": "a"}, r'no "label"; the row has "text"'),
+        ("sts", {**STS, "score": "high"}, r"test\.jsonl:2: the score is 'high', wanted a number"),
+        (
+            "sts",
+            {"sentence1": "a", "sentense2": "b", "score": 1},
+            r'test\.jsonl:2: no second; .*did you mean "sentence2"',
+        ),
+        ("sts", {**STS, "sentence1": 3}, "the first text is a number, wanted a string"),
+        ("sts", {**STS, "score": float("nan")}, r"test\.jsonl:2: the score is nan, wanted a number"),
+        ("pair-classification", {**PAIR, "label": float("nan")}, "the label is nan, wanted a name or a whole number"),
+        ("pair-classification", {**PAIR, "label": None}, "no value; the row has"),
+        ("reranking", {**RANKED, "positive": 3}, "a positive is a number, wanted a list of strings"),
+        ("clustering", {"text": "a"}, 'no label; the row has "text"'),
+        ("clustering", {"text": "a", "label": float("nan")}, "the label is nan"),
     ],
 )
 def test_a_row_that_cannot_be_used_is_named_or_counted(tmp_path, task, row, message):

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
-import yaml
 from jaxtyping import Int64
 
 from embedsmith.data.converters.drafts import Converted, Draft, PassagePool, rows_of
 from embedsmith.data.converters.rows import LabelledText
 from embedsmith.data.converters.settings import ConvertSettings
+from embedsmith.data.labels import read_labels
 from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
 
@@ -83,33 +83,22 @@ def label_text(label: str, texts: Mapping[str, str] | None = None) -> str:
         return texts[label]
     if re.fullmatch(r"[-+]?[0-9.]+", label):
         raise InputError(
-            f'the label "{label}" says nothing', hint='give the labels\' texts with --labels FILE, as in {"1": "toxic"}'
+            f'the label "{label}" says nothing', hint="give the labels' texts: --labels 0=harmless,1=toxic, or a file"
         )
     spaced = re.sub(r"[\s_.:/-]+", " ", label).strip()
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", spaced) or label
 
 
-def read_label_texts(path: str | Path) -> dict[str, str]:
-    """Return the texts of labels: a mapping in YAML or JSON, or a list for the labels 0, 1, 2...
+def read_label_texts(labels: str | Path) -> dict[str, str]:
+    """Return the texts of labels, as `read_labels` takes them.
 
     Raises:
-        InputError: the file is missing, is not YAML, or holds something else; or two labels have the same text.
+        InputError: as `read_labels`, or two labels have the same text.
     """
-    try:
-        value = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file", hint="check the path") from None
-    except (yaml.YAMLError, ValueError) as error:
-        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise InputError(f"{path}: not YAML: {reason}", hint='write {"label": "its text"}') from None
-    found = dict(enumerate(value)) if isinstance(value, list) else value
-    if not isinstance(found, dict) or not all(isinstance(text, str) and text.strip() for text in found.values()):
-        raise InputError(f"{path}: not the texts of labels", hint='write {"label": "its text"}, or a list of texts')
-    # YAML reads the label 1 as a number, and the label no as false.
-    texts = {str(label).lower() if isinstance(label, bool) else str(label): text for label, text in found.items()}
+    texts = read_labels(str(labels))
     twice = next((text for text, count in Counter(map(normalised, texts.values())).items() if count > 1), None)
     if twice is not None:
-        raise InputError(f'{path}: two labels have the text "{twice}"', hint="give every label a text of its own")
+        raise InputError(f'{labels}: two labels have the text "{twice}"', hint="give every label a text of its own")
     return texts
 
 
@@ -132,7 +121,7 @@ def _by_label(texts: list[LabelledText], names: Mapping[str, str], rows: int, dr
     pool = PassagePool()
     row_of = {label: pool.add(name, f"label:{label}") for label, name in names.items()}
     if len(pool) < len(row_of):
-        raise InputError("two labels have the same text", hint="give each its own with --labels FILE")
+        raise InputError("two labels have the same text", hint="give each its own with --labels")
     labels_of: dict[str, list[int]] = defaultdict(list)
     for item in texts:
         labels_of[normalised(item.text)].append(row_of[item.label])

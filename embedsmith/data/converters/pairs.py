@@ -6,26 +6,14 @@ A pair says that the second text answers the first, that it does not, or that it
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
-from enum import Enum
+from collections.abc import Callable, Iterable, Mapping
 
 from embedsmith.data.converters.drafts import Converted, Draft, PassagePool, rows_of
 from embedsmith.data.converters.rows import TextPair
 from embedsmith.data.converters.settings import ConvertSettings
+from embedsmith.data.labels import Meaning, Relation
 from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
-
-_NLI = {"0": "entailment", "1": "neutral", "2": "contradiction", "-1": "-"}
-"""Numbers of SNLI, MultiNLI and XNLI as published; -1 and - are pairs on which the annotators did not agree."""
-
-
-class Relation(Enum):
-    """What a pair says of its second text."""
-
-    ANSWERS = 1
-    MIGHT = 0
-    DOES_NOT = -1
-
 
 Judge = Callable[[TextPair], tuple[Relation, str]]
 """A pair in; how its texts relate, and why the row is dropped where that makes no example."""
@@ -58,56 +46,31 @@ def convert_sts(pairs: Iterable[TextPair], settings: ConvertSettings) -> Convert
     return found
 
 
-def convert_nli(pairs: Iterable[TextPair], settings: ConvertSettings) -> Converted:
-    """Return drafts of entailed pairs; what contradicts the same premise is their negative.
+def convert_related(pairs: Iterable[TextPair], meanings: Mapping[str, Meaning], settings: ConvertSettings) -> Converted:
+    """Return drafts of the pairs whose label says that the second text answers the first.
+
+    Args:
+        pairs: every row.
+        meanings: what each label means.
+        settings: whether a pair counts in both directions: by default unless it is a premise and a hypothesis.
 
     Raises:
-        InputError: a label is none of the three.
+        InputError: no label of `pairs` says so.
     """
 
     def judge(pair: TextPair) -> tuple[Relation, str]:
-        name = str(pair.value).casefold()
-        name = _NLI.get(name, name)
-        if name == "entailment":
-            return Relation.ANSWERS, ""
-        if name in ("contradiction", "contradictory"):
-            return Relation.DOES_NOT, ""
-        if name not in ("neutral", "-"):
-            raise InputError(
-                f'{pair.place}: the label "{pair.value}", wanted entailment, neutral or contradiction',
-                hint="name its column with --value-column, or convert with --task pairs --positive-label",
-            )
-        return Relation.MIGHT, "neutral" if name == "neutral" else "no agreed label"
+        meaning = meanings[str(pair.value)]
+        if meaning.relation is not Relation.MIGHT:
+            return meaning.relation, ""
+        return Relation.MIGHT, "no agreed label" if meaning.word == "-" else "neutral"
 
-    return _convert(pairs, judge, symmetric=bool(settings.symmetric))
-
-
-def convert_pairs(pairs: Iterable[TextPair], settings: ConvertSettings) -> Converted:
-    """Return drafts of the pairs that belong together.
-
-    Raises:
-        InputError: a label is neither 0, 1, true nor false, and the settings do not name the positive ones; or no pair
-            has a positive label.
-    """
-    positive = {label.casefold() for label in settings.positive_labels}
-    # By value, not by what was written: a run's recipe names every setting.
-    named = settings.positive_labels != type(settings).model_fields["positive_labels"].default
-    labels: Counter[str] = Counter()
-
-    def judge(pair: TextPair) -> tuple[Relation, str]:
-        name = str(pair.value).casefold()
-        labels[str(pair.value)] += 1
-        if not named and name not in ("0", "1", "true", "false"):
-            raise InputError(
-                f'{pair.place}: the label "{pair.value}", wanted 0 or 1', hint="name what is positive: --positive-label"
-            )
-        return (Relation.ANSWERS if name in positive else Relation.DOES_NOT), ""
-
-    found = _convert(pairs, judge, symmetric=settings.symmetric is not False)
-    if not found.drafts and labels:
+    both_ways = bool(settings.symmetric) if settings.task == "nli" else settings.symmetric is not False
+    found = _convert(pairs, judge, symmetric=both_ways)
+    says_so = any(meaning.relation is Relation.ANSWERS for meaning in meanings.values())
+    if settings.task == "pairs" and not found.drafts and not says_so:
         raise InputError(
-            f"no pair has a positive label; there are {', '.join(label for label, _ in labels.most_common(5))}",
-            hint="name what is positive: --positive-label",
+            f"no pair has a positive label; there are {', '.join(list(meanings)[:5])}",
+            hint="say what the labels mean: --labels, or --positive-label",
         )
     return found
 

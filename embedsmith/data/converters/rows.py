@@ -4,19 +4,30 @@
                both may be lists of the same length, as in MTEB's clustering sets
     pairs      `sentence1` and `sentence2`, `premise` and `hypothesis`, `question1` and `question2`, `text1` and
                `text2`, or `sent1` and `sent2`; with `score`, `label`, `similarity_score`, `is_duplicate` or
-               `gold_label`
+               `gold_label`: of two of these the one that is named for what the task asks, a score or a label
     judged     `query`, `positive` and `negative`: a text, and two lists of texts
 
-Other names are the caller's to give.
+Other names are the caller's to give. Conversion and scoring both read by this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, kind
+from embedsmith.data.bad_rows import BadRow, Misread, OnBad, Tally, Unusable, kind
 from embedsmith.data.columns import one_column
+from embedsmith.data.labels import (
+    LabelRows,
+    Meaning,
+    counted,
+    is_listed,
+    label_of,
+    meanings_of,
+    read_labels,
+    score_of,
+    told,
+)
 from embedsmith.data.tables import Table
 from embedsmith.settings import Settings
 
@@ -24,6 +35,7 @@ TEXT = ("text", "sentence", "sentences", "title")
 LABEL = ("label_text", "label", "labels", "intent", "category")
 FIRST = ("sentence1", "premise", "question1", "text1", "sent1")
 SECOND = ("sentence2", "hypothesis", "question2", "text2", "sent2")
+_SCORES, _LABELS = ("score", "similarity_score"), ("label", "is_duplicate", "gold_label")
 VALUE = ("score", "label", "similarity_score", "is_duplicate", "gold_label")
 QUERY = ("query", "question", "anchor")
 POSITIVE = ("positive", "positives", "pos")
@@ -69,7 +81,24 @@ class TextPair(NamedTuple):
     first: str
     second: str
     value: str | float
-    """A score, or the name of a relation."""
+    """A score, or the name of a label."""
+
+
+class Meanings(NamedTuple):
+    """The labels of pairs, and what each means."""
+
+    found: dict[str, LabelRows]
+    meanings: dict[str, Meaning]
+
+    def __str__(self) -> str:
+        """Return them in a line."""
+        return told(self.found, self.meanings)
+
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """Return what each label means, and how many rows have it, as JSON takes it."""
+        return {
+            label: {"means": meaning.word, "rows": self.found[label].rows} for label, meaning in self.meanings.items()
+        }
 
 
 class JudgedQuery(NamedTuple):
@@ -88,25 +117,47 @@ def labelled_texts(table: Table, columns: LabelledColumns, on_bad: OnBad) -> Ite
         text, label = row[_column("text", TEXT, row, columns)], row[_label(row, columns)]
         if isinstance(text, list) and isinstance(label, list) and len(text) == len(label):
             for number, (one, its) in enumerate(zip(text, label, strict=True), start=1):
-                yield LabelledText(f"{place}.{number}", _text(one, "the text"), _name(its))
+                yield LabelledText(f"{place}.{number}", _text(one, "the text"), label_of(its))
             return
-        yield LabelledText(place, _text(text, "the text"), _name(label))
+        if isinstance(text, str) and not table.has_lists and is_listed(text):
+            raise _in_a_text("the text", text, table)
+        yield LabelledText(place, _text(text, "the text"), label_of(label))
 
-    return _parsed(table, parse, on_bad)
+    return (item for _, item in _parsed(table, parse, on_bad))
 
 
 def text_pairs(table: Table, columns: LabelledColumns, on_bad: OnBad, *, scores: bool) -> Iterator[TextPair]:
-    """Yield the pairs of a table, with a number where `scores` are wanted and else with a name."""
+    """Yield the pairs of a table, with a number where `scores` are wanted and else with the name of a label."""
+    return (pair for _, pair in _pairs(table, columns, on_bad, scores=scores))
 
-    def parse(row: dict[str, Any], place: str) -> Iterator[TextPair]:
-        first, second = (
-            _text(row[_column(role, known, row, columns)], f"the {role} text")
-            for role, known in (("first", FIRST), ("second", SECOND))
-        )
-        value = row[_column("value", VALUE, row, columns)]
-        yield TextPair(place, first, second, _score(value) if scores else _name(value))
 
-    return _parsed(table, parse, on_bad)
+def pair_meanings(
+    tables: Sequence[Table],
+    columns: LabelledColumns,
+    *,
+    is_nli: bool = False,
+    labels: str | None = None,
+    positive: Sequence[str] = (),
+) -> Meanings:
+    """Return what the labels of pairs mean, for which every row is looked at.
+
+    Args:
+        tables: where they stand.
+        columns: names of columns that are not the conventional ones.
+        is_nli: whether the pairs are premises and hypotheses, though their columns may not be called so.
+        labels: what the labels mean, as `read_labels` takes it.
+        positive: labels of texts that belong together, where every other says that they do not.
+
+    Raises:
+        InputError: a label has no meaning, or could have several; or is a score.
+    """
+    is_nli = is_nli or any(_is_nli(table, columns) for table in tables)
+    # Rows that cannot be used are told when they are read for what they hold.
+    found = counted(
+        (place, str(pair.value)) for t in tables for place, pair in _pairs(t, columns, Tally(), scores=False)
+    )
+    given = read_labels(labels) if labels is not None else None
+    return Meanings(found, meanings_of(found, is_nli=is_nli, given=given, positive=positive))
 
 
 def judged_queries(table: Table, columns: LabelledColumns, on_bad: OnBad) -> Iterator[JudgedQuery]:
@@ -114,15 +165,66 @@ def judged_queries(table: Table, columns: LabelledColumns, on_bad: OnBad) -> Ite
 
     def parse(row: dict[str, Any], place: str) -> Iterator[JudgedQuery]:
         query = _text(row[_column("query", QUERY, row, columns)], "the query")
-        positives = _texts(row[_column("positive", POSITIVE, row, columns)], "a positive")
-        negatives = _texts(row[_column("negative", NEGATIVE, row, columns)], "a negative")
+        positives = _texts(row[_column("positive", POSITIVE, row, columns)], "a positive", table)
+        negatives = _texts(row[_column("negative", NEGATIVE, row, columns)], "a negative", table)
         yield JudgedQuery(place, query, positives, negatives)
+
+    return (item for _, item in _parsed(table, parse, on_bad))
+
+
+def has_pairs(row: Mapping[str, Any], columns: LabelledColumns) -> bool:
+    """Return whether a row holds two texts and how they relate."""
+    roles = (("first", FIRST), ("second", SECOND), ("value", VALUE))
+    return all(_has(role, known, row, columns) for role, known in roles)
+
+
+def has_score(row: Mapping[str, Any], columns: LabelledColumns) -> bool:
+    """Return whether the column of a pair's relation is named for a score."""
+    named = columns.value
+    return named in _SCORES if named else any(name in row for name in _SCORES)
+
+
+def has_label(row: Mapping[str, Any], columns: LabelledColumns) -> bool:
+    """Return whether a row holds a text and its label."""
+    return _has("text", TEXT, row, columns) and _has("label", LABEL, row, columns)
+
+
+def has_candidates(row: Mapping[str, Any], columns: LabelledColumns) -> bool:
+    """Return whether a row holds a query and two lists: what is called `pos` and `neg` is for training."""
+    sides = (columns.positive or "positive", columns.negative or "negative")
+    return _has("query", QUERY, row, columns) and all(isinstance(row.get(side), list) for side in sides)
+
+
+def _has(role: str, conventional: Sequence[str], row: Mapping[str, Any], columns: LabelledColumns) -> bool:
+    named = getattr(columns, role)
+    return named in row if named else any(name in row for name in conventional)
+
+
+def _is_nli(table: Table, columns: LabelledColumns) -> bool:
+    """Return whether the columns of a table are those of premises and hypotheses."""
+    row = next((row for _, row in table.rows(lambda row: None)), {})
+    return (columns.first or "premise") == "premise" and "premise" in row and "hypothesis" in row
+
+
+def _pairs(table: Table, columns: LabelledColumns, on_bad: OnBad, *, scores: bool) -> Iterator[tuple[str, TextPair]]:
+    """Yield the pairs of a table, each with its place."""
+
+    def parse(row: dict[str, Any], place: str) -> Iterator[TextPair]:
+        first, second = (
+            _text(row[_column(role, known, row, columns)], f"the {role} text")
+            for role, known in (("first", FIRST), ("second", SECOND))
+        )
+        preferred = [name for name in (_SCORES if scores else _LABELS) if name in row]
+        value = row[_column("value", preferred or VALUE, row, columns)]
+        yield TextPair(place, first, second, score_of(value) if scores else label_of(value))
 
     return _parsed(table, parse, on_bad)
 
 
-def _parsed(table: Table, parse: Callable[[dict[str, Any], str], Iterator[Row]], on_bad: OnBad) -> Iterator[Row]:
-    """Yield what rows hold, and hand those that hold nothing of use to `on_bad`."""
+def _parsed(
+    table: Table, parse: Callable[[dict[str, Any], str], Iterator[Row]], on_bad: OnBad
+) -> Iterator[tuple[str, Row]]:
+    """Yield what rows hold, each with its place, and hand those that hold nothing of use to `on_bad`."""
     for number, row in table.rows(on_bad):
         try:
             found = list(
@@ -131,7 +233,8 @@ def _parsed(table: Table, parse: Callable[[dict[str, Any], str], Iterator[Row]],
         except Unusable as flaw:
             on_bad(BadRow(table.place(number), flaw))
             continue
-        yield from found
+        for item in found:
+            yield table.place(number), item
 
 
 def _column(role: str, conventional: Sequence[str], row: dict[str, Any], columns: LabelledColumns) -> str:
@@ -155,39 +258,21 @@ def _text(value: Any, what: str) -> str:
     return value
 
 
-def _texts(value: Any, what: str) -> list[str]:
+def _texts(value: Any, what: str, table: Table) -> list[str]:
     if not isinstance(value, list | str):
         raise Unusable(
             f"{what} is {kind(value)}, wanted a list of strings",
             reason=f"{what} is not a string",
             hint='write ["...", "..."]',
         )
+    if isinstance(value, str) and is_listed(value):
+        raise _in_a_text(what, value, table)
     return [_text(one, what) for one in ([value] if isinstance(value, str) else value)]
 
 
-def _name(value: Any) -> str:
-    """Return the name of a label.
-
-    >>> _name("card_arrival"), _name(3), _name(1.0), _name(True)
-    ('card_arrival', '3', '1', '1')
-    """
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    if isinstance(value, int | float) and value == int(value):
-        return str(int(value))
-    what = "an empty text" if isinstance(value, str) else kind(value)
-    raise Unusable(
-        f"the label is {what}, wanted a name or a whole number", reason="no label", hint="give every row one label"
+def _in_a_text(what: str, text: str, table: Table) -> Misread:
+    return Misread(
+        f"{what} holds a list or an object: {text.strip()[:40]}",
+        reason="a list in a text",
+        hint="write a list of texts" if table.has_lists else "CSV holds no lists: write JSON lines or Parquet",
     )
-
-
-def _score(value: Any) -> float:
-    """Return a score that may be written as a text, as CSV has it."""
-    try:
-        if isinstance(value, bool) or not -1e9 < float(value) < 1e9:
-            raise ValueError
-        return float(value)
-    except (TypeError, ValueError):
-        raise Unusable(
-            f"the score is {value!r}, wanted a number", reason="no score", hint="give every pair a score"
-        ) from None

@@ -13,7 +13,7 @@ TASKS: tuple[Task, ...] = get_args(Task)
 
 _ONLY_FOR: dict[str, tuple[Task, ...]] = {
     "style": ("classification", "clustering"),
-    "labels": ("classification", "clustering"),
+    "labels": ("classification", "clustering", "nli", "pairs"),
     "max_per_label": ("classification", "clustering"),
     "threshold": ("sts",),
     "exclude_above": ("sts",),
@@ -32,15 +32,18 @@ class ConvertSettings(Settings):
     """classification, clustering: what stands for a class. example: another text of it (NV-Embed v2); label: the text
     of the label (v1). auto: label where there are two classes to classify, as in the paper, else example."""
     labels: str | None = None
-    """classification, clustering: YAML or JSON file of the labels' texts, a mapping from label to text, or a list for
-    the labels 0, 1, 2... By default the names of the labels with spaces for `_`, `.`, `:`, `/` and `-`."""
+    """What the labels mean: LABEL=MEANING with commas between, or a YAML or JSON file with a mapping, or with a list
+    for the labels 0, 1, 2... nli and pairs: entailment, neutral or contradiction (or positive, negative), as in
+    0=entailment,1=neutral,2=contradiction; `*` is every other label. classification, clustering: the labels' texts, by
+    default their names with spaces for `_`, `.`, `:`, `/` and `-`."""
     threshold: float = 4.0
     """sts: score from which on two texts are a positive pair (NV-Embed: 4 of 5)."""
     exclude_above: float = 2.5
     """sts: texts of a pair with a higher score are never each other's negatives (NV-Embed v1: 2.5); those of a pair
     with this score or less are."""
-    positive_labels: list[str] = ["1", "true"]
-    """pairs: label of texts that belong together; every other label says that they do not."""
+    positive_labels: list[str] = []
+    """pairs: label of texts that belong together; every other label says that they do not. By default 1 and true, and
+    words such as duplicate."""
     symmetric: bool | None = None
     """Whether both sides are texts of the same kind: both get the instruction, and a pair is converted in both
     directions. By default for sts and pairs, and for classes by example; a label and a passage are bare."""
@@ -69,5 +72,7 @@ class ConvertSettings(Settings):
                 raise ValueError(f"{name} is for {' and '.join(tasks)}, the task is {self.task}")
         if self.threshold <= self.exclude_above:
             raise ValueError(f"exclude_above is {self.exclude_above:g}, wanted less than threshold, {self.threshold:g}")
+        if self.labels is not None and self.positive_labels:
+            raise ValueError("labels and positive_labels are both given")
         if self.instruction is not None and self.instruction_for is not None:
             raise ValueError("instruction and instruction_for are both given")
