@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import runtime_checkable
 
+import hypothesis
 import pytest
 from jaxtyping import install_import_hook
 
@@ -14,6 +15,10 @@ from embedsmith.teachers.named import Teacher
 
 # Read by huggingface_hub when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
+
+# The same examples in every run, however slow or busy the machine is.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("suite")
 
 pytest_plugins = ["tests.servers", "tests.tiny_models"]
 
