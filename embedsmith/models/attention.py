@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from embedsmith.models.threads import Shared
 
 _TORCHS = "sdpa"
 _OTHERS = ("position_bias", "softcap", "cache")
@@ -25,28 +27,48 @@ def steady_attention(device: str) -> AbstractContextManager[Any]:
     cuDNN's is: on an H100 half a second went by for each new pair of a number of texts and a length, of which every
     batch of texts of natural lengths is one. The others are ready at once.
     """
-    if device != "cuda":
-        return nullcontext()
-    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+    return _steady() if device == "cuda" else nullcontext()
+
+
+def training_attention(device: str) -> AbstractContextManager[Any]:
+    """Return the block in which attention is computed as it trains fastest on a device, forward and back."""
+    return _plain() if device == "cpu" else steady_attention(device)
 
 
 @contextmanager
-def training_attention(device: str) -> Iterator[None]:
-    """Let attention be computed as it trains fastest on a device, forward and back, within the block."""
-    if device != "cpu":
-        with steady_attention(device):
-            yield
-        return
-    # On a CPU, flash attention's backward pass was a third of a bfloat16 step; plain products took a quarter off it.
-    # Those of bfloat16 stay in it, as autocast has all others; torch would make float32 of them, at a tenth of a step.
+def attention_function(name: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Let transformers know a way to compute attention by a name within the block."""
+    before = ALL_ATTENTION_FUNCTIONS.get(name)
+    ALL_ATTENTION_FUNCTIONS[name] = function
+    try:
+        yield
+    finally:
+        # Not deleted where there was one: another thread may be between asking for the name and reading it.
+        if before:
+            ALL_ATTENTION_FUNCTIONS[name] = before
+        else:
+            del ALL_ATTENTION_FUNCTIONS[name]
+
+
+@Shared
+def _steady() -> AbstractContextManager[Any]:
+    return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
+@Shared
+@contextmanager
+def _plain() -> Iterator[None]:
+    """Have a CPU compute attention by plain products.
+
+    Flash attention's backward pass was a third of a bfloat16 step; plain products took a quarter off it. Those of
+    bfloat16 stay in it, as autocast has all others; torch would make float32 of them, at a tenth of a step.
+    """
     before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
-    ALL_ATTENTION_FUNCTIONS[_TORCHS] = _attention
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with attention_function(_TORCHS, _attention), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
-        del ALL_ATTENTION_FUNCTIONS[_TORCHS]  # transformers' own is below
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 

@@ -8,8 +8,9 @@ compiled one by one, all by the same kernels, for any number and length of texts
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch.utils._triton import has_triton
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from embedsmith.errors import ModelError
+from embedsmith.models.threads import Shared
 
 _KINDS_OF_CALLS = 64
 """With and without gradients, padding, adapters, precision: torch gives up after eight, and is slow from there on."""
@@ -43,8 +45,25 @@ def compile_layers(model: Any, *, name: str) -> int:
         raise ModelError(f"{name}: compile: no layers found in {type(model.backbone).__name__}", hint="leave it out")
     for layer in layers:
         layer.compile(dynamic=True)
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _KINDS_OF_CALLS)
+        layer._compiled_call_impl = partial(_called, layer._compiled_call_impl)
     return len(layers)
+
+
+def _called(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return what a compiled layer makes of its arguments: it may be compiled for as many kinds of calls as there are.
+
+    On the way back too, where a checkpointed layer is called again.
+    """
+    with _for_many_kinds():
+        return compiled(*args, **kwargs)
+
+
+@Shared
+def _for_many_kinds() -> AbstractContextManager[Any]:
+    config = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # so it is in torch 2.6
+    block: AbstractContextManager[Any] = config.patch({name: max(getattr(config, name), _KINDS_OF_CALLS)})
+    return block
 
 
 def is_compiled(model: Any) -> bool:
@@ -54,6 +73,7 @@ def is_compiled(model: Any) -> bool:
     )
 
 
+@Shared
 def uncompiled() -> AbstractContextManager[Any]:
     """Return a block in which compiled layers run as they were written: for a few calls of odd shapes."""
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")

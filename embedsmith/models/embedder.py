@@ -39,12 +39,13 @@ from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.packed import can_pack, is_packable, on_device, pack, token_states
-from embedsmith.models.packing import Features, ahead, batches, on_cores, side_by_side, windows
+from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
 from embedsmith.models.precision import mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.products import SHORT_TEXT, Activations, Copies, activations_of, fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSettings
 from embedsmith.models.static import read_static
+from embedsmith.models.threads import on_cores, one_at_a_time, turn
 from embedsmith.models.tokens import tokens_of
 from embedsmith.models.weights import check_files, check_weights
 from embedsmith.settings import fingerprint
@@ -138,13 +139,21 @@ class EmbeddingModel(SentenceTransformer):
                     tensor.data = tensor.data.to(torch.bfloat16 if is_short else torch.float32)
         return self
 
+    def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> Any:
+        """Return the features of texts, as a SentenceTransformer does; threads take turns.
+
+        A fast tokenizer is told first where to cut and what to fill up, and then is handed the texts.
+        """
+        with turn(self[0]):
+            return super().preprocess(inputs, prompt=prompt, **kwargs)
+
     def forward(self, input: Mapping[str, Any], *, copies: Copies | None = None, **kwargs: Any) -> Any:
         """Return the features with the texts' vectors, as a SentenceTransformer does; they may be packed.
 
         Args:
             copies: of weights, which take their place in products.
         """
-        with self._products(copies):
+        with self._alone(), self._products(copies):
             if "packed" not in input:
                 return super().forward(input, **kwargs)
             found = token_states(self[0], input)
@@ -165,8 +174,16 @@ class EmbeddingModel(SentenceTransformer):
         """Return whether the model reads the texts of a batch in one row, where products are computed in a type."""
         asked = dtype, self.device, getattr(getattr(self.backbone, "config", None), "_attn_implementation", None)
         if asked not in self._packable:
-            self._packable = {**self._packable, asked: is_packable(self[0], self.device, dtype)}
+            with self._alone():
+                self._packable = {**self._packable, asked: is_packable(self[0], self.device, dtype)}
         return self._packable[asked]
+
+    def _alone(self) -> AbstractContextManager[Any]:
+        """Return the block that one thread is in at a time: packed texts have the backbone be another meanwhile.
+
+        On a CPU none are, and every core has a batch of its own.
+        """
+        return nullcontext() if self.device.type == "cpu" else turn(self)
 
     def _products(self, copies: Copies | None = None) -> AbstractContextManager[Any]:
         """Return the block in which the weights fit each other as they are."""
@@ -328,8 +345,11 @@ class EmbeddingModel(SentenceTransformer):
                 on_done(done)
             while begun and len(places) == len(begun[0]):
                 begun.popleft()
-                yield self._in_order(places, vectors, normalize=normalize)
+                ordered = self._in_order(places, vectors, normalize=normalize)
                 places, vectors = [], []
+                # Whoever reads them may compute meanwhile, or read another model's: `side_by_side` holds this thread.
+                with on_cores(cores):
+                    yield ordered
         for _ in begun:  # lists of no text
             yield self._in_order([], [], normalize=normalize)
 
@@ -350,7 +370,7 @@ class EmbeddingModel(SentenceTransformer):
     def _forward(self, batch: Features, *, task: str, packs: bool, copies: Copies | None) -> Float32[Tensor, "b D"]:
         """Return the vectors of one batch of tokens."""
         features = pack(batch) if packs and can_pack(batch) else batch
-        with steady_attention(self.device.type):
+        with self._alone(), steady_attention(self.device.type):
             return self(on_device(features, self.device), task=task, copies=copies)["sentence_embedding"].float()
 
     def _encoded(self, texts: Sequence[str], *, prompt: str, task: str, normalize: bool) -> Float32[np.ndarray, "N D"]:
@@ -358,7 +378,9 @@ class EmbeddingModel(SentenceTransformer):
         if not texts:
             return np.empty((0, self.get_embedding_dimension()), np.float32)
         encode = self.encode_query if task == "query" else self.encode_document
-        vectors = encode(list(texts), prompt=prompt, convert_to_tensor=True, pool=self._workers)
+        # Processes hand all their vectors to whoever asks first.
+        with turn(self) if self._workers else nullcontext():
+            vectors = encode(list(texts), prompt=prompt, convert_to_tensor=True, pool=self._workers)
         return _finished(vectors, normalize=normalize)
 
     def count_tokens(self, texts: Sequence[str], role: Role) -> int:
@@ -485,6 +507,7 @@ def cast(model: EmbeddingModel, dtype: torch.dtype | None) -> EmbeddingModel:
     return model
 
 
+@one_at_a_time
 def load(
     name: str,
     *,

@@ -14,7 +14,7 @@ Shapes: n texts of a batch (and m, one more), T tokens of the longest, S tokens 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,11 +22,12 @@ import torch
 from jaxtyping import Float, Int32, Int64
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from embedsmith.models import transfer
+from embedsmith.models.attention import attention_function
 from embedsmith.models.compiled import uncompiled
 from embedsmith.models.packing import of_tokens
+from embedsmith.models.threads import Shared
 from embedsmith.models.transfer import sent
 
 _NAME = "embedsmith_packed"
@@ -223,11 +224,12 @@ def attention_within_texts(backbone: Any) -> Iterator[None]:
     """
     config = backbone.config
     before = config._attn_implementation
-    config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    with _known():
+        config._attn_implementation = _NAME
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
 
 
 def _attention(
@@ -270,4 +272,7 @@ def _flash(
     return forward(query, key, value, ends, ends, longest, longest, dropout, causal, False, scale=scale)[0]
 
 
-ALL_ATTENTION_FUNCTIONS.register(_NAME, _attention)
+@Shared
+def _known() -> AbstractContextManager[None]:
+    """Return the block in which transformers knows the name."""
+    return attention_function(_NAME, _attention)

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any, TypeVar
@@ -21,6 +20,8 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 from torch.nn import functional
+
+from embedsmith.models.threads import on_cores, set_cores
 
 Features = Mapping[str, Any]
 Item = TypeVar("Item")
@@ -208,30 +209,18 @@ def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], workers: i
         yield from map(work, chain(first, items))
         return
     cores = torch.get_num_threads()
-    threads = ThreadPoolExecutor(workers, initializer=lambda: torch.set_num_threads(max(1, cores // workers)))
-    torch.set_num_threads(1)
+    threads = ThreadPoolExecutor(workers, initializer=set_cores, initargs=(max(1, cores // workers),))
     try:
-        running: deque[Future[Made]] = deque()
-        for item in chain(first, items):
-            running.append(threads.submit(work, item))
-            if len(running) > 2 * workers:
+        with on_cores(1):
+            running: deque[Future[Made]] = deque()
+            for item in chain(first, items):
+                running.append(threads.submit(work, item))
+                if len(running) > 2 * workers:
+                    yield running.popleft().result()
+            while running:
                 yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
     finally:
         threads.shutdown(cancel_futures=True)
-        torch.set_num_threads(cores)
-
-
-@contextmanager
-def on_cores(count: int) -> Iterator[None]:
-    """Let products of this thread use so many cores within the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def of_tokens(features: Features) -> set[str]:

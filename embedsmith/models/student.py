@@ -32,6 +32,7 @@ from embedsmith.models.modeling_embedsmith import (
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.probe import check_attention, measure_attention, promised_attention
 from embedsmith.models.settings import StudentSettings
+from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.weights import check_files, check_weights
 
 # Text only, no chat template: a tokenizer that has one would otherwise wrap every text in it.
@@ -44,6 +45,7 @@ _PLAIN_POOLINGS = {"mean": "mean", "weighted-mean": "weightedmean", "last": "las
 """Poolings without weights, as sentence-transformers calls them."""
 
 
+@one_at_a_time
 def build_student(settings: StudentSettings, *, seed: int = 0, device: str | None = None) -> EmbeddingModel:
     """Return a trainable embedding model in float32, probed for its attention.
 

@@ -20,6 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor
 
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
+from embedsmith.models.threads import turn
 
 _UNPADDED = {"common": {"return_tensors": None}, "text": {"padding": False}}
 
@@ -80,7 +81,9 @@ def _tokenised(transformer: Transformer, texts: list[str], task: str | None) -> 
     lengths = {"query": transformer.query_length, "document": transformer.document_length}
     longest = lengths.get(task or "")
     cut = {} if longest is None else {"max_length": longest}
-    return {**transformer.tokenizer(texts, padding=False, truncation="longest_first", **cut), "modality": "text"}
+    with turn(transformer):
+        found = transformer.tokenizer(texts, padding=False, truncation="longest_first", **cut)
+    return {**found, "modality": "text"}
 
 
 def padding_values(tokenizer: Any) -> Mapping[str, int]:

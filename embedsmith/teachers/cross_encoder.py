@@ -18,6 +18,7 @@ from embedsmith.models.embedder import hash_of_weights, refuse_foreign_code
 from embedsmith.models.names import find_model
 from embedsmith.models.precision import resolve_dtype
 from embedsmith.models.settings import Dtype
+from embedsmith.models.threads import one_at_a_time
 from embedsmith.progress import Progress, silent
 
 _BLOCK = 16_384
@@ -157,6 +158,7 @@ class CrossEncoderTeacher:
             self._model.to(home)
 
 
+@one_at_a_time
 def _open(name: str, dtype: Dtype, device: str | None) -> Any:
     """Return the `CrossEncoder` of a name, with what can go wrong in one line."""
     from sentence_transformers import CrossEncoder
