@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from embedsmith.data.assemble import Judged, assembled, distinct
-from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
+from embedsmith.data.bad_rows import BadRow, OnBad, refuse
 from embedsmith.data.collection import Collection
 from embedsmith.data.corpus import read_corpus, read_queries
 from embedsmith.data.files import atomic_write, write_jsonl
 from embedsmith.data.pool import Pool, Pooled
-from embedsmith.data.qrels import HEADER, Judgements, look_up, read_judgements
+from embedsmith.data.qrels import HEADER, Judgements, look_up, read_judgements, two_grades
 from embedsmith.data.tables import Table, open_table
 from embedsmith.errors import InputError
 
@@ -72,6 +72,13 @@ def _judged(files: Sequence[Judgements], queries: Pooled, passages: Pooled, on_b
         np.concatenate([rows for _, rows, _ in found]),
         np.concatenate([file.grades[places] for file, (_, _, places) in zip(files, found, strict=True)]),
     )
+    if not len(judged) and (file := next((file for file in files if len(file.query_ids)), None)):
+        # Bad rows were left out, and all of them are.
+        raise InputError(
+            f"{file.path}: no judgement is of a query and a passage that are there: it judges "
+            f'"{file.query_ids[0]}" and "{file.passage_ids[0]}"; there are "{queries.ids[0]}" and "{passages.ids[0]}"',
+            hint="take the three files from one data set: ids must be equal to the character",
+        )
     kept, contradicting = distinct(judged)
     places = (
         [file.place(row) for file, (_, _, rows) in zip(files, found, strict=True) for row in rows.tolist()]
@@ -81,12 +88,7 @@ def _judged(files: Sequence[Judgements], queries: Pooled, passages: Pooled, on_b
     for at in contradicting.tolist():
         query, passage = int(judged.queries[at]), int(judged.passages[at])
         earlier = kept.grades[(kept.queries == query) & (kept.passages == passage)][0]
-        flaw = Unusable(
-            f'query "{queries.ids[query]}" and passage "{passages.ids[passage]}" have the grade {judged.grades[at]} '
-            f"here and {earlier} on an earlier line",
-            reason="two grades",
-            hint="remove one of the two lines",
-        )
+        flaw = two_grades(queries.ids[query], passages.ids[passage], int(judged.grades[at]), int(earlier))
         on_bad(BadRow(places[at], flaw))
     return kept
 

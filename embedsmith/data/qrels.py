@@ -22,7 +22,7 @@ from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
 from embedsmith.data.collection import Collection
 from embedsmith.data.tables import check_exists
 from embedsmith.data.texts import Rows, Texts, TextsBuilder
-from embedsmith.errors import did_you_mean
+from embedsmith.errors import InputError, did_you_mean
 
 HEADER = ("query-id", "corpus-id", "score")
 _INTEGER = re.compile(r"[+-]?[0-9]+")
@@ -93,7 +93,7 @@ def read_exclusions(
         on_skip: told of the count of each file.
 
     Raises:
-        InputError: a file is missing, or a line cannot be used.
+        InputError: a file is missing, a line cannot be used, or no passage of a file is in the collection.
     """
     queries, passages = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for path in map(Path, paths):
@@ -104,6 +104,8 @@ def read_exclusions(
             collection.passage_index.of(judgements.passage_ids.arrow),
         )
         known = (found[0] >= 0) & (found[1] >= 0)
+        if len(known) and (found[1] < 0).all():
+            raise _nothing_shared(path, judgements.passage_ids[0], collection.passage_ids[0])
         _tell(on_skip, path, int((~known).sum()), len(known), "judgements", "query or passage")
         relevant = known & (judgements.grades > 0)
         queries.append(found[0][relevant])
@@ -118,16 +120,26 @@ def read_passage_ids(
     """Return the rows, ascending, of the passages whose ids a file lists, one a line.
 
     Raises:
-        InputError: the file is missing or not UTF-8.
+        InputError: the file is missing or not UTF-8, or no passage of it is in the collection.
     """
     path = Path(path)
     check_exists(path)
     ids = TextsBuilder()
     for _, line in _lines(path, refuse):
         ids.add(line)
-    rows = collection.passage_index.of(ids.texts().arrow)
+    listed = ids.texts()
+    rows = collection.passage_index.of(listed.arrow)
+    if len(rows) and (rows < 0).all():
+        raise _nothing_shared(path, listed[0], collection.passage_ids[0])
     _tell(on_skip, path, int((rows < 0).sum()), len(rows), "ids", "passage")
     return np.unique(rows[rows >= 0])
+
+
+def _nothing_shared(path: Path, listed: str, there: str) -> InputError:
+    return InputError(
+        f'{path}: none of its passages is in the collection: it lists "{listed}", the collection has "{there}"',
+        hint="name the file of this collection: ids must be equal to the character",
+    )
 
 
 def _tell(on_skip: Callable[[str], None] | None, path: Path, unknown: int, count: int, what: str, of: str) -> None:
@@ -179,6 +191,15 @@ def _judgement(line: str, *, is_first: bool, trec: bool) -> tuple[str, str, int]
             hint="write 0 for not relevant, 1 or more else",
         )
     return query_id, passage_id, int(grade)
+
+
+def two_grades(query: str, passage: str, grade: int, earlier: int) -> Unusable:
+    """Return what is wrong with a judgement that contradicts an earlier one."""
+    return Unusable(
+        f'query "{query}" and passage "{passage}" have the grade {grade} here and {earlier} on an earlier line',
+        reason="two grades",
+        hint="remove one of the two lines",
+    )
 
 
 def _unknown(what: str, wrong: str, known: Texts, seen: set[str]) -> Unusable:

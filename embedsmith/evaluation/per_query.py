@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 
 from embedsmith.data.files import read_jsonl, write_jsonl
 from embedsmith.errors import InputError, SettingsError, did_you_mean
@@ -37,6 +37,23 @@ class PerQuery:
     metrics: dict[str, Float64[np.ndarray, " Q"]]
     first: dict[str, list[str]]
     """Query id -> ids of the passages that were ranked first, best first; empty where nobody kept them."""
+
+    def rows_of(self, other: PerQuery) -> Int64[np.ndarray, " Q"]:
+        """Return the rows of another's queries, in its order.
+
+        Raises:
+            InputError: the two have different queries.
+        """
+        theirs, mine = ({query: row for row, query in enumerate(own.query_ids)} for own in (other, self))
+        only = [[query for query in one if query not in two] for one, two in ((theirs, mine), (mine, theirs))]
+        if only[0] or only[1]:
+            examples = " and ".join(f'"{own[0]}"' for own in only if own)
+            raise InputError(
+                f"{other.place} and {self.place} are of different queries: {len(theirs) - len(only[0]):,} in common, "
+                f"{len(only[0]):,} and {len(only[1]):,} of their own, such as {examples}",
+                hint="compare what was scored on the same split of the same data",
+            )
+        return np.array([mine[query] for query in other.query_ids], np.int64)
 
     def values(self, metric: str) -> Float64[np.ndarray, " Q"]:
         """Return the scores by one metric.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.labelled import TaskType
 from embedsmith.settings import Settings
@@ -12,6 +13,10 @@ class ScoringSettings(Settings):
 
     split: str | None = None
     """Split of the data; `test` where there is one. Several splits of a BEIR folder with commas between, or `all`."""
+    corpus: str | None = None
+    """Retrieval: file of passages that join the corpus: JSON lines, Parquet or CSV."""
+    pair_columns: ColumnSettings = ColumnSettings()
+    """Retrieval: names of the columns of pairs."""
     task: TaskType | None = None
     """What the data asks of a model; by default what its columns say."""
     metrics: list[str] = []

@@ -9,12 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.load import known_splits
 from embedsmith.errors import InputError, RunError
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.contender import Contender
-from embedsmith.pipeline.evaluate import OnSkip, evaluate_all, read_scores, score_into
+from embedsmith.pipeline.evaluate import OnSkip, check_names, evaluate_all, read_scores, score_into
 from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
@@ -71,9 +72,11 @@ def before_and_after(
 
     scoring, reading = scoring or ScoringSettings(), reading or TeacherSettings()
     manifest = _trained(run)
-    targets = list(data) or own_data(run)
+    own = {} if data else own_scorings(run, scoring)
+    targets = list(data) or list(own)
     known = {Path(path).resolve() for path in targets}
     names = targets + [path for path in panel if Path(path).resolve() not in known]
+    check_names(names)
     student = StudentSettings.parse(manifest["settings"]["student"], where=f"{run}/manifest.json: student")
     start = build_student(student, seed=manifest["settings"].get("seed", 0))
     start.use_dtype(reading.dtype)
@@ -86,16 +89,18 @@ def before_and_after(
     found: dict[str, dict[str, Any]] = {}
     if out is None:
         found = {
-            label: evaluate_all(contender, names, scoring, on_skip=on_skip if label == "before" else None)
+            label: evaluate_all(contender, names, scoring, own=own, on_skip=on_skip if label == "before" else None)
             for label, contender in contenders.items()
         }
     else:
         settings = BeforeAndAfterSettings(run=str(run), data=names, scoring=scoring, reading=reading)
-        with Run.open(out, command="evaluate --before-and-after", settings=settings, inputs={}) as own:
+        with Run.open(out, command="evaluate --before-and-after", settings=settings, inputs={}) as opened:
             for label, contender in contenders.items():
-                score_into(own, own.folder / label, contender, names, scoring, command=command, on_skip=on_skip)
-                found[label] = read_scores(own.folder / label)
-            own.finish()
+                told = on_skip if label == "before" else None
+                place = opened.folder / label
+                score_into(opened, place, contender, names, scoring, own=own, command=command, on_skip=told)
+                found[label] = read_scores(place)
+            opened.finish()
     return {name: _row(found, name) for name in names}
 
 
@@ -105,17 +110,50 @@ def own_data(run: str | Path) -> list[str]:
     Raises:
         RunError: there is none.
     """
+    return list(own_scorings(run, ScoringSettings()))
+
+
+def own_scorings(run: str | Path, scoring: ScoringSettings) -> dict[str, ScoringSettings]:
+    """Return the test sides of the data that a run was made of, each with how it is scored: read as it was for mining.
+
+    Args:
+        scoring: how, beside that.
+
+    Raises:
+        RunError: there is none.
+    """
     manifest = read_manifest(run)
-    found = [str(path) for path in sorted(Path(run).glob("data/*/test"))]
-    sets = manifest["settings"].get("data", {})
-    found += [each["path"] for each in sets.values() if each["test_split"] in _splits(each["path"])]
+    found = {str(path): scoring for path in sorted(Path(run).glob("data/*/test"))}
+    sets = manifest["settings"].get("data", {}).values()
+    read = [(each["path"], each, each["test_split"]) for each in sets if each["test_split"]]
     mined = manifest["inputs"].get("mined")
     if mined and (Path(mined) / "manifest.json").is_file():
-        path = read_manifest(mined)["inputs"].get("data", "")
-        found += [path] if "test" in _splits(path) else []
+        inputs = read_manifest(mined)["inputs"]
+        if "source" in inputs:
+            read.append((inputs["data"], inputs["source"], "test"))
+    for path, source, split in read:
+        if not _has(path, split):
+            continue
+        update = {
+            "split": scoring.split or split,
+            "corpus": scoring.corpus or source.get("corpus"),
+            "skip_bad": scoring.skip_bad or source.get("skip_bad", False),
+        }
+        if source.get("columns"):
+            update["pair_columns"] = ColumnSettings.parse(source["columns"], where=f"{run}/manifest.json: columns")
+        # One path of several data sets is scored once.
+        known = {Path(name).resolve() for name in found}
+        if Path(path).resolve() not in known:
+            found[path] = scoring.model_copy(update=update)
     if not found:
         raise RunError(f"{run}: its data has no test side that is still there", hint="name data to score it on")
     return found
+
+
+def _has(path: str, split: str) -> bool:
+    """Return whether a data set has a split, or each of several with commas between."""
+    known = _splits(path)
+    return bool(known) and (split in ("all", *known) or all(part.strip() in known for part in split.split(",")))
 
 
 def _splits(path: str) -> list[str]:

@@ -17,7 +17,8 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_json
 from embedsmith.data.load import load_collection, usual_split
 from embedsmith.errors import EmbedsmithError, InputError, RunError, did_you_mean
-from embedsmith.evaluation.per_query import PerQuery, labels_of, per_query_path, read_per_query
+from embedsmith.evaluation.per_query import labels_of, per_query_path, read_per_query
+from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.evaluation.significance import Difference, compare_paired
 from embedsmith.pipeline.recipe import DataSettings
 from embedsmith.pipeline.recipe_data import evaluation_side
@@ -122,10 +123,9 @@ def compare_sides(a: Side, b: Side, *, metric: str, shown: int = SHOWN, seed: in
         InputError, SettingsError: see `compare`.
     """
     scores_a, scores_b = read_per_query(a.path), read_per_query(b.path)
-    _check_same(a, b, scores_a, scores_b)
-    place = {query: row for row, query in enumerate(scores_b.query_ids)}
-    values_a = scores_a.values(metric)
-    values_b = scores_b.values(metric)[[place[query] for query in scores_a.query_ids]]
+    rows_b = scores_b.rows_of(scores_a)
+    _check_content(a, b)
+    values_a, values_b = scores_a.values(metric), scores_b.values(metric)[rows_b]
     order = np.argsort(values_b - values_a, kind="stable")
     losses = [int(row) for row in order[:shown] if values_b[row] < values_a[row]]
     wins = [int(row) for row in order[::-1][:shown] if values_b[row] > values_a[row]]
@@ -203,8 +203,7 @@ def _matched(a: list[Side], b: list[Side]) -> list[tuple[Side, Side]]:
     """Return the sides of two runs by data set; one each belong together whatever they are called."""
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
-    by_name = {side.data: side for side in b}
-    pairs = [(side, by_name[side.data]) for side in a if side.data in by_name]
+    pairs = [(side, partner) for side in a if (partner := _partner(side, b))]
     if not pairs:
         names = [", ".join(side.data or "one data set" for side in sides) for sides in (a, b)]
         raise InputError(
@@ -214,24 +213,22 @@ def _matched(a: list[Side], b: list[Side]) -> list[tuple[Side, Side]]:
     return pairs
 
 
-def _check_same(a: Side, b: Side, scores_a: PerQuery, scores_b: PerQuery) -> None:
-    """Raise InputError unless two sides were scored on the same queries of the same data."""
-    hint = "compare runs that were scored on the same split of the same data"
-    only_a = sorted(set(scores_a.query_ids) - set(scores_b.query_ids))
-    only_b = sorted(set(scores_b.query_ids) - set(scores_a.query_ids))
-    if only_a or only_b:
-        shared = len(set(scores_a.query_ids)) - len(only_a)
-        raise InputError(
-            f"{a.name} and {b.name} were scored on different queries: {shared:,} in common, {len(only_a):,} and "
-            f'{len(only_b):,} of their own, such as "{(only_a or only_b)[0]}"',
-            hint=hint,
-        )
+def _partner(side: Side, others: Sequence[Side]) -> Side | None:
+    """Return what another run scored on the same data: of the same content, else of the same name."""
+    content = _content_of(side)
+    same = [other for other in others if content and _content_of(other) == content]
+    named = [other for other in same or others if other.data == side.data]
+    return next(iter(named or same), None)
+
+
+def _check_content(a: Side, b: Side) -> None:
+    """Raise InputError if two sides are known to have been scored on different data."""
     contents = _content_of(a), _content_of(b)
     if all(contents) and contents[0] != contents[1]:
         raise InputError(
             f"{a.name} and {b.name} were scored on different data under the same query ids "
             f"(fingerprints {contents[0]} and {contents[1]})",
-            hint=hint,
+            hint="compare runs that were scored on the same split of the same data",
         )
 
 
@@ -240,19 +237,17 @@ def _content_of(side: Side) -> str | None:
     manifest = read_manifest(side.run)
     if side.label:
         return manifest["content"].get(f"{side.data} (test)")
-    return next((about.get("fingerprint") for path, about in _evaluated(side.run).items() if _is_of(side, path)), None)
+    return _evaluated(side)[1].get("fingerprint")
 
 
-def _evaluated(run: Path) -> dict[str, Any]:
-    """Return what an evaluation's folder says about its data: path -> split, fingerprint."""
-    path = run / "scores.json"
+def _evaluated(side: Side) -> tuple[str, dict[str, Any]]:
+    """Return the path of the data that an evaluation's side is of, and what is known of it; nothing if nothing is."""
+    path = side.run / "scores.json"
     found = read_json(path).get("data") if path.is_file() else None
-    return found if isinstance(found, dict) else {}
-
-
-def _is_of(side: Side, path: str) -> bool:
-    """Return whether the data of a path is that of a side."""
-    return not side.data or Path(path).stem == side.data or Path(path).name == side.data
+    for name, about in (found or {}).items():
+        if about.get("task") == "retrieval" and about.get("files") == side.data:
+            return name, about
+    return "", {}
 
 
 def _collection_of(side: Side) -> Collection | None:
@@ -263,10 +258,16 @@ def _collection_of(side: Side) -> Collection | None:
             settings = DataSettings.parse(manifest["settings"]["data"][side.data], where=str(side.run))
             found = evaluation_side(side.run, side.data, settings)
         else:
-            path, about = next((path, about) for path, about in _evaluated(side.run).items() if _is_of(side, path))
-            split = about.get("split") or usual_split(path, "test")
-            found = load_collection(path, split=split)
-    except (EmbedsmithError, OSError, StopIteration, KeyError):
+            path, about = _evaluated(side)
+            scoring = ScoringSettings.parse(manifest["settings"].get("scoring", {}), where=str(side.run))
+            found = load_collection(
+                path,
+                split=about.get("split") or usual_split(path, "test"),
+                columns=scoring.pair_columns,
+                corpus=scoring.corpus,
+                skip_bad=scoring.skip_bad,
+            )
+    except (EmbedsmithError, OSError, KeyError):
         return None
     return found if found and _content_of(side) in (None, found.content_hash()) else None
 

@@ -12,19 +12,20 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.bad_rows import Tally, refuse
+from embedsmith.data.bad_rows import BadRow, Tally, refuse
 from embedsmith.data.beir import unanswered
 from embedsmith.data.files import read_json, write_json, write_jsonl
 from embedsmith.data.labelled import Labelled, TaskType, read_labelled, task_of
 from embedsmith.data.load import known_splits, load_collection, usual_split
-from embedsmith.data.qrels import read_judgements
+from embedsmith.data.qrels import read_judgements, two_grades
+from embedsmith.data.tables import HUB
 from embedsmith.data.trec import Ranking, separated, write_judgements, write_ranking
-from embedsmith.errors import SettingsError
+from embedsmith.errors import InputError, SettingsError
 from embedsmith.evaluation.metrics import DEFAULT_METRICS, Scores, score_run
 from embedsmith.evaluation.retrieval import depth_for
 from embedsmith.evaluation.settings import ScoringSettings
@@ -108,17 +109,27 @@ def evaluate_all(
     scoring: ScoringSettings,
     *,
     benchmark: str | None = None,
+    own: Mapping[str, ScoringSettings] | None = None,
     on_skip: OnSkip | None = None,
 ) -> dict[str, Any]:
     """Score a contender on data sets, and on a benchmark of mteb behind them; write nothing.
 
+    Args:
+        contender: what is scored.
+        data: paths, each once.
+        scoring: how.
+        benchmark: name of a benchmark or a task of mteb.
+        own: how some of the paths are scored, in the place of `scoring`.
+        on_skip: told what was left out.
+
     Returns:
         scores: data set or task -> metric -> value; data: what each asks and its fingerprint; with a benchmark means.
     """
+    check_names(data, benchmark)
     check_labelled(data, scoring)
     found: dict[str, Any] = {"scores": {}, "data": {}}
     for name in data:
-        scored = score(contender, name, scoring, on_skip=on_skip)
+        scored = score(contender, name, (own or {}).get(name, scoring), on_skip=on_skip)
         found["scores"][name], found["data"][name] = scored.scores.mean, scored.about
     if benchmark:
         rest = score_benchmark(contender, benchmark, template=scoring.template)
@@ -155,6 +166,7 @@ def evaluate_into(
     settings = EvaluationRunSettings(
         model=contender.name, data=list(data), benchmark=benchmark, scoring=scoring, reading=contender.reading
     )
+    check_names(data, benchmark)
     with Run.open(out, command="evaluate", settings=settings, inputs={}) as run:
         score_into(run, run.folder, contender, data, scoring, command=command, on_skip=on_skip)
         if benchmark and "means" not in read_scores(run.folder):
@@ -173,18 +185,55 @@ def score_into(
     data: Sequence[str],
     scoring: ScoringSettings,
     *,
+    own: Mapping[str, ScoringSettings] | None = None,
     command: str = "",
     on_skip: OnSkip | None = None,
 ) -> None:
-    """Score a contender on the data sets that a folder of a run does not have yet."""
+    """Score a contender on the data sets that a folder of a run does not have yet.
+
+    Raises:
+        InputError: a data set is given twice.
+    """
+    check_names(data)
     check_labelled(data, scoring)
-    for name, place in _folders(folder, data).items():
+    for name, place in places_of(data).items():
         if name in read_scores(folder).get("scores", {}):
             continue
         with run.timed("evaluate"):
-            scored = score(contender, name, scoring, on_skip=on_skip)
-        _write(place, scored, tag=contender.name)
-        Note(run, folder, contender, command).add({name: scored.about}, {name: scored.scores.mean})
+            scored = score(contender, name, (own or {}).get(name, scoring), on_skip=on_skip)
+        if on_skip and place not in ("", _stem(name)):
+            on_skip(f"{name}: its files lie in {folder / place}")
+        _write(folder / place, scored, tag=contender.name)
+        Note(run, folder, contender, command).add({name: {**scored.about, "files": place}}, {name: scored.scores.mean})
+
+
+def check_names(data: Sequence[str], benchmark: str | None = None) -> None:
+    """Refuse data whose scores would stand under one name.
+
+    Raises:
+        InputError: a data set is given twice, or is called as a task of the benchmark is.
+    """
+    known: dict[str, str] = {}
+    for name in data:
+        if (place := _place(name)) in known:
+            other = "" if known[place] == name else f", as {known[place]} too"
+            raise InputError(f"{name}: given twice{other}", hint="name each data set once")
+        known[place] = name
+    if benchmark and data:
+        need_mteb(benchmark)
+        from embedsmith.evaluation.benchmarks import tasks_named
+
+        tasks = {task.metadata.name for task in tasks_named(benchmark)}
+        for name in data:
+            if name in tasks:
+                raise InputError(
+                    f"{name}: a data set, and a task of {benchmark}", hint=f"write ./{name} for the folder"
+                )
+
+
+def _place(data: str) -> str:
+    """Return what two names of one data set have in common."""
+    return data if data.startswith(HUB) else str(Path(data).resolve())
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
@@ -305,10 +354,57 @@ def score(
 
 def _score_file(contender: Contender, data: str | Path, scoring: ScoringSettings, on_skip: OnSkip | None) -> Scored:
     """Score a run file by a file of judgements."""
-    qrels = _judgements(Path(data))
+    qrels = _judgements(Path(data), scoring, on_skip)
     left_out = sum(not any(grade > 0 for grade in grades.values()) for grades in qrels.values())
-    about = {"task": "retrieval", "split": None, "fingerprint": fingerprint(qrels)}
-    return _judged(data, about, contender.ranking_of_file(scoring), qrels, scoring, left_out, on_skip)
+    about: dict[str, Any] = {"task": "retrieval", "split": None, "fingerprint": fingerprint(qrels)}
+    ranking = contender.ranking_of_file(scoring)
+    about |= _unmatched(contender.name, data, ranking, qrels, None, on_skip)
+    return _judged(data, about, ranking, qrels, scoring, left_out, on_skip)
+
+
+def _unmatched(
+    run: str,
+    data: str | Path,
+    ranking: Ranking,
+    qrels: dict[str, dict[str, int]],
+    corpus: Container[str] | None,
+    on_skip: OnSkip | None,
+) -> dict[str, int]:
+    """Return how many judged queries a run file does not rank, and tell of ids that only one side has.
+
+    Args:
+        corpus: the ids of all passages, where they are known; else those that are judged are.
+
+    Raises:
+        InputError: the two have no query, or no passage, in common.
+    """
+    judged = [query for query, grades in qrels.items() if any(grade > 0 for grade in grades.values())]
+    ranked = [query for query in judged if query in ranking]
+    hint = "score a run of the same data: ids must be equal to the character"
+    if judged and not ranked:
+        raise InputError(
+            f'{run}: none of its {len(ranking):,} queries is judged in {data}: it ranks for "{next(iter(ranking))}", '
+            f'judged is "{judged[0]}"',
+            hint=hint,
+        )
+    found = list(dict.fromkeys(passage for query in ranked for passage, _ in ranking[query]))
+    known = {passage for grades in qrels.values() for passage in grades} if corpus is None else corpus
+    unknown = sum(passage not in known for passage in found)
+    if found and unknown == len(found):
+        wanted = next(iter(qrels[ranked[0]]))
+        raise InputError(
+            f'{run}: none of the {len(found):,} passages that it ranks is in {data}: it ranks "{found[0]}", '
+            f'judged is "{wanted}"',
+            hint=hint,
+        )
+    missing, extra = len(judged) - len(ranked), sum(query not in qrels for query in ranking)
+    if missing and on_skip:
+        on_skip(f"{run}: {missing:,} of {len(judged):,} judged queries are not in the run, and score 0")
+    if extra and on_skip:
+        on_skip(f"{run}: {extra:,} of its {len(ranking):,} queries are not judged in {data}, and are left out")
+    if unknown and corpus is not None and on_skip:
+        on_skip(f"{run}: {unknown:,} of the {len(found):,} passages that it ranks are not in {data}")
+    return {"not_in_run": missing}
 
 
 def _score_retrieval(
@@ -317,7 +413,14 @@ def _score_retrieval(
     """Score what a contender ranks for the queries of a collection."""
     depth = depth_for(_metrics(scoring))  # an unknown metric is an error before the work, not after it
     split = scoring.split or usual_split(data, "test")
-    collection = load_collection(data, split=split, skip_bad=scoring.skip_bad, on_skip=on_skip)
+    collection = load_collection(
+        data,
+        split=split,
+        columns=scoring.pair_columns,
+        corpus=scoring.corpus,
+        skip_bad=scoring.skip_bad,
+        on_skip=on_skip,
+    )
     about = {
         "task": "retrieval",
         "split": split,
@@ -325,6 +428,8 @@ def _score_retrieval(
         "passages": len(collection.passages),
     }
     ranking = contender.ranking(collection, scoring, depth=depth)
+    if contender.is_run_file:
+        about |= _unmatched(contender.name, data, ranking, collection.qrels, collection.passage_index, on_skip)
     return _judged(data, about, ranking, collection.qrels, scoring, _unanswered(data, split), on_skip)
 
 
@@ -426,12 +531,20 @@ def _holds_judgements(data: str | Path) -> bool:
     return Path(data).is_file() and Path(data).suffix not in (".jsonl", ".csv", ".parquet")
 
 
-def _judgements(path: Path) -> dict[str, dict[str, int]]:
+def _judgements(path: Path, scoring: ScoringSettings, on_skip: OnSkip | None) -> dict[str, dict[str, int]]:
     """Return the judgements of a file: query id -> passage id -> grade."""
-    found = read_judgements(path, refuse, trec=True)
+    tally = Tally()
+    on_bad = tally if scoring.skip_bad else refuse
+    found = read_judgements(path, on_bad, trec=True)
     qrels: dict[str, dict[str, int]] = {}
-    for query, passage, grade in zip(found.query_ids, found.passage_ids, found.grades.tolist(), strict=True):
-        qrels.setdefault(query, {})[passage] = grade
+    judged = zip(found.query_ids, found.passage_ids, found.grades.tolist(), strict=True)
+    for row, (query, passage, grade) in enumerate(judged):
+        earlier = qrels.setdefault(query, {}).setdefault(passage, grade)
+        if grade != earlier:
+            on_bad(BadRow(found.place(row), two_grades(query, passage, grade, earlier)))
+    if on_skip:
+        for line in tally.lines():
+            on_skip(line)
     return qrels
 
 
@@ -445,20 +558,43 @@ def _unanswered(data: str | Path, split: str | None) -> int:
     return unanswered(path, chosen)
 
 
-def _folders(out: Path, data: Sequence[str]) -> dict[str, Path]:
-    """Return where each data set's files go: into the folder itself where there is only one.
+_RESERVED = ("mteb", "scores")
+"""Folders of a run that hold something else."""
 
-    >>> {name: str(path) for name, path in _folders(Path("o"), ["a/toy", "b/toy/"]).items()}
-    {'a/toy': 'o/toy', 'b/toy/': 'o/toy-2'}
+
+def places_of(data: Sequence[str]) -> dict[str, str]:
+    """Return the folder within an evaluation's that each data set's files go to: "", itself, where there is only one.
+
+    No two are the same, on a disk that takes `NQ` for `nq` either.
+
+    >>> places_of(["a/toy"])
+    {'a/toy': ''}
+    >>> places_of(["a/nq-dev", "b/NQ-dev/", "nq-dev-2.jsonl", "mteb"])
+    {'a/nq-dev': 'nq-dev', 'b/NQ-dev/': 'NQ-dev-2', 'nq-dev-2.jsonl': 'nq-dev-2-2', 'mteb': 'mteb-2'}
     """
     if len(data) == 1:
-        return {data[0]: out}
-    folders: dict[str, Path] = {}
+        return {data[0]: ""}
+    places: dict[str, str] = {}
+    taken = {*_RESERVED}
     for name in data:
-        stem = Path(name).name.removesuffix(Path(name).suffix)
-        taken = sum(path.name.partition("-")[0] == stem for path in folders.values())
-        folders[name] = out / (f"{stem}-{taken + 1}" if taken else stem)
-    return folders
+        stem = place = _stem(name)
+        number = 1
+        while place.casefold() in taken:
+            number += 1
+            place = f"{stem}-{number}"
+        taken.add(place.casefold())
+        places[name] = place
+    return places
+
+
+def _stem(data: str) -> str:
+    """Return the last part of a path, without what a file's name ends with.
+
+    >>> _stem("data/nq.jsonl"), _stem("hf:owner/nq")
+    ('nq', 'nq')
+    """
+    path = Path(_place(data))
+    return path.name.removesuffix(path.suffix) or "data"
 
 
 def _write(folder: Path, scored: Scored, *, tag: str) -> None:

@@ -60,7 +60,8 @@ def _measured(side: Side) -> dict[str, Any]:
     order = [*(label for label in labels if label not in last), *last]
     scores = {label: read_per_query(per_query_path(side.run, side.data, label)) for label in order}
     after = scores["after"].values(METRIC)
-    others = {label: compare_paired(own.values(METRIC), after) for label, own in scores.items() if label != "after"}
+    paired = {label: own.values(METRIC)[own.rows_of(scores["after"])] for label, own in scores.items()}
+    others = {label: compare_paired(own, after) for label, own in paired.items() if label != "after"}
     corrected = dict(zip(others, holm([one.p for one in others.values()]), strict=True))
     against = next((label for label in ("before", "teacher") if label in others), next(iter(others), None))
     return {
@@ -76,7 +77,7 @@ def _measured(side: Side) -> dict[str, Any]:
             for label, own in scores.items()
         },
         "against": against,
-        "differences": after - scores[against].values(METRIC) if against else np.zeros(0),
+        "differences": after - paired[against] if against else np.zeros(0),
         "comparison": _against(side, against) if against else None,
     }
 

@@ -135,7 +135,9 @@ def mine_into(
             write_candidates(path, found)
             recalls = {teacher.name: round(mean(own), 4) for teacher in teachers if (own := _recalls_of(teacher))}
             if recalls:
-                run.count("recall", recalls)
+                # Of a recipe each data set has its own, and each stage that mines again.
+                within = folder.relative_to(run.folder).as_posix()
+                run.count("recall" if within == "." else f"recall {within}", recalls)
     shutil.rmtree(folder / "candidates-parts", ignore_errors=True)
     with run.timed("select"):
         candidates = read_candidates(path)

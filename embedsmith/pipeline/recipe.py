@@ -123,10 +123,21 @@ class Recipe(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
     def model_post_init(self, context: Any) -> None:
-        """Refuse stages of the same name: their checkpoints would lie in the same folder."""
+        """Refuse names that two things would have: of folders, and of scores."""
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"two stages have the same name: {', '.join(names)}")
+        folders: dict[str, str] = {}
+        for name in self.data:
+            if name in ("", ".", "..") or any(mark in name for mark in "/\\"):
+                raise ValueError(f"data: {name!r} is to be a folder's name, and cannot be one")
+            # Some disks take `NQ` for `nq`.
+            if (twin := folders.setdefault(name.casefold(), name)) != name:
+                raise ValueError(f"data: {twin} and {name} would lie in one folder")
+        labels = {"before", "after", "teacher", *(f"after {stage.name}" for stage in self.stages)}
+        for name in self.evaluation.baselines:
+            if name in labels:
+                raise ValueError(f'baselines: "{name}" is what the run calls a score of its own; write ./{name}')
         for stage in self.stages:
             if missing := [name for name in stage.data if name not in self.data]:
                 raise ValueError(f"stage {stage.name} names data that the recipe does not have: {missing[0]}")

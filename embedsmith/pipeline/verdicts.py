@@ -16,6 +16,7 @@ import numpy as np
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_json, read_jsonl, write_jsonl
+from embedsmith.errors import InputError
 from embedsmith.mining.exclusions import Listed
 from embedsmith.pipeline.runs import read_manifest
 
@@ -69,14 +70,25 @@ def write_false_negatives(folder: Path, pairs: Pairs) -> None:
 
 
 def excluded_by(pairs: Sequence[tuple[str, str]], listed: Listed, collection: Collection) -> Listed:
-    """Return what is listed, and the judged pairs."""
+    """Return what is listed, and the judged pairs.
+
+    Raises:
+        InputError: a pair is not of the collection, from whose candidates all that is judged was taken.
+    """
     if not pairs:
         return listed
     queries, passages = zip(*pairs, strict=True)
     query_rows, passage_rows = collection.query_index.of(queries), collection.passage_index.of(passages)
     there = (query_rows >= 0) & (passage_rows >= 0)
+    if not there.all():
+        query, passage = pairs[int(np.argmin(there))]
+        raise InputError(
+            f"{int((~there).sum()):,} of {len(pairs):,} verdicts name a query or passage that the data does not have, "
+            f'such as "{query}" and "{passage}"; it has "{collection.query_ids[0]}" and "{collection.passage_ids[0]}"',
+            hint="they are about other data: remove the folder `judge` beside the candidates, and judge again",
+        )
     return replace(
         listed,
-        judged_queries=query_rows[there].astype(np.int64),
-        judged_passages=passage_rows[there].astype(np.int64),
+        judged_queries=query_rows.astype(np.int64),
+        judged_passages=passage_rows.astype(np.int64),
     )
