@@ -45,7 +45,7 @@ def let_the_first_process_speak() -> None:
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout, and nothing else."""
     if not out.quiet:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
     # A program that asks one thing after the other waits for each answer.
     sys.stdout.flush()
 

@@ -155,7 +155,7 @@ def write_beir(folder: Path, collections: dict[str, Collection], *, name: Path |
             file.writelines(lines)
     write_jsonl(folder / "queries.jsonl", ({"_id": query_id, "text": text} for query_id, text in queries.items()))
     # The corpus comes last: a folder with a corpus is a whole one.
-    write_jsonl(folder / "corpus.jsonl", _corpus_rows(first))
+    write_jsonl(folder / "corpus.jsonl", _corpus_rows(first), nan_as_null=True)
 
 
 def _corpus_rows(collection: Collection) -> Iterator[dict[str, Any]]:

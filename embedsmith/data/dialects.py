@@ -400,7 +400,7 @@ def _score(passage: Passage, settings: DialectSettings) -> dict[str, float | Non
 
 
 def _json(row: dict[str, Any]) -> str:
-    return json.dumps(row, ensure_ascii=False)
+    return json.dumps(row, ensure_ascii=False, allow_nan=False)
 
 
 DIALECTS: dict[str, Dialect] = {

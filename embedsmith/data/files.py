@@ -229,18 +229,35 @@ def link_file(source: Path, target: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document, indented."""
+    """Write one JSON document, indented.
+
+    Raises:
+        ValueError: a number is not finite, for which JSON has no form: whoever has an undefined value writes null.
+    """
     with atomic_write(path) as file:
-        json.dump(value, file, ensure_ascii=False, indent=2)
+        json.dump(value, file, ensure_ascii=False, indent=2, allow_nan=False)
         file.write("\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Any]) -> int:
-    """Write one JSON object a line, without spaces between; return how many."""
+def write_jsonl(path: Path, rows: Iterable[Any], *, nan_as_null: bool = False) -> int:
+    """Write one JSON object a line, without spaces between; return how many.
+
+    Args:
+        path: the file.
+        rows: the objects.
+        nan_as_null: write null for a number that is not finite, in rows that another program made.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
     count = 0
     with atomic_write(path, "wb") as file:
         for row in rows:
-            file.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+            line = orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE)
+            # orjson writes null for what is not finite, without a word.
+            if b"null" in line and not nan_as_null:
+                json.dumps(row, allow_nan=False)
+            file.write(line)
             count += 1
     return count
 

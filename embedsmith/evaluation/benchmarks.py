@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from mteb import ResultCache
 
 from embedsmith.errors import InputError
+from embedsmith.evaluation.local_tasks import undefined
 from embedsmith.progress import Progress, silent
 
 _PATIENCE_S = 5.0
@@ -72,6 +74,7 @@ def score_tasks(
 
     Raises:
         OSError: the data of a task is not on this machine, and the hub cannot be reached.
+        ModelError: a score is undefined.
     """
     results = ResultCache(cache) if cache else ResultCache()
     scores: dict[str, TaskScore] = {}
@@ -80,9 +83,10 @@ def score_tasks(
             name = task.metadata.name
             on_progress("tasks of mteb", done, len(tasks), name)
             found = _result(model, task, results)
-            scores[name] = TaskScore(
-                task.metadata.type, task.metadata.main_score, float(found.get_score()), found.dataset_revision
-            )
+            value = float(found.get_score())
+            if not math.isfinite(value):
+                raise undefined(name, task.metadata.main_score)
+            scores[name] = TaskScore(task.metadata.type, task.metadata.main_score, value, found.dataset_revision)
     on_progress("tasks of mteb", len(tasks), len(tasks))
     return scores
 

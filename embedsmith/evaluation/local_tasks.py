@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from datasets import Dataset, DatasetDict
@@ -17,6 +18,7 @@ from mteb.abstasks import (
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.labelled import Labelled, TaskType
+from embedsmith.errors import ModelError
 
 _CLUSTERED = 16_384
 """Texts that are embedded for clustering at most: as many as mteb draws for each of its ten clusterings."""
@@ -74,10 +76,26 @@ def task_of_collection(collection: Collection, split: str = "test") -> AbsTask:
 
 
 def scores_of(task: AbsTask, model: Any, split: str, kind: TaskType) -> dict[str, float]:
-    """Return a task's scores of a model, the main one first."""
+    """Return a task's scores of a model, the main one first.
+
+    Raises:
+        ModelError: one is undefined.
+    """
     found = task.evaluate(model, split, encode_kwargs={"batch_size": 256})["default"]
     names = [_KINDS[kind][2], *_BESIDE[kind]]
-    return {name.replace("_at_", "@"): float(found[name]) for name in names}
+    scores = {name.replace("_at_", "@"): float(found[name]) for name in names}
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise undefined(task.metadata.name, name)
+    return scores
+
+
+def undefined(data: str, metric: str) -> ModelError:
+    """Return what is wrong with a model whose score is no number, such as the correlation of what does not vary."""
+    return ModelError(
+        f"{data}: {metric} is undefined: the model gives all texts or pairs the same score, or none",
+        hint="check that the model is whole, and that its vectors differ",
+    )
 
 
 def _candidates(data: Labelled) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A row: {"query_id": "q1", "ndcg@10": 0.63, …, "first": ["d3", "d9", "d1"]}, wi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +109,10 @@ def read_per_query(path: Path) -> PerQuery:
     names: list[str] = []
     for number, row in read_jsonl(path):
         values = {key: value for key, value in row.items() if isinstance(value, (int, float))}
+        if undefined := next((name for name, value in values.items() if not math.isfinite(value)), None):
+            raise InputError(
+                f'{path}:{number}: "{undefined}" is {values[undefined]}, wanted a finite number', hint="evaluate again"
+            )
         names = names or list(values)
         if not isinstance(row.get("query_id"), str) or list(values) != names or not names:
             raise InputError(

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
+from embedsmith.errors import InputError
+
 SAMPLES = 10_000
 CONFIDENCE = 0.95
 POWER = 0.8
@@ -166,12 +168,19 @@ def compare_seeds(
         differences: B minus A, for each data set a row for each seed and a column for each query.
         comparisons: how many are made at once; the detectable difference is that of Bonferroni's level.
 
+    Raises:
+        InputError: a data set has one query, which says nothing of others.
+
     >>> found = compare_seeds([np.array([[0.1, 0.2, 0.3], [0.2, 0.2, 0.2]])])
     >>> round(found.mean, 3), found.deviation
     (0.2, 0.0)
     """
     from scipy.stats import t as student
 
+    if any(table.shape[1] < 2 for table in differences):
+        raise InputError(
+            "one query says nothing about others: there is no interval", hint="score at least two queries a data set"
+        )
     seeds = len(differences[0])
     means = np.mean([table.mean(axis=1) for table in differences], axis=0)
     parts = [(float(table.mean(axis=0).var(ddof=1)) / table.shape[1], table.shape[1] - 1) for table in differences]

@@ -89,7 +89,9 @@ def _measured(mined: Mined, teacher: str, on_progress: Progress) -> MiningFigure
     if teacher in candidates.teachers and kept.any():
         row, column = np.nonzero(kept)
         scores = candidates.scores[candidates.teachers.index(teacher)]
-        hardness = float(np.nanmean(scores[selection.row_query[row], selection.places[row, column]]))
+        known = scores[selection.row_query[row], selection.places[row, column]]
+        known = known[~np.isnan(known)]
+        hardness = float(known.mean()) if len(known) else None
     try:
         ways = audit(candidates, {"": settings}, listed=listed, near=near, on_progress=on_progress)
         rate = ways[""].false_negative_rate

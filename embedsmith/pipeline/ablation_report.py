@@ -31,7 +31,7 @@ def ablation_page(folder: Path, manifest: dict[str, Any], table: Table) -> str:
         chart=_chart(table),
         sweeps=_sweeps(table),
         seeds=table.seeds,
-        detectable=f"{table.detectable:.4f}",
+        detectable=None if table.detectable is None else f"{table.detectable:.4f}",
         recipe=yaml.safe_dump(manifest["settings"]["recipe"], sort_keys=False, allow_unicode=True),
         versions=", ".join(f"{name} {version}" for name, version in table.versions.items()),
         seconds=sum(manifest["seconds"].values()),

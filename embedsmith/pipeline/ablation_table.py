@@ -84,9 +84,13 @@ class Table:
     """The teacher whose scores say how hard negatives are; None where all rows mine alike."""
 
     @property
-    def detectable(self) -> float:
-        """The smallest true difference from the first row that this set-up finds four times in five, at the median."""
-        return float(np.median([row.difference.detectable for row in self.rows if row.difference]))
+    def detectable(self) -> float | None:
+        """The smallest true difference from the first row that this set-up finds four times in five, at the median.
+
+        None where no row is compared with the first.
+        """
+        found = [row.difference.detectable for row in self.rows if row.difference]
+        return float(np.median(found)) if found else None
 
     def plain(self) -> dict[str, Any]:
         """Return the table as plain values."""
@@ -111,6 +115,8 @@ def table_of(folder: Path, ablation: Ablation) -> Table:
     differences = {
         row: compare_seeds([own[name] - first[name] for name in names], comparisons=comparisons)
         for row, own in list(scores.items())[1:]
+        # One query says nothing about others.
+        if all(first[name].shape[1] > 1 for name in names)
     }
     corrected = dict(zip(differences, holm([one.p for one in differences.values()]), strict=True))
     start = folder / next(iter(cells.values()))[0].folder
@@ -152,9 +158,14 @@ def in_words(table: Table) -> list[str]:
         + (" and other seeds" if table.seeds > 1 else "; with one seed they say nothing about another training run")
         + ("" if len(table.rows) == 2 else f"; p is corrected for {len(table.rows) - 1} comparisons (Holm)")
         + ".",
-        f"A difference under {table.detectable:.4f} is likely to be missed by this set-up: "
-        "rows nearer to each other than that stand in no order.",
     ]
+    if table.detectable is None:
+        said.append("Nothing is compared: there is one row, or a data set has one query.")
+    else:
+        said.append(
+            f"A difference under {table.detectable:.4f} is likely to be missed by this set-up: "
+            "rows nearer to each other than that stand in no order."
+        )
     if table.hardness_by:
         said.append(
             f"Hardness is the negatives' mean score by {in_few_letters(table.hardness_by)}; false negatives are the "

@@ -221,7 +221,7 @@ def _writer(tables: Sequence[Table], out: Path) -> Callable[[_Rows], object]:
         InputError: the file is of another kind.
     """
     if out.suffix == ".jsonl":
-        return lambda rows: write_jsonl(out, rows)
+        return lambda rows: write_jsonl(out, rows, nan_as_null=True)
     suffixes = {Path(table.name).suffix for table in tables}
     if suffixes == {out.suffix} and out.suffix in (".csv", ".tsv"):
         return lambda rows: _write_csv(out, tables, rows)

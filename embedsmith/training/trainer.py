@@ -539,6 +539,7 @@ class _ContrastiveTrainer(Trainer):
                 with self._kernels(chunks):
                     vectors = self.cache.vectors(chunks, device=self.args.device)
                 loss = objective(vectors, targets_of(batch, self.stage, self.args.device), self.stage)
+                self._check("loss on what is held out", float(loss), batch)
                 total += float(loss) * len(batch.queries)
                 queries += len(batch.queries)
         self.embedder.train()

@@ -11,11 +11,11 @@ from datasets import Dataset, DatasetDict
 import embedsmith
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
-from embedsmith.errors import SettingsError
+from embedsmith.errors import InputError, ModelError, SettingsError
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel, load
 from embedsmith.pipeline.contender import Contender
-from embedsmith.pipeline.evaluate import score
+from embedsmith.pipeline.evaluate import evaluate_all, evaluate_into, score
 from embedsmith.teachers.settings import TeacherSettings
 
 mteb = pytest.importorskip("mteb")
@@ -234,3 +234,59 @@ def test_vectors_keep_their_length_for_a_classifier(tiny_bert: Path, tmp_path):
     contender = Contender(str(tiny_bert), reading=FLOAT32, vectors=tmp_path)
     lengths = np.linalg.norm(contender._embed(["a cat", "a dog sat"], "", False), axis=1)
     assert np.ptp(lengths) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")
+def test_an_undefined_score_is_an_error(tmp_path, tiny_bert, monkeypatch):
+    rows = [{"sentence1": f"cat {n}", "sentence2": f"dog {n}", "score": n} for n in range(6)]
+    folder = write(tmp_path / "set" / "test.jsonl", rows)
+    monkeypatch.setattr(Contender, "_embed", lambda self, texts, *_: np.ones((len(texts), 4), np.float32))
+    with pytest.raises(
+        ModelError, match="set: cosine_spearman is undefined: the model gives all texts or pairs the same"
+    ):
+        embedsmith.evaluate(tiny_bert, folder)
+
+
+@pytest.mark.parametrize(
+    ("rows", "scoring", "wanted"),
+    [
+        (["entailment", "neutral", "contradiction"], {}, {"entailment": 4, "neutral": 4, "contradiction": 4}),
+        ([0, 1, 2], {"task": "nli"}, {"entailment": 4, "neutral": 4, "contradiction": 4}),
+        ([0, 1], {"labels": "0=entailment,1=not_entailment"}, {"entailment": 6, "not_entailment": 6}),
+        ([1, 0], {}, {"positive": 6, "negative": 6}),
+        (["same", "other"], {"positive_labels": ["same"]}, {"positive": 6, "negative": 6}),
+    ],
+)
+def test_what_labels_of_pairs_are_taken_for_is_told_and_kept(tmp_path, tiny_bert, rows, scoring, wanted):
+    first, second = ("premise", "hypothesis") if scoring.get("task") or "labels" in scoring else ("text1", "text2")
+    pairs = [{first: f"a cat {n}", second: f"a {'cat' if n % len(rows) == 0 else 'dog'} {n}"} for n in range(12)]
+    folder = write(tmp_path / "set" / "test.jsonl", [{**p, "label": rows[n % len(rows)]} for n, p in enumerate(pairs)])
+    told: list[str] = []
+    contender = Contender(str(tiny_bert), reading=FLOAT32, vectors=tmp_path / "vectors")
+    found = score(contender, folder, ScoringSettings.parse(scoring, where="test"), on_skip=told.append)
+    assert {one["means"]: one["rows"] for one in found.about["labels"].values()} == wanted
+    assert found.about["rows"] + found.about["left_out"] == 12
+    assert told[0].startswith(f"{folder}: labels: {rows[0]} = ")
+    # The first label is that of texts that belong together, which are alike: the other way round it would be far below.
+    assert found.scores.mean["max_ap"] > 0.9
+
+
+def test_what_is_wrong_with_the_last_data_set_is_known_before_the_first_is_scored(tmp_path, tiny_bert, monkeypatch):
+    good = write(
+        tmp_path / "good" / "test.jsonl", [{"text1": "a", "text2": f"b {n}", "label": n % 2} for n in range(4)]
+    )
+    bad = write(tmp_path / "bad" / "test.jsonl", [{"text1": "a", "text2": f"b {n}", "label": n / 4} for n in range(4)])
+    monkeypatch.setattr(Contender, "_embed", lambda *_: pytest.fail("computed"))
+    contender = Contender(str(tiny_bert))
+    for way in (
+        lambda: evaluate_all(contender, [str(good), str(bad)], ScoringSettings()),
+        lambda: evaluate_into(tmp_path / "out", contender, [str(good), str(bad)], ScoringSettings()),
+    ):
+        with pytest.raises(InputError, match=r"test\.jsonl:2: the label is 0\.25, a fraction: is this a score\?"):
+            way()
+
+
+def test_labels_for_data_that_are_no_pairs_are_refused(tmp_path, tiny_bert):
+    folder = write(tmp_path / "set" / "test.jsonl", [{"text": "a", "label": label} for label in "ab"])
+    with pytest.raises(InputError, match="--labels and --positive-label say what labels of pairs mean, and this is"):
+        score(Contender(str(tiny_bert)), folder, ScoringSettings(labels="a=positive"))
