@@ -6,7 +6,6 @@ opens it where embedsmith is not installed. `load` uses the installed modules an
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.compiled import compile_layers
+from embedsmith.models.contract import contract_of, hash_of_weights
 from embedsmith.models.modeling_embedsmith import (
     InstructedTransformer,
     LatentAttentionPooling,
@@ -48,7 +48,6 @@ from embedsmith.models.static import read_static
 from embedsmith.models.threads import on_cores, one_at_a_time, turn
 from embedsmith.models.tokens import tokens_of
 from embedsmith.models.weights import check_files, check_weights
-from embedsmith.settings import fingerprint
 
 _CPU_TOKENS = 1024
 """Of one core: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
@@ -449,17 +448,7 @@ class EmbeddingModel(SentenceTransformer):
 
     def contracts(self) -> dict[Role, dict[str, Any]]:
         """Return the contract of each role; weights and tokenizer, which they share, are hashed once."""
-        shared = {
-            "weights": self.weights_hash(),
-            "modules": [[type(module).__name__, _without_lengths(module.get_config_dict())] for module in self],
-            "tokenizer": _tokenizer_hash(self.tokenizer),
-            "attention": promised_attention(self.backbone),
-            "layers": getattr(getattr(self.backbone, "config", None), "num_hidden_layers", None),
-            "padding_side": getattr(self.tokenizer, "padding_side", None),
-            "truncation_side": getattr(self.tokenizer, "truncation_side", None),
-            "device": self.device.type,
-            **({"dimensions": self.truncate_dim} if self.truncate_dim else {}),
-        }
+        shared = {**contract_of(self), **({"dimensions": self.truncate_dim} if self.truncate_dim else {})}
         roles: tuple[Role, ...] = ("query", "passage")
         return {
             role: {
@@ -482,15 +471,6 @@ class EmbeddingModel(SentenceTransformer):
     def weights_hash(self) -> str:
         """Return a hash of every parameter and buffer that is saved, by name."""
         return hash_of_weights(self)
-
-
-def hash_of_weights(module: torch.nn.Module) -> str:
-    """Return a hash of every parameter and buffer of a module that is saved, by name."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]
 
 
 def cast(model: EmbeddingModel, dtype: torch.dtype | None) -> EmbeddingModel:
@@ -610,21 +590,10 @@ def _finished(vectors: Float[Tensor, "N D"], *, normalize: bool) -> Float32[np.n
     return found
 
 
-def _tokenizer_hash(tokenizer: Any) -> str:
-    """Return a hash of a tokenizer's rules, without the padding and truncation of its last call."""
-    rules = json.loads(getattr(tokenizer, "backend_tokenizer", tokenizer).to_str())
-    return fingerprint({key: value for key, value in rules.items() if key not in ("padding", "truncation")})
-
-
 def _static_length(module: StaticEmbedding) -> int | None:
     """Return how many tokens of a text static embeddings read, None for all."""
     truncation = module.tokenizer.truncation
     return truncation["max_length"] if truncation else None
-
-
-def _without_lengths(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a module's configuration without the roles' lengths: the other role's does not change a vector."""
-    return {k: v for k, v in config.items() if k not in ("query_length", "document_length", "max_seq_length")}
 
 
 def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None) -> EmbeddingModel:

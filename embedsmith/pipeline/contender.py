@@ -23,6 +23,8 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import Role
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
+from embedsmith.teachers.bm25 import contract_of_words
+from embedsmith.teachers.chance import contract_of_chance
 from embedsmith.teachers.kept import KeptScores
 from embedsmith.teachers.named import Teacher, is_rescorer, open_encoder, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
@@ -85,11 +87,13 @@ class Contender:
         if self.is_run_file:
             return hashlib.sha256(Path(self.name).read_bytes()).hexdigest()[:16]
         if self.encoder is not None:
-            return fingerprint(self.encoder.contracts())
+            contracts, search = self.encoder.contracts(), self.reading.search
+            return fingerprint(contracts if search == "exact" else [contracts, search])
         if is_rescorer(self.name):
             return fingerprint(self._contract or self._contract_of(self._open([], lazy=True)))
-        fields = {"seed"} if self.name == "random" else {"bm25_stemmer", "bm25_stop_words"}
-        return fingerprint([self.name, self.reading.model_dump(include=fields)])
+        is_random = self.name == "random"
+        contract = contract_of_chance(self.reading.seed) if is_random else contract_of_words(self.reading.bm25)
+        return fingerprint([self.name, contract])
 
     def ranking_of_file(self, scoring: ScoringSettings) -> Ranking:
         """Return what a run file holds."""

@@ -40,7 +40,6 @@ from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.pipeline.verdicts import excluded_by, false_negatives, read_false_negatives, write_false_negatives
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
-from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
@@ -122,9 +121,8 @@ def mine_into(
         with run.timed("mine"):
             teachers = _teachers(run, collection, settings, on_progress)
             for teacher in teachers:
-                # Blocks of candidates that an earlier attempt left are another model's if its files have changed.
-                if isinstance(teacher, (DenseTeacher, CrossEncoderTeacher)):
-                    run.same_content(f"teacher {teacher.name}", fingerprint(teacher.contract))
+                # Blocks of candidates that an earlier attempt left are another teacher's if its files have changed.
+                run.same_content(f"teacher {teacher.name}", fingerprint(teacher.contract))
             if on_plan:
                 search_bytes = int(settings.teacher_settings.memory_gib * 2**30)
                 on_plan(plan_of(teachers, collection, depth=settings.depth, search_bytes=search_bytes))

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from importlib.metadata import version
 from typing import Any, Literal
-from unicodedata import normalize
+from unicodedata import normalize, unidata_version
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from embedsmith.data.ties import NO_PASSAGE, Ties
 from embedsmith.errors import InputError, SettingsError
+from embedsmith.models.arithmetic import ARITHMETIC
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
 from embedsmith.teachers.ranking import drawn_top
@@ -77,6 +79,25 @@ class BM25Settings(Settings):
 
     stemmer: Stemmer | None = None
     """Language of the Snowball stemmer that makes one word of `wing` and `wings`; needs the extra `stemming`."""
+
+
+def contract_of_words(settings: BM25Settings) -> dict[str, Any]:
+    """Return everything besides the texts that determines BM25's scores, as plain values.
+
+    bm25s brings the stop words and the formula, PyStemmer the stems, and Python's tables say what is a letter.
+
+    Raises:
+        SettingsError: the stemmer is not installed.
+    """
+    if settings.stemmer:
+        _snowball(settings.stemmer)
+    return {
+        "settings": settings.model_dump(mode="json"),
+        "bm25s": version("bm25s"),
+        "PyStemmer": version("PyStemmer") if settings.stemmer else None,
+        "unicode": unidata_version,
+        "arithmetic": ARITHMETIC,
+    }
 
 
 def tokenize(text: str, settings: BM25Settings) -> list[str]:
@@ -191,6 +212,8 @@ class BM25:
         if not len(passages):
             raise InputError("BM25 got no passages", hint="give it at least one")
         self.settings = settings
+        self.contract = contract_of_words(settings)
+        """Everything besides the texts that determines the scores, as plain values."""
         self._on_progress = on_progress
         self._count = len(passages)
         self._ties = ties or Ties(passages)

@@ -7,13 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt64
 
 from embedsmith.data.ties import mixed
 from embedsmith.errors import InputError
+from embedsmith.models.arithmetic import ARITHMETIC
 from embedsmith.teachers.ranking import drawn_top
+
+
+def contract_of_chance(seed: int) -> dict[str, Any]:
+    """Return everything besides the queries and the number of passages that determines the scores."""
+    return {"seed": seed, "arithmetic": ARITHMETIC}
 
 
 class Chance:
@@ -40,6 +47,8 @@ class Chance:
         if passages < 1:
             raise InputError("no passages to choose from", hint="give at least one")
         self._seed = seed
+        self.contract = contract_of_chance(seed)
+        """Everything besides the texts that determines the scores, as plain values."""
         self._rows = np.arange(passages)
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:

@@ -14,7 +14,8 @@ from jaxtyping import Float32, Int64
 
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.attention import steady_attention
-from embedsmith.models.embedder import hash_of_weights, refuse_foreign_code
+from embedsmith.models.contract import contract_of, name_of
+from embedsmith.models.embedder import refuse_foreign_code
 from embedsmith.models.names import find_model
 from embedsmith.models.precision import resolve_dtype
 from embedsmith.models.settings import Dtype
@@ -77,11 +78,12 @@ class CrossEncoderTeacher:
                 )
             self._model.max_seq_length = max_tokens
         self.contract = {
-            "weights": hash_of_weights(self._model),
+            **contract_of(self._model),
+            "activation": name_of(self._model.activation_fn),
             "prompts": list(self._prompts),
+            "own_prompt": self._model.prompts.get(self._model.default_prompt_name),
             "max_tokens": self._model.max_seq_length,
             "dtype": str(self._model.dtype),
-            "device": self._model.device.type,
         }
         """Everything besides the texts that determines the scores, as plain values."""
 

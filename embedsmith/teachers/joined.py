@@ -18,6 +18,7 @@ from jaxtyping import Float32, Float64, Int64
 from embedsmith.data.files import write_array
 from embedsmith.data.ties import Ties
 from embedsmith.errors import SettingsError
+from embedsmith.models.arithmetic import ARITHMETIC
 from embedsmith.progress import Progress, silent
 from embedsmith.search.exact import scores_of, top_k
 from embedsmith.search.tied import drawn_top_k
@@ -62,7 +63,10 @@ class JoinedTeacher:
                 hint="name at least one embedding model",
             )
         self._ties = ties
-        self._digest = hashlib.sha256(str(variance).encode())
+        joined = [teacher.contract for teacher in self._teachers]
+        self.contract = {"variance": variance, "teachers": joined, "arithmetic": ARITHMETIC}
+        """Everything besides the texts that determines the scores, as plain values."""
+        self._digest = hashlib.sha256(f"{ARITHMETIC} {variance}".encode())
         self._count = 0
         self._centre, self._axes = self._reduction(variance)
         self._passages = self._reduced_passages(folder, on_progress)

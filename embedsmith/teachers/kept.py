@@ -51,7 +51,7 @@ class KeptScores:
         self.proposes = teacher.proposes
         self._teacher = teacher
         self._passages = passages
-        self._contract = contract
+        self.contract = contract
         self._folder = folder
         self._on_progress = on_progress
 
@@ -59,7 +59,7 @@ class KeptScores:
         """Return the scores of given passages."""
         texts = {"queries": hash_of_texts(queries), "passages": hash_of_texts(self._passages)}
         asked = hashlib.sha256(np.ascontiguousarray(rows, "<i8").data).hexdigest()
-        folder = self._folder / f"scores-{fingerprint([self._contract, texts, list(rows.shape), asked])}"
+        folder = self._folder / f"scores-{fingerprint([self.contract, texts, list(rows.shape), asked])}"
         found = np.empty(rows.shape, np.float32)
         for start in range(0, len(queries), _BLOCK):
             some = slice(start, start + _BLOCK)

@@ -56,6 +56,9 @@ class Teacher(Protocol):
     proposes: bool
     """False for a teacher that only rescores: `search` and `moments` raise SettingsError."""
 
+    contract: Any
+    """Everything besides the texts that determines the scores, as plain values; of an embedding model, by role."""
+
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """Return the rows and the scores of the k best passages of each query, best first, ties by draw.
 

@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from embedsmith.errors import ModelError
+from embedsmith.models.arithmetic import ARITHMETIC
 from embedsmith.models.settings import Role
 from embedsmith.services.endpoint import Endpoint
 from embedsmith.services.requests import Service
@@ -68,7 +69,7 @@ class RemoteModel:
 
     def contracts(self) -> dict[Role, dict[str, Any]]:
         """Return what determines the vectors of each role, as far as it can be known: URL, model, prompt."""
-        shared = {"url": self._where.url, "model": self._where.model}
+        shared = {"url": self._where.url, "model": self._where.model, "arithmetic": ARITHMETIC}
         return {role: {**shared, "role": role, "prompt": prompt} for role, prompt in self._prompts.items()}
 
     def spread(self, devices: Sequence[str]) -> AbstractContextManager[None]:
