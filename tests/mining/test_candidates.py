@@ -17,7 +17,7 @@ class TableTeacher:
     """A teacher whose scores are written down: one row for each of the queries "0", "1"…"""
 
     def __init__(self, name: str, table: np.ndarray, *, proposes: bool = True, vectors: np.ndarray | None = None):
-        self.name, self.proposes = name, proposes
+        self.name, self.proposes, self.contract = name, proposes, {"table": name}
         self.table = np.asarray(table, np.float32)
         self.passages = vectors
         self.searches = 0

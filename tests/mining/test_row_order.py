@@ -46,7 +46,7 @@ class CountingEncoder:
 class Rescorer:
     """Scores a passage by its number of words, and finds nothing."""
 
-    name, proposes = "lengths", False
+    name, proposes, contract = "lengths", False, {}
 
     def __init__(self, passages):
         self._lengths = np.array([len(text.split()) for text in passages], np.float32)

@@ -37,7 +37,7 @@ class NumberEncoder:
 class Rescorer:
     """Scores a passage by its row, and refuses one that is not there."""
 
-    name, proposes = "rows", False
+    name, proposes, contract = "rows", False, {}
 
     def search(self, queries, k):
         raise AssertionError("it does not search")

@@ -16,7 +16,7 @@ class VectorTeacher(Teacher):
     proposes = True
 
     def __init__(self, name: str, passages: np.ndarray, queries: np.ndarray):
-        self.name = name
+        self.name, self.contract = name, {"table": name}
         self.passages, self.queries = _unit(passages), _unit(queries)
 
     def search(self, queries, k):

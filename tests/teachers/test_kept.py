@@ -15,7 +15,7 @@ QUERIES = [f"query {n}" for n in range(5)]
 class Counted(Teacher):
     """Scores a pair by its lengths, and remembers what it was asked."""
 
-    name, proposes = "counted", False
+    name, proposes, contract = "counted", False, {}
 
     def __init__(self) -> None:
         self.asked: list[list[str]] = []
