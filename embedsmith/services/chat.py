@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import Field
 
+from embedsmith.data.locks import Lock, waiting
 from embedsmith.errors import ModelError
 from embedsmith.progress import Progress, silent
 from embedsmith.services.endpoint import Endpoint
@@ -96,6 +97,8 @@ class Chat:
             timeout_s=self._settings.timeout_s,
             retries=self._settings.retries,
         )
+        self._path = journal
+        self._name = fingerprint([where.url, where.model])
         self._journal = Journal(journal)
         self._counted: set[str] = set()
         self.tokens = 0
@@ -120,6 +123,18 @@ class Chat:
         """
         keys = [self._key(question) for question in questions]
         wanted = dict(zip(keys, questions, strict=True))
+
+        def tell(holder: str) -> None:
+            on_progress(what, 0, len(wanted), f"waits for {holder}, which is asking the same model")
+
+        # One process at a time asks a model into a journal: the next one finds the answers and pays for none of them.
+        with waiting(Lock.beside(self._path.with_name(f"{self._path.name}.{self._name}")), tell):
+            self._journal.refresh()
+            self._ask(wanted, what, on_progress)
+        return [self._answer_of(key) for key in keys]
+
+    def _ask(self, wanted: dict[str, Question], what: str, on_progress: Progress) -> None:
+        """Ask the questions that the journal has no answer to, by their keys."""
         for key in wanted:
             self._count(key)
         missing = [key for key in wanted if key not in self._counted]
@@ -156,7 +171,6 @@ class Chat:
             given_up.set()
             # What is under way is paid for: it is waited for, and written down.
             pool.shutdown(cancel_futures=True)
-        return [self._answer_of(key) for key in keys]
 
     def _has_room(self, question: Question, others: list[Question]) -> bool:
         """Return whether a question may be asked beside those under way."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
+from embedsmith.data.locks import file_held
 from embedsmith.errors import InputError
 
 
 class Journal:
-    """Entries by key, in a file of JSON lines that only ever grows.
+    """Entries by key, in a file of JSON lines that only ever grows. Any number of threads and processes may add to it.
 
-    The file holds as many bytes of its last line as were written when the process was killed or the disk was full: what
-    has no end is cut off when it is opened again.
+    Each line is written while the file is locked. A last line without an end, found by who has the lock, is that of a
+    process that was killed: it is cut off before the next line is written, and at no other time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -28,8 +30,10 @@ class Journal:
         self._path = path
         self._entries: dict[str, dict[str, Any]] = {}
         self._lock = threading.Lock()
-        if path.is_file():
-            self._read()
+        self._read_to = 0
+        """Bytes of the file that were read: whole lines."""
+        self._lines = 0
+        self.refresh()
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -38,34 +42,51 @@ class Journal:
         """Return the entry of a key, None where there is none."""
         return self._entries.get(key)
 
+    def refresh(self) -> None:
+        """Read what other processes have added.
+
+        Raises:
+            InputError: a line is damaged.
+        """
+        if self._path.is_file():
+            with self._lock, open(self._path, "rb") as file:
+                self._read_on(file)
+
     def add(self, key: str, entry: dict[str, Any]) -> None:
-        """Write an entry; when this returns no kill can undo it. Called from any thread."""
+        """Write an entry, unless there is one of this key; when this returns no kill can undo it.
+
+        Called from any thread.
+        """
         line = orjson.dumps({"key": key, **entry}, option=orjson.OPT_APPEND_NEWLINE)
         with self._lock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: one write, and nothing that waits in this process.
-            with open(self._path, "ab", buffering=0) as file:
-                start = file.tell()
+            with open(self._path, "a+b", buffering=0) as file, file_held(file):
+                self._read_on(file)
+                if key in self._entries:
+                    return
+                if os.fstat(file.fileno()).st_size > self._read_to:
+                    file.truncate(self._read_to)
                 if file.write(line) < len(line):
-                    os.ftruncate(file.fileno(), start)
-                    raise OSError(28, os.strerror(28), str(self._path))
+                    file.truncate(self._read_to)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
                 os.fsync(file.fileno())
+                self._read_to += len(line)
+                self._lines += 1
             self._entries[key] = entry
 
-    def _read(self) -> None:
-        """Read the entries; cut off a last line without an end."""
-        whole = 0
-        with open(self._path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.endswith(b"\n"):
-                    break
-                try:
-                    entry = orjson.loads(line)
-                    self._entries[entry.pop("key")] = entry
-                except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
-                    raise InputError(
-                        f"{self._path}:{number}: a damaged line", hint="remove the line; what it held is asked again"
-                    ) from None
-                whole += len(line)
-        if whole < self._path.stat().st_size:
-            os.truncate(self._path, whole)
+    def _read_on(self, file: IO[bytes]) -> None:
+        """Read the whole lines that are new."""
+        file.seek(self._read_to)
+        *lines, _ = file.read().split(b"\n")
+        for line in lines:
+            try:
+                entry = orjson.loads(line)
+                self._entries[entry.pop("key")] = entry
+            except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+                where = f"{self._path}:{self._lines + 1}"
+                raise InputError(
+                    f"{where}: a damaged line", hint="remove the line; what it held is asked again"
+                ) from None
+            self._read_to += len(line) + 1
+            self._lines += 1

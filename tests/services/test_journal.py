@@ -1,10 +1,15 @@
 """The journal: nothing that was written is lost, and nothing that was half written is believed."""
 
+import json
+import os
+import signal
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
+from embedsmith.data.locks import file_held
 from embedsmith.errors import InputError
 from embedsmith.services.journal import Journal
 
@@ -52,3 +57,58 @@ def test_threads_do_not_write_into_each_others_lines(tmp_path: Path):
     for thread in threads:
         thread.join()
     assert len(Journal(path)) == 120
+
+
+def test_a_line_that_another_process_is_writing_is_neither_believed_nor_cut(tmp_path: Path):
+    path = tmp_path / "journal.jsonl"
+    Journal(path).add("a", {"text": "whole"})
+    with open(path, "ab", buffering=0) as writer, file_held(writer):
+        writer.write(b'{"key":"b","te')
+        journal = Journal(path)
+        assert (len(journal), journal.get("b")) == (1, None)
+        assert path.read_bytes().endswith(b'{"key":"b","te')
+        # Who wants to add waits until the line is whole.
+        adds = threading.Thread(target=journal.add, args=("c", {"text": "mine"}))
+        adds.start()
+        time.sleep(0.05)
+        writer.write(b'xt":"paid"}\n')
+    adds.join(20)
+    assert [json.loads(line)["key"] for line in path.read_text().splitlines()] == ["a", "b", "c"]
+    assert journal.get("b") == {"text": "paid"}
+
+
+def test_what_another_has_added_is_found_and_not_written_twice(tmp_path: Path):
+    one, other = Journal(tmp_path / "journal.jsonl"), Journal(tmp_path / "journal.jsonl")
+    one.add("a", {"text": "first"})
+    assert other.get("a") is None
+    other.add("a", {"text": "second"})
+    assert other.get("a") == {"text": "first"}
+    one.add("b", {"text": ""})
+    other.refresh()
+    assert len(other) == 2
+    assert (tmp_path / "journal.jsonl").read_text().count("\n") == 2
+
+
+def test_of_processes_that_are_killed_again_and_again_no_whole_line_is_lost_and_none_is_doubled(tmp_path: Path):
+    # Six processes add the same answers, each from another one on; four of them are killed somewhere in between.
+    path, told = tmp_path / "journal.jsonl", tmp_path / "told"
+    told.mkdir()
+    children = []
+    for number in range(6):
+        if (child := os.fork()) == 0:
+            journal = Journal(path)
+            for step in range(60):
+                key = str((step + 10 * number) % 60)
+                journal.add(key, {"text": f"{key} €" * 200})
+                (told / f"{number}-{key}").touch()
+            os._exit(0)
+        children.append(child)
+    for number, child in enumerate(children[:4]):
+        while len(list(told.glob(f"{number}-*"))) < 5 * (number + 1):
+            time.sleep(0.001)
+        os.kill(child, signal.SIGKILL)
+    ends = [os.waitpid(child, 0)[1] for child in children]
+    assert ends[4:] == [0, 0]
+    keys = [json.loads(line)["key"] for line in path.read_text(encoding="utf-8").splitlines()]
+    assert sorted(keys) == sorted(map(str, range(60)))
+    assert len(Journal(path)) == 60
