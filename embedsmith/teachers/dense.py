@@ -231,4 +231,8 @@ def fill(
         before = shown
         return model.embed_each(lists, role, **{"tokens": None, **how}, on_done=lambda done: tell(before + done))
 
-    return store.fill_each(encode, on_progress=lambda done, _: tell(done))
+    return store.fill_each(
+        encode,
+        on_progress=lambda done, _: tell(done),
+        on_wait=lambda holder: on_progress(what, 0, len(store), f"waits for {holder}, which is encoding them"),
+    )

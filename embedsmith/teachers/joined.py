@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from embedsmith.data.files import write_array
+from embedsmith.data.files import remove_partials_of, write_array
+from embedsmith.data.locks import Lock, waiting
 from embedsmith.data.ties import Ties
 from embedsmith.errors import SettingsError
 from embedsmith.models.arithmetic import ARITHMETIC
@@ -143,14 +144,22 @@ class JoinedTeacher:
         """Return the passages' reduced vectors, as a memory map of a file that is written once."""
         # Named by every joined vector in its order: another corpus, order or teacher is another file.
         path = folder / f"joined-{self._digest.hexdigest()[:16]}.npy"
-        found = open_shard(path, self._count, self._axes.shape[1])
-        if found is not None:
+        what, width = "join the teachers' vectors", self._axes.shape[1]
+        if (found := open_shard(path, self._count, width)) is not None:
             return found
-        blocks: list[np.ndarray] = []
-        for block in self._joined():
-            blocks.append(self._reduced(block))
-            on_progress("join the teachers' vectors", sum(map(len, blocks)), self._count)
-        write_array(path, np.concatenate(blocks))
+
+        def tell(holder: str) -> None:
+            on_progress(what, 0, self._count, f"waits for {holder}, which is joining them")
+
+        with waiting(Lock.beside(path), tell):
+            if (found := open_shard(path, self._count, width)) is not None:
+                return found
+            remove_partials_of(path)
+            blocks: list[np.ndarray] = []
+            for block in self._joined():
+                blocks.append(self._reduced(block))
+                on_progress(what, sum(map(len, blocks)), self._count)
+            write_array(path, np.concatenate(blocks))
         return np.load(path, mmap_mode="r")
 
     def _queries(self, queries: Sequence[str]) -> Float32[np.ndarray, "Q d"]:

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from embedsmith.data.files import write_array
+from embedsmith.data.files import remove_partials, write_array
+from embedsmith.data.locks import Lock, waiting
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.named import Teacher
@@ -61,15 +62,24 @@ class KeptScores:
         asked = hashlib.sha256(np.ascontiguousarray(rows, "<i8").data).hexdigest()
         folder = self._folder / f"scores-{fingerprint([self.contract, texts, list(rows.shape), asked])}"
         found = np.empty(rows.shape, np.float32)
+        what = f"rescore with {self.name}"
+
+        def tell(holder: str) -> None:
+            self._on_progress(what, 0, len(queries), f"waits for {holder}, which is scoring them")
+
         for start in range(0, len(queries), _BLOCK):
             some = slice(start, start + _BLOCK)
             path = folder / f"{start:08}.npy"
             kept = open_shard(path, *rows[some].shape)
             if kept is None:
-                kept = self._teacher.scores(queries[some], rows[some])
-                write_array(path, kept)
+                with waiting(Lock.in_folder(folder), tell):
+                    remove_partials(folder)
+                    kept = open_shard(path, *rows[some].shape)
+                    if kept is None:
+                        kept = self._teacher.scores(queries[some], rows[some])
+                        write_array(path, kept)
             found[some] = kept
-            self._on_progress(f"rescore with {self.name}", min(start + _BLOCK, len(queries)), len(queries))
+            self._on_progress(what, min(start + _BLOCK, len(queries)), len(queries))
         return found
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:

@@ -3,6 +3,7 @@
     vectors/0f3a…/store.json         the contract, the hash of the texts, their number
     vectors/0f3a…/texts.npy          the texts' hashes, by which a store of a grown corpus finds their vectors
     vectors/0f3a…/shard-00000.npy    float32, shape (rows, dimensions)
+    vectors/0f3a…/.lock              while a process fills it; another one waits, and finds the vectors then
 
 Shapes: n rows of a shard or of a batch of texts, D dimensions, N texts.
 """
@@ -21,7 +22,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from embedsmith.data.files import read_json, write_array, write_json
+from embedsmith.data.files import read_json, remove_partials, write_array, write_json
+from embedsmith.data.locks import Lock, OnWait, waiting
 from embedsmith.errors import InputError
 from embedsmith.settings import fingerprint
 from embedsmith.vectors.known import HASHES, KnownVectors, known_vectors, write_hashes
@@ -75,15 +77,18 @@ class VectorStore:
         texts_hash = hash_of_texts(texts)
         folder = parent / fingerprint({"contract": contract, "texts": texts_hash})
         wanted = {"format": FORMAT, "contract": contract, "texts": texts_hash, "count": len(texts)}
+        path = folder / "store.json"
         if not (folder / HASHES).exists():
             write_hashes(folder, texts)
-        if (folder / "store.json").exists():
-            found = read_json(folder / "store.json")
-            _check_description(folder / "store.json", found, wanted, dimensions)
-            return cls(folder, texts, found["shard_size"], found["dimensions"])
-        shard_size = max(shard_size, math.ceil(len(texts) / _MOST_SHARDS))
-        write_json(folder / "store.json", {**wanted, "shard_size": shard_size, "dimensions": dimensions})
-        return cls(folder, texts, shard_size, dimensions)
+        if not path.exists():
+            # Another process may be making it, with other shards: what it says of them holds for both.
+            with waiting(Lock.in_folder(folder)):
+                if not path.exists():
+                    size = max(shard_size, math.ceil(len(texts) / _MOST_SHARDS))
+                    write_json(path, {**wanted, "shard_size": size, "dimensions": dimensions})
+        found = read_json(path)
+        _check_description(path, found, wanted, dimensions)
+        return cls(folder, texts, found["shard_size"], found["dimensions"])
 
     def __len__(self) -> int:
         """Return N, whether or not all texts are encoded."""
@@ -106,8 +111,11 @@ class VectorStore:
         encode_each: Callable[[Iterator[list[str]]], Generator[Float32[np.ndarray, "n D"], None, None]],
         *,
         on_progress: Callable[[int, int], None] | None = None,
+        on_wait: OnWait | None = None,
     ) -> VectorStore:
         """Encode the shards that are missing or damaged, in order; return the store.
+
+        One process at a time fills a store; another one waits for it, and finds the vectors then.
 
         Each shard appears whole or not at all, so a run that was killed resumes at its next shard. What encodes sees
         the distinct texts of each shard, without those that another store in the same folder holds under the same
@@ -120,10 +128,24 @@ class VectorStore:
             encode_each: yields the vectors of each list of texts, in order; of no text, no vector. It may begin with
                 lists ahead, but what it makes of one must not depend on the others.
             on_progress: called with (texts done, N), first with what was there already.
+            on_wait: told which process is waited for, where one is filling the store.
 
         Raises:
             InputError: a vector is not finite, or has another length than those of the store.
         """
+        if self.is_complete:
+            return self._filled(encode_each, on_progress)
+        with waiting(Lock.in_folder(self.folder), on_wait):
+            remove_partials(self.folder)
+            self._dimensions = read_json(self._description)["dimensions"]  # another process may have settled them
+            return self._filled(encode_each, on_progress)
+
+    def _filled(
+        self,
+        encode_each: Callable[[Iterator[list[str]]], Generator[Float32[np.ndarray, "n D"], None, None]],
+        on_progress: Callable[[int, int], None] | None,
+    ) -> VectorStore:
+        """Return the store with the shards that are missing."""
         missing = self._missing()
         done = len(self) - sum(self._rows_of(shard) for shard in missing)
         if on_progress:
