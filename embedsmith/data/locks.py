@@ -22,11 +22,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import IO
+from typing import IO, ParamSpec, TypeVar
 
 from embedsmith.data.files import remove_partials_of
 from embedsmith.errors import RunError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 OnWait = Callable[[str], None]
 """Told once whom is waited for, such as `process 4711 on gpu-3`."""
@@ -95,12 +99,14 @@ class Lock:
 
     def take(self, *, patience_s: float = _PATIENCE_S) -> bool:
         """Hold the lock, whose folder is made if need be; return False where another holds it for too long."""
+        if self._take_at_once():
+            return True
         ends = time.monotonic() + patience_s
-        while not self._take_at_once():
-            if time.monotonic() >= ends:
-                return False
+        while time.monotonic() < ends:
             time.sleep(_PAUSE_S)
-        return True
+            if self._take_at_once():
+                return True
+        return False
 
     def wait(self, on_wait: OnWait | None = None) -> None:
         """Hold the lock as soon as nobody else does."""
@@ -190,6 +196,7 @@ def sole_writer(target: Path) -> Iterator[None]:
         RunError: another process is writing it.
     """
     lock = Lock.beside(target)
+    made = [folder for folder in lock.path.parents if not folder.exists()]
     if not lock.take():
         raise busy(target, lock)
     try:
@@ -197,6 +204,24 @@ def sole_writer(target: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        for folder in made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def writes_out(work: Callable[P, R]) -> Callable[P, R]:
+    """Make a function the only one, in all processes, that writes its argument `out` while it works.
+
+    Raises:
+        RunError: another process is writing it.
+    """
+
+    @wraps(work)
+    def alone(*arguments: P.args, **keywords: P.kwargs) -> R:
+        with sole_writer(Path(str(keywords["out"]))):
+            return work(*arguments, **keywords)
+
+    return alone
 
 
 def busy(target: Path, lock: Lock) -> RunError:

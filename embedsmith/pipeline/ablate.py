@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.data.files import atomic_write, write_json
-from embedsmith.errors import EmbedsmithError, RunError
+from embedsmith.errors import EmbedsmithError
 from embedsmith.mining.ensembles import PCA
 from embedsmith.pipeline.ablation import Ablation, Cell, cells_of
 from embedsmith.pipeline.ablation_mining import measure_mining, teacher_of_hardness, varies_mining
@@ -22,7 +22,7 @@ from embedsmith.pipeline.ablation_report import ablation_page
 from embedsmith.pipeline.ablation_table import in_markdown, table_of
 from embedsmith.pipeline.forge import forge
 from embedsmith.pipeline.recipe import Recipe
-from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.pipeline.shelf import Shelf
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
@@ -84,12 +84,7 @@ def write_ablation_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
         RunError: the ablation is not finished.
     """
     folder = Path(run)
-    manifest = read_manifest(folder)
-    if manifest["status"] != "finished":
-        raise RunError(
-            f"{folder}: an ablation that was cut short", hint="give its command again; it goes on where it stopped"
-        )
-    return _write(folder, manifest)
+    return _write(folder, finished(folder))
 
 
 def _write(folder: Path, manifest: dict[str, Any]) -> tuple[Path, dict[str, Any]]:

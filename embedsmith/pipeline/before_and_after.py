@@ -16,7 +16,7 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.evaluate import OnSkip, check_names, evaluate_all, read_scores, score_into
-from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
 from embedsmith.teachers.settings import TeacherSettings
@@ -171,9 +171,7 @@ def _trained(run: str | Path) -> dict[str, Any]:
         raise RunError(
             f"{run}: made by `{manifest['command']}`, which trains no model", hint="name a run of `embedsmith train`"
         )
-    if manifest["status"] != "finished":
-        raise RunError(f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped")
-    return manifest
+    return finished(run)
 
 
 def _row(found: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from embedsmith.data.contamination import (
 )
 from embedsmith.data.files import atomic_write, whole_folder, write_jsonl
 from embedsmith.data.load import known_splits, load_collection, load_tables, usual_split
+from embedsmith.data.locks import writes_out
 from embedsmith.data.tables import Table
 from embedsmith.errors import InputError, RunError
 from embedsmith.mining.near_duplicates import shingles
@@ -58,6 +59,7 @@ class Cleaned:
     """Rows of each evaluation set."""
 
 
+@writes_out
 def decontaminate(
     train: str | Path,
     *,

@@ -36,6 +36,7 @@ from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.examples import Example, iter_examples, write_examples, write_examples_parquet
 from embedsmith.data.instructions import OF_TASK, instruction_for
 from embedsmith.data.load import load_tables
+from embedsmith.data.locks import writes_out
 from embedsmith.data.tables import HUB
 from embedsmith.errors import InputError
 from embedsmith.mining.exclusions import Listed
@@ -114,6 +115,7 @@ class Drafted:
         )
 
 
+@writes_out
 def convert(
     data: str | Path,
     *,

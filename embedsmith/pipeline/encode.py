@@ -17,6 +17,7 @@ import numpy as np
 
 from embedsmith.data.files import atomic_write, write_json
 from embedsmith.data.listed import read_listed
+from embedsmith.data.locks import writes_out
 from embedsmith.errors import RunError, SettingsError
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import Dtype, Role
@@ -38,6 +39,7 @@ class Encoded:
     seconds: float
 
 
+@writes_out
 def encode(
     model: str | Path,
     texts: str | Path,

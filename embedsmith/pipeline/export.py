@@ -18,6 +18,7 @@ import yaml
 from jaxtyping import Float32
 
 from embedsmith.data.files import read_json, whole_folder, write_text
+from embedsmith.data.locks import writes_out
 from embedsmith.errors import ModelError, RunError
 from embedsmith.models.embedder import EmbeddingModel, cast, load
 from embedsmith.models.licence import UNSTATED, licence_of
@@ -26,7 +27,7 @@ from embedsmith.models.names import ADAPTERS, find_model
 from embedsmith.models.nv_embed import write_nv_embed
 from embedsmith.models.settings import Dtype, Layout
 from embedsmith.models.student import describe
-from embedsmith.pipeline.runs import read_manifest
+from embedsmith.pipeline.runs import finished, read_manifest
 from embedsmith.progress import Progress, silent
 
 PROBES = [
@@ -62,6 +63,7 @@ class Exported:
     """Between the vectors of the model and those of the folder, over a few texts in both roles."""
 
 
+@writes_out
 def export(
     model: str | Path,
     *,
@@ -89,8 +91,8 @@ def export(
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise RunError(f"{target}: not an empty folder", hint="choose another --out, or remove it")
     run = Path(model) if (Path(model) / "manifest.json").is_file() else None
-    if run and read_manifest(run)["status"] != "finished":
-        raise RunError(f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped")
+    if run:
+        finished(run)
     on_progress(f"open {model}", 0, 3)
     embedder = load(str(model), dtype=dtype)
     is_short = dtype == "bfloat16" or embedder.is_mixed
@@ -103,7 +105,7 @@ def export(
     if is_short:
         cast(embedder, torch.bfloat16)
     sizes = describe(embedder)
-    with whole_folder(target) as partial:
+    with whole_folder(target, replaces=False) as partial:
         on_progress(f"write {target}", 1, 3)
         if layout == "nv-embed":
             write_nv_embed(embedder, partial)

@@ -11,7 +11,7 @@ from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError, RunError
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import Dtype
-from embedsmith.pipeline.runs import read_manifest
+from embedsmith.pipeline.runs import finished
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
 
@@ -49,10 +49,7 @@ class Finder:
         dtype: Dtype = "auto",
         on_progress: Progress = silent,
     ) -> None:
-        if read_manifest(run)["status"] != "finished":
-            raise RunError(
-                f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped"
-            )
+        finished(run)
         self._collection = _corpus(Path(run), data)
         self._model = load(str(run), dtype=dtype)
         self._index = DenseTeacher(

@@ -16,13 +16,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from embedsmith.data.examples import Example, Passage, iter_examples
-from embedsmith.data.files import write_json, write_jsonl
+from embedsmith.data.files import remove_partials_of, write_json, write_jsonl
+from embedsmith.data.locks import Lock, waiting
 from embedsmith.errors import RunError
 from embedsmith.generation.passages import beginning
 from embedsmith.generation.settings import JudgeSettings
 from embedsmith.generation.templates import Template, read_templates
 from embedsmith.generation.verdicts import Verdict, verdict_of
-from embedsmith.pipeline.runs import read_manifest
+from embedsmith.pipeline.runs import finished, read_manifest
 from embedsmith.pipeline.verdicts import judge_folder, judgement_path, read_verdicts
 from embedsmith.progress import Progress, silent
 from embedsmith.services.chat import Chat, Question, ServerSettings
@@ -171,8 +172,7 @@ def _check(run: Path) -> None:
             f"{run}: made by `{manifest['command']}`, wanted a run of `mine` or `select`",
             hint="mine first: embedsmith mine DATA --out RUN",
         )
-    if manifest["status"] != "finished":
-        raise RunError(f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped")
+    finished(run)
 
 
 def _drawn(examples: Sequence[Example], count: int | None, seed: int) -> list[Example]:
@@ -211,13 +211,17 @@ def _counted(pairs: Sequence[_Pair], verdicts: dict[tuple[str, str], Verdict]) -
 def _write(run: Path, judge: str, template: Template, verdicts: dict[tuple[str, str], Verdict]) -> None:
     """Add verdicts to those that are there; the same judge's word on the same pair replaces the earlier one."""
     prompt = fingerprint(template.text)
-    kept = {(row["judge"], row["prompt"], row["query_id"], row["passage_id"]): row for row in read_verdicts(run)}
-    for (query_id, passage_id), verdict in verdicts.items():
-        kept[judge, prompt, query_id, passage_id] = {
-            "query_id": query_id,
-            "passage_id": passage_id,
-            "verdict": verdict,
-            "judge": judge,
-            "prompt": prompt,
-        }
-    write_jsonl(judge_folder(run) / "verdicts.jsonl", kept.values())
+    path = judge_folder(run) / "verdicts.jsonl"
+    # Another judge may be adding its own.
+    with waiting(Lock.beside(path)):
+        remove_partials_of(path)
+        kept = {(row["judge"], row["prompt"], row["query_id"], row["passage_id"]): row for row in read_verdicts(run)}
+        for (query_id, passage_id), verdict in verdicts.items():
+            kept[judge, prompt, query_id, passage_id] = {
+                "query_id": query_id,
+                "passage_id": passage_id,
+                "verdict": verdict,
+                "judge": judge,
+                "prompt": prompt,
+            }
+        write_jsonl(path, kept.values())

@@ -36,7 +36,7 @@ from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.plan import Plan, plan_of
-from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.pipeline.verdicts import excluded_by, false_negatives, read_false_negatives, write_false_negatives
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
@@ -208,10 +208,7 @@ def read_mined(folder: str | Path) -> Mined:
             f"{folder}: made by `{manifest['command']}`, wanted a run of `mine` or `select`",
             hint="mine first: embedsmith mine DATA --out RUN",
         )
-    if manifest["status"] != "finished":
-        raise RunError(
-            f"{folder}: a run that was cut short", hint="give its command again; it goes on where it stopped"
-        )
+    finished(folder)
     if manifest["command"] == "select":
         origin = read_mined(manifest["inputs"]["run"])
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))

@@ -2,6 +2,7 @@
 
 RUN/manifest.json    command, settings and their fingerprint, versions, timings, counts, status
 RUN/recipe.yaml      the settings, to repeat the run with
+RUN/.lock            while a process writes the run: another one is refused
 RUN/…                what the command made; each file is whole or absent
 """
 
@@ -9,7 +10,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,34 +20,38 @@ import yaml
 
 from embedsmith import __version__
 from embedsmith.data.files import atomic_write, read_json, remove_partials, write_json
+from embedsmith.data.locks import Lock, busy
 from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.settings import Settings, fingerprint
 
 FORMAT = 1
+_LOCKED_APART = ("vectors", "shared", "cells")
+"""Folders of a run that have locks of their own, within them: another process may be writing there."""
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy")
 
 
 class Run:
     """A run folder that is open for writing."""
 
-    def __init__(self, folder: Path, manifest: dict[str, Any], *, writes: bool = True) -> None:
+    def __init__(self, folder: Path, manifest: dict[str, Any], *, lock: Lock | None) -> None:
         """Use `Run.open`."""
         self.folder = folder
         self.manifest = manifest
         self.vectors = folder / "vectors"
         """Where vectors are kept; several runs may share a folder."""
-        self._writes = writes
+        self._lock = lock
+        """Held by the one process that writes the run."""
         self._seconds_within: list[float] = []
         """Of each timed block that is open, those of the blocks within it; the innermost last."""
 
     @classmethod
     def follow(cls, folder: str | Path) -> Run:
         """Return the run that another process of the same command has opened; what it is told here is not written."""
-        return cls(Path(folder), {"seconds": {}, "counts": {}, "content": {}}, writes=False)
+        return cls(Path(folder), {"seconds": {}, "counts": {}, "content": {}}, lock=None)
 
     @classmethod
     def open(cls, folder: str | Path, *, command: str, settings: Settings, inputs: dict[str, Any]) -> Run:
-        """Create a run folder, or go on with one that the same command was writing.
+        """Create a run folder, or go on with one that the same command was writing; hold its lock until the end.
 
         Args:
             command: the command's name.
@@ -55,56 +59,45 @@ class Run:
             inputs: what the run reads, as plain values.
 
         Raises:
-            RunError: the folder is finished, another run's, or not a run folder and not empty.
+            RunError: the folder is finished, another run's, being written, or not a run folder and not empty.
         """
         folder = Path(folder)
-        identity = fingerprint([FORMAT, command, settings.model_dump(mode="json"), inputs])
+        new = {
+            "format": FORMAT,
+            "command": command,
+            "status": "running",
+            "fingerprint": fingerprint([FORMAT, command, settings.model_dump(mode="json"), inputs]),
+            "settings": settings.model_dump(mode="json"),
+            "inputs": inputs,
+            # Ours is not asked of the installation: a checkout runs without one.
+            "versions": {
+                "embedsmith": __version__,
+                **{package: importlib.metadata.version(package) for package in _PACKAGES},
+            },
+            "python": platform.python_version(),
+            "machine": f"{platform.system()} {platform.machine()}",
+            "content": {},
+            "seconds": {},
+            "counts": {},
+        }
         if folder.exists() and not folder.is_dir():
             raise RunError(f"{folder}: a file, wanted a folder to write", hint="choose another --out")
-        if (folder / "manifest.json").is_file():
-            manifest = read_json(folder / "manifest.json")
-            if manifest.get("fingerprint") != identity:
-                raise RunError(
-                    f"{folder}: holds another run ({_difference(manifest, command, settings, inputs)})",
-                    hint="choose another --out, or remove the folder",
-                )
-            if manifest["status"] == "finished":
-                raise RunError(
-                    f"{folder}: this run is finished already", hint="choose another --out, or remove the folder"
-                )
-            remove_partials(folder)
-            run = cls(folder, manifest)
+        lock = Lock.in_folder(folder)
+        if lock.held_by is None:
+            _known(folder, new)  # a folder that is none of this run's is refused without a trace in it
+        if not lock.take():
+            raise busy(folder, lock)
+        try:
+            known = _known(folder, new)
+            remove_partials(folder, but=_LOCKED_APART)
+            run = cls(folder, known or new, lock=lock)
+            if not known:
+                # The manifest comes first: it makes the folder a run, which can go on if the next write fails.
+                run.save()
             run._write_recipe(settings)
-            return run
-        # All that there is of a run that was killed while it wrote its first file.
-        for partial in folder.glob(".manifest.json.*.partial"):
-            partial.unlink(missing_ok=True)
-        if folder.is_dir() and any(folder.iterdir()):
-            raise RunError(f"{folder}: not empty and not a run folder", hint="choose another --out")
-        run = cls(
-            folder,
-            {
-                "format": FORMAT,
-                "command": command,
-                "status": "running",
-                "fingerprint": identity,
-                "settings": settings.model_dump(mode="json"),
-                "inputs": inputs,
-                # Ours is not asked of the installation: a checkout runs without one.
-                "versions": {
-                    "embedsmith": __version__,
-                    **{package: importlib.metadata.version(package) for package in _PACKAGES},
-                },
-                "python": platform.python_version(),
-                "machine": f"{platform.system()} {platform.machine()}",
-                "content": {},
-                "seconds": {},
-                "counts": {},
-            },
-        )
-        # The manifest comes first: it makes the folder a run, which can go on if the next write fails.
-        run.save()
-        run._write_recipe(settings)
+        except BaseException:
+            lock.release()
+            raise
         return run
 
     def __enter__(self) -> Run:
@@ -112,16 +105,23 @@ class Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Remove the folder again if a caller's mistake stopped the run before it made anything."""
-        if not self._writes:
+        """Let the lock go; remove the folder if a caller's mistake stopped the run before it made anything."""
+        if not self._lock:
             return
-        made = {path.name for path in self.folder.iterdir()} - {"manifest.json", "recipe.yaml"}
-        if kind is not None and issubclass(kind, EmbedsmithError) and not made:
-            shutil.rmtree(self.folder)
+        own = {"manifest.json", "recipe.yaml"}
+        made = {path.name for path in self.folder.iterdir()} - own - {self._lock.path.name}
+        is_nothing = kind is not None and issubclass(kind, EmbedsmithError) and not made
+        if is_nothing:
+            for name in own:
+                (self.folder / name).unlink(missing_ok=True)
+        self._lock.release()
+        if is_nothing:
+            with suppress(OSError):  # another process has begun a run there
+                self.folder.rmdir()
 
     def save(self) -> None:
         """Write the manifest."""
-        if self._writes:
+        if self._lock:
             write_json(self.folder / "manifest.json", self.manifest)
 
     def _write_recipe(self, settings: Settings) -> None:
@@ -208,14 +208,53 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     return read_json(path)
 
 
-def _difference(manifest: dict[str, Any], command: str, settings: Settings, inputs: dict[str, Any]) -> str:
+def finished(folder: str | Path) -> dict[str, Any]:
+    """Return the manifest of a run that is whole.
+
+    Raises:
+        RunError: the folder is missing, not a run folder, still being written, or was cut short.
+    """
+    if read_manifest(folder)["status"] != "finished" and (writer := Lock.in_folder(Path(folder)).held_by):
+        raise RunError(f"{folder}: {writer} is still writing it", hint="wait until that process has ended")
+    manifest = read_manifest(folder)  # again: it may have been finished since
+    if manifest["status"] != "finished":
+        hint = "give its command again; it goes on where it stopped"
+        raise RunError(f"{folder}: a run that was cut short", hint=hint)
+    return manifest
+
+
+def _known(folder: Path, new: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of the run that a folder holds and that goes on, None where the folder has nothing yet.
+
+    Raises:
+        RunError: the folder holds something else, or a run that is finished.
+    """
+    if not (folder / "manifest.json").is_file():
+        # All that there may be of a run that was killed while it wrote its first file.
+        if folder.is_dir() and any(not _is_first(path.name) for path in folder.iterdir()):
+            raise RunError(f"{folder}: not empty and not a run folder", hint="choose another --out")
+        return None
+    manifest: dict[str, Any] = read_json(folder / "manifest.json")
+    hint = "choose another --out, or remove the folder"
+    if manifest.get("fingerprint") != new["fingerprint"]:
+        raise RunError(f"{folder}: holds another run ({_difference(manifest, new)})", hint=hint)
+    if manifest["status"] == "finished":
+        raise RunError(f"{folder}: this run is finished already", hint=hint)
+    return manifest
+
+
+def _is_first(name: str) -> bool:
+    """Return whether a file is there before the manifest of a run is."""
+    return name == ".lock" or (name.startswith(".manifest.json.") and name.endswith(".partial"))
+
+
+def _difference(manifest: dict[str, Any], new: dict[str, Any]) -> str:
     """Return in a few words what distinguishes a run from the one whose folder it is."""
-    if manifest.get("command") != command:
+    if manifest.get("command") != new["command"]:
         return f"it was made by `{manifest.get('command')}`"
-    old = _flat({**manifest.get("settings", {}), "input": manifest.get("inputs", {})})
-    new = _flat({**settings.model_dump(mode="json"), "input": inputs})
+    then, now = (_flat({**one.get("settings", {}), "input": one.get("inputs", {})}) for one in (manifest, new))
     changed = [
-        f"{key} {old.get(key)!r}, now {new.get(key)!r}" for key in {**old, **new} if old.get(key) != new.get(key)
+        f"{key} {then.get(key)!r}, now {now.get(key)!r}" for key in {**then, **now} if then.get(key) != now.get(key)
     ]
     return "; ".join(changed[:3]) or "made by another version"
 

@@ -26,7 +26,7 @@ from embedsmith.models.embedder import EmbeddingModel, load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student, describe
 from embedsmith.pipeline.card import write_card
-from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Seed, Settings
 from embedsmith.training.batches import Source
@@ -272,8 +272,7 @@ def example_files(mined: Path) -> list[Path]:
         return [mined]
     if not mined.exists():
         raise InputError(f"{mined}: no such run folder or file", hint="mine first: embedsmith mine DATA --out RUN")
-    if read_manifest(mined)["status"] != "finished":
-        raise RunError(f"{mined}: a run that was cut short", hint="give its command again; it goes on where it stopped")
+    finished(mined)
     files = sorted(mined.glob("negatives.jsonl")) or sorted(mined.glob("mined/*/negatives.jsonl"))
     if not files:
         raise RunError(f"{mined}: a run without negatives.jsonl", hint="mine first: embedsmith mine DATA --out RUN")

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from embedsmith.data.dialects import DialectSettings, Written, write_dialect
 from embedsmith.data.examples import iter_examples
+from embedsmith.data.locks import writes_out
 from embedsmith.errors import RunError
-from embedsmith.pipeline.runs import read_manifest
+from embedsmith.pipeline.runs import finished
 
 
+@writes_out
 def write(
     run: str | Path, *, out: str | Path, dialect: str = "jsonl", settings: DialectSettings | None = None
 ) -> Written:
@@ -25,10 +27,8 @@ def write(
         RunError: the run is missing, unfinished or of another command.
         InputError, SettingsError: as `write_dialect`.
     """
-    manifest = read_manifest(run)
+    manifest = finished(run)
     path = Path(run) / "negatives.jsonl"
-    if manifest["status"] != "finished":
-        raise RunError(f"{run}: a run that was cut short", hint="give its command again; it goes on where it stopped")
     if not path.is_file():
         raise RunError(
             f"{run}: made by `{manifest['command']}`, wanted a run of `mine` or `select`",

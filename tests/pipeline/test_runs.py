@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ import yaml
 from embedsmith.errors import InputError, RunError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.pipeline import runs
-from embedsmith.pipeline.runs import Run, read_manifest
+from embedsmith.pipeline.runs import Run, finished, read_manifest
 
 SETTINGS = MiningSettings(negatives=3)
 
@@ -20,7 +22,8 @@ def open_run(folder: Path, *, command: str = "mine", settings: MiningSettings = 
 
 
 def test_a_new_run_says_what_it_is(tmp_path: Path):
-    open_run(tmp_path / "deep" / "run")
+    with open_run(tmp_path / "deep" / "run"):
+        pass
     manifest = read_manifest(tmp_path / "deep" / "run")
     assert (manifest["command"], manifest["status"], manifest["inputs"]) == ("mine", "running", {"data": "a"})
     assert manifest["settings"]["negatives"] == 3
@@ -36,11 +39,12 @@ def test_seconds_and_counts_add_up_over_all_attempts(tmp_path: Path, monkeypatch
     with pytest.raises(KeyboardInterrupt, match="now"), run.timed("mine"):
         raise KeyboardInterrupt("now")
     run.count("mining", {"queries": 7})
-    again = open_run(tmp_path / "run")
-    with again.timed("mine"):
-        pass
-    with again.timed("select"):
-        pass
+    del run  # and with it the lock
+    with open_run(tmp_path / "run") as again:
+        with again.timed("mine"):
+            pass
+        with again.timed("select"):
+            pass
     assert again.manifest["seconds"] == {"mine": 5.5, "select": 1.0}
     assert again.seconds == 6.5
     assert read_manifest(tmp_path / "run")["counts"] == {"mining": {"queries": 7}}
@@ -65,11 +69,11 @@ def test_a_finished_run_is_refused(tmp_path: Path):
         open_run(tmp_path / "run")
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_run_with_other_settings_is_refused_with_what_changed(tmp_path: Path, finished: bool):
-    run = open_run(tmp_path / "run")
-    if finished:
-        run.finish()
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_with_other_settings_is_refused_with_what_changed(tmp_path: Path, is_finished: bool):
+    with open_run(tmp_path / "run") as run:
+        if is_finished:
+            run.finish()
     with pytest.raises(RunError, match=r"holds another run \(negatives 3, now 5\)"):
         open_run(tmp_path / "run", settings=MiningSettings(negatives=5))
 
@@ -116,6 +120,59 @@ def test_a_run_whose_first_files_found_no_space_goes_on(tmp_path: Path, monkeypa
     assert (tmp_path / "run" / "recipe.yaml").is_file()
 
 
+def test_a_run_that_is_being_written_is_refused_whatever_is_asked_for(tmp_path: Path):
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    with open_run(tmp_path / "run") as run:
+        (run.folder / ".a.0f.partial").write_text("of the process that writes")
+        before = {path.name: path.read_bytes() for path in run.folder.iterdir()}
+        for other in ({}, {"command": "train"}, {"data": "b"}, {"settings": MiningSettings(negatives=5)}):
+            with pytest.raises(RunError, match=f"run: {me} is writing it") as refused:
+                open_run(tmp_path / "run", **other)
+            assert "wait" in refused.value.hint
+        with pytest.raises(RunError, match=f"run: {me} is still writing it"):
+            finished(run.folder)
+        assert {path.name: path.read_bytes() for path in run.folder.iterdir()} == before
+        run.finish()
+    assert finished(tmp_path / "run")["status"] == "finished"
+    assert {path.name for path in run.folder.iterdir()} == before.keys() - {".lock"}
+
+
+def test_the_early_mistake_of_a_second_process_leaves_the_first_ones_run_alone(tmp_path: Path):
+    with open_run(tmp_path / "run") as first:
+        with pytest.raises(RunError, match="is writing it"), open_run(tmp_path / "run"):
+            pass
+        first.count("mining", {"queries": 1})
+        first.finish()
+    assert read_manifest(tmp_path / "run")["counts"] == {"mining": {"queries": 1}}
+
+
+def test_a_mistake_before_anything_is_made_leaves_no_folder(tmp_path: Path):
+    with pytest.raises(RunError, match="has changed"), open_run(tmp_path / "run") as run:
+        run.same_content("pairs", "aaaa")
+        run.same_content("pairs", "bbbb")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_with_nothing_but_what_a_killed_process_left_of_its_beginning_is_empty(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    for name in (".lock", ".manifest.json.0f.partial"):
+        (tmp_path / "run" / name).write_text("")
+    with open_run(tmp_path / "run"):
+        pass
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"manifest.json", "recipe.yaml"}
+
+
+def test_a_run_that_goes_on_removes_partial_files_where_nobody_else_writes(tmp_path: Path):
+    with open_run(tmp_path / "run") as run:
+        for place in ("mined", "vectors/store", "shared/stages", "cells/a"):
+            (run.folder / place).mkdir(parents=True)
+            (run.folder / place / ".a.0f.partial").write_text("")
+    with open_run(tmp_path / "run"):
+        pass
+    left = {str(path.parent.relative_to(run.folder)) for path in run.folder.rglob("*.partial")}
+    assert left == {"vectors/store", "shared/stages", "cells/a"}
+
+
 def test_what_is_not_a_run_has_no_manifest(tmp_path: Path):
     with pytest.raises(RunError, match="no such run folder"):
         read_manifest(tmp_path / "none")
@@ -137,7 +194,9 @@ def test_a_run_does_not_go_on_with_data_that_changed(tmp_path):
     def again():
         return Run.open(tmp_path / "run", command="mine", settings=MiningSettings(), inputs={})
 
-    again().same_content("pairs", "aaaa")
-    again().same_content("pairs", "aaaa")
-    with pytest.raises(RunError, match="pairs has changed since this run began"):
-        again().same_content("pairs", "bbbb")
+    for _ in range(2):
+        with again() as run:
+            run.same_content("pairs", "aaaa")
+            (run.folder / "work").mkdir(exist_ok=True)
+    with pytest.raises(RunError, match="pairs has changed since this run began"), again() as run:
+        run.same_content("pairs", "bbbb")
