@@ -176,7 +176,8 @@ def first_of_ranking(folder: Path) -> dict[str, list[str]]:
     if path.is_file():
         with path.open(encoding="utf-8") as file:
             for line in file:
-                query, _, passage, *_ = line.split()
+                # Tabs where `evaluate` has written it: an id may hold a space.
+                query, _, passage, *_ = line.split("\t") if "\t" in line else line.split()
                 first.setdefault(query, [passage])
     return first
 

@@ -11,6 +11,7 @@ import embedsmith
 from embedsmith import MiningSettings, Recipe, StageSettings, StudentSettings
 from embedsmith.data.files import write_json, write_jsonl
 from embedsmith.data.load import load_collection
+from embedsmith.data.trec import write_ranking
 from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings
@@ -119,6 +120,14 @@ def test_what_an_evaluation_ranked_first_is_read_from_its_ranking(tmp_path: Path
     b = evaluation(tmp_path / "b", [{"query_id": "q1", "ndcg@10": 0.1}])
     (found,) = embedsmith.compare(a, b)
     assert (found.losses[0].first_a.id, found.losses[0].first_a.text, found.losses[0].first_b) == ("d7", None, None)
+
+
+def test_ids_with_spaces_are_read_from_a_ranking_as_they_were_written(tmp_path: Path):
+    write_ranking(tmp_path / "a" / "ranking.trec", {"q 1": [("d 7", 0.9), ("d 8", 0.8)]}, tag="bm25")
+    a = evaluation(tmp_path / "a", [{"query_id": "q 1", "ndcg@10": 0.2}])
+    b = evaluation(tmp_path / "b", [{"query_id": "q 1", "ndcg@10": 0.1}])
+    (found,) = embedsmith.compare(a, b)
+    assert found.losses[0].first_a.id == "d 7"
 
 
 def test_runs_on_different_queries_are_refused(run: Path, tmp_path: Path):
