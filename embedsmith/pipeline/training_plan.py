@@ -28,6 +28,7 @@ from embedsmith.progress import Progress, silent
 from embedsmith.training.batches import Source
 from embedsmith.training.blend import Portion
 from embedsmith.training.memory import enough_memory, free_bytes
+from embedsmith.training.processes import refuse_spreading
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import cost_of, plan_of, portions
 
@@ -76,6 +77,7 @@ class TrainingPlan:
 
 def plan_of_recipe(recipe: Recipe, *, on_progress: Progress = silent) -> TrainingPlan:
     """Return the plan of a recipe; its data are read and cleaned, and neither mined nor kept."""
+    refuse_spreading()
     data, sources, removed = [], [], {}
     for name, settings, contaminated in _cleaned(recipe, on_progress):
         removed[name] = contaminated
@@ -116,6 +118,7 @@ def plan_of_recipe(recipe: Recipe, *, on_progress: Progress = silent) -> Trainin
 
 def plan_of_run(mined: Path, settings: TrainingSettings) -> TrainingPlan:
     """Return the plan of training on a run of `mine`, or on a file of examples."""
+    refuse_spreading()
     sources = mined_sources(mined, settings.student)
     model = build_student(settings.student, seed=settings.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())

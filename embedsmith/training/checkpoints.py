@@ -99,11 +99,6 @@ def write_checkpoint(
         write_json(partial / _STATE, state)
 
 
-def write_state(folder: Path, state: dict[str, Any]) -> None:
-    """Declare a checkpoint whole that the Trainer has written: of sharded weights it knows how."""
-    write_json(folder / _STATE, state)
-
-
 def read_state(folder: Path) -> dict[str, Any]:
     """Return what a checkpoint says of the steps before it."""
     state: dict[str, Any] = read_json(folder / _STATE)

@@ -32,7 +32,6 @@ from embedsmith.training.chunks import Chunk
 from embedsmith.training.processes import Processes
 
 Encode = Callable[[Chunk], Float[Tensor, "n D"]]
-PassOn = Callable[[Tensor, Tensor, bool], None]
 
 
 class ActivationMemory:
@@ -118,8 +117,6 @@ class GradCache:
         memory: ActivationMemory,
         processes: Processes,
         dimensions: int,
-        sharded: bool = False,
-        pass_on: PassOn | None = None,
     ) -> None:
         """Prepare for the batches of a stage.
 
@@ -130,8 +127,6 @@ class GradCache:
             memory: which chunks are kept.
             processes: each encodes a share of the chunks.
             dimensions: D.
-            sharded: the weights are spread over the processes, which must encode the same number of chunks.
-            pass_on: takes vectors, their gradient and whether they are the batch's last, and runs back from them.
         """
         self.model = model
         self.memory = memory
@@ -139,9 +134,7 @@ class GradCache:
         self._seed = seed
         self._processes = processes
         self._dimensions = dimensions
-        self._sharded = sharded
-        self._pass_on: PassOn = pass_on or (lambda vectors, gradient, is_last: vectors.backward(gradient))
-        self._weights = {p.untyped_storage().data_ptr() for p in model.parameters()} if not sharded else set()
+        self._weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
     def run(
         self,
@@ -153,15 +146,15 @@ class GradCache:
     ) -> Float[Tensor, ""]:
         """Add a batch's gradient to the parameters' and return its loss.
 
-        With several processes a parameter then has the gradient of this process's chunks only, unless weights are
-        sharded: `Processes.sum_gradients` adds them up.
+        With several processes a parameter then has the gradient of this process's chunks only:
+        `Processes.sum_gradients` adds them up.
 
         Args:
             chunks: of all texts.
             loss_of: the loss of the vectors of all texts, in their order.
             batch: number of the batch, for what is drawn at random.
         """
-        own = self._processes.share([chunk.tokens for chunk in chunks], same_number=self._sharded)
+        own = self._processes.share([chunk.tokens for chunk in chunks])
         keeps = self.memory.kept([chunks[number].tokens for number in own])
         vectors = torch.zeros(sum(chunk.texts for chunk in chunks), self._dimensions, device=device)
         kept: dict[int, Tensor] = {}
@@ -175,8 +168,7 @@ class GradCache:
                 if is_first_ever:
                     keeps[1:] = self.memory.kept([chunks[number].tokens for number in own])[1:]
             found = kept[place].detach() if keeps[place] else self._vectors_only(chunk)
-            if place == own.index(number):  # the second time it only keeps step with the other processes
-                vectors.index_copy_(0, sent(chunk.rows, device), found.float())
+            vectors.index_copy_(0, sent(chunk.rows, device), found.float())
         self._processes.sum(vectors)
         vectors.requires_grad_()
         # What autocast made for chunks without gradients would give none to those that follow.
@@ -192,17 +184,15 @@ class GradCache:
                 self._draw_anew(batch, number)
                 encoded = self._encode(chunks[number])
             gradient = vectors.grad.index_select(0, sent(chunks[number].rows, device)).to(encoded.dtype)
-            self._pass_on(encoded, gradient if place == own.index(number) else gradient * 0, place == 0)
+            encoded.backward(gradient)
         return loss.detach()
 
     def vectors(self, chunks: Sequence[Chunk], *, device: torch.device) -> Float[Tensor, "N D"]:
         """Return the vectors of all texts, without a gradient."""
         vectors = torch.zeros(sum(chunk.texts for chunk in chunks), self._dimensions, device=device)
-        own = self._processes.share([chunk.tokens for chunk in chunks], same_number=self._sharded)
-        for place, number in enumerate(own):
+        for number in self._processes.share([chunk.tokens for chunk in chunks]):
             found = self._vectors_only(chunks[number])
-            if place == own.index(number):
-                vectors.index_copy_(0, sent(chunks[number].rows, device), found.float())
+            vectors.index_copy_(0, sent(chunks[number].rows, device), found.float())
         self._processes.sum(vectors)
         return vectors
 

@@ -104,19 +104,13 @@ def check_memory(model: EmbeddingModel, settings: StageSettings) -> None:
         SettingsError: says how much is wanted, and how much is free.
     """
     weights = trained_weights(model, settings)
-    needed, free = BYTES_A_TRAINED_WEIGHT * weights / _holders(), free_bytes(model.device)
+    needed, free = BYTES_A_TRAINED_WEIGHT * weights, free_bytes(model.device)
     if needed > free:
         raise SettingsError(
             f"stage {settings.name}: not enough memory on {model.device}: gradients and AdamW of {weights:,} trained "
             f"weights take {_gib(needed)}, and {_gib(free)} are free",
             hint="set lora_rank, take a student of fewer layers, or free some memory",
         )
-
-
-def _holders() -> int:
-    """Return over how many processes FSDP or DeepSpeed will spread gradients and optimizer; 1 without them."""
-    spread = any(os.environ.get(f"ACCELERATE_USE_{name}", "false") == "true" for name in ("FSDP", "DEEPSPEED"))
-    return int(os.environ.get("WORLD_SIZE", "1")) if spread else 1
 
 
 def missing_bytes(model: torch.nn.Module, optimizer: Any) -> float:

@@ -18,8 +18,18 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from embedsmith.errors import SettingsError
+
 _PATIENCE = timedelta(days=7)
 """How long processes wait while the first one mines: a collective's usual half an hour is too short."""
+
+_SPREADING = {
+    "FSDP": "ACCELERATE_USE_FSDP",
+    "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
+    "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM",
+    "a parallelism of tensors or contexts": "ACCELERATE_USE_PARALLELISM_CONFIG",
+}
+"""By what `accelerate launch` says it."""
 
 _BUCKET = 2**25
 """Elements of gradients that are summed at once."""
@@ -34,7 +44,12 @@ class Processes:
 
     @classmethod
     def running(cls) -> Processes:
-        """Return this process's place among those that a launcher started; the group is joined if it is not yet."""
+        """Return this process's place among those that a launcher started; the group is joined if it is not yet.
+
+        Raises:
+            SettingsError: the launcher wants the weights or their optimizer spread over the processes.
+        """
+        refuse_spreading()
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls()
@@ -52,17 +67,14 @@ class Processes:
         """Whether this is the process that writes files."""
         return self.rank == 0
 
-    def share(self, costs: Sequence[int], *, same_number: bool = False) -> list[int]:
+    def share(self, costs: Sequence[int]) -> list[int]:
         """Return which pieces of work are this process's, in order: the dearest first to whoever has least.
 
         Args:
             costs: of every piece.
-            same_number: give every process as many pieces as the busiest has, some of them a second time.
 
         >>> [Processes(rank, 2).share([5, 4, 3, 3]) for rank in (0, 1)]
         [[0, 3], [1, 2]]
-        >>> [Processes(rank, 2).share([5, 1, 1], same_number=True) for rank in (0, 1)]
-        [[0, 0], [1, 2]]
         """
         load = [0] * self.count
         shares: list[list[int]] = [[] for _ in range(self.count)]
@@ -70,11 +82,7 @@ class Processes:
             least = load.index(min(load))
             load[least] += costs[piece]
             shares[least].append(piece)
-        own = sorted(shares[self.rank])
-        if same_number:
-            most = max(len(share) for share in shares)
-            own += [own[-1] if own else 0] * (most - len(own))
-        return own
+        return sorted(shares[self.rank])
 
     def sum(self, tensor: Tensor) -> None:
         """Put the sum over all processes in a tensor's place."""
@@ -111,6 +119,20 @@ class Processes:
         """Return when every process has come here."""
         if self.count > 1:
             dist.barrier(group=_patient_group())
+
+
+def refuse_spreading() -> None:
+    """Refuse what `accelerate launch` spreads a model by: GradCache and checkpoints want it whole.
+
+    Raises:
+        SettingsError: names it.
+    """
+    for name, variable in _SPREADING.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1", "yes", "y", "on", "t"):
+            raise SettingsError(
+                f"{name} is asked for ({variable}), and a model is trained whole on every device",
+                hint="launch it with torchrun --nproc-per-node N; a large student fits with lora_rank",
+            )
 
 
 @cache

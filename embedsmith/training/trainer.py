@@ -20,7 +20,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
 
@@ -149,13 +148,12 @@ def train_stage(
         )
         if settings.lora_rank and trainer.args.bf16:
             with_adapters.enter_context(inputs_as_they_are(model))
-            if not (trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-                with_adapters.enter_context(halved(model))  # those two want one type for all weights
+            with_adapters.enter_context(halved(model))
         whole = checkpoints.checkpoints(folder)
         with enough_memory(trainer.place, model.device):
             if on_start and processes.leads:
                 on_start(checkpoints.step_of(whole[-1]) if whole else 0, steps, trainer.tightness())
-            with nullcontext() if trainer._sharded else _gradients_forgotten(model):
+            with _gradients_forgotten(model):
                 trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
             trainer.finish(optimizer_to)
     reports = trainer.reports
@@ -385,7 +383,7 @@ class _ContrastiveTrainer(Trainer):
         self.to_draw: Callable[[], Any] | None = None
         with _tensorboard_in(log_folder):
             super().__init__(model=model, args=arguments, train_dataset=plan, data_collator=self._prepared)
-        packed = not self._sharded and _reads_packed(model, bfloat16=bool(self.args.bf16))
+        packed = _reads_packed(model, bfloat16=bool(self.args.bf16))
         # Chunks are shared out by their number, so they are the same in every process, whatever GPU it has.
         rounded = are_rounded(model.device, bfloat16=bool(self.args.bf16))
         self.budget, packs, rounds = processes.least(chunk_tokens(settings, model), int(packed), int(rounded))
@@ -448,7 +446,7 @@ class _ContrastiveTrainer(Trainer):
             ],
             lr=self.stage.learning_rate,
             # One pass over weights and means in place of a dozen. (False would forbid torch the next best, too.)
-            fused=(not self._sharded and self.args.device.type in ("cpu", "cuda")) or None,
+            fused=self.args.device.type in ("cpu", "cuda") or None,
         )
         if self.earlier_optimizer:
             checkpoints.load_optimizer(self.earlier_optimizer, self.model, self.optimizer)
@@ -465,7 +463,7 @@ class _ContrastiveTrainer(Trainer):
         if self.cache is None or not model.training:
             model.train()  # looks at every module
         if self.cache is None:
-            self.cache = self._grad_cache(model)
+            self.cache = self._grad_cache()
         targets = targets_of(batch, self.stage, self.args.device)
 
         def loss_of(vectors: Tensor) -> Tensor:
@@ -474,8 +472,7 @@ class _ContrastiveTrainer(Trainer):
             self.make_ahead()
             return loss / self.current_gradient_accumulation_steps
 
-        rows = nullcontext() if self._sharded else gradients_of_rows(self.embedder, self.args.device)
-        with self._kernels(chunks), rows:
+        with self._kernels(chunks), gradients_of_rows(self.embedder, self.args.device):
             loss = self.cache.run(chunks, loss_of, batch=batch.number, device=self.args.device)
         self.seen.append(
             {
@@ -487,8 +484,7 @@ class _ContrastiveTrainer(Trainer):
         )
         if self.accelerator.sync_gradients:
             trained = self._trained()
-            if not self._sharded:
-                self.processes.sum_gradients(trained.values())
+            self.processes.sum_gradients(trained.values())
             gradients = {name: weight.grad for name, weight in trained.items() if weight.grad is not None}
             self.length = _length(list(gradients.values()), self.args.device)
             of_pooling = [gradient for name, gradient in gradients.items() if not name.startswith("0.")]
@@ -496,8 +492,8 @@ class _ContrastiveTrainer(Trainer):
         return loss
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
-        """Return the weights that are trained; looked for once, unless they are sharded."""
-        if self.trained is None or self._sharded:
+        """Return the weights that are trained; looked for once."""
+        if self.trained is None:
             self.trained = checkpoints.trained(self.model)
         return self.trained
 
@@ -513,8 +509,6 @@ class _ContrastiveTrainer(Trainer):
 
     def _clip_grad_norm(self, model: Any) -> Any:
         """Clip gradients by the length that is known already; the Trainer would measure it once more."""
-        if self._sharded:
-            return super()._clip_grad_norm(model)
         clip_grads_with_norm_(self._trained().values(), self.args.max_grad_norm, self.length)
         return self.length
 
@@ -562,39 +556,25 @@ class _ContrastiveTrainer(Trainer):
         whole = checkpoints.checkpoints(Path(self.args.output_dir))
         return all(checkpoints.read_state(checkpoint)["best"]["path"] != path.name for checkpoint in whole)
 
-    @property
-    def _sharded(self) -> bool:
-        """Whether the weights are spread over the processes: FSDP or DeepSpeed."""
-        return bool(self.is_fsdp_enabled or self.is_deepspeed_enabled)
-
-    def _grad_cache(self, model: Any) -> GradCache:
+    def _grad_cache(self) -> GradCache:
         """Return what runs the batches; made once the model is wrapped."""
-        device = self.args.device
-        # Gradients are summed by us, once a step: DistributedDataParallel would do it after every chunk.
-        module = model if self._sharded else self.embedder
-
         return GradCache(
             self.model,
-            partial(encode, module, device=device, bfloat16=bool(self.args.bf16)),
+            # Not what is wrapped: gradients are summed by us, once a step. DistributedDataParallel would do it after
+            # every chunk.
+            partial(encode, self.embedder, device=self.args.device, bfloat16=bool(self.args.bf16)),
             seed=self.args.seed,
             memory=self._memory(missing_bytes(self.embedder, self.optimizer)),
             processes=self.processes,
             dimensions=self.embedder.get_embedding_dimension() or 0,
-            sharded=self._sharded,
-            pass_on=self._pass_on_sharded if self._sharded else None,
         )
 
     def _memory(self, missing: float) -> ActivationMemory:
         """Return how many activations are kept beside gradients and means that are still to come."""
-        # What a process keeps is its own affair, unless all must encode in step.
-        if self._sharded:
-            return ActivationMemory(0.0)
         return _activation_memory(self.embedder, self.stage, missing=missing, bfloat16=bool(self.args.bf16))
 
     def tightness(self) -> str:
         """Return a warning where memory may not suffice, by one chunk of the first batch; nothing where it will."""
-        if self._sharded:
-            return ""
         missing = BYTES_A_TRAINED_WEIGHT * sum(p.numel() for p in checkpoints.trained(self.embedder).values())
         memory = self._memory(missing)
         chunks = self._chunks(self.plan[0])
@@ -609,20 +589,12 @@ class _ContrastiveTrainer(Trainer):
         """Return what it is doing, for messages."""
         return f"stage {self.stage.name}, step {self.state.global_step + 1}, chunks of {self.budget} tokens"
 
-    def _pass_on_sharded(self, vectors: Tensor, gradient: Tensor, is_last: bool) -> None:
-        """Run back through sharded weights, whose gradients are averaged over the processes: untested on GPUs."""
-        complete = self.accelerator.sync_gradients
-        self.accelerator.gradient_state._set_sync_gradients(complete and is_last)
-        self.accelerator.backward((vectors * gradient).sum() * self.processes.count)
-        self.accelerator.gradient_state._set_sync_gradients(complete)
-
     def _prepared(self, batches: list[Batch]) -> dict[str, Any]:
         """Return a batch, tokenised: the plan makes whole batches, the loader one of them at a time."""
         return {"batch": batches[0], "chunks": self._chunks(batches[0])}
 
     def _kernels(self, chunks: Sequence[Chunk]) -> AbstractContextManager[None]:
-        packed, bfloat16 = chunks[0].is_packed, bool(self.args.bf16)
-        return _kernels(self.embedder, packed=packed, bfloat16=bfloat16, sharded=self._sharded)
+        return _kernels(self.embedder, packed=chunks[0].is_packed, bfloat16=bool(self.args.bf16))
 
     def _chunks(self, batch: Batch) -> list[Chunk]:
         chunks = chunks_of(self.embedder, batch, self.budget, packed=self.packed, rounded=self.rounded)
@@ -646,15 +618,10 @@ class _ContrastiveTrainer(Trainer):
             "best": self.best.as_json(),
             "schedule": self._schedule.state_dict(),
         }
-        if self._sharded:
-            super()._save_checkpoint(model, trial)
         if self.processes.leads:
-            if self._sharded:
-                checkpoints.write_state(folder, state)
-            else:
-                checkpoints.write_checkpoint(
-                    folder, self.embedder, self.optimizer.optimizer, trainer_state=self.state, state=state
-                )
+            checkpoints.write_checkpoint(
+                folder, self.embedder, self.optimizer.optimizer, trainer_state=self.state, state=state
+            )
             # Two: the older one outlives the moment in which the newer one is not whole yet.
             checkpoints.remove_old(folder.parent, keep=2)
         self.processes.wait()
@@ -662,18 +629,14 @@ class _ContrastiveTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """Load the weights, every one of them, and the reports of the steps before."""
         folder = Path(resume_from_checkpoint)
-        if self._sharded:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        else:
-            checkpoints.load_checkpoint_weights(folder, self.embedder)
+        checkpoints.load_checkpoint_weights(folder, self.embedder)
         state = checkpoints.read_state(folder)
         self.reports = [StepReport(**row) for row in state["reports"]]
         self.best = Best.from_json(state["best"], folder.parent)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         """Put the states of the optimizer and of the schedule back."""
-        if self._sharded or checkpoint is None:
-            super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is None:
             return
         checkpoints.load_checkpoint_optimizer(Path(checkpoint), self.embedder, self.optimizer.optimizer)
         schedule = checkpoints.read_state(Path(checkpoint))["schedule"]
@@ -815,10 +778,10 @@ def _reads_packed(model: EmbeddingModel, *, bfloat16: bool) -> bool:
 
 
 @contextmanager
-def _kernels(model: EmbeddingModel, *, packed: bool, bfloat16: bool, sharded: bool = False) -> Iterator[None]:
+def _kernels(model: EmbeddingModel, *, packed: bool, bfloat16: bool) -> Iterator[None]:
     """Compute products and attention as they train fastest, forward and back; within texts that lie in a row."""
     with (
-        shared_copies(model.device) if bfloat16 and not sharded else nullcontext(),
+        shared_copies(model.device) if bfloat16 else nullcontext(),
         training_attention(model.device.type),
         attention_within_texts(model.backbone) if packed else nullcontext(),
         nullcontext() if bfloat16 else trained_products(model, model.device),
@@ -840,5 +803,4 @@ def _checkpointing(model: EmbeddingModel, settings: StageSettings) -> Iterator[N
 
 def _length(gradients: list[Tensor], device: torch.device) -> Tensor:
     """Return the length of gradients, on a device."""
-    length = get_total_norm(gradients)
-    return (length.full_tensor() if isinstance(length, DTensor) else length).to(device)
+    return get_total_norm(gradients).to(device)

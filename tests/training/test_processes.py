@@ -11,6 +11,11 @@ import pytest
 from safetensors.torch import load_file
 
 from embedsmith.data.examples import Example, Passage, write_examples
+from embedsmith.errors import SettingsError
+from embedsmith.pipeline.forge import forge
+from embedsmith.pipeline.recipe import Recipe
+from embedsmith.pipeline.train import TrainingSettings, train
+from embedsmith.pipeline.training_plan import plan_of_recipe, plan_of_run
 from embedsmith.training.processes import Processes
 
 PROGRAM = """
@@ -126,8 +131,20 @@ def test_work_is_shared_so_that_every_piece_is_done_once():
         assert max(loads) - min(loads) <= max(costs)
 
 
-def test_processes_that_keep_step_have_the_same_number_of_pieces():
-    for count in (2, 3, 8):
-        shares = [Processes(rank, count).share([7, 3, 9, 1], same_number=True) for rank in range(count)]
-        assert len({len(share) for share in shares}) == 1
-        assert {piece for share in shares for piece in share} == {0, 1, 2, 3}
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "PARALLELISM_CONFIG"])
+@pytest.mark.parametrize("of_a_recipe", [False, True])
+@pytest.mark.parametrize("only_planned", [False, True])
+def test_a_model_that_shall_be_spread_over_devices_is_refused_before_anything_is_done(
+    examples, tmp_path, monkeypatch, name, of_a_recipe, only_planned
+):
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    recipe = Recipe.model_validate({"data": {"toy": {"path": str(examples), "format": "examples"}}})
+    with pytest.raises(
+        SettingsError, match=rf"is asked for \(ACCELERATE_USE_{name}\), and a model is trained"
+    ) as caught:
+        if of_a_recipe:
+            plan_of_recipe(recipe) if only_planned else forge(recipe, out=tmp_path / "run")
+        else:
+            plan_of_run(examples, TrainingSettings()) if only_planned else train(examples, out=tmp_path / "run")
+    assert "torchrun" in caught.value.hint
+    assert not (tmp_path / "run").exists()
