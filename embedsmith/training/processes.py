@@ -102,10 +102,16 @@ class Processes:
         return tensor.tolist()
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Put the sum over all processes in the place of every gradient."""
+        """Put the sum over all processes in the place of every gradient; a weight that has none anywhere keeps none.
+
+        An optimizer leaves such a weight alone. With a gradient of 0 it would decay it.
+        """
         if self.count == 1:
             return
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        weights = [parameter for parameter in parameters if parameter.requires_grad]
+        used = torch.tensor([parameter.grad is not None for parameter in weights], dtype=torch.uint8)
+        dist.all_reduce(used, dist.ReduceOp.MAX, group=_patient_group())
+        trained = [parameter for parameter, is_used in zip(weights, used.tolist(), strict=True) if is_used]
         for parameter in trained:
             if parameter.grad is None:  # a process may have had no text of a batch
                 parameter.grad = torch.zeros_like(parameter)

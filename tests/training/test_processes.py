@@ -37,11 +37,10 @@ from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import train_stage
 
-model_folder, examples, out, settings = sys.argv[1:]
+student, examples, out, settings = sys.argv[1:]
 left = Path(f"{out}/left-{os.environ['RANK']}")
 atexit.register(lambda: left.write_text(str(not dist.is_initialized())))  # the first comes last
-student = StudentSettings(name=model_folder, attention="bidirectional", pooling="latent", latents=4, heads=2)
-model = build_student(student, seed=1, device="cpu")
+model = build_student(StudentSettings.model_validate_json(student), seed=1, device="cpu")
 sources = [Source("toy", read_examples(Path(examples)), prompt="")]
 stage = StageSettings.model_validate_json(settings)
 reports = train_stage(model, sources, stage, folder=Path(out) / "checkpoints", seed=3)
@@ -82,13 +81,13 @@ def examples(tmp_path_factory) -> Path:
     return path
 
 
-def trained(model: Path, examples: Path, out: Path, *, processes: int) -> list[dict]:
+def trained(student: dict, examples: Path, out: Path, *, processes: int, **changes) -> list[dict]:
     """Train in some processes; return the reports of each."""
     out.mkdir()
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-c", PROGRAM, model, examples, out, json.dumps(STAGE)]
+    words = [sys.executable, "-c", PROGRAM, json.dumps(student), examples, out, json.dumps({**STAGE, **changes})]
     started = []
     for rank in range(processes):
         place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
@@ -103,8 +102,9 @@ def trained(model: Path, examples: Path, out: Path, *, processes: int) -> list[d
 
 
 def test_two_processes_have_the_losses_and_the_weights_of_one(tiny_llama, examples, tmp_path):
-    (expected,) = trained(tiny_llama, examples, tmp_path / "one", processes=1)
-    both = trained(tiny_llama, examples, tmp_path / "two", processes=2)
+    student = {"name": str(tiny_llama), "attention": "bidirectional", "pooling": "latent", "latents": 4, "heads": 2}
+    (expected,) = trained(student, examples, tmp_path / "one", processes=1)
+    both = trained(student, examples, tmp_path / "two", processes=2)
     assert [(tmp_path / "two" / f"left-{rank}").read_text() for rank in (0, 1)] == ["True", "True"]
     for reports in both:
         for row, other in zip(reports, expected, strict=True):
@@ -120,6 +120,17 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(tiny_llama, exampl
         assert first[name].equal(second[name])
         # AdamW divides a gradient by its size: where one is almost 0, the order of a sum decides its sign.
         assert (first[name] - weight).abs().mean() < 1e-5
+
+
+def test_a_weight_that_nothing_reads_is_left_alone_by_two_processes_as_by_one(tiny_bert, examples, tmp_path):
+    """An encoder's pooler: a gradient of 0 would have AdamW decay it."""
+    student, changes = {"name": str(tiny_bert), "pooling": "mean"}, {"steps": 2, "held_out": 0, "weight_decay": 0.5}
+    before = load_file(tiny_bert / "model.safetensors")
+    trained(student, examples, tmp_path / "two", processes=2, **changes)
+    for rank in (0, 1):
+        after = load_file(tmp_path / "two" / str(rank))
+        unread = {name for name in before if after[f"0.model.{name}"].equal(before[name])}
+        assert unread == {"pooler.dense.weight", "pooler.dense.bias"}
 
 
 def test_work_is_shared_so_that_every_piece_is_done_once():
