@@ -35,20 +35,20 @@ class Guide:
             "query": [KnownVectors(folder, read_json(folder / "store.json")) for folder in queries],
             "passage": [KnownVectors(folder, read_json(folder / "store.json")) for folder in passages],
         }
+        widths = {store.dimensions for stores in self._stores.values() for store in stores if store.dimensions}
+        assert len(widths) <= 1, f"one teacher's vectors have {widths} dimensions"
+        self.dimensions: int = max(widths, default=1)
+        """D; 1 where nothing is stored."""
 
     def vectors(self, texts: Sequence[str], role: str) -> Float32[np.ndarray, "n D"]:
         """Return the teacher's vectors; a row of NaN for a text that it has not seen."""
         found = known_vectors(list(dict.fromkeys(texts)), self._stores[role])
-        width = len(next(iter(found.values()))) if found else 1
-        unknown = np.full(width, np.nan, np.float32)
+        unknown = np.full(self.dimensions, np.nan, np.float32)
         return np.stack([found.get(text, unknown) for text in texts])
 
     def scores(self, queries: Sequence[str], passages: Sequence[str]) -> Float32[np.ndarray, "B U"]:
         """Return the teacher's cosines; NaN where it has not seen one of the two."""
-        asked, offered = self.vectors(queries, "query"), self.vectors(passages, "passage")
-        if asked.shape[1] != offered.shape[1]:  # one side is unknown altogether
-            return np.full((len(queries), len(passages)), np.nan, np.float32)
-        return asked @ offered.T
+        return self.vectors(queries, "query") @ self.vectors(passages, "passage").T
 
 
 def above_ceiling(
@@ -96,13 +96,17 @@ def stores_of_guide(folder: Path) -> dict[str, str] | None:
 
 
 def read_guides(folders: Sequence[Path | None]) -> list[Guide | None]:
-    """Return the guide of each folder of mined negatives, None where it has none; one teacher is one guide.
+    """Return the guide of each folder of mined negatives, None where it has none.
+
+    One teacher that reads queries in one way is one guide. One that reads those of two data sets with other
+    instructions is two: the same query has two vectors then. Passages are known to both.
 
     Raises:
         InputError: the vectors that a folder names are gone.
     """
-    stores: dict[str, tuple[list[Path], list[Path]]] = {}
-    keys: list[str | None] = []
+    queries_of: dict[tuple[str, str], list[Path]] = {}
+    passages_of: dict[str, list[Path]] = {}
+    keys: list[tuple[str, str] | None] = []
     for folder in folders:
         if folder is None or not (folder / _FILE).is_file():
             keys.append(None)
@@ -115,10 +119,9 @@ def read_guides(folders: Sequence[Path | None]) -> list[Guide | None]:
                     f"{folder / _FILE}: the vectors of {noted['teacher']} are gone: {store}",
                     hint="mine again, or train with guide: false",
                 )
-        key = fingerprint(read_json(passages / "store.json")["contract"])
-        keys.append(key)
-        known = stores.setdefault(key, ([], []))
-        known[0].append(queries)
-        known[1].append(passages)
-    guides = {key: Guide(*folders_of) for key, folders_of in stores.items()}
+        asked, offered = (fingerprint(read_json(store / "store.json")["contract"]) for store in (queries, passages))
+        keys.append((asked, offered))
+        queries_of.setdefault((asked, offered), []).append(queries)
+        passages_of.setdefault(offered, []).append(passages)
+    guides = {key: Guide(queries, passages_of[key[1]]) for key, queries in queries_of.items()}
     return [guides[key] if key else None for key in keys]

@@ -5,6 +5,7 @@ Shapes: B queries, U distinct passages of the batch, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +14,10 @@ from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 from torch.nn import functional
 
+from embedsmith.data.examples import Example
 from embedsmith.errors import SettingsError
 from embedsmith.models.transfer import pinned, sent
-from embedsmith.training.batches import Batch
+from embedsmith.training.batches import Batch, Source
 from embedsmith.training.losses import (
     in_batch_accuracy,
     info_nce,
@@ -25,6 +27,9 @@ from embedsmith.training.losses import (
     vector_distance,
 )
 from embedsmith.training.settings import StageSettings
+
+_SAMPLE = 256
+"""Examples of a data set whose texts are looked up before it is trained on."""
 
 
 @dataclass(frozen=True)
@@ -61,20 +66,26 @@ def _on(device: torch.device, values: np.ndarray) -> Tensor:
 
 
 def teacher_vectors(batch: Batch) -> Float32[np.ndarray, "N E"]:
-    """Return the stored vectors of a batch's texts, queries first; a passage's are of the first that has it."""
-    count = len(batch.queries) + len(batch.passages)
-    found: Float32[np.ndarray, "N E"] | None = None
-    for guide, rows in batch.by_guide():
-        queries = guide.vectors([batch.bare_queries[row] for row in rows], "query")
-        passages = guide.vectors(batch.bare_passages, "passage")
-        if found is None:
-            found = np.full((count, max(queries.shape[1], passages.shape[1])), np.nan, np.float32)
-        if queries.shape[1] == found.shape[1]:
-            found[rows] = queries
-        if passages.shape[1] == found.shape[1]:
-            unknown = np.isnan(found[len(batch.queries) :]).any(1)
-            found[len(batch.queries) :][unknown] = passages[unknown]
-    return np.full((count, 1), np.nan, np.float32) if found is None else found
+    """Return the stored vectors of a batch's texts, queries first, as wide as `check_objective` has found them.
+
+    A passage's is that of the teacher in whose queries' lists it stands; of several, the first that knows it.
+    """
+    count = len(batch.queries)
+    guides = list(batch.by_guide())
+    widths = {guide.dimensions for guide, _ in guides}
+    assert len(widths) <= 1, f"teachers' vectors have {widths} dimensions in one batch"
+    found = np.full((count + len(batch.passages), max(widths, default=1)), np.nan, np.float32)
+    for guide, rows in guides:
+        found[rows] = guide.vectors([batch.bare_queries[row] for row in rows], "query")
+    for is_own in (True, False):
+        for guide, rows in guides:
+            asked = np.isnan(found[count:]).any(1) & (batch.own[rows].any(0) == is_own)
+            places = np.flatnonzero(asked).tolist()
+            if places:
+                found[[count + place for place in places]] = guide.vectors(
+                    [batch.bare_passages[place] for place in places], "passage"
+                )
+    return found
 
 
 def objective(vectors: Float[Tensor, "N D"], targets: Targets, stage: StageSettings) -> Float[Tensor, ""]:
@@ -133,28 +144,51 @@ def check_widths(stage: StageSettings, dimensions: int) -> None:
         )
 
 
-def check_objective(batch: Batch, stage: StageSettings, dimensions: int) -> None:
-    """Refuse an objective that the model or the data cannot have, by a first batch.
+def check_objective(sources: Sequence[Source], stage: StageSettings, dimensions: int) -> None:
+    """Refuse an objective that the model, or any of the data sets, cannot have.
 
     Raises:
-        SettingsError: widths beyond the model's, or nothing stored of what the teacher is to teach.
+        SettingsError: widths beyond the model's, or nothing stored of what a data set's teacher is to teach.
     """
     check_widths(stage, dimensions)
-    if (stage.distill_scores or stage.distill_margins) and np.isnan(batch.teacher_scores).all():
-        raise SettingsError(
-            f"stage {stage.name}: distillation from scores, but the examples have none",
-            hint="train on a run of `mine`, or give positives and negatives a score",
+    for source in sources:
+        if (stage.distill_scores or stage.distill_margins) and not any(
+            _teaches(example, stage) for example in source.examples
+        ):
+            raise SettingsError(
+                f"stage {stage.name}: distillation from scores, but the examples of {source.name} have none",
+                hint="train on a run of `mine`, give positives and negatives a score, or leave the data set out",
+            )
+        if stage.distill_vectors:
+            _check_vectors(source, stage, dimensions)
+
+
+def _teaches(example: Example, stage: StageSettings) -> bool:
+    """Return whether something can be learnt from the scores of an example: of one passage against another."""
+    positives, negatives = (
+        sum(passage.score is not None for passage in side) for side in (example.positives, example.negatives)
+    )
+    return bool(negatives and (positives or (negatives > 1 and not stage.distill_margins)))
+
+
+def _check_vectors(source: Source, stage: StageSettings, dimensions: int) -> None:
+    """Refuse a data set whose teacher's vectors are not there, or of another width than the student's."""
+    sample = source.examples[:_SAMPLE]
+    known = source.guide and not all(
+        np.isnan(source.guide.vectors(texts, role)).any(1).all()
+        for role, texts in (
+            ("query", [example.query for example in sample]),
+            ("passage", [example.positives[0].text for example in sample]),
         )
-    if stage.distill_vectors:
-        found = teacher_vectors(batch)
-        if np.isnan(found).all():
-            raise SettingsError(
-                f"stage {stage.name}: distill_vectors, but no teacher's vectors are stored",
-                hint="train on a run of `mine` whose teacher is an embedding model",
-            )
-        if found.shape[1] != dimensions:
-            raise SettingsError(
-                f"stage {stage.name}: distill_vectors: the teacher has {found.shape[1]} dimensions, "
-                f"the student {dimensions}",
-                hint="use distill_scores, which asks for no equal width",
-            )
+    )
+    if source.guide is None or not known:
+        raise SettingsError(
+            f"stage {stage.name}: distill_vectors, but no teacher's vectors are stored of {source.name}",
+            hint="train on a run of `mine` whose teacher is an embedding model, or leave the data set out",
+        )
+    if source.guide.dimensions != dimensions:
+        raise SettingsError(
+            f"stage {stage.name}: distill_vectors: the teacher of {source.name} has {source.guide.dimensions} "
+            f"dimensions, the student {dimensions}",
+            hint="use distill_scores, which asks for no equal width",
+        )

@@ -94,7 +94,8 @@ class OptimizerSettings(Settings):
     lora_targets: list[str] = []
     """Names of the layers that get adapters, q_proj for example; every linear layer of the backbone when empty."""
     lora_merge: bool = True
-    """Merge the adapters when the stage ends; else the last stage's are saved alone, over the name of their base."""
+    """Merge the adapters when the stage ends; else they are saved alone, over the name of their base. A stage that follows
+    begins with them merged, whatever it trains."""
 
     @property
     def adapters(self) -> dict[str, Any]:
@@ -145,6 +146,10 @@ class StageSettings(WatchSettings, MemorySettings, OptimizerSettings, LossSettin
             raise ValueError(f"steps is {self.steps} and epochs {self.epochs}: give one of them")
         if self.patience is not None and not self.held_out:
             raise ValueError("patience needs held_out: nothing is measured without held-out examples")
+        if not self.hard_negatives and (self.distill_scores or self.distill_margins):
+            raise ValueError("hard_negatives is 0, and scores of a positive alone teach nothing: no distill_scores")
+        if self.contrastive and not (self.hard_negatives or self.in_batch):
+            raise ValueError("hard_negatives is 0 and in_batch false: a query would be contrasted with nothing")
         if len(set(self.matryoshka)) < len(self.matryoshka):
             raise ValueError(f"matryoshka names a width twice: {self.matryoshka}")
         if self.guide_relative and self.guide_margin >= 1:

@@ -134,7 +134,7 @@ def train_stage(
             add_adapters(model, **settings.adapters)
             with_adapters.enter_context(inputs_with_gradients(model))
         with_adapters.enter_context(_checkpointing(model, settings))
-        check_objective(plan[0], settings, model.get_embedding_dimension() or 0)
+        check_objective(sources, settings, model.get_embedding_dimension() or 0)
         trainer = _ContrastiveTrainer(
             model,
             plan,

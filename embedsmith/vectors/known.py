@@ -35,12 +35,14 @@ class KnownVectors:
     def __init__(self, folder: Path, description: dict[str, Any]) -> None:
         """Open the store of a folder, given its store.json."""
         self._folder = folder
-        self._size, self._count, self._dimensions = (description[k] for k in ("shard_size", "count", "dimensions"))
+        self._size, self._count = description["shard_size"], description["count"]
+        self.dimensions: int | None = description["dimensions"]
+        """D; None where no text is encoded yet."""
         self._entries = _open_hashes(folder / HASHES, self._count)
 
     def find(self, texts: list[str]) -> dict[str, Float32[np.ndarray, " D"]]:
         """Return the vectors of the texts that the store has."""
-        if self._entries is None or self._dimensions is None or not texts:
+        if self._entries is None or self.dimensions is None or not texts:
             return {}
         hashes = _hashes(texts)
         places = np.minimum(np.searchsorted(self._entries["hash"], hashes), self._count - 1)
@@ -53,7 +55,7 @@ class KnownVectors:
         # One shard open at a time: a memory map holds a file descriptor.
         for shard in sorted({row // self._size for row in row_of.values()}):
             rows = min(self._size, self._count - shard * self._size)
-            vectors = open_shard(shard_path(self._folder, shard), rows, self._dimensions)
+            vectors = open_shard(shard_path(self._folder, shard), rows, self.dimensions)
             if vectors is not None:
                 here = {text: row % self._size for text, row in row_of.items() if row // self._size == shard}
                 found.update(zip(here, np.array(vectors[list(here.values())]), strict=True))

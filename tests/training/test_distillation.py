@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import SettingsError
-from embedsmith.training.batches import Batch
+from embedsmith.training.batches import Batch, BatchPlan, Source
+from embedsmith.training.guide import Guide
 from embedsmith.training.losses import info_nce, margin_error, matryoshka, score_divergence, vector_distance
-from embedsmith.training.objective import accuracy, check_objective, objective, targets_of
+from embedsmith.training.objective import accuracy, check_objective, objective, targets_of, teacher_vectors
 from embedsmith.training.settings import StageSettings
+from embedsmith.vectors.store import VectorStore
 
 B, U, D = 4, 7, 6
 
@@ -179,15 +182,74 @@ def test_matryoshka_is_the_mean_over_widths_of_the_loss_of_the_first_dimensions(
     assert torch.equal(matryoshka(vectors, 2), torch.nn.functional.normalize(vectors[:, :2], dim=1))
 
 
+def set_of(name, *, score=None, guide=None):
+    """A data set of one example."""
+    passages = [[Passage("p", f"{name} positive", score)], [Passage("n", f"{name} negative", score)]]
+    return Source(name, [Example("q", f"{name} query", *passages)], guide=guide)
+
+
+def taught_by(folder, width, texts) -> Guide:
+    """A guide whose vectors of some texts are all of a width."""
+    stores = {}
+    for role in ("query", "passage"):
+        store = VectorStore.open_or_create(folder, contract={"role": role, "width": width}, texts=texts)
+        store.fill_each(
+            lambda lists: (np.eye(width, dtype=np.float32)[[len(text) % width for text in some]] for some in lists)
+        )
+        stores[role] = store.folder
+    return Guide([stores["query"]], [stores["passage"]])
+
+
+@pytest.mark.parametrize("has_a_guide", [True, False])
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"matryoshka": [4, 32]}, "matryoshka 32, but the model has 6 dimensions"),
-        ({"distill_scores": 1.0}, "distillation from scores, but the examples have none"),
-        ({"distill_margins": 1.0}, "distillation from scores, but the examples have none"),
-        ({"distill_vectors": 1.0}, "no teacher's vectors are stored"),
+        ({"distill_scores": 1.0}, "distillation from scores, but the examples of second have none"),
+        ({"distill_margins": 1.0}, "distillation from scores, but the examples of second have none"),
+        ({"distill_vectors": 1.0}, "no teacher's vectors are stored of second"),
     ],
 )
-def test_what_cannot_be_learnt_is_refused_before_training(settings, message):
+def test_what_one_data_set_cannot_teach_is_refused_before_training(tmp_path, settings, message, has_a_guide):
+    """Whichever data set comes first, and whatever the first batch would hold."""
+    first = set_of("first", score=0.5, guide=taught_by(tmp_path, D, ["first query", "first positive"]))
+    second = set_of("second", guide=taught_by(tmp_path, D, ["something else"]) if has_a_guide else None)
+    for sources in ([first, second], [second, first]):
+        with pytest.raises(SettingsError, match=message):
+            check_objective(sources, StageSettings(**settings), D)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_teachers_of_another_width_than_the_student_are_refused_whichever_data_set_has_them(tmp_path, order):
+    texts = [f"{name} {kind}" for name in ("one", "two") for kind in ("query", "positive", "negative")]
+    narrow, wide = taught_by(tmp_path / "narrow", D, texts), taught_by(tmp_path / "wide", D + 2, texts)
+    sources = [set_of("one", guide=narrow), set_of("two", guide=wide)][::order]
+    with pytest.raises(SettingsError, match="the teacher of two has 8 dimensions, the student 6"):
+        check_objective(sources, StageSettings(distill_vectors=1.0), D)
+    check_objective([set_of("one", guide=narrow), set_of("two", guide=narrow)], StageSettings(distill_vectors=1.0), D)
+
+
+def test_every_text_of_a_batch_of_two_teachers_has_the_vector_of_its_own(tmp_path):
+    """Each knows the other's texts, too, and says other things of them."""
+    texts = [f"{name} {kind}" for name in ("one", "two") for kind in ("query", "positive", "negative")]
+    guides = {name: taught_by(tmp_path / name, D, texts) for name in ("one", "two")}
+    for place, guide in enumerate(guides.values()):
+        guide.vectors = lambda some, role, place=place: np.full((len(some), D), place, np.float32)
+    sources = [set_of(name, guide=guide) for name, guide in guides.items()]
+    (batch,) = BatchPlan(sources, steps=1, batch_size=2, hard_negatives=1, in_batch=True, seed=0, once=True)
+    found = teacher_vectors(batch)
+    assert len(found) == 6
+    for text, row in zip([*batch.queries, *batch.passages], found, strict=True):
+        assert set(row.tolist()) == {0.0 if text.startswith("one") else 1.0}, text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"hard_negatives": 0, "distill_scores": 1.0}, "hard_negatives is 0, and scores of a positive alone"),
+        ({"hard_negatives": 0, "in_batch": False}, "a query would be contrasted with nothing"),
+    ],
+)
+def test_a_loss_of_nothing_is_refused_with_the_settings(settings, message):
     with pytest.raises(SettingsError, match=message):
-        check_objective(of_texts(), StageSettings(**settings), D)
+        StageSettings.parse(settings, where="stage")

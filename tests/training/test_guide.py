@@ -113,6 +113,26 @@ def test_two_data_sets_of_one_teacher_share_a_guide(mined, tmp_path):
     )
 
 
+def test_a_query_that_two_data_sets_read_with_other_instructions_has_the_vector_of_its_own(tmp_path):
+    """One teacher, one text: what stands before it makes two vectors of it."""
+    folders = []
+    for number in range(2):
+        folders.append(tmp_path / f"set {number}")
+        contract = {"role": "query", "prompt": f"instruction {number}"}
+        store = VectorStore.open_or_create(tmp_path / "vectors", contract=contract, texts=["the same"])
+        store.fill_each(lambda lists, number=number: (np.eye(D, dtype=np.float32)[[number] * len(s)] for s in lists))
+        write_guide(
+            folders[-1],
+            teacher="some model",
+            queries=store.folder,
+            passages=stored(tmp_path / "vectors", [f"passage {number}"], {"role": "passage"}),
+        )
+    guides = read_guides(folders)
+    for number, guide in enumerate(guides):
+        assert guide.vectors(["the same"], "query").tolist() == [np.eye(D)[number].tolist()]
+        assert not np.isnan(guide.vectors(["passage 0", "passage 1"], "passage")).any(), "passages are known to both"
+
+
 def test_a_text_that_the_teacher_has_not_seen_is_above_nothing():
     scores = np.array([[0.5, np.nan, 0.9], [0.1, np.nan, 0.0]], np.float32)
     assert above_ceiling(scores, np.array([0, 1]), margin=0.0, relative=False).tolist() == [
