@@ -169,7 +169,7 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
     for stage in plan.stages:
         console.out.print(
             f"stage {stage.name}: {stage.steps:,} steps of {stage.queries_a_step:,} queries and about "
-            f"{stage.tokens_a_step:,} tokens; {stage.trained_parameters:,} parameters trained; about "
+            f"{stage.tokens_a_step:,} tokens; {stage.trained_parameters:,} parameters trained ({_parts(stage)}); about "
             f"{console.duration(stage.seconds)} and {stage.memory_gib:.1f} GiB, of {plan.free_gib:.1f} GiB free on "
             f"{plan.device}",
             markup=False,
@@ -189,6 +189,12 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
         console.out.print(console.figures_table(f"What stage {stage.name} sees", rows, columns))
     total = sum(stage.seconds for stage in plan.stages)
     console.out.print(f"training: about {console.duration(total)}, mining and scoring aside", markup=False)
+
+
+def _parts(stage: Any) -> str:
+    """Return how many parameters of each part of the model a stage trains."""
+    counts = {name: getattr(stage.trained, name) for name in ("backbone", "adapters", "pooling")}
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
 
 
 def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:

@@ -95,6 +95,8 @@ class EmbeddingModel(SentenceTransformer):
     """The same for the model that it is when its adapters are merged: known where they were saved."""
     base_weights: str = ""
     """A fingerprint of the weights under the adapters, where there are any."""
+    frozen_anyway: frozenset[str] = frozenset()
+    """Weights of the backbone that were frozen before adapters froze all of them."""
     is_mixed: bool = False
     """Whether some matrices are multiplied in bfloat16 and all else is computed in float32: see `use_dtype`."""
     shortens: bool = False

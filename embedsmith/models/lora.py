@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float32
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -34,11 +35,16 @@ _FOLDER, _REST = "adapters", "rest.safetensors"
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
 """How far a number of a vector of length 1 may move when adapters are merged, by precision."""
 
+_PROBES = ("where is the parser", "def add(a, b): return a + b", "It costs 10 or 100 times as much, the report says.")
+"""Texts whose vectors a merge must leave where they are."""
+
 
 def add_adapters(
     model: EmbeddingModel, *, rank: int, alpha: int = 32, dropout: float = 0.1, targets: Sequence[str] = ()
 ) -> None:
     """Freeze a model's backbone and put new adapters beside its linear layers; its pooling stays trained in full.
+
+    The backbone is frozen for as long as they are there: `merge_adapters` and `remove_adapters` end it.
 
     Args:
         model: changed in place; adapters that it has already are merged first.
@@ -59,6 +65,7 @@ def add_adapters(
     backbone = model[0].model
     _check_targets(backbone, targets)
     model.base_weights = _fingerprint(backbone)
+    model.frozen_anyway = frozenset(name for name, weight in backbone.named_parameters() if not weight.requires_grad)
     config = LoraConfig(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets) if targets else "all-linear"
     )
@@ -101,31 +108,66 @@ def inputs_as_they_are(model: EmbeddingModel) -> AbstractContextManager[None]:
     return disable_input_dtype_casting(model.backbone)
 
 
-def merge_adapters(model: EmbeddingModel, texts: Sequence[str] = ()) -> float:
+def merge_adapters(model: EmbeddingModel, texts: Sequence[str] = _PROBES) -> float:
     """Add a model's adapters to its weights for good, and return how far that moved the vectors of some texts.
 
+    The model is an ordinary one then: the weights that the adapters had frozen can be trained again.
+
     Raises:
-        ModelError: the vectors are others than with the adapters beside the weights.
+        ModelError: the vectors are others than with the adapters beside the weights; these stay beside them.
     """
-    with _parity(model, texts) as difference:
-        model[0].model = model[0].model.merge_and_unload()
+    with merged(model, texts) as difference:
+        pass
+    _leave(model, model[0].model.merge_and_unload())
     model.origin, model.merged_origin = model.merged_origin, None
-    return difference[0]
+    return difference
+
+
+def remove_adapters(model: EmbeddingModel) -> None:
+    """Take a model's adapters away: its weights are those that they lay beside, and can be trained again."""
+    _leave(model, model[0].model.unload())
+
+
+def _leave(model: EmbeddingModel, backbone: Any) -> None:
+    """Give a model its backbone without adapters, of which that is frozen which was before there were any."""
+    model[0].model = backbone
+    for name, weight in backbone.named_parameters():
+        weight.requires_grad_(name not in model.frozen_anyway)
+    model.frozen_anyway, model.base_weights = frozenset(), ""
 
 
 @contextmanager
-def merged(model: EmbeddingModel, texts: Sequence[str] = ()) -> Iterator[None]:
-    """Add a model's adapters to its weights within the block, where it is faster, and take them out again after it.
+def merged(model: EmbeddingModel, texts: Sequence[str] = _PROBES) -> Iterator[float]:
+    """Add a model's adapters to its weights within the block; after it every bit is as before.
+
+    Yields:
+        How far that moved the vectors of some texts.
 
     Raises:
         ModelError: the vectors are others than with the adapters beside the weights.
     """
-    with _parity(model, texts):
-        model[0].model.merge_adapter()
+    adapted, was_training = model[0].model, model.training
+    before = model.embed(texts, "passage")
+    # Subtracted again, a bfloat16 weight would not be what it was, and what is no number would stay none.
+    weights = [module.get_base_layer().weight for module in adapted.modules() if hasattr(module, "get_base_layer")]
+    exact = [weight.detach().to("cpu", copy=True) for weight in weights]
+    adapted.merge_adapter()
     try:
-        yield
+        _note_change(weights)
+        yield _difference(model, texts, before)
     finally:
-        model[0].model.unmerge_adapter()
+        adapted.unmerge_adapter()
+        with torch.no_grad():
+            for weight, kept in zip(weights, exact, strict=True):
+                weight.copy_(kept)
+        model.train(was_training)
+
+
+def _note_change(weights: Sequence[torch.Tensor]) -> None:
+    """Let it be seen that weights have changed: peft adds to their data, and their version stays."""
+    for weight in weights:
+        if not weight.is_inference():
+            torch.autograd.graph.increment_version(weight)
 
 
 def save_adapters(model: EmbeddingModel, folder: Path) -> None:
@@ -186,21 +228,17 @@ def load_adapters(folder: Path, *, name: str, device: str | None = None) -> Embe
     return model
 
 
-@contextmanager
-def _parity(model: EmbeddingModel, texts: Sequence[str]) -> Iterator[list[float]]:
-    """Compare the vectors of some texts before the block with those after it."""
-    was_training = model.training
-    before = model.embed(texts, "passage")
-    difference = [0.0]
-    yield difference
-    if len(texts):
-        difference[0] = float(np.abs(model.embed(texts, "passage") - before).max())
-    model.train(was_training)
-    if not difference[0] <= _TOLERANCE.get(model.dtype, 1e-4):
+def _difference(model: EmbeddingModel, texts: Sequence[str], before: Float32[np.ndarray, "N D"]) -> float:
+    """Return how far the vectors of some texts have moved, if it is no further than rounding moves them."""
+    difference = float(np.abs(model.embed(texts, "passage") - before).max(initial=0.0))
+    coarsest = torch.bfloat16 if model.is_mixed else model.dtype
+    tolerance = max(_TOLERANCE.get(dtype, 1e-4) for dtype in {coarsest, *(p.dtype for p in model.parameters())})
+    if not difference <= tolerance:
         raise ModelError(
-            f"merging the adapters moved a vector by {difference[0]:.2g}, wanted {_TOLERANCE[model.dtype]:.0e} or less",
+            f"merging the adapters moved a vector by {difference:.2g}, wanted {tolerance:.0e} or less",
             hint="keep the adapters beside the weights, and report it with the model's name",
         )
+    return difference
 
 
 def _check_targets(backbone: Any, targets: Sequence[str]) -> None:

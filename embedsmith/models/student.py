@@ -67,7 +67,9 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
         refuse_foreign_code(source)
         start = _open(source, dtype=torch.float32, device="cpu")
         if start.has_adapters:
-            start[0].model = start[0].model.merge_and_unload()
+            from embedsmith.models.lora import merge_adapters  # it knows how a base is built, and so knows this module
+
+            merge_adapters(start)
         transformer, rest, prompts = start[0], list(start)[1:], start.prompts
     else:
         transformer, rest, prompts = _transformer(source), [], {}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from embedsmith.data.examples import read_examples
 from embedsmith.data.files import read_jsonl, write_jsonl
 from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
 from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.lora import merge_adapters
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student, describe
 from embedsmith.pipeline.card import write_card
@@ -32,10 +33,11 @@ from embedsmith.settings import Seed, Settings
 from embedsmith.training.batches import Source
 from embedsmith.training.guide import read_guides
 from embedsmith.training.memory import check_memory, enough_memory
-from embedsmith.training.objective import check_widths
+from embedsmith.training.objective import check_objective, check_widths
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import StepReport, portions, trackers, train_stage
+from embedsmith.training.weights import TrainedWeights
 
 Remine = Callable[[StageSettings, EmbeddingModel], list[Source]]
 """Mines a stage's data again with the model as it stands, and returns it."""
@@ -120,6 +122,9 @@ def train_into(
     if not (run.folder / "model").is_dir():
         with run.timed("train"):
             model = before_the_first_open_stage(run, student, stages, seed=seed)
+            for stage in stages:
+                if not stage.remine and not (run.folder / "stages" / stage.name).is_dir():
+                    check_objective(sources_of(stage, sources), stage, model.get_embedding_dimension() or 0)
             for number, stage in enumerate(stages):
                 saved = run.folder / "stages" / stage.name
                 if saved.is_dir():
@@ -134,6 +139,8 @@ def train_into(
                 _train_one(run, model, data, stages, number, seed=seed + number, on_progress=on_progress)
                 if processes.leads and number + 1 < len(stages):
                     model.save(str(saved), create_model_card=False)
+                if number + 1 < len(stages) and model.has_adapters:
+                    merge_adapters(model)
             if processes.leads:
                 run.count("model", describe(model))
                 model.save(str(run.folder / "model"), create_model_card=False)
@@ -161,6 +168,11 @@ def _train_one(
     def begin(done: int, steps: int, warning: str) -> None:
         on_progress(f"stage {stage.name}", done, steps, warning)
 
+    def note(weights: TrainedWeights) -> None:
+        counts = asdict(weights)
+        run.manifest.setdefault("trained_names", {})[stage.name] = counts.pop("names")
+        run.count(f"weights trained in {stage.name}", counts)
+
     def tell(report: StepReport) -> None:
         on_progress(f"stage {report.stage}", report.step, report.steps, pace.note(report))
 
@@ -173,6 +185,7 @@ def _train_one(
         optimizer_from=None if stage.restart_optimizer or not number else _optimizer(folder, stages[number - 1]),
         optimizer_to=_optimizer(folder, stage) if goes_on else None,
         log_folder=run.folder / "tensorboard" / stage.name,
+        on_weights=note,
         on_start=begin,
         on_step=tell,
     )
@@ -254,7 +267,12 @@ def before_the_first_open_stage(
     finished = [path for stage in stages if (path := run.folder / "stages" / stage.name).is_dir()]
     name = str(finished[-1]) if finished else student.name
     with enough_memory(lambda: f"{name}: its weights", torch.device("cuda" if torch.cuda.is_available() else "cpu")):
-        model = load(name) if finished else build_student(student, seed=seed)
+        if finished:
+            model = load(name, attention_backend=student.attention_backend, compile=student.compile)
+        else:
+            model = build_student(student, seed=seed)
+    if model.has_adapters:  # as after the stage that has kept them
+        merge_adapters(model)
     for stage in stages[len(finished) :]:
         trackers(stage.report_to)
         check_widths(stage, model.get_embedding_dimension() or 0)

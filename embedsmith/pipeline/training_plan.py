@@ -28,9 +28,11 @@ from embedsmith.progress import Progress, silent
 from embedsmith.training.batches import Source
 from embedsmith.training.blend import Portion
 from embedsmith.training.memory import enough_memory, free_bytes
+from embedsmith.training.objective import check_objective
 from embedsmith.training.processes import refuse_spreading
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import cost_of, plan_of, portions
+from embedsmith.training.weights import TrainedWeights
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class StagePlan:
     queries_a_step: int
     tokens_a_step: int
     trained_parameters: int
+    trained: TrainedWeights
+    """The same by the part of the model."""
     seconds: float
     memory_gib: float
     """Weights, gradients, optimizer and activations."""
@@ -121,6 +125,7 @@ def plan_of_run(mined: Path, settings: TrainingSettings) -> TrainingPlan:
     refuse_spreading()
     sources = mined_sources(mined, settings.student)
     model = build_student(settings.student, seed=settings.seed)
+    check_objective(sources, settings.stage, model.get_embedding_dimension() or 0)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return TrainingPlan(
         device=str(model.device),
@@ -187,7 +192,8 @@ def _stage_plan(model: EmbeddingModel, sources: Sequence[Source], stage: StageSe
         steps=len(plan) // stage.accumulation,
         queries_a_step=len(plan[0].queries) * stage.accumulation,
         tokens_a_step=cost.tokens_a_batch * stage.accumulation,
-        trained_parameters=cost.trained_parameters,
+        trained_parameters=cost.trained.count,
+        trained=cost.trained,
         seconds=cost.seconds_a_batch * len(plan),
         memory_gib=cost.bytes / 2**30,
         blend=portions(sources, stage, seed),

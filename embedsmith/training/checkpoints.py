@@ -22,15 +22,11 @@ from torch import Tensor
 
 from embedsmith.data.files import read_json, whole_folder, write_json, write_tensors
 from embedsmith.errors import RunError
+from embedsmith.training.weights import trained
 
 _STATE = "state.json"
 _MODEL = "model.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
-
-
-def trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    """Return the parameters that are trained, by name."""
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def save_weights(path: Path, model: torch.nn.Module) -> None:

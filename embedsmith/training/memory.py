@@ -19,6 +19,7 @@ import torch
 from embedsmith.errors import SettingsError
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.training.settings import StageSettings
+from embedsmith.training.weights import in_pooling
 
 BYTES_A_TRAINED_WEIGHT = 12.0
 """In float32, beside the weight itself: a gradient and AdamW's two means."""
@@ -80,11 +81,11 @@ def _room(folder: Path, limit: str, used: str, cache: str) -> float:
     return math.inf if allowed == "max" else float(int(allowed) - taken + int(counts.get(cache, 0)))
 
 
-def trained_weights(model: EmbeddingModel, settings: StageSettings) -> int:
+def weights_to_train(model: EmbeddingModel, settings: StageSettings) -> int:
     """Return how many weights a stage will train, before its adapters are there."""
     if not settings.lora_rank:
         return sum(parameter.numel() for parameter in model.parameters())
-    pooling = sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith("0."))
+    pooling = sum(parameter.numel() for name, parameter in model.named_parameters() if in_pooling(name))
     adapters = sum(
         settings.lora_rank * (module.in_features + module.out_features)
         for name, module in model.backbone.named_modules()
@@ -103,7 +104,7 @@ def check_memory(model: EmbeddingModel, settings: StageSettings) -> None:
     Raises:
         SettingsError: says how much is wanted, and how much is free.
     """
-    weights = trained_weights(model, settings)
+    weights = weights_to_train(model, settings)
     needed, free = BYTES_A_TRAINED_WEIGHT * weights, free_bytes(model.device)
     if needed > free:
         raise SettingsError(

@@ -94,7 +94,7 @@ class OptimizerSettings(Settings):
     lora_targets: list[str] = []
     """Names of the layers that get adapters, q_proj for example; every linear layer of the backbone when empty."""
     lora_merge: bool = True
-    """Merge the adapters when the stage ends; else they are saved alone, over the name of their base. A stage that follows
+    """Merge the adapters when the stage ends; else they are saved alone, over the name of their base. A stage after it
     begins with them merged, whatever it trains."""
 
     @property

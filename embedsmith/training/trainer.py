@@ -19,15 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
-from transformers import Trainer, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
-from embedsmith.errors import InputError, SettingsError, did_you_mean
+from embedsmith.errors import InputError, ModelError, SettingsError, did_you_mean
 from embedsmith.models.attention import training_attention
 from embedsmith.models.compiled import inputs_with_gradients
 from embedsmith.models.embedder import EmbeddingModel
-from embedsmith.models.lora import add_adapters, halved, inputs_as_they_are, merge_adapters
+from embedsmith.models.lora import add_adapters, halved, inputs_as_they_are, merge_adapters, remove_adapters
 from embedsmith.models.packed import attention_within_texts
 from embedsmith.models.precision import resolve_dtype
 from embedsmith.models.trained_embeddings import gradients_of_rows
@@ -56,9 +57,34 @@ from embedsmith.training.memory import (
 from embedsmith.training.objective import accuracy, check_objective, objective, targets_of
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
+from embedsmith.training.weights import TrainedWeights, in_pooling, trained, trained_weights
 
 _SAMPLED_BATCHES = 8
 """Batches whose tokens are counted for an estimate."""
+
+OVERRIDDEN = (
+    *("_load_from_checkpoint", "_load_optimizer_and_scheduler", "_load_rng_state", "_save_checkpoint"),
+    *("create_optimizer", "get_batch_samples", "get_train_dataloader", "training_step"),
+)
+"""Methods of the Trainer that ours takes the place of. (Of `_clip_grad_norm` there is none before transformers 5.3:
+the Trainer then clips to the same length.)"""
+
+
+def check_trainer(upstream: type) -> None:
+    """Refuse a Trainer that does not have a method under the name that ours has: nobody would call ours.
+
+    Raises:
+        ModelError: names the method.
+    """
+    for name in OVERRIDDEN:
+        if not hasattr(upstream, name):
+            raise ModelError(
+                f"transformers {transformers.__version__} has no Trainer.{name}, which training relies on",
+                hint="install a version of transformers that embedsmith was tested with: see constraints.txt",
+            )
+
+
+check_trainer(Trainer)
 
 
 @dataclass(frozen=True)
@@ -96,10 +122,14 @@ def train_stage(
     optimizer_from: Path | None = None,
     optimizer_to: Path | None = None,
     log_folder: Path | None = None,
+    on_weights: Callable[[TrainedWeights], None] | None = None,
     on_start: Callable[[int, int, str], None] | None = None,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> list[StepReport]:
     """Train a model in place for one stage, from the folder's last whole checkpoint if there is one.
+
+    All that the stage puts on the model is off when it ends, by an error too; but for adapters that it is to keep.
+    Those that an earlier stage has kept are merged before it begins.
 
     Args:
         model: changed in place.
@@ -110,9 +140,10 @@ def train_stage(
         optimizer_from: AdamW's means to begin with, as a stage before has left them.
         optimizer_to: where they go when the stage ends.
         log_folder: where TensorBoard's files go.
+        on_weights: told which weights the stage trains.
         on_start: called before the first step with the steps done and the steps in all, and a warning where memory may
             not suffice.
-        on_step: called after each step; both in the process that leads.
+        on_step: called after each step; all three in the process that leads.
 
     Returns:
         The reports of all steps, those before an interruption included.
@@ -124,46 +155,55 @@ def train_stage(
     processes = Processes.running()
     plan = plan_of(sources, settings, seed)
     steps = len(plan) // settings.accumulation
-    device = model.device.type
+    texts = [source.examples[0].query for source in sources[:8]]
+    if model.has_adapters:  # a stage before has kept them
+        merge_adapters(model, texts)
     set_seed(seed)
     if processes.leads:
         checkpoints.remove_broken(folder)
     processes.wait()
-    with _lengths(model, settings), _dropout(model, settings.dropout), ExitStack() as with_adapters:
-        if settings.lora_rank:  # after dropout: adapters have their own
-            add_adapters(model, **settings.adapters)
-            with_adapters.enter_context(inputs_with_gradients(model))
-        with_adapters.enter_context(_checkpointing(model, settings))
+    arguments = _arguments(settings, folder, device=model.device.type, steps=steps, seed=seed)
+    with _as_trained(model, settings, bfloat16=bool(arguments.bf16)):
         check_objective(sources, settings, model.get_embedding_dimension() or 0)
-        trainer = _ContrastiveTrainer(
-            model,
-            plan,
-            settings,
-            _arguments(settings, folder, device=device, steps=steps, seed=seed),
-            measured_on=held_out_batches(sources, settings, seed),
-            processes=processes,
-            earlier_optimizer=optimizer_from,
-            log_folder=log_folder,
-            on_step=on_step,
+        if on_weights and processes.leads:
+            on_weights(trained_weights(model))
+        reports = _run(
+            _ContrastiveTrainer(
+                model,
+                plan,
+                settings,
+                arguments,
+                measured_on=held_out_batches(sources, settings, seed),
+                processes=processes,
+                earlier_optimizer=optimizer_from,
+                log_folder=log_folder,
+                on_step=on_step,
+            ),
+            optimizer_to=optimizer_to,
+            on_start=on_start,
         )
-        if settings.lora_rank and trainer.args.bf16:
-            with_adapters.enter_context(inputs_as_they_are(model))
-            with_adapters.enter_context(halved(model))
-        whole = checkpoints.checkpoints(folder)
-        with enough_memory(trainer.place, model.device):
-            if on_start and processes.leads:
-                on_start(checkpoints.step_of(whole[-1]) if whole else 0, steps, trainer.tightness())
-            with _gradients_forgotten(model):
-                trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
-            trainer.finish(optimizer_to)
-    reports = trainer.reports
     # Trainer and callbacks know each other, so the optimizer would stay until Python happens to look for cycles.
-    del trainer
     gc.collect()
     if settings.lora_rank and settings.lora_merge:
-        merge_adapters(model, [example.query for example in sources[0].examples[:8]])
-    model.eval()
+        merge_adapters(model, texts)
     return reports
+
+
+def _run(
+    trainer: _ContrastiveTrainer, *, optimizer_to: Path | None, on_start: Callable[[int, int, str], None] | None
+) -> list[StepReport]:
+    """Run a Trainer from the last whole checkpoint to the stage's end, and return the reports of all steps."""
+    whole = checkpoints.checkpoints(Path(trainer.args.output_dir))
+    trainer.done = checkpoints.step_of(whole[-1]) if whole else 0
+    try:
+        with enough_memory(trainer.place, trainer.args.device), _gradients_forgotten(trainer.embedder):
+            if on_start and trainer.processes.leads:
+                on_start(trainer.done, trainer.args.max_steps, trainer.tightness())
+            trainer.train(resume_from_checkpoint=str(whole[-1]) if whole else None)
+            trainer.finish(optimizer_to)
+    finally:
+        trainer.unwrap()
+    return trainer.reports
 
 
 def plan_of(sources: Sequence[Source], settings: StageSettings, seed: int) -> BatchPlan:
@@ -210,28 +250,19 @@ class Cost:
 
     tokens_a_batch: int
     seconds_a_batch: float
-    trained_parameters: int
+    trained: TrainedWeights
     bytes: float
     """Weights, gradients, optimizer and activations."""
 
 
 def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> Cost:
     """Return what a batch takes, by the tokens of the first ones and by one chunk that is run forward and back."""
-    with _lengths(model, settings), _dropout(model, settings.dropout):
-        if settings.lora_rank:
-            add_adapters(model, **settings.adapters)
-        in_bfloat16 = resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
-        try:
-            with ExitStack() as as_trained:
-                as_trained.enter_context(_checkpointing(model, settings))
-                if settings.lora_rank and in_bfloat16:
-                    as_trained.enter_context(inputs_as_they_are(model))
-                    as_trained.enter_context(halved(model))
-                return _cost_as_it_is(model, plan, settings)
-        finally:
-            if settings.lora_rank:
-                model[0].model = model[0].model.unload()
-                model.requires_grad_(True)
+    bfloat16 = resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
+    with _as_trained(model, settings, bfloat16=bfloat16):
+        cost = _cost_as_it_is(model, plan, settings)
+    if settings.lora_rank:
+        remove_adapters(model)
+    return cost
 
 
 def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> Cost:
@@ -243,8 +274,8 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
     sampled = (plan[number] for number in range(min(len(plan), _SAMPLED_BATCHES)))
     batches = [chunks_of(model, batch, budget, packed=packed, rounded=rounded) for batch in sampled]
     weights = sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
-    trained = sum(parameter.numel() for parameter in checkpoints.trained(model).values())
-    standing = BYTES_A_TRAINED_WEIGHT * trained
+    to_train = trained_weights(model)
+    standing = BYTES_A_TRAINED_WEIGHT * to_train.count
     memory = _activation_memory(model, settings, missing=standing, bfloat16=bfloat16)
     chunk = max(batches[0], key=lambda chunk: chunk.tokens)
     model.train()
@@ -265,7 +296,7 @@ def _cost_as_it_is(model: EmbeddingModel, plan: BatchPlan, settings: StageSettin
         ),
         # A forward pass is a third of a step.
         seconds_a_batch=seconds / chunk.tokens * (sum(padded) / len(padded)) * (1 + twice / 3),
-        trained_parameters=trained,
+        trained=to_train,
         bytes=weights + standing + max(memory.most([chunk.tokens for chunk in chunks]) for chunks in batches),
     )
 
@@ -381,6 +412,8 @@ class _ContrastiveTrainer(Trainer):
         self.coming: Future[Any] | None = None
         """The next step's batches, on a GPU."""
         self.to_draw: Callable[[], Any] | None = None
+        self.done = 0
+        """Steps before an interruption."""
         with _tensorboard_in(log_folder):
             super().__init__(model=model, args=arguments, train_dataset=plan, data_collator=self._prepared)
         packed = _reads_packed(model, bfloat16=bool(self.args.bf16))
@@ -430,19 +463,18 @@ class _ContrastiveTrainer(Trainer):
     def create_optimizer(self, model: Any = None) -> Any:
         """Return AdamW with a learning rate of its own for a trained pooling."""
         groups: dict[tuple[bool, bool], list[Tensor]] = {}
-        for name, parameter in checkpoints.trained(self.model).items():
-            in_pooling = not name.startswith("0.")
+        for name, parameter in trained(self.model).items():
             # Norms, biases and other vectors are not decayed.
-            groups.setdefault((in_pooling, parameter.ndim > 1), []).append(parameter)
+            groups.setdefault((in_pooling(name), parameter.ndim > 1), []).append(parameter)
         rate = self.stage.pooling_learning_rate or self.stage.learning_rate
         self.optimizer = torch.optim.AdamW(
             [
                 {
                     "params": parameters,
-                    "lr": rate if in_pooling else self.stage.learning_rate,
+                    "lr": rate if of_pooling else self.stage.learning_rate,
                     "weight_decay": self.stage.weight_decay if decayed else 0.0,
                 }
-                for (in_pooling, decayed), parameters in groups.items()
+                for (of_pooling, decayed), parameters in groups.items()
             ],
             lr=self.stage.learning_rate,
             # One pass over weights and means in place of a dozen. (False would forbid torch the next best, too.)
@@ -483,18 +515,18 @@ class _ContrastiveTrainer(Trainer):
             }
         )
         if self.accelerator.sync_gradients:
-            trained = self._trained()
-            self.processes.sum_gradients(trained.values())
-            gradients = {name: weight.grad for name, weight in trained.items() if weight.grad is not None}
+            weights = self._trained()
+            self.processes.sum_gradients(weights.values())
+            gradients = {name: weight.grad for name, weight in weights.items() if weight.grad is not None}
             self.length = _length(list(gradients.values()), self.args.device)
-            of_pooling = [gradient for name, gradient in gradients.items() if not name.startswith("0.")]
+            of_pooling = [gradient for name, gradient in gradients.items() if in_pooling(name)]
             self._look(torch.stack([self.length, _length(of_pooling, self.args.device)]), batch)
         return loss
 
     def _trained(self) -> dict[str, torch.nn.Parameter]:
         """Return the weights that are trained; looked for once."""
         if self.trained is None:
-            self.trained = checkpoints.trained(self.model)
+            self.trained = trained(self.model)
         return self.trained
 
     def _look(self, lengths: Tensor, batch: Batch) -> None:
@@ -513,12 +545,19 @@ class _ContrastiveTrainer(Trainer):
         return self.length
 
     def finish(self, optimizer_to: Path | None) -> None:
-        """Leave the model as the stage's: the best one if some were measured, and without the Trainer's wrapping."""
-        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        """Leave the model as the stage's: the best one if some were measured."""
         if self.best.path:
             checkpoints.load_weights(self.best.path, self.embedder)
         if optimizer_to and self.processes.leads:
             checkpoints.save_optimizer(optimizer_to, self.embedder, self.optimizer.optimizer)
+
+    def unwrap(self) -> None:
+        """Take the Trainer's wrapping and the last gradients off the model."""
+        self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+        # What is unwrapped hides the method of its class behind a copy, and has a mark.
+        for name in ("forward", "_is_accelerate_prepared"):
+            self.embedder.__dict__.pop(name, None)
+        self.embedder.zero_grad()
 
     def measure(self) -> float:
         """Return the mean loss on what was held out, as the model is outside training."""
@@ -575,7 +614,7 @@ class _ContrastiveTrainer(Trainer):
 
     def tightness(self) -> str:
         """Return a warning where memory may not suffice, by one chunk of the first batch; nothing where it will."""
-        missing = BYTES_A_TRAINED_WEIGHT * sum(p.numel() for p in checkpoints.trained(self.embedder).values())
+        missing = BYTES_A_TRAINED_WEIGHT * trained_weights(self.embedder).count
         memory = self._memory(missing)
         chunks = self._chunks(self.plan[0])
         self.embedder.train()
@@ -659,6 +698,11 @@ class _Watch(TrainerCallback):
     def __init__(self, trainer: _ContrastiveTrainer) -> None:
         self.trainer = trainer
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        trainer = self.trainer
+        counts = state.global_step, len(trainer.reports), trainer._schedule.last_epoch
+        assert counts == (trainer.done,) * 3, f"steps of Trainer, reports and schedule: {counts}, wanted {trainer.done}"
+
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = time.monotonic()
         self.trainer.seen.clear()
@@ -696,9 +740,40 @@ class _Watch(TrainerCallback):
 
 
 @contextmanager
+def _as_trained(model: EmbeddingModel, settings: StageSettings, *, bfloat16: bool) -> Iterator[None]:
+    """Put all on a model that a stage says, and take it off again.
+
+    Adapters stay on the model that is left as it should be, to be merged or kept; an error takes them off, too.
+    """
+    with _lengths(model, settings), _dropout(model, settings.dropout), ExitStack() as stage:
+        stage.callback(model.eval)
+        if settings.lora_rank:  # after dropout: adapters have their own
+            add_adapters(model, **settings.adapters)
+            stage.push(partial(_without_adapters_after_an_error, model))
+            if not settings.gradient_checkpointing:  # which does the same
+                stage.enter_context(inputs_with_gradients(model))
+        if not trained(model):
+            raise SettingsError(
+                f"stage {settings.name}: nothing to train: every weight of the model is frozen",
+                hint="set requires_grad of those that shall be trained, or lora_rank",
+            )
+        stage.enter_context(_checkpointing(model, settings))
+        if settings.lora_rank and bfloat16:
+            stage.enter_context(inputs_as_they_are(model))
+            stage.enter_context(halved(model))
+        yield
+
+
+def _without_adapters_after_an_error(model: EmbeddingModel, kind: Any, error: Any, traceback: Any) -> None:
+    """Take the adapters of a stage that did not end off its model."""
+    if error is not None:
+        remove_adapters(model)
+
+
+@contextmanager
 def _gradients_forgotten(model: EmbeddingModel) -> Iterator[None]:
     """Let `zero_grad` know which weights are trained: else it looks through every module after every step."""
-    weights = list(checkpoints.trained(model).values())
+    weights = list(trained(model).values())
 
     def zero_grad(set_to_none: bool = True) -> None:
         for weight in weights:
@@ -792,13 +867,17 @@ def _kernels(model: EmbeddingModel, *, packed: bool, bfloat16: bool) -> Iterator
 @contextmanager
 def _checkpointing(model: EmbeddingModel, settings: StageSettings) -> Iterator[None]:
     """Compute activations twice where a stage says so, and no longer than it lasts."""
-    if settings.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if not settings.gradient_checkpointing:
+        yield
+        return
+    # The model itself, once: through peft's wrapping each of its layers would hook the embeddings once more.
+    backbone = next(module for module in model.backbone.modules() if isinstance(module, PreTrainedModel))
+    backbone.gradient_checkpointing_enable({"use_reentrant": False})
     try:
         yield
     finally:
-        if settings.gradient_checkpointing:
-            model.backbone.gradient_checkpointing_disable()
+        backbone.gradient_checkpointing_disable()
+        backbone.disable_input_require_grads()
 
 
 def _length(gradients: list[Tensor], device: torch.device) -> Tensor:

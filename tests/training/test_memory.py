@@ -18,7 +18,7 @@ from embedsmith.models.student import build_student
 from embedsmith.training import memory, trainer
 from embedsmith.training.batches import Source
 from embedsmith.training.checkpoints import checkpoints
-from embedsmith.training.memory import check_memory, enough_memory, missing_bytes, room_in_group, trained_weights
+from embedsmith.training.memory import check_memory, enough_memory, missing_bytes, room_in_group, weights_to_train
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import cost_of, plan_of, train_stage
 
@@ -71,17 +71,17 @@ class TestGroups:
 def test_the_weights_of_adapters_are_counted_before_they_are_there(model, targets):
     pytest.importorskip("peft")
     stage = STAGE.model_copy(update={"lora_rank": 3, "lora_targets": targets})
-    counted = trained_weights(model, stage)
+    counted = weights_to_train(model, stage)
     add_adapters(model, **stage.adapters)
     assert counted == sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def test_without_adapters_every_weight_is_trained(model):
-    assert trained_weights(model, STAGE) == sum(parameter.numel() for parameter in model.parameters())
+    assert weights_to_train(model, STAGE) == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_a_stage_whose_gradients_and_means_do_not_fit_is_refused(model, monkeypatch):
-    weights = trained_weights(model, STAGE)
+    weights = weights_to_train(model, STAGE)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 12 * weights)
     check_memory(model, STAGE)
     monkeypatch.setattr(memory, "free_bytes", lambda device: 12 * weights - 1)
