@@ -109,11 +109,15 @@ def means(scores: dict[str, TaskScore]) -> dict[str, float]:
 
 def _result(model: Any, task: Any, results: ResultCache) -> Any:
     """Return mteb's result of one task."""
+    kept = results.load_task_result(task.metadata.name, model.mteb_model_meta)
+    # mteb takes what it has of a task's name, whichever data it was made of.
+    is_other = kept is not None and kept.dataset_revision != task.metadata.revision
     try:
         found = mteb.evaluate(
             model,
             task,
             cache=results,
+            overwrite_strategy="always" if is_other else "only-missing",
             encode_kwargs={"batch_size": 256},
             co2_tracker=False,
             show_progress_bar=False,

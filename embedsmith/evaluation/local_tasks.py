@@ -86,7 +86,7 @@ def scores_of(task: AbsTask, model: Any, split: str, kind: TaskType) -> dict[str
     scores = {name.replace("_at_", "@"): float(found[name]) for name in names}
     for name, value in scores.items():
         if not math.isfinite(value):
-            raise undefined(task.metadata.name, name)
+            raise undefined(task.metadata.dataset["path"].removeprefix("local/"), name)
     return scores
 
 
@@ -122,11 +122,16 @@ def _candidates(data: Labelled) -> dict[str, Any]:
 
 
 def _task(name: str, kind: TaskType, split: str, revision: str, dataset: Any, **attributes: Any) -> AbsTask:
-    """Return a task of mteb that has its data already."""
+    """Return a task of mteb that has its data already; by its name mteb tells it from all others in its cache.
+
+    Args:
+        revision: a hash of the data. mteb looks at names alone: two data sets of one name would share their results.
+    """
     base, type_, main_score = _KINDS[kind]
     metadata = TaskMetadata(
-        name=name,
+        name=f"{name}-{revision}",
         description=f"{name}, a data set on this machine",
+        # The name alone, as a model's prompts may have it.
         dataset={"path": f"local/{name}", "revision": revision},
         type=type_,
         category="t2t",
@@ -139,4 +144,4 @@ def _task(name: str, kind: TaskType, split: str, revision: str, dataset: Any, **
     def load_data(self: Any, **_: Any) -> None:
         self.dataset, self.data_loaded = dataset, True
 
-    return type(name, (base,), {"metadata": metadata, "load_data": load_data, **attributes})()
+    return type(metadata.name, (base,), {"metadata": metadata, "load_data": load_data, **attributes})()

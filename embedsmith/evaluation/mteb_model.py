@@ -118,7 +118,10 @@ def prompt_for(task: Any, prompt_type: PromptType | None, prompts: Mapping[str, 
 
     Retrieval without an instruction of its own keeps the model's query prompt, with which it was trained.
     """
-    name = get_prompt_name(dict(prompts), task, prompt_type)
+    # Of data on this machine the name has a hash behind it, which no prompt is called by.
+    path = task.dataset["path"]
+    known_as = task.model_copy(update={"name": path.removeprefix("local/")}) if path.startswith("local/") else task
+    name = get_prompt_name(dict(prompts), known_as, prompt_type)
     if name is not None and name not in ("query", "document"):
         return prompts[name]
     if template is not None:

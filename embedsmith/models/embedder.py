@@ -27,6 +27,7 @@ from embedsmith.data.files import read_json, whole_folder, write_json
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import modeling_embedsmith
 from embedsmith.models.attention import steady_attention
+from embedsmith.models.card_data import CardData
 from embedsmith.models.compiled import compile_layers
 from embedsmith.models.contract import contract_of, hash_of_weights
 from embedsmith.models.modeling_embedsmith import (
@@ -85,6 +86,7 @@ class EmbeddingModel(SentenceTransformer):
 
     prompts: dict[str, str]
     _module_classes = _MODULE_CLASSES
+    model_card_data_class = CardData
     _workers: dict[str, Any] | None = None
     """The processes of `spread`, one a device."""
     _packable: dict[Any, bool] = {}

@@ -1,6 +1,7 @@
 """What stands before a text of mteb's tasks, and what mteb keeps of our models."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -59,9 +60,12 @@ def test_the_prompt_follows_the_model_and_the_task(task, side, prompts, template
         assert prompt_for(mteb.get_task(task).metadata, side, prompts, template) == wanted
 
 
-def sts() -> Labelled:
+def sts(name: str = "TinySts", scores: tuple[float, ...] = (3.0, 1.0, 2.0)) -> Labelled:
     rows = {"sentence1": ["a cat", "the dog", "red apple"], "sentence2": ["the cat", "a file", "green pear"]}
-    return Labelled("TinySts", "sts", "test", {**rows, "score": [3.0, 1.0, 2.0]}, {}, 0)
+    return Labelled(name, "sts", "test", {**rows, "score": list(scores)}, {}, 0)
+
+
+NAME = f"TinySts-{sts().content_hash()}"
 
 
 def contender(model: Path, folder: Path, **reading) -> Contender:
@@ -91,14 +95,14 @@ def prompts_seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_results_lie_in_mtebs_own_form_under_a_revision_of_the_models(local_benchmark, tiny_bert, tmp_path):
     found = score_benchmark(contender(tiny_bert, tmp_path), "any", cache=tmp_path / "mteb")
     other = score_benchmark(contender(tiny_bert, tmp_path, max_tokens=3), "any", cache=tmp_path / "mteb")
-    files = sorted((tmp_path / "mteb" / "results").glob("embedsmith__*/*/TinySts.json"))
+    files = sorted((tmp_path / "mteb" / "results").glob(f"embedsmith__*/*/{NAME}.json"))
     # Two models of one name do not share a result.
     assert len(files) == 2
     results = [mteb.results.TaskResult.from_disk(path) for path in files]
-    scores = {round(each["scores"]["TinySts"]["cosine_spearman"], 4) for each in (found, other)}
+    scores = {round(each["scores"][NAME]["cosine_spearman"], 4) for each in (found, other)}
     assert {round(result.get_score(), 4) for result in results} == scores
-    assert found["data"]["TinySts"]["task"] == "STS"
-    main = found["scores"]["TinySts"]["cosine_spearman"]
+    assert found["data"][NAME]["task"] == "STS"
+    main = found["scores"][NAME]["cosine_spearman"]
     assert found["means"] == {"tasks": main, "types": main, "STS": main}
 
 
@@ -130,9 +134,9 @@ def test_a_benchmark_is_written_beside_data(local_benchmark, tiny_bert, tmp_path
     out = tmp_path / "out"
     evaluate_into(out, contender(tiny_bert, tmp_path), [str(pairs)], ScoringSettings(), benchmark="any")
     found = json.loads((out / "scores.json").read_text())
-    assert list(found["scores"]) == [str(pairs), "TinySts"]
+    assert list(found["scores"]) == [str(pairs), NAME]
     assert found["means"].keys() == {"tasks", "types", "STS"}
-    assert list(out.glob("mteb/results/*/*/TinySts.json"))
+    assert list(out.glob(f"mteb/results/*/*/{NAME}.json"))
     assert read_manifest(out)["status"] == "finished"
 
 
@@ -166,3 +170,94 @@ def test_a_template_without_a_place_for_the_instruction_is_refused(tiny_bert, tm
     (tmp_path / "run.trec").write_text("q Q0 d 1 1 x\n")
     with pytest.raises(SettingsError, match=r"run\.trec: a run file holds no model for SciFact"):
         score_benchmark(Contender(str(tmp_path / "run.trec")), "SciFact")
+
+
+def found_by_mteb(model, task, folder: Path) -> float:
+    """Return the score that mteb itself gives a model, with its cache in a folder."""
+    cache = mteb.ResultCache(folder)
+    found = mteb.evaluate(model, task, cache=cache, co2_tracker=False, show_progress_bar=False)
+    return round(found.task_results[0].get_score(), 5)  # its files have six digits
+
+
+def test_mteb_keeps_data_sets_of_one_name_apart(tiny_bert, tmp_path):
+    model = load(str(tiny_bert))
+    tasks = [task_of_labelled(sts(scores=scores)) for scores in ((3.0, 1.0, 2.0), (1.0, 3.0, 2.0))]
+    apart = [found_by_mteb(model, task, tmp_path / str(place)) for place, task in enumerate(tasks)]
+    assert apart[0] != apart[1]
+    assert [found_by_mteb(model, task, tmp_path / "shared") for task in [*tasks, *tasks]] == [*apart, *apart]
+    assert len(list((tmp_path / "shared").rglob("TinySts-*.json"))) == 2
+
+
+@pytest.mark.parametrize("name", ["SciFact", "STSBenchmark"])
+def test_data_with_the_name_of_a_task_of_mteb_is_not_taken_for_it(name):
+    assert task_of_labelled(sts(name)).metadata.name not in {name, mteb.get_task(name).metadata.name}
+
+
+MODEL_CHANGES = {
+    "another model": lambda model: model[0].model.embeddings.word_embeddings.weight.data.neg_(),
+    "prompt": lambda model: model.prompts.update({"STS": "the red apple "}),
+    "length": lambda model: model.set_max_tokens(query=3, passage=3),
+    "dimensions": lambda model: setattr(model, "truncate_dim", 2),
+    "pooling": lambda model: setattr(model[1], "pooling_mode", "cls"),
+    "configuration": lambda model: setattr(model.backbone.encoder.layer[0].output.LayerNorm, "eps", 100.0),
+}
+
+
+@pytest.mark.parametrize("change", MODEL_CHANGES)
+def test_mteb_keeps_loaded_models_apart(change, tiny_bert, tmp_path):
+    rows = {"sentence1": [f"the {a} on the {b}" for a in ("cat", "dog", "log", "mat") for b in ("list", "file", "log")]}
+    rows["sentence2"] = [f"{text} and a reader of numbers"[place:] for place, text in enumerate(rows["sentence1"])]
+    data = Labelled("Wide", "sts", "test", {**rows, "score": [float(n * 7 % 12) for n in range(12)]}, {}, 0)
+    task = task_of_labelled(data)
+    model = load(str(tiny_bert))
+    right = found_by_mteb(model, task, tmp_path / "shared")
+    MODEL_CHANGES[change](model)
+    alone = found_by_mteb(model, task, tmp_path / "alone")
+    assert alone != right
+    assert found_by_mteb(model, task, tmp_path / "shared") == alone
+    assert found_by_mteb(load(str(tiny_bert)), task, tmp_path / "shared") == right
+
+
+def test_a_model_in_another_folder_shares_what_mteb_keeps_of_it(tiny_bert, tmp_path, monkeypatch):
+    place = tmp_path / "elsewhere" / tiny_bert.name
+    shutil.copytree(tiny_bert, place)
+    task = task_of_labelled(sts())
+    first = found_by_mteb(load(str(tiny_bert)), task, tmp_path / "mteb")
+
+    def forbidden(*args, **keywords):
+        raise AssertionError("scored again")
+
+    monkeypatch.setattr(mteb.abstasks.AbsTaskSTS, "evaluate", forbidden)
+    assert found_by_mteb(load(str(place)), task, tmp_path / "mteb") == first
+
+
+def test_a_loaded_models_name_is_in_mtebs_form_and_leaves_the_written_card_as_it_is(tiny_bert, tmp_path):
+    model = load(str(tiny_bert))
+    card = model.model_card_data
+    assert card.model_name == f"embedsmith/{tiny_bert.name}"
+    before = card.base_model_revision
+    model.save(str(tmp_path / "model"))
+    title = next(line for line in (tmp_path / "model" / "README.md").read_text().splitlines() if line.startswith("# "))
+    assert title == "# EmbeddingModel"
+    assert before not in (tmp_path / "model" / "README.md").read_text()
+    assert (card.model_name, card.base_model_revision) == ("embedsmith/model", before)
+    card.model_name = "me/mine"
+    assert card.model_name == "me/mine"
+
+
+def test_a_local_data_set_has_the_prompt_that_a_model_has_for_its_name():
+    task = task_of_labelled(sts()).metadata
+    assert prompt_for(task, None, {"TinySts": "same: ", "STS": "other: "}, None) == "same: "
+
+
+def test_a_task_whose_data_has_changed_is_scored_again(tiny_bert, tmp_path, monkeypatch):
+    found = []
+    for scores, revision in (((3.0, 1.0, 2.0), "1"), ((1.0, 3.0, 2.0), "2")):
+        task = task_of_labelled(sts(scores=scores))
+        # As mteb's own tasks are: of one name, whatever the revision of their data.
+        task.metadata = task.metadata.model_copy(
+            update={"name": "Public", "dataset": {"path": "some/where", "revision": revision}}
+        )
+        monkeypatch.setattr(benchmarks, "tasks_named", lambda name, task=task: [task])
+        found.append(score_benchmark(contender(tiny_bert, tmp_path), "any", cache=tmp_path / "mteb")["scores"])
+    assert found[0] != found[1]
