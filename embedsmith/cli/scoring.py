@@ -13,6 +13,7 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import METRICS, Json, app
 from embedsmith.cli.options import settings_of, with_options
+from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.teachers.settings import TeacherSettings
@@ -21,6 +22,12 @@ _FLAGS: dict[str, str | None] = {
     "scoring.metrics": "metric",
     "scoring.positive_labels": "positive-label",
     **{f"columns.{name}": f"{name}-column" for name in LabelledColumns.model_fields},
+    # Those of pairs are the same, and are read for both.
+    "columns.query": None,
+    "columns.positive": None,
+    "columns.negative": None,
+    **{f"pairs.{name}": f"{name.replace('_', '-')}-column" for name in ColumnSettings.model_fields},
+    "pairs.relevant_from": "relevant-from",
     "reading.seed": None,
 }
 
@@ -29,7 +36,9 @@ if TYPE_CHECKING:
 
 
 @app.command()
-@with_options(flags=_FLAGS, scoring=ScoringSettings, columns=LabelledColumns, reading=TeacherSettings)
+@with_options(
+    flags=_FLAGS, scoring=ScoringSettings, columns=LabelledColumns, pairs=ColumnSettings, reading=TeacherSettings
+)
 def evaluate(
     model: Annotated[
         str,
@@ -48,6 +57,7 @@ def evaluate(
     *,
     scoring: dict[str, Any],
     columns: dict[str, Any],
+    pairs: dict[str, Any],
     reading: dict[str, Any],
     benchmark: Annotated[
         str | None, typer.Option(help='Benchmark or task of mteb, such as "MTEB(eng, v2)" or SciFact.')
@@ -88,7 +98,11 @@ def evaluate(
         raise SettingsError("no data to score it on", hint="name a BEIR folder or a file, or --benchmark NAME")
     if before_and_after and benchmark:
         raise SettingsError("--before-and-after does not run a benchmark", hint="evaluate RUN and its start one by one")
-    settings = settings_of(ScoringSettings, {**scoring, "columns": settings_of(LabelledColumns, columns)})
+    named = {
+        "columns": settings_of(LabelledColumns, columns),
+        "pair_columns": settings_of(ColumnSettings, pairs),
+    }
+    settings = settings_of(ScoringSettings, {**scoring, **named})
     reads = settings_of(TeacherSettings, reading)
     command = shlex.join(["embedsmith", *sys.argv[1:]])
     with console.progress() as tell:

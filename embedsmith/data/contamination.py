@@ -14,6 +14,7 @@ from pydantic import Field
 from embedsmith.data.bad_rows import Unusable
 from embedsmith.data.columns import quoted
 from embedsmith.data.converters.rows import FIRST, QUERY, SECOND, TEXT
+from embedsmith.data.labels import is_listed
 from embedsmith.data.near_texts import NearTexts, Shingles
 from embedsmith.data.normalised import normalised
 from embedsmith.settings import Settings
@@ -145,7 +146,7 @@ def checked_texts(row: dict[str, Any], settings: ContaminationSettings) -> list[
     ['cat?']
 
     Raises:
-        Unusable: the row has none.
+        Unusable: the row has none, or a list that was written as a text.
     """
     if settings.columns:
         keys: list[str] = [key for key in settings.columns if key in row]
@@ -158,6 +159,13 @@ def checked_texts(row: dict[str, Any], settings: ContaminationSettings) -> list[
             known = ("positives",) if is_example(row) else _PASSAGES
             if query and (settings.passages or row.get("symmetric")):
                 keys += [key for key in known if key in row]
+    for key in keys:
+        if key in _PASSAGES and isinstance(row[key], str) and is_listed(row[key]):
+            raise Unusable(
+                f'"{key}" is a text that holds a list or an object: {row[key].strip()[:40]}',
+                reason=f'"{key}" is a list in a text',
+                hint="write JSON lines or Parquet, which hold lists",
+            )
     texts = [text for key in keys if key for text in _texts(row[key])]
     if not texts:
         raise Unusable(

@@ -133,15 +133,18 @@ def grade_of(value: Any, column: str, relevant_from: float | None = None) -> int
         column: its name, for messages.
         relevant_from: from where on a passage is relevant, as 1; None for whole numbers from 0 on.
 
-    >>> grade_of("2.0", "label"), grade_of(False, "label"), grade_of(0.7, "score", 0.5)
-    (2, 0, 1)
+    >>> grade_of("2.0", "label"), grade_of(False, "label"), grade_of(0.7, "score", 0.5), grade_of("relevant", "label")
+    (2, 0, 1, 1)
 
     Raises:
         Unusable: there is no finite number.
-        Misread: it is a word, a fraction or below 0, so that nothing says what is relevant.
+        Misread: it is an unknown word, a fraction or below 0, so that nothing says what is relevant.
     """
     ignore = f"or ignore the column: --relevance-column none; --relevance-column names another than {column}"
     if isinstance(value, str) and value.strip() and _number(value) is None and not _NUMBER.fullmatch(value.strip()):
+        meaning = _MEANINGS.get(_folded(value))
+        if meaning is not None and meaning.relation is not Relation.MIGHT:
+            return int(meaning.relation is Relation.ANSWERS)
         raise Misread(
             f'"{column}" is {_short(value)}, wanted a number that says how relevant the passage is',
             reason="the relevance is a word",

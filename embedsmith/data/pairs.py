@@ -64,7 +64,7 @@ def read_pairs(
     queries, passages = Pool("q", normalised), Pool("p")
     asked, answered, grades, numbers = array("q"), array("q"), array("q"), array("q")
     starts: list[int] = []
-    says = [_Relevance(columns) for _ in tables]
+    says = [_Relevance(columns, table) for table in tables]
     for table, relevance in zip(tables, says, strict=True):
         queries.begin(table, unique=False)
         passages.begin(table, unique=False)
@@ -109,9 +109,10 @@ def read_pairs(
 class _Relevance:
     """What the column of relevance of a table says, and how often."""
 
-    def __init__(self, settings: ColumnSettings) -> None:
+    def __init__(self, settings: ColumnSettings, table: Table | None = None) -> None:
         self.column: str | None = None
         self._settings = settings
+        self._class_names = table.class_names if table else {}
         self._rows = 0
         self._may_have: dict[tuple[str, ...], bool] = {}
         self._counts = {True: 0, False: 0}
@@ -141,6 +142,8 @@ class _Relevance:
                 reason="wrong number of grades",
                 hint="give every positive a grade",
             )
+        if names := self._class_names.get(column):
+            values = [names[value] if value in range(len(names)) else value for value in values]
         grades = [grade_of(value, column, self._settings.relevant_from) for value in values]
         for grade in grades:
             self._counts[grade > 0] += 1

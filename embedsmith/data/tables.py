@@ -6,9 +6,10 @@ What is read at a time is a few thousand rows; a row is a dict of plain values f
 from __future__ import annotations
 
 import csv
+import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +37,8 @@ class Table:
     reader: Callable[[Sequence[str] | None, OnBad], Iterator[tuple[int, dict[str, Any]]]]
     has_lists: bool = True
     """Whether a value may be a list."""
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Column of whole numbers -> what 0, 1, 2... stand for, as `ClassLabel` of `datasets` has it."""
 
     def rows(self, on_bad: OnBad, columns: Sequence[str] | None = None) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield (number from 1, row); of a table with columns only those that are asked for."""
@@ -160,7 +163,7 @@ def _parquet_table(path: Path) -> Table:
 
     try:
         with pq.ParquetFile(path) as file:
-            names = tuple(file.schema_arrow.names)
+            names, classes = tuple(file.schema_arrow.names), _class_names(file.schema_arrow.metadata)
     except pa.ArrowInvalid as error:
         raise InputError(f"{path}: not a whole Parquet file: {_one_line(error)}", hint="write it again") from None
 
@@ -168,7 +171,7 @@ def _parquet_table(path: Path) -> Table:
         with pq.ParquetFile(path) as file:
             yield from file.iter_batches(batch_size=_BATCH, columns=None if columns is None else list(columns))
 
-    return _arrow_table(str(path), path.stem, names, batches)
+    return _arrow_table(str(path), path.stem, names, batches, classes)
 
 
 def saved_tables(folder: Path) -> dict[str, Table]:
@@ -214,7 +217,8 @@ def _saved_table(folder: Path, stem: str) -> Table:
             for batch in stream:
                 yield batch if columns is None else batch.select(list(columns))
 
-    return _arrow_table(str(folder), stem, tuple(next(streams()).schema.names), batches)
+    schema = next(streams()).schema
+    return _arrow_table(str(folder), stem, tuple(schema.names), batches, _class_names(schema.metadata))
 
 
 def hub_tables(name: str, split: str | None) -> dict[str, Table]:
@@ -258,11 +262,26 @@ def _hub_table(name: str, stem: str, dataset: Any) -> Table:
         some = dataset if columns is None else dataset.select_columns(list(columns))
         yield from some.with_format("arrow").iter(batch_size=_BATCH)
 
-    return _arrow_table(name, stem, tuple(dataset.column_names), batches)
+    schema = dataset.features.arrow_schema
+    return _arrow_table(name, stem, tuple(dataset.column_names), batches, _class_names(schema.metadata))
+
+
+def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
+    """Return the names of classes that `datasets` has put into the metadata of a schema."""
+    features = json.loads((metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
+    return {
+        column: tuple(feature["names"])
+        for column, feature in features.items()
+        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
+    }
 
 
 def _arrow_table(
-    name: str, stem: str, columns: tuple[str, ...], batches: Callable[[Sequence[str] | None], Iterator[Any]]
+    name: str,
+    stem: str,
+    columns: tuple[str, ...],
+    batches: Callable[[Sequence[str] | None], Iterator[Any]],
+    class_names: Mapping[str, tuple[str, ...]],
 ) -> Table:
     """Return the table that Arrow batches make."""
 
@@ -274,7 +293,7 @@ def _arrow_table(
                 yield from _plain_rows(table, some, number, on_bad)
                 number += some.num_rows
 
-    table = Table(name, stem, "row", columns, read)
+    table = Table(name, stem, "row", columns, read, class_names=class_names)
     return table
 
 

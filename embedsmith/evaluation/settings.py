@@ -16,7 +16,7 @@ class ScoringSettings(Settings):
     corpus: str | None = None
     """Retrieval: file of passages that join the corpus: JSON lines, Parquet or CSV."""
     pair_columns: ColumnSettings = ColumnSettings()
-    """Retrieval: names of the columns of pairs."""
+    """Retrieval: names of the columns of pairs; those of the query, the positive and the negative in reranking too."""
     task: TaskType | None = None
     """What the data asks of a model; by default what its columns say."""
     metrics: list[str] = []
@@ -38,3 +38,9 @@ class ScoringSettings(Settings):
     model's own query prompt where that has this form, and no instruction else."""
     skip_bad: bool = False
     """Leave out rows and judgements that cannot be used, and count them."""
+
+    @property
+    def labelled_columns(self) -> LabelledColumns:
+        """Names of the columns of labelled data, those among them that pairs have too."""
+        shared = {name: getattr(self.pair_columns, name) for name in ("query", "positive", "negative")}
+        return self.columns.model_copy(update={name: column for name, column in shared.items() if column is not None})

@@ -346,7 +346,7 @@ def score(
     """
     if contender.is_run_file and _holds_judgements(data):
         return _score_file(contender, data, scoring, on_skip)
-    task = scoring.task or task_of(data, scoring.columns)
+    task = scoring.task or task_of(data, scoring.labelled_columns)
     if task == "retrieval":
         return _score_retrieval(contender, data, scoring, on_skip)
     return _score_labelled(contender, data, task, scoring, on_skip)
@@ -489,7 +489,7 @@ def read_scored(data: str | Path, task: TaskType, scoring: ScoringSettings, on_s
         data,
         task,
         split=scoring.split,
-        columns=scoring.columns,
+        columns=scoring.labelled_columns,
         labels=scoring.labels,
         positive_labels=scoring.positive_labels,
         on_bad=tally if scoring.skip_bad else refuse,
@@ -509,7 +509,7 @@ def check_labelled(data: Sequence[str], scoring: ScoringSettings) -> None:
     for path in data if len(data) > 1 else ():
         if _holds_judgements(path):
             continue
-        task = scoring.task or task_of(path, scoring.columns)
+        task = scoring.task or task_of(path, scoring.labelled_columns)
         if task != "retrieval":
             need_mteb(f"{path}: {task}")
             read_scored(path, task, scoring)

@@ -68,7 +68,7 @@ COMMANDS = {
     "evaluate": Command(
         "MODEL DATA",
         "embedsmith.pipeline.evaluate.evaluate_all",
-        {"Scoring": ScoringSettings, "Columns": LabelledColumns, "Reading": TeacherSettings},
+        {"Scoring": ScoringSettings, "Columns": LabelledColumns, "Pairs": ColumnSettings, "Reading": TeacherSettings},
     ),
     "compare": Command("RUN RUN-2", "embedsmith.pipeline.compare.compare"),
     "ablate": Command("recipe.yaml --vary mining.method=naive,abs --out OUT", "embedsmith.pipeline.ablate.ablate"),

@@ -374,6 +374,7 @@ class HubSet:
     def __init__(self, rows: list[dict]) -> None:
         self.table = pa.Table.from_pylist(rows)
         self.column_names = self.table.column_names
+        self.features = SimpleNamespace(arrow_schema=self.table.schema)
 
     def select_columns(self, names: list[str]) -> HubSet:
         return HubSet(self.table.select(names).to_pylist())

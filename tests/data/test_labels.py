@@ -31,9 +31,10 @@ from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.examples import read_examples
 from embedsmith.data.labelled import read_labelled, task_of
 from embedsmith.data.labels import Relation, counted, label_of, meanings_of, read_labels, score_of, told
+from embedsmith.data.load import load_collection
 from embedsmith.errors import InputError
 from embedsmith.pipeline.convert import Conversion, convert
-from tests.data.test_relevance import write
+from tests.data.test_relevance import judged, write
 
 
 def converted(path: Path, task: str, columns: LabelledColumns | None = None, **settings: Any) -> Conversion:
@@ -316,7 +317,7 @@ def test_columns_that_the_caller_names_are_those_of_conversion_and_of_scoring(tm
 # --- values, by their properties --------------------------------------------------------------------------------------
 
 numbers = st.integers(-(10**12), 10**12)
-names = st.text(min_size=1).filter(lambda text: text.strip())
+names = st.text(min_size=1, max_size=12).filter(lambda text: text.strip())
 
 
 @given(numbers)
@@ -385,3 +386,44 @@ def test_what_is_no_table_of_labels_is_named(tmp_path):
         meanings_of(found, given={"0": "entialment"})
     with pytest.raises(InputError, match='a:1: the label "0" is not among those that --labels names: 1'):
         meanings_of(found, given={"1": "entailment"})
+
+
+# --- names of classes that the file brings along ----------------------------------------------------------------------
+
+
+def with_classes(folder: Path, form: str, rows: list[dict[str, Any]], names: list[str]) -> Path:
+    from datasets import ClassLabel, Dataset
+
+    data = Dataset.from_list(rows)
+    data = data.cast_column("label", ClassLabel(names=names))
+    if form == "parquet":
+        data.to_parquet(str(folder / "pairs.parquet"))
+        return folder / "pairs.parquet"
+    data.save_to_disk(str(folder / "saved"))
+    return folder / "saved"
+
+
+@pytest.mark.parametrize("form", ["parquet", "datasets"])
+@pytest.mark.parametrize("names", [["entailment", "not_entailment"], ["not_entailment", "entailment"]])
+def test_the_names_of_classes_that_a_file_brings_along_say_what_its_numbers_mean(tmp_path, names, form):
+    entailed = names.index("entailment")
+    rows = rows_of(("premise", "hypothesis", "label"), lambda relation: entailed if relation == 0 else 1 - entailed)
+    path = with_classes(tmp_path, form, rows, names)
+    assert answers(path, "nli") == scored(path, "nli") == scored(path, "pair-classification") == ENTAILED
+    assert read_labelled(path, "nli").meanings.plain()[str(entailed)] == {"means": "entailment", "rows": 3}
+
+
+def test_names_of_classes_that_say_nothing_are_refused_and_numbers_for_names_are_numbers(tmp_path):
+    rows = rows_of(("sentence1", "sentence2", "label"), lambda relation: int(relation == 0))
+    with pytest.raises(InputError, match=r'the label "[01]", wanted entailment, neutral'):
+        scored(with_classes(tmp_path, "parquet", rows, ["sunny", "rainy"]), "pair-classification")
+    assert scored(with_classes(tmp_path, "parquet", rows, ["0", "1"]), "pair-classification") == ENTAILED
+
+
+@pytest.mark.parametrize("form", ["parquet", "datasets"])
+def test_the_names_of_classes_say_what_is_relevant_beside_a_pair(tmp_path, form):
+    rows = [{"question": "q", "passage": f"p{n}", "label": n % 2} for n in range(4)]
+    path = with_classes(tmp_path, form, rows, ["entailment", "not_entailment"])
+    assert judged(load_collection(path)) == {"q": ({"p0": 1, "p2": 1}, ["p1", "p3"])}
+    with pytest.raises(InputError, match="\"label\" is 'sunny', wanted a number"):
+        load_collection(with_classes(tmp_path, "parquet", rows, ["sunny", "rainy"]))

@@ -10,13 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
+from hypothesis import given
+from hypothesis import strategies as st
 
+import embedsmith
 from embedsmith.data.collection import Collection
 from embedsmith.data.columns import RELEVANCE, ColumnSettings
+from embedsmith.data.contamination import ContaminationSettings
 from embedsmith.data.dialects import DialectSettings, write_dialect
-from embedsmith.data.examples import Example, Passage
+from embedsmith.data.examples import Example, Passage, read_examples
+from embedsmith.data.labelled import task_of
 from embedsmith.data.load import load_collection
 from embedsmith.errors import InputError
+from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.pipeline.contamination import decontaminate
+from embedsmith.pipeline.contender import Contender
+from embedsmith.pipeline.evaluate import score
 
 PAIRS = [("purr?", "a cat", 1), ("purr?", "a dog", 0), ("bark?", "a dog", 2), ("bark?", "a cat", 0)]
 
@@ -74,6 +83,13 @@ def collection_name(path: Path) -> str:
 def test_a_grade_is_the_same_however_it_is_written(tmp_path, write_value):
     rows = [{"query": q, "passage": p, "label": write_value(min(grade, 1))} for q, p, grade in PAIRS]
     found = judged(load_collection(write(tmp_path, "jsonl", rows)))
+    assert found == {"purr?": ({"a cat": 1}, ["a dog"]), "bark?": ({"a dog": 1}, ["a cat"])}
+
+
+@pytest.mark.parametrize(("yes", "no"), [("relevant", "irrelevant"), ("Positive", "negative"), ("true", "false")])
+def test_words_that_say_what_is_relevant_are_read(tmp_path, yes, no):
+    rows = [{"query": q, "passage": p, "label": yes if grade else no} for q, p, grade in PAIRS]
+    found = judged(load_collection(write(tmp_path, "csv", rows)))
     assert found == {"purr?": ({"a cat": 1}, ["a dog"]), "bark?": ({"a dog": 1}, ["a cat"])}
 
 
@@ -221,3 +237,63 @@ def test_texts_with_brackets_are_passages(tmp_path, text):
 def test_a_passage_that_is_meant_to_look_like_a_list_stands_in_a_list(tmp_path):
     rows = [{"query": "x", "positive": ["['a', 'b']"]}]
     assert load_collection(write(tmp_path, "jsonl", rows)).passages == ["['a', 'b']"]
+
+
+words = st.text("abc", min_size=1, max_size=2)
+
+
+@given(st.lists(st.tuples(words, words, st.integers(0, 3)), min_size=1, max_size=12), st.sampled_from(["csv", "jsonl"]))
+def test_any_table_of_grades_is_read_as_it_stands_or_refused_with_its_place(tmp_path_factory, rows, form):
+    path = write(
+        tmp_path_factory.mktemp("any"), form, [{"query": q, "passage": p, "label": grade} for q, p, grade in rows]
+    )
+    wanted: dict[str, tuple[dict[str, int], set[str]]] = {}
+    first: dict[tuple[str, str], int] = {}
+    contradicts = False
+    for query, passage, grade in rows:
+        contradicts |= first.setdefault((query, passage), grade) != grade
+        positives, negatives = wanted.setdefault(query, ({}, set()))
+        if grade:
+            positives[passage] = grade
+        else:
+            negatives.add(passage)
+    wanted = {query: sides for query, sides in wanted.items() if sides[0]}
+    if contradicts:
+        with pytest.raises(InputError, match=r"pairs\.\w+:\d+: another row gives the same query and passage"):
+            load_collection(path)
+    elif not wanted:
+        with pytest.raises(InputError, match="no row says that a passage is relevant"):
+            load_collection(path)
+    else:
+        found = judged(load_collection(path))
+        assert {query: (good, set(bad)) for query, (good, bad) in found.items()} == wanted
+
+
+def test_what_is_mined_and_scored_follows_the_relevance(tmp_path):
+    """With every row a positive, the best that any ranking could have is another one."""
+    rows = [
+        {"query": f"where is the {animal}", "passage": f"the {animal} is {place}", "label": int(place == "here")}
+        for animal in ("cat", "dog", "owl", "bat")
+        for place in ("here", "gone")
+    ]
+    path = write(tmp_path, "csv", rows)
+    run = embedsmith.mine(
+        path, out=tmp_path / "run", settings=embedsmith.MiningSettings(teachers=["bm25"], negatives=1)
+    )
+    for example in read_examples(run.folder / "negatives.jsonl"):
+        animal = example.query.split()[-1]
+        assert [passage.text for passage in example.positives] == [f"the {animal} is here"]
+    assert task_of(path) == "retrieval"
+    found = score(Contender("bm25"), path, ScoringSettings())
+    assert found.qrels == {f"q{n}": {f"p{2 * n}": 1} for n in range(4)}
+    named = write(tmp_path, "jsonl", [{"q": row["query"], "d": row["passage"], "j": row["label"] / 2} for row in rows])
+    columns = ColumnSettings(query="q", positive="d", relevance="j", relevant_from=0.5)
+    assert score(Contender("bm25"), named, ScoringSettings(pair_columns=columns)).qrels == found.qrels
+
+
+def test_a_list_in_a_text_is_no_passage_that_contamination_looks_at(tmp_path):
+    train = write(tmp_path, "csv", [{"query": "a", "positive": "['b', 'c']"}])
+    (tmp_path / "test.jsonl").write_text('{"query": "z", "positive": "b"}\n')
+    settings = ContaminationSettings(near_duplicates=0, passages=True)
+    with pytest.raises(InputError, match=r'pairs\.csv:2: "positive" is a text that holds a list'):
+        decontaminate(train, against=[tmp_path / "test.jsonl"], out=tmp_path / "clean.csv", settings=settings)

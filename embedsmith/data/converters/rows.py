@@ -29,6 +29,7 @@ from embedsmith.data.labels import (
     told,
 )
 from embedsmith.data.tables import Table
+from embedsmith.errors import InputError
 from embedsmith.settings import Settings
 
 TEXT = ("text", "sentence", "sentences", "title")
@@ -157,7 +158,13 @@ def pair_meanings(
         (place, str(pair.value)) for t in tables for place, pair in _pairs(t, columns, Tally(), scores=False)
     )
     given = read_labels(labels) if labels is not None else None
-    return Meanings(found, meanings_of(found, is_nli=is_nli, given=given, positive=positive))
+    names = {_class_names(table, columns) for table in tables}
+    if len(names) > 1 and given is None and not positive:
+        raise InputError(
+            f"{tables[0].name}: the numbers of its labels stand for other words than in {tables[-1].name}",
+            hint="say what each label means with --labels",
+        )
+    return Meanings(found, meanings_of(found, is_nli=is_nli, given=given, positive=positive, names=names.pop()))
 
 
 def judged_queries(table: Table, columns: LabelledColumns, on_bad: OnBad) -> Iterator[JudgedQuery]:
@@ -204,6 +211,13 @@ def _is_nli(table: Table, columns: LabelledColumns) -> bool:
     """Return whether the columns of a table are those of premises and hypotheses."""
     row = next((row for _, row in table.rows(lambda row: None)), {})
     return (columns.first or "premise") == "premise" and "premise" in row and "hypothesis" in row
+
+
+def _class_names(table: Table, columns: LabelledColumns) -> tuple[str, ...]:
+    """Return what the numbers of the column of labels stand for, as the file itself says."""
+    known = [columns.value] if columns.value else [*_LABELS, *VALUE]
+    column = next((name for name in known if name in (table.columns or ())), "")
+    return table.class_names.get(column, ())
 
 
 def _pairs(table: Table, columns: LabelledColumns, on_bad: OnBad, *, scores: bool) -> Iterator[tuple[str, TextPair]]:
