@@ -11,7 +11,8 @@ Shapes: T teachers, Q queries, K candidates, S pairs of a query and its positive
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -281,7 +282,7 @@ def write_candidates(folder: Path, candidates: Candidates) -> None:
     names = list(candidates.neighbours)
     arrays |= {f"neighbours-{number}": candidates.neighbours[name] for number, name in enumerate(names)}
     plain = {"teachers": candidates.teachers, "depth": candidates.depth, "proposes": candidates.proposes}
-    _write_arrays(folder, arrays, {**plain, "neighbours": names})
+    _write_arrays(folder, arrays, {**plain, "neighbours": names, "content": _hash_of(arrays)})
 
 
 def read_candidates(folder: Path) -> Candidates:
@@ -296,10 +297,32 @@ def read_candidates(folder: Path) -> Candidates:
     arrays: dict[str, Any] = _read_arrays(folder)
     try:
         names = plain.pop("neighbours")
+        plain.pop("content", None)
         neighbours = {name: arrays.pop(f"neighbours-{number}") for number, name in enumerate(names)}
         return Candidates(**plain, **arrays, neighbours=neighbours)
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder}: not a whole folder of candidates: {error}", hint="mine again") from None
+
+
+def content_of_candidates(folder: Path) -> str:
+    """Return a hash of the candidates of a folder.
+
+    Raises:
+        InputError: the folder is missing or damaged.
+    """
+    if not (folder / "teachers.json").is_file():
+        raise InputError(f"{folder}: no candidates", hint="mine first: embedsmith mine DATA --out RUN")
+    # Older versions have not noted it.
+    return str(read_json(folder / "teachers.json").get("content") or _hash_of(_read_arrays(folder)))
+
+
+def _hash_of(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a hash of arrays and their names."""
+    digest = hashlib.sha256()
+    for name, array in sorted(arrays.items()):
+        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()[:16]
 
 
 def _write_arrays(folder: Path, arrays: dict[str, np.ndarray], plain: dict[str, object]) -> None:

@@ -15,6 +15,7 @@ from embedsmith.errors import InputError, RunError
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.contender import Contender
+from embedsmith.pipeline.derived import has_changed
 from embedsmith.pipeline.evaluate import OnSkip, check_names, evaluate_all, read_scores, score_into
 from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.progress import Progress, silent
@@ -128,6 +129,8 @@ def own_scorings(run: str | Path, scoring: ScoringSettings) -> dict[str, Scoring
     read = [(each["path"], each, each["test_split"]) for each in sets if each["test_split"]]
     mined = manifest["inputs"].get("mined")
     if mined and (Path(mined) / "manifest.json").is_file():
+        if has_changed(manifest):
+            raise RunError(f"{run}: {mined} was mined again after the training", hint="name data to score it on")
         inputs = read_manifest(mined)["inputs"]
         if "source" in inputs:
             read.append((inputs["data"], inputs["source"], "test"))

@@ -27,6 +27,7 @@ from embedsmith.models.names import ADAPTERS, find_model
 from embedsmith.models.nv_embed import write_nv_embed
 from embedsmith.models.settings import Dtype, Layout
 from embedsmith.models.student import describe
+from embedsmith.pipeline.derived import has_changed
 from embedsmith.pipeline.runs import finished, read_manifest
 from embedsmith.progress import Progress, silent
 
@@ -186,6 +187,8 @@ def _licences(run: Path) -> dict[str, str]:
     manifest = read_manifest(run)
     places = {name: data["path"] for name, data in manifest["settings"].get("data", {}).items()}
     mined = Path(manifest["inputs"].get("mined", ""))
+    if not places and has_changed(manifest):
+        return {mined.name: "not known: it was mined again after the training"}
     while not places and (mined / "manifest.json").is_file():
         inputs = read_manifest(mined)["inputs"]
         places = {Path(inputs["data"]).stem: inputs["data"]} if "data" in inputs else {}

@@ -23,6 +23,7 @@ from embedsmith.generation.passages import beginning
 from embedsmith.generation.settings import JudgeSettings
 from embedsmith.generation.templates import Template, read_templates
 from embedsmith.generation.verdicts import Verdict, verdict_of
+from embedsmith.pipeline.derived import check_origin
 from embedsmith.pipeline.runs import finished, read_manifest
 from embedsmith.pipeline.verdicts import judge_folder, judgement_path, read_verdicts
 from embedsmith.progress import Progress, silent
@@ -173,6 +174,7 @@ def _check(run: Path) -> None:
             hint="mine first: embedsmith mine DATA --out RUN",
         )
     finished(run)
+    check_origin(run)
 
 
 def _drawn(examples: Sequence[Example], count: int | None, seed: int) -> list[Example]:

@@ -35,6 +35,7 @@ from embedsmith.mining.near_duplicates import near_duplicates
 from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
+from embedsmith.pipeline.derived import CANDIDATES, check_origin, content_of
 from embedsmith.pipeline.plan import Plan, plan_of
 from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.pipeline.verdicts import excluded_by, false_negatives, read_false_negatives, write_false_negatives
@@ -115,7 +116,9 @@ def mine_into(
     on_progress: Progress = silent,
 ) -> Selection:
     """Write candidates and negatives of one collection into a folder of a run; candidates that are there are used."""
-    run.same_content(collection.name if folder == run.folder else folder.name, collection.content_hash())
+    name = collection.name if folder == run.folder else folder.name
+    run.same_content(name, collection.content_hash())
+    run.same_content(_exclusions_of(name), _hash_of(listed))
     path = folder / "candidates"
     if not path.is_dir():
         with run.timed("mine"):
@@ -168,7 +171,7 @@ def select_again(
         raise SettingsError(
             f"target_false_negatives: {target_false_negatives:g}, wanted a rate", hint="give a number from 0 to 1"
         )
-    mined = read_mined(source)
+    mined, content = read_mined(source), content_of(source)
     judged = false_negatives(source)
     mined = replace(mined, listed=excluded_by(judged, mined.listed, mined.collection))
     kept = mined.settings.model_dump(include=set(SelectionSettings.model_fields))
@@ -178,6 +181,7 @@ def select_again(
     if judged:
         inputs["judged"] = fingerprint(judged)
     with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
+        run.same_content(CANDIDATES, content)
         near = near_of(mined.candidates, mined.collection, settings, on_progress)
         if target_false_negatives is not None:
             settings, measured = calibrate(
@@ -210,6 +214,7 @@ def read_mined(folder: str | Path) -> Mined:
         )
     finished(folder)
     if manifest["command"] == "select":
+        check_origin(folder)
         origin = read_mined(manifest["inputs"]["run"])
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
         listed = excluded_by(read_false_negatives(folder), origin.listed, origin.collection)
@@ -222,7 +227,22 @@ def read_mined(folder: str | Path) -> Mined:
     collection, listed = read_source(data, source, None)
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
+    if manifest["content"].get(_exclusions_of(collection.name), _hash_of(listed)) != _hash_of(listed):
+        raise RunError(
+            f"{folder}: what {source.exclude_qrels or source.exclude_ids} excludes has changed since it was mined",
+            hint="mine it again into another folder",
+        )
     return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
+
+
+def _exclusions_of(name: str) -> str:
+    """Return what a run calls the content of what a data set's settings exclude."""
+    return f"exclusions of {name}"
+
+
+def _hash_of(listed: Listed | None) -> str:
+    """Return a hash of what is excluded."""
+    return fingerprint([array.tolist() for array in vars(listed or Listed.nothing()).values()])
 
 
 def _note_guide(folder: Path, teachers: Sequence[Teacher], collection: Collection) -> None:

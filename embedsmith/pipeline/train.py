@@ -10,7 +10,6 @@ Under `torchrun` every process runs this; only the first one writes.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -27,6 +26,7 @@ from embedsmith.models.lora import merge_adapters
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student, describe
 from embedsmith.pipeline.card import write_card
+from embedsmith.pipeline.derived import check_origin, hash_of_examples
 from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Seed, Settings
@@ -87,7 +87,7 @@ def train(
     )
     with run:
         for path in example_files(Path(mined)):
-            run.same_content(str(path), hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+            run.same_content(str(path.resolve()), hash_of_examples(path))
         if processes.leads:
             processes.wait()
         train_into(run, sources, settings.student, [settings.stage], seed=seed, on_progress=on_progress)
@@ -291,6 +291,7 @@ def example_files(mined: Path) -> list[Path]:
     if not mined.exists():
         raise InputError(f"{mined}: no such run folder or file", hint="mine first: embedsmith mine DATA --out RUN")
     finished(mined)
+    check_origin(mined)
     files = sorted(mined.glob("negatives.jsonl")) or sorted(mined.glob("mined/*/negatives.jsonl"))
     if not files:
         raise RunError(f"{mined}: a run without negatives.jsonl", hint="mine first: embedsmith mine DATA --out RUN")

@@ -8,6 +8,7 @@ from embedsmith.data.dialects import DialectSettings, Written, write_dialect
 from embedsmith.data.examples import iter_examples
 from embedsmith.data.locks import writes_out
 from embedsmith.errors import RunError
+from embedsmith.pipeline.derived import check_origin
 from embedsmith.pipeline.runs import finished
 
 
@@ -34,4 +35,5 @@ def write(
             f"{run}: made by `{manifest['command']}`, wanted a run of `mine` or `select`",
             hint="mine first: embedsmith mine DATA --out RUN",
         )
+    check_origin(run)
     return write_dialect(dialect, Path(out), iter_examples(path), settings)

@@ -91,3 +91,17 @@ def test_data_that_is_gone_must_be_named(trained, beir, tmp_path, monkeypatch):
     monkeypatch.setattr("embedsmith.pipeline.before_and_after.known_splits", lambda path: ["train"])
     with pytest.raises(RunError, match="its data has no test side that is still there"):
         before_and_after(trained)
+
+
+def test_what_was_mined_again_after_the_training_is_not_taken_for_its_data(trained, mined, beir, tmp_path):
+    examples = mined / "negatives.jsonl"
+    text = examples.read_text()
+    examples.write_text(text.replace("where is", "where was"))
+    try:
+        with pytest.raises(RunError, match=r"run: .*run was mined again after the training"):
+            own_data(trained)
+        embedsmith.export(trained, out=tmp_path / "out")
+    finally:
+        examples.write_text(text)
+    assert "- run: not known: it was mined again after the training" in (tmp_path / "out" / "README.md").read_text()
+    assert own_data(trained) == [str(beir)]
