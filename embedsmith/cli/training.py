@@ -164,7 +164,8 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
     for data in plan.data:
         mined = f"to be mined in {data.passages:,} passages" if data.to_be_mined else f"{data.negatives:,} negatives"
         without = f"; {data.removed:,} rows removed that evaluation sets hold" if data.removed else ""
-        console.out.print(f"data {data.name}: {data.queries:,} queries, {mined}{without}", markup=False)
+        labels = f"; {data.labels}" if data.labels else ""
+        console.out.print(f"data {data.name}: {data.queries:,} queries, {mined}{without}{labels}", markup=False)
     console.out.print(f"student: {plan.parameters:,} parameters", markup=False)
     for stage in plan.stages:
         console.out.print(

@@ -29,6 +29,7 @@ from embedsmith.data.code_search import CodeSettings, harvest, sources_hash, spl
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.files import read_json, write_json
+from embedsmith.data.labels import read_labels
 from embedsmith.errors import InputError
 from embedsmith.evaluation.metrics import score_run
 from embedsmith.evaluation.per_query import per_query_path, read_per_query, write_per_query
@@ -278,6 +279,7 @@ def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:
     mining = recipe.mining if data.mined else None
     return {
         "files": identity_of_files(Path(data.path)),
+        "labels": read_labels(data.convert.labels) if data.convert and data.convert.labels else None,
         "data": data.model_dump(mode="json"),
         "mining": mining.model_dump(mode="json") if mining else None,
         "teachers": [identity_of_model(name) for name in mining.teachers] if mining else None,

@@ -180,7 +180,9 @@ def convert_data(run: Run, recipe: Recipe, name: str, settings: DataSettings, on
             on_progress=on_progress,
         )
     counts = {"rows": found.rows, "examples": found.examples, "dropped": sum(found.dropped.values())}
-    run.count(f"conversion {name}", {**counts, **{f"{k}_negatives": v for k, v in found.negatives_by.items()}})
+    labels = {"labels": found.meanings} if found.meanings else {}
+    negatives = {f"{k}_negatives": v for k, v in found.negatives_by.items()}
+    run.count(f"conversion {name}", {**counts, **negatives, **labels})
 
 
 def examples_file(folder: Path, part: str, recipe: Recipe, name: str) -> Path:

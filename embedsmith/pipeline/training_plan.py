@@ -47,6 +47,8 @@ class DataPlan:
     to_be_mined: bool
     removed: int = 0
     """Rows that evaluation sets hold, and that are not in the other counts any more."""
+    labels: str = ""
+    """What the labels of pairs are taken for."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def plan_of_recipe(recipe: Recipe, *, on_progress: Progress = silent) -> Trainin
             )
             examples = list(drafted.examples(settings.convert))
             sources.append(source_of(recipe, name, examples))
-            data.append(_data_plan(name, examples))
+            data.append(replace(_data_plan(name, examples), labels=str(drafted.meanings or "")))
             continue
         collection = _collection(settings)
         examples = _as_if_mined(collection, recipe.mining.negatives)

@@ -13,10 +13,14 @@ from embedsmith.data.contamination import ContaminationSettings
 from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import read_json
+from embedsmith.errors import InputError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline import forge as forge_module
+from embedsmith.pipeline.convert import convert as convert_labelled
+from embedsmith.pipeline.evaluate import read_scored
 from embedsmith.pipeline.forge import forge
+from embedsmith.pipeline.labelled_scores import scoring_of
 from embedsmith.pipeline.recipe import DataSettings, EvaluationSettings, Recipe
 from embedsmith.pipeline.runs import Run, read_manifest
 from embedsmith.pipeline.training_plan import plan_of_recipe
@@ -185,3 +189,60 @@ def test_a_run_that_was_cut_short_converts_nothing_again(recipe: Recipe, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         forge(recipe, out=out)
     assert {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*.jsonl")} == before
+
+
+def pairs_of(folder: Path, labels: list) -> Path:
+    """Write two splits of premises and hypotheses; the first label is that of what follows."""
+    rows = [
+        {"premise": f"the {animal} sleeps", "hypothesis": f"the {other} rests", "label": labels[animal != other]}
+        for animal in ANIMALS
+        for other in ANIMALS
+    ]
+    jsonl(folder / "train.jsonl", rows)
+    jsonl(folder / "test.jsonl", rows)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("labels", "convert"),
+    [
+        (["entailment", "contradiction"], {"task": "nli"}),
+        ([0, 1], {"task": "nli", "labels": "0=entailment,1=contradiction"}),
+        ([1, 0], {"task": "nli", "labels": "1=entailment,*=negative"}),
+        (["same", "other"], {"task": "pairs", "positive_labels": ["same"]}),
+    ],
+)
+def test_a_recipe_scores_labels_for_what_it_trains_on_them_for(tmp_path, tiny_llama, labels, convert):
+    folder = pairs_of(tmp_path / "nli", labels)
+    settings = DataSettings.parse({"path": str(folder), "convert": {**convert, "negatives": 1}}, where="test")
+    scoring = scoring_of(settings)
+    scored = read_scored(folder, scoring.task, scoring).columns
+    out = tmp_path / "out.jsonl"
+    found = convert_labelled(folder, out=out, settings=settings.convert)
+    positive = {(first, second) for first, second, label in zip(*scored.values(), strict=True) if label}
+    trained = {(example.query, passage.text) for example in read_examples(out) for passage in example.positives}
+    assert len(positive) == len(ANIMALS)
+    recipe = Recipe(data={"nli": settings}, student=StudentSettings(name=str(tiny_llama)))
+    assert plan_of_recipe(recipe).data[0].labels == found.labels_told
+    assert f"{labels[0]} = " in found.labels_told
+    assert trained - {(second, first) for first, second in trained if convert["task"] == "pairs"} <= positive
+    assert found.meanings == read_scored(folder, scoring.task, scoring).meanings.plain()
+
+
+@pytest.mark.parametrize(("split", "label"), [("test", 0.5), ("test", 0), ("train", 0)])
+def test_labels_that_cannot_be_told_are_refused_before_anything_is_trained(
+    tmp_path, tiny_llama, split, label, monkeypatch
+):
+    folder = pairs_of(tmp_path / "nli", ["entailment", "contradiction"])
+    rows = [json.loads(line) for line in (folder / f"{split}.jsonl").read_text().splitlines()]
+    jsonl(folder / f"{split}.jsonl", [{**row, "label": label if n % 2 else 1} for n, row in enumerate(rows)])
+    recipe = Recipe.parse(
+        {"data": {"nli": {"path": str(folder), "convert": {"task": "nli"}}}, "student": {"name": str(tiny_llama)}},
+        where="test",
+    )
+    monkeypatch.setattr(forge_module, "train_into", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(forge_module, "_score_before", lambda *_: pytest.fail("scored"))
+    with pytest.raises(
+        InputError, match=rf"{split}\.jsonl:\d: (the labels are 1, 0, which is ambiguous|the label is 0\.5)"
+    ):
+        forge(recipe, out=tmp_path / "run")
