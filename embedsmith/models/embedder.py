@@ -10,6 +10,7 @@ import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from operator import is_
 from pathlib import Path
 from threading import Lock
@@ -39,7 +40,7 @@ from embedsmith.models.modeling_embedsmith import (
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
-from embedsmith.models.packed import can_pack, is_packable, on_device, pack, token_states
+from embedsmith.models.packed import can_pack, may_pack, on_device, pack, packs_right, token_states
 from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
 from embedsmith.models.precision import mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, promised_attention
@@ -58,6 +59,9 @@ _MOST_AT_ONCE = 16
 _WINDOW = 4096
 """Texts tokenised at once."""
 _WINDOW_CHARACTERS = 8 * 2**20
+
+_LOOKED_AT = 32
+"""Numbers of a weight that are looked at to see whether it is the same."""
 
 _OLD_POOLING_KEYS = {
     "cls": "pooling_mode_cls_token",
@@ -89,8 +93,8 @@ class EmbeddingModel(SentenceTransformer):
     model_card_data_class = CardData
     _workers: dict[str, Any] | None = None
     """The processes of `spread`, one a device."""
-    _packable: dict[Any, bool] = {}
-    """By type and device, as it was found out."""
+    _packed: tuple[list[Any], dict[Any, bool]] | None = None
+    """Whether these modules read packed texts right, by all else that was so when it was tried."""
     origin: StudentSettings | None = None
     """What the model was built or opened from; what adapters over it name as their base."""
     merged_origin: StudentSettings | None = None
@@ -99,14 +103,12 @@ class EmbeddingModel(SentenceTransformer):
     """A fingerprint of the weights under the adapters, where there are any."""
     frozen_anyway: frozenset[str] = frozenset()
     """Weights of the backbone that were frozen before adapters froze all of them."""
-    is_mixed: bool = False
-    """Whether some matrices are multiplied in bfloat16 and all else is computed in float32: see `use_dtype`."""
-    shortens: bool = False
-    """Whether `embed` multiplies in bfloat16 for all but short texts."""
-    _activations: tuple[list[torch.nn.Module], Activations] | None = None
+    _mixed: Dtype | None = None
+    """The precision that was asked for, where it is a mixed one."""
+    _activations: tuple[list[Any], Activations] | None = None
     """What was found of these modules."""
     _finding = Lock()
-    _copies: tuple[list[tuple[int, int, int]], Copies] | None = None
+    _copies: tuple[list[tuple[Any, ...]], Copies] | None = None
     """Copies of weights as they were."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -127,10 +129,9 @@ class EmbeddingModel(SentenceTransformer):
                 and more of the texts get vectors that are off (a cosine by 0.0006, all-MiniLM-L6-v2). Sums, norms and
                 embeddings in bfloat16 too would put it off by 0.0009. On a CPU without it `bfloat16` is float32.
         """
-        self.is_mixed = mixes(dtype, self.device.type)
-        self.shortens = self.is_mixed and dtype == "auto"
+        self._mixed = dtype if mixes(dtype, self.device.type) else None
         self._copies = None
-        if not self.is_mixed:
+        if not self._mixed:
             cast(self, resolve_dtype(dtype, self.device.type))
             return self
         all_short = dtype == "bfloat16"
@@ -141,6 +142,19 @@ class EmbeddingModel(SentenceTransformer):
                 if tensor.is_floating_point():
                     tensor.data = tensor.data.to(torch.bfloat16 if is_short else torch.float32)
         return self
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some matrices are multiplied in bfloat16 and all else is computed in float32: see `use_dtype`.
+
+        Not of a model that was put elsewhere since, or made one of another type.
+        """
+        return self._mixed is not None and self.device.type == "cpu" and self.dtype == torch.float32
+
+    @property
+    def shortens(self) -> bool:
+        """Whether `embed` multiplies in bfloat16 for all but short texts."""
+        return self._mixed == "auto" and self.is_mixed
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> Any:
         """Return the features of texts, as a SentenceTransformer does; threads take turns.
@@ -175,11 +189,18 @@ class EmbeddingModel(SentenceTransformer):
 
     def packs(self, dtype: torch.dtype) -> bool:
         """Return whether the model reads the texts of a batch in one row, where products are computed in a type."""
-        asked = dtype, self.device, getattr(getattr(self.backbone, "config", None), "_attn_implementation", None)
-        if asked not in self._packable:
-            with self._alone():
-                self._packable = {**self._packable, asked: is_packable(self[0], self.device, dtype)}
-        return self._packable[asked]
+        device = self.device
+        if not may_pack(self[0], device, dtype):
+            return False
+        with self._alone():
+            parts, known = self._packed or ([], {})
+            if not _are_same(parts, found := _parts(self.backbone)):
+                parts, known = self._packed = found, {}
+            autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+            asked = dtype, self.dtype, device, autocast, repr(vars(self.backbone.config))
+            if asked not in known:
+                known[asked] = packs_right(self[0], device)
+            return known[asked]
 
     def _alone(self) -> AbstractContextManager[Any]:
         """Return the block that one thread is in at a time: packed texts have the backbone be another meanwhile.
@@ -196,13 +217,13 @@ class EmbeddingModel(SentenceTransformer):
         """Return which products go straight into an activation, watched anew when the modules are others."""
         if self.device.type != "cpu" or self.backbone is None or not torch.is_inference_mode_enabled():
             return None
-        modules = list(self.modules())
+        parts = _parts(self)
         with self._finding:
             known = self._activations
-            if known is None or len(known[0]) != len(modules) or not all(map(is_, known[0], modules)):
+            if known is None or not _are_same(known[0], parts):
                 features = tokens_of(self, ["what follows what"])
                 with fast_products(self.device, mixed=self.is_mixed):
-                    known = modules, activations_of(lambda: super(EmbeddingModel, self).forward(features))
+                    known = parts, activations_of(lambda: super(EmbeddingModel, self).forward(features))
                 self._activations = known
             return known[1]
 
@@ -211,12 +232,12 @@ class EmbeddingModel(SentenceTransformer):
         if not self.shortens:
             return None
         weights = [module.weight for module in self.modules() if isinstance(module, torch.nn.Linear)]
-        # Weights made in inference mode have no version.
-        state = [(id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in weights]
-        if self._copies is None or self._copies[0] != state:
-            exact = [weight for weight in weights if weight.dtype == torch.float32]
-            self._copies = state, {id(weight): (weight, weight.to(torch.bfloat16)) for weight in exact}
-        return self._copies[1]
+        with turn(self):
+            state = [_state(weight) for weight in weights]
+            if self._copies is None or self._copies[0] != state:
+                exact = [weight for weight in weights if weight.dtype == torch.float32]
+                self._copies = state, {id(weight): (weight, weight.detach().to(torch.bfloat16)) for weight in exact}
+            return self._copies[1]
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that plain sentence-transformers opens.
@@ -305,9 +326,9 @@ class EmbeddingModel(SentenceTransformer):
             for texts in lists:
                 yield self._encoded(texts, prompt=prompt, task=task, normalize=normalize)
             return
-        on_cpu, packs = self.device.type == "cpu", self.packs(self.dtype)
+        on_cpu, packs, shortens = self.device.type == "cpu", self.packs(self.dtype), self.shortens
         tokens = tokens or (_CPU_TOKENS if on_cpu else _GPU_TOKENS)
-        copies = self._short_copies()
+        copies = cache(self._short_copies)
         begun: deque[Sequence[str]] = deque()
 
         def parts() -> Iterator[tuple[Sequence[str], list[int]]]:
@@ -322,7 +343,7 @@ class EmbeddingModel(SentenceTransformer):
 
         def packed() -> Iterator[tuple[list[int], Features, bool]]:
             for (texts, window), features in ahead(tokenised, parts()):
-                cut = batches(features, tokens, padded=not packs, apart=SHORT_TEXT[role] if copies else None)
+                cut = batches(features, tokens, padded=not packs, apart=SHORT_TEXT[role] if shortens else None)
                 for rows, batch in cut:
                     yield [window[row] for row in rows.tolist()], batch, len(rows) == len(texts)
 
@@ -330,10 +351,10 @@ class EmbeddingModel(SentenceTransformer):
 
         def work(item: tuple[list[int], Features, bool]) -> tuple[list[int], Float32[Tensor, "b D"]]:
             some, batch, is_all = item
-            is_short = int(batch["attention_mask"][0].sum()) < SHORT_TEXT[role]
+            is_short = not shortens or int(batch["attention_mask"][0].sum()) < SHORT_TEXT[role]
             # The only batch of its list has all cores, as if the list were alone: its bytes do not depend on others.
             with on_cores(cores) if is_all else nullcontext():
-                return some, self._forward(batch, task=task, packs=packs, copies=None if is_short else copies)
+                return some, self._forward(batch, task=task, packs=packs, copies=None if is_short else copies())
 
         # On a CPU each core has a batch of its own: nothing waits for the slowest core after every product.
         workers = min(cores, _MOST_AT_ONCE) if on_cpu else 1
@@ -475,6 +496,27 @@ class EmbeddingModel(SentenceTransformer):
     def weights_hash(self) -> str:
         """Return a hash of every parameter and buffer that is saved, by name."""
         return hash_of_weights(self)
+
+
+def _parts(model: torch.nn.Module) -> list[Any]:
+    """Return all modules of a model, and the hooks that read what they return."""
+    return [part for module in model.modules() for part in (module, *module._forward_hooks.values())]
+
+
+def _are_same(known: list[Any], found: list[Any]) -> bool:
+    """Return whether two lists are of the same objects."""
+    return len(known) == len(found) and all(map(is_, known, found))
+
+
+def _state(weight: Tensor) -> tuple[Any, ...]:
+    """Return what is another when a weight has other numbers: it, its memory, its version, and some of its numbers.
+
+    The version does not tell of what is written through `weight.data`, and memory that was given back may be had again.
+    Weights made in inference mode have no version.
+    """
+    numbers = weight.detach().reshape(-1)
+    some = numbers[:: max(1, len(numbers) // _LOOKED_AT)][:_LOOKED_AT].tolist()
+    return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version, some
 
 
 def cast(model: EmbeddingModel, dtype: torch.dtype | None) -> EmbeddingModel:

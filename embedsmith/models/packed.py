@@ -35,6 +35,10 @@ _SHORT_TYPES = (torch.bfloat16, torch.float16)
 """What the flash kernel multiplies."""
 _TOLERANCE = 0.05
 """How far, as a share of its length, a state may be from that of padded texts: in bfloat16 kernels differ by 0.01."""
+_WINDOWS = ("sliding_window", "attention_chunk_size")
+"""What configurations call a number of tokens that attention does not reach beyond."""
+_WHOLE = 10**9
+"""Tokens of a text that nothing cuts."""
 _UNREAD = ("input_ids", "token_type_ids")
 """Features that lie in a packed batch's row too."""
 _KNOWN = {"input_ids", "attention_mask", "token_type_ids", "pooling_mask"}
@@ -124,27 +128,28 @@ def token_states(transformer: Transformer, features: Mapping[str, Any]) -> dict[
     }
 
 
-def is_packable(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether a transformer reads packed texts right, where products are computed in a type.
+def packs_right(transformer: Any, device: torch.device) -> bool:
+    """Return whether a transformer that may pack reads packed texts right, by trying.
 
     Asked in evaluation and under autocast if training is: the backbone is called as it is.
     """
-    if not _may_pack(transformer, device, dtype):
-        return False
     backbone = transformer.model
     was_training = backbone.training
     backbone.eval()
     try:
         with torch.no_grad(), uncompiled():
-            return _packs_right(transformer, device)
+            return _same_states(transformer, device)
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError):
         return False  # the kernel does not take its heads, or it does not take positions
     finally:
         backbone.train(was_training)
 
 
-def _may_pack(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether hardware and settings are those that packing is for."""
+def may_pack(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """Return whether hardware and settings are those that packing is for, where products are computed in a type.
+
+    Asked each time: lengths and configurations change.
+    """
     if not isinstance(transformer, Transformer) or dtype not in _SHORT_TYPES or not _has_kernel(device):
         return False
     config = transformer.model.config
@@ -154,8 +159,20 @@ def _may_pack(transformer: Any, device: torch.device, dtype: torch.dtype) -> boo
         and transformer.modality_config.get("text", {}).get("method_output_name") == "last_hidden_state"
         and not getattr(config, "output_hidden_states", False)
         # Windows of less than the text mean different tokens to each back end.
-        and (getattr(config, "sliding_window", None) or 10**9) >= (transformer.max_seq_length or 0)
+        and min(_windows(config), default=_WHOLE) >= _longest(transformer)
     )
+
+
+def _windows(config: Any) -> list[int]:
+    """Return within how many tokens a backbone's layers attend, where that is not the whole text."""
+    text = config.get_text_config()
+    return [window for name in _WINDOWS if (window := getattr(text, name, None))]
+
+
+def _longest(transformer: Transformer) -> int:
+    """Return how many tokens a text may have."""
+    roles = (transformer.query_length, transformer.document_length, None)
+    return max(length or transformer.max_seq_length or _WHOLE for length in roles)
 
 
 def _has_kernel(device: torch.device) -> bool:
@@ -163,7 +180,7 @@ def _has_kernel(device: torch.device) -> bool:
     return device.type == "cuda" and torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _packs_right(transformer: Transformer, device: torch.device) -> bool:
+def _same_states(transformer: Transformer, device: torch.device) -> bool:
     """Return whether the states of packed texts are those of padded ones, and no text's depend on another's."""
     vocabulary = transformer.model.config.get_text_config().vocab_size
     lengths = torch.tensor([9, 5, 12])
