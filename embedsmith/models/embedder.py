@@ -49,6 +49,7 @@ from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSet
 from embedsmith.models.static import read_static
 from embedsmith.models.threads import on_cores, one_at_a_time, turn
 from embedsmith.models.tokens import tokens_of
+from embedsmith.models.vetted import CANNOT_BE_READ, NO_CODE, NO_CODE_IN_WEIGHTS, reason, vetted
 from embedsmith.models.weights import check_files, check_weights
 
 _CPU_TOKENS = 1024
@@ -585,10 +586,11 @@ def _load(name: str, *, dtype: Dtype, device: str | None, attention_backend: Att
             f"{name}: a GGUF file holds a language model, not an embedding model",
             hint="use it as --student, which makes an embedding model of it",
         )
-    refuse_foreign_code(source)
+    found = vetted(source)
+    refuse_foreign_code(found)
     # As it was saved where each module gets a type of its own: nothing is rounded twice, nor larger than it need be.
     is_mixed = mixes(dtype, device)
-    model = _open(source, dtype=None if is_mixed else resolve_dtype(dtype, device), device=device)
+    model = _open(found, dtype=None if is_mixed else resolve_dtype(dtype, device), device=device)
     use_backend(model[0], attention_backend, name=name)
     promised = promised_attention(model.backbone)
     if promised:
@@ -643,38 +645,39 @@ def _static_length(module: StaticEmbedding) -> int | None:
 
 
 def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None) -> EmbeddingModel:
-    """Open a source as a SentenceTransformer, with what can go wrong in one line; no dtype: that of its files."""
-    if source.local and (source.local / ADAPTERS).is_file():
+    """Open a vetted folder as a SentenceTransformer; no dtype: that of its files.
+
+    Raises:
+        ModelError: what is wrong, in one line.
+    """
+    folder = Path(source.path)
+    if (folder / ADAPTERS).is_file():
         from embedsmith.models.lora import load_adapters  # it knows how a base is built, and so knows this module
 
-        return cast(load_adapters(source.local, name=source.name, device=device), dtype)
-    released = released_folder(source)
-    if released:
-        read = _RELEASED[_model_type(released)]
-        modules, prompts = read(released, name=source.name, dtype=dtype or torch.bfloat16)
+        return cast(load_adapters(folder, name=source.name, device=device), dtype)
+    if is_released(folder):
+        read = _RELEASED[_model_type(folder)]
+        modules, prompts = read(folder, name=source.name, dtype=dtype or torch.bfloat16)
         return cast(EmbeddingModel(modules=modules, prompts=prompts, device=device), dtype)
-    if source.local:
-        check_files(source.local, name=source.name)
+    check_files(folder, name=source.name)
     try:
         model = EmbeddingModel(
             source.path,
             device=device,
             model_kwargs={
                 "dtype": dtype or "auto",
-                "use_safetensors": True,
-                "ignore_mismatched_sizes": bool(source.local),  # check_weights names them
+                "ignore_mismatched_sizes": True,  # check_weights names them
+                **NO_CODE_IN_WEIGHTS,
             },
+            config_kwargs=dict(NO_CODE),
+            processor_kwargs=dict(NO_CODE),
             trust_remote_code=False,
-            local_files_only=source.kind != "hub",
+            local_files_only=True,
         )
-    # A RuntimeError is a part whose weights do not fit it, and names them over several lines.
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()
-        said = " ".join(" ".join(reason).split()) if isinstance(error, RuntimeError) else reason[0]
-        hint = "check the folder" if source.local else "check the id and the network, or name a folder on this machine"
-        raise ModelError(f"{source.name}: cannot be opened: {said}", hint=hint) from error
-    if source.local and model.backbone is not None:
-        check_weights(model.backbone, source.local / _first_part(source.local), name=source.name)
+    except CANNOT_BE_READ as error:
+        raise ModelError(f"{source.name}: cannot be opened: {reason(error)}", hint="check the folder") from error
+    if model.backbone is not None:
+        check_weights(model.backbone, folder / first_part(folder), name=source.name)
     if isinstance(model[0], InstructedTransformer) and not getattr(model.tokenizer, "is_fast", False):
         raise ModelError(
             f"{source.name}: its tokenizer gives no character offsets, which masks of instructions need",
@@ -683,26 +686,15 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
     return cast(model, dtype)
 
 
-def _first_part(folder: Path) -> str:
+def first_part(folder: Path) -> str:
     """Return where in a folder its backbone lies."""
     path = folder / "modules.json"
     return str(read_json(path)[0].get("path", "")) if path.is_file() else ""
 
 
-def released_folder(source: ModelSource) -> Path | None:
-    """Return the folder of an NV-Embed or NV-Retriever as it was released, fetched from the hub where it lies there."""
-    if source.local:
-        return source.local if source.local.is_dir() and _model_type(source.local) in _RELEASED else None
-    from huggingface_hub import hf_hub_download, snapshot_download
-
-    try:
-        config = Path(hf_hub_download(source.path, "config.json"))
-        if _model_type(config.parent) not in _RELEASED:
-            return None
-        # Neither their code nor pickles.
-        return Path(snapshot_download(source.path, allow_patterns=["*.json", "*.safetensors", "tokenizer.model"]))
-    except (OSError, ValueError):
-        return None  # sentence-transformers fails at the same place, and says why
+def is_released(folder: Path) -> bool:
+    """Return whether a folder holds an NV-Embed or NV-Retriever as it was released."""
+    return _model_type(folder) in _RELEASED
 
 
 def _model_type(folder: Path) -> str:

@@ -14,12 +14,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Float32
+from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -27,8 +29,9 @@ from embedsmith.data.files import read_json, write_json, write_tensors
 from embedsmith.errors import ModelError, SettingsError, did_you_mean
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.names import ADAPTERS
-from embedsmith.models.settings import StudentSettings
+from embedsmith.models.settings import Role, StudentSettings
 from embedsmith.models.student import build_student
+from embedsmith.settings import Settings
 
 _FORMAT = 1
 _FOLDER, _REST = "adapters", "rest.safetensors"
@@ -205,12 +208,12 @@ def load_adapters(folder: Path, *, name: str, device: str | None = None) -> Embe
         from peft import PeftModel
     except ImportError:
         raise SettingsError(f"{name}: adapters need the package peft", hint='pip install "embedsmith[lora]"') from None
-    known = read_json(folder / ADAPTERS)
-    base = StudentSettings.parse(known["base"], where=f"{name}: {ADAPTERS}: base")
-    model = build_student(base, device=device)
-    if _fingerprint(model[0].model) != known["base_weights"]:
+    known = _Folder.parse(read_json(folder / ADAPTERS), where=f"{name}: {ADAPTERS}")
+    with _opening_once(folder, name):
+        model = build_student(known.base, device=device)
+    if _fingerprint(model[0].model) != known.base_weights:
         raise ModelError(
-            f"{name}: its base {base.name} has other weights than those that the adapters were trained over",
+            f"{name}: its base {known.base.name} has other weights than those that the adapters were trained over",
             hint="name the folder of the model as it was, or export the run with --merge where that one is",
         )
     if not (folder / _FOLDER / "adapter_model.safetensors").is_file():
@@ -223,9 +226,36 @@ def load_adapters(folder: Path, *, name: str, device: str | None = None) -> Embe
     missing, unknown = model.load_state_dict(rest, strict=False)
     if odd := [*unknown, *(key for key in missing if not key.startswith("0."))]:
         raise ModelError(f"{name}: {_REST} and the base do not fit: {odd[0]!r}", hint="copy the folder whole")
-    model.prompts, model.base_weights = known["prompts"], known["base_weights"]
-    model.set_max_tokens(**known["max_tokens"])
+    model.prompts, model.base_weights = known.prompts, known.base_weights
+    model.set_max_tokens(**known.max_tokens)
     return model
+
+
+class _Folder(Settings):
+    """What `adapters.json` holds."""
+
+    format: int = _FORMAT
+    base: StudentSettings
+    base_weights: str
+    prompts: dict[str, str]
+    max_tokens: dict[Role, Annotated[int, Field(gt=0)]]
+
+
+_opened: ContextVar[tuple[Path, ...]] = ContextVar("opened", default=())
+"""The folders of adapters whose bases are being opened."""
+
+
+@contextmanager
+def _opening_once(folder: Path, name: str) -> Iterator[None]:
+    """Refuse a folder within whose block it is to be opened again: its base would be itself."""
+    here = folder.resolve()
+    if here in _opened.get():
+        raise ModelError(f"{name}: adapters over themselves", hint=f"name their base in {ADAPTERS}")
+    token = _opened.set((*_opened.get(), here))
+    try:
+        yield
+    finally:
+        _opened.reset(token)
 
 
 def _difference(model: EmbeddingModel, texts: Sequence[str], before: Float32[np.ndarray, "N D"]) -> float:

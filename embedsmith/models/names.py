@@ -22,7 +22,7 @@ from embedsmith.errors import ModelError, did_you_mean
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 ADAPTERS = "adapters.json"
 """What a folder of adapters has in place of a configuration; see `embedsmith.models.lora`."""
-_PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _refuse_pickles(name: str, folder: Path) -> None:
     # A part of the model lies in a folder of its own: a pooling, a dense layer, adapters.
     for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
         files = sorted(file.name for file in place.iterdir() if file.is_file())
-        pickles = [file for file in files if file.endswith(_PICKLES)]
+        pickles = [file for file in files if file.endswith(PICKLES)]
         is_part = place == folder or {"config.json", "adapter_config.json"} & set(files)
         if pickles and is_part and not any(file.endswith(".safetensors") for file in files):
             found = (place / pickles[0]).relative_to(folder)

@@ -18,8 +18,8 @@ from embedsmith.models.embedder import (
     EmbeddingModel,
     _lasting,
     _open,
+    is_released,
     refuse_foreign_code,
-    released_folder,
     use_backend,
 )
 from embedsmith.models.end_of_text import append_end_of_text
@@ -33,7 +33,8 @@ from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.probe import check_attention, measure_attention, promised_attention
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.threads import one_at_a_time
-from embedsmith.models.weights import check_files, check_weights
+from embedsmith.models.vetted import CANNOT_BE_READ, NO_CODE, NO_CODE_IN_WEIGHTS, reason, vetted
+from embedsmith.models.weights import check_files, check_gguf, check_weights
 
 # Text only, no chat template: a tokenizer that has one would otherwise wrap every text in it.
 _TEXT_ONLY: dict[str, Any] = {
@@ -62,17 +63,18 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
     given, source = settings, find_model(settings.name)
     if source.kind == "static":
         raise ModelError(f"{settings.name}: static embeddings cannot be trained here", hint="use them as a teacher")
-    is_embedder = source.kind != "gguf" and _is_embedding_model(source)
+    found = vetted(source)
+    is_embedder = source.kind != "gguf" and _is_embedding_model(Path(found.path))
     if is_embedder:
-        refuse_foreign_code(source)
-        start = _open(source, dtype=torch.float32, device="cpu")
+        refuse_foreign_code(found)
+        start = _open(found, dtype=torch.float32, device="cpu")
         if start.has_adapters:
             from embedsmith.models.lora import merge_adapters  # it knows how a base is built, and so knows this module
 
             merge_adapters(start)
         transformer, rest, prompts = start[0], list(start)[1:], start.prompts
     else:
-        transformer, rest, prompts = _transformer(source), [], {}
+        transformer, rest, prompts = _transformer(found), [], {}
         settings = _settled(settings, transformer)
     if settings.instruction and not isinstance(transformer, InstructedTransformer):
         transformer = _with_instruction_mask(transformer)
@@ -110,47 +112,42 @@ def _settled(settings: StudentSettings, transformer: Transformer) -> StudentSett
     return settings.model_copy(update={k: v for k, v in auto.items() if getattr(settings, k) == "auto"})
 
 
-def _is_embedding_model(source: ModelSource) -> bool:
-    """Return whether a folder or hub id holds sentence-transformers modules, adapters, or a released model."""
-    if (source.local and (source.local / ADAPTERS).is_file()) or released_folder(source):
-        return True
-    if source.local:
-        return (source.local / "modules.json").is_file()
-    from sentence_transformers.util import is_sentence_transformer_model
-
-    return is_sentence_transformer_model(source.path)
+def _is_embedding_model(folder: Path) -> bool:
+    """Return whether a folder holds sentence-transformers modules, adapters, or a released model."""
+    return any((folder / name).is_file() for name in ("modules.json", ADAPTERS)) or is_released(folder)
 
 
 def _transformer(source: ModelSource) -> Transformer:
-    """Return the bare backbone of a folder, a hub id or a GGUF file, with its tokenizer."""
-    if source.local and source.kind == "folder":
-        check_files(source.local, name=source.name)
+    """Return the bare backbone of a vetted folder or a GGUF file, with its tokenizer."""
+    path = Path(source.path)
+    is_gguf = source.kind == "gguf"
+    if not is_gguf:
+        check_files(path, name=source.name)
     try:
-        if source.kind == "gguf":
-            return _padded(_from_gguf(Path(source.path)))
-        # Said thrice: where it is left out, transformers asks at the terminal whether to run the folder's code.
-        no_code = {"trust_remote_code": False}
-        transformer = Transformer(
-            source.path,
-            model_kwargs={
-                "dtype": torch.float32,
-                "use_safetensors": True,
-                "ignore_mismatched_sizes": bool(source.local),  # check_weights names them
-                **no_code,
-            },
-            config_kwargs=dict(no_code),
-            processor_kwargs=dict(no_code),
-            unpad_inputs=False,
-            **_TEXT_ONLY,
-        )
-    except (OSError, ValueError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
+        transformer = _from_gguf(path) if is_gguf else _from_folder(path)
+    except CANNOT_BE_READ as error:
         raise ModelError(
-            f"{source.name}: cannot be opened: {first_line}", hint="check that it is a model transformers knows"
+            f"{source.name}: cannot be opened: {reason(error)}", hint="check that it is a model transformers knows"
         ) from error
-    if source.local:
-        check_weights(transformer.model, source.local, name=source.name)
+    check = check_gguf if is_gguf else check_weights
+    check(transformer.model, path, name=source.name)
     return _padded(transformer)
+
+
+def _from_folder(path: Path) -> Transformer:
+    """Return a backbone with the weights of a folder, in float32."""
+    return Transformer(
+        str(path),
+        model_kwargs={
+            "dtype": torch.float32,
+            "ignore_mismatched_sizes": True,  # check_weights names them
+            **NO_CODE_IN_WEIGHTS,
+        },
+        config_kwargs=dict(NO_CODE),
+        processor_kwargs=dict(NO_CODE),
+        unpad_inputs=False,
+        **_TEXT_ONLY,
+    )
 
 
 def _padded(transformer: Transformer) -> Transformer:
@@ -164,10 +161,10 @@ def _padded(transformer: Transformer) -> Transformer:
 
 def _from_gguf(path: Path) -> Transformer:
     """Return a backbone with the weights of a GGUF file, de-quantised to float32."""
-    file = {"gguf_file": path.name}
+    file = {"gguf_file": path.name, **NO_CODE}
     module = Transformer(
         str(path.parent),
-        model_kwargs={"dtype": torch.float32, **file},
+        model_kwargs={"dtype": torch.float32, **NO_CODE_IN_WEIGHTS, **file},
         config_kwargs=dict(file),
         processor_kwargs=dict(file),
         unpad_inputs=False,

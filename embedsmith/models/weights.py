@@ -14,10 +14,11 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from embedsmith.errors import ModelError
+from embedsmith.models.vetted import NO_CODE_IN_WEIGHTS
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_UNUSED = re.compile(r"(^|\.)pooler\.")
+UNUSED_POOLER = re.compile(r"(^|\.)pooler\.")
 """An encoder's own pool, which models trained on words lack, and which gives no token states."""
 
 
@@ -31,8 +32,11 @@ def check_files(folder: Path, *, name: str) -> None:
         _shapes_in(path, name)
 
 
-def check_weights(backbone: Any, folder: Path, *, name: str) -> None:
+def check_weights(backbone: Any, folder: Path, *, name: str, unused: re.Pattern[str] | None = UNUSED_POOLER) -> None:
     """Refuse a backbone that was opened from a folder with other tensors than its configuration asks for.
+
+    Args:
+        unused: tensors that the model can do without.
 
     Raises:
         ModelError: names the first tensor that is missing, has another shape, or belongs to a layer more.
@@ -51,12 +55,12 @@ def check_weights(backbone: Any, folder: Path, *, name: str) -> None:
             folder,
             config=backbone.config,
             device_map="meta",
-            use_safetensors=True,
             local_files_only=True,
+            **NO_CODE_IN_WEIGHTS,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-        missing = sorted(key for key in found["missing_keys"] if not _UNUSED.search(key))
+        missing = sorted(key for key in found["missing_keys"] if not (unused and unused.search(key)))
         shapes = sorted(key for key, *_ in found["mismatched_keys"])
     for what, odd in (
         ("no tensor", missing),
@@ -68,6 +72,26 @@ def check_weights(backbone: Any, folder: Path, *, name: str) -> None:
             raise ModelError(
                 f"{name}: {what} {odd[0]!r}{others}", hint="weights and config.json do not belong together"
             )
+
+
+def check_gguf(backbone: Any, path: Path, *, name: str) -> None:
+    """Refuse a backbone that was opened from a GGUF file without all of its tensors.
+
+    Raises:
+        ModelError: names the first tensor that is missing.
+    """
+    from gguf import GGUFReader
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+    config = backbone.config
+    processor = TENSOR_PROCESSORS.get(config.model_type, TensorProcessor)(config=config.to_dict())
+    ours = backbone.state_dict()
+    # What a tensor of the file is called in the model; a name that is in no model of the kind means nothing here.
+    called = {key: there for key, there in get_gguf_hf_weights_map(backbone, processor).items() if there in ours}
+    there = {called.get(tensor.name) for tensor in GGUFReader(path).tensors}
+    if missing := sorted(key for key, our_name in called.items() if our_name not in there):
+        others = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
+        raise ModelError(f"{name}: no tensor {missing[0]!r}{others}", hint="the file is not whole: copy it again")
 
 
 def more_layers(there: Shapes, wanted: Shapes) -> list[str]:

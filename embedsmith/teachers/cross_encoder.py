@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -15,11 +16,13 @@ from jaxtyping import Float32, Int64
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.contract import contract_of, name_of
-from embedsmith.models.embedder import refuse_foreign_code
+from embedsmith.models.embedder import first_part, refuse_foreign_code
 from embedsmith.models.names import find_model
 from embedsmith.models.precision import resolve_dtype
 from embedsmith.models.settings import Dtype
 from embedsmith.models.threads import one_at_a_time
+from embedsmith.models.vetted import CANNOT_BE_READ, NO_CODE, NO_CODE_IN_WEIGHTS, reason, vetted
+from embedsmith.models.weights import check_weights
 from embedsmith.progress import Progress, silent
 
 _BLOCK = 16_384
@@ -168,23 +171,20 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
     source = find_model(name)
     if source.kind not in ("folder", "hub"):
         raise ModelError(f"{name}: not the folder or hub id of a cross-encoder", hint="name a folder or a hub id")
-    refuse_foreign_code(source)
-    # Said thrice: where it is left out, transformers asks at the terminal whether to run the folder's code.
-    no_code = {"trust_remote_code": False}
+    found = vetted(source)
+    refuse_foreign_code(found)
     try:
         model = CrossEncoder(
-            source.path,
+            found.path,
             device=device,
-            model_kwargs={"dtype": resolve_dtype(dtype, device), "use_safetensors": True, **no_code},
-            config_kwargs=dict(no_code),
-            processor_kwargs=dict(no_code),
+            model_kwargs={"dtype": resolve_dtype(dtype, device), **NO_CODE_IN_WEIGHTS},
+            config_kwargs=dict(NO_CODE),
+            processor_kwargs=dict(NO_CODE),
             trust_remote_code=False,
-            local_files_only=source.kind != "hub",
+            local_files_only=True,
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        hint = "check the folder" if source.local else "check the id and the network, or name a folder on this machine"
-        raise ModelError(f"{name}: cannot be opened: {first_line}", hint=hint) from error
+    except CANNOT_BE_READ as error:
+        raise ModelError(f"{name}: cannot be opened: {reason(error)}", hint="check the folder") from error
     architectures = model.config.architectures or []
     if len(model) == 1 and not any(kind.endswith("ForSequenceClassification") for kind in architectures):
         # transformers puts a random head on it, with no more than a warning.
@@ -192,6 +192,8 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
             f"{name}: no cross-encoder: {' '.join(architectures) or 'its architecture'} has no head for scores",
             hint="name a model that was trained to rank pairs",
         )
+    if model.transformers_model is not None:
+        check_weights(model.transformers_model, Path(found.path) / first_part(Path(found.path)), name=name, unused=None)
     if model.num_labels != 1:
         raise ModelError(
             f"{name}: has {model.num_labels} outputs, a cross-encoder that ranks has 1",
