@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from embedsmith.data.bad_rows import Misread, Unusable, kind
+from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.errors import InputError, did_you_mean
 
 MAX_GRADE = 1_000_000
@@ -306,14 +307,14 @@ def _of_file(path: str) -> list[tuple[str, str]]:
         text = Path(path).read_text(encoding="utf-8")
         # JSON by itself: YAML does not join the two halves in which it may write a character. In YAML every scalar is
         # a text here: it would read `no` as false.
-        value = json.loads(text) if _is_json(text) else yaml.load(text, Loader=yaml.BaseLoader)
+        value = json.loads(text) if _is_json(text) else plain_yaml(text, as_texts=True)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{path}: no such file, and not LABEL=MEANING", hint=f"check the path, or write {_EXAMPLE}"
         ) from None
     except IsADirectoryError:
         raise InputError(f"{path}: a folder, wanted a file of labels", hint='write {"label": "its text"}') from None
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(getattr(error, "problem", None) or error).splitlines()[0]
         raise InputError(f"{path}: not YAML: {reason}", hint='write {"label": "its text"}') from None
     entries = [(str(number), text) for number, text in enumerate(value)] if isinstance(value, list) else []

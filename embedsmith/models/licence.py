@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from pathlib import Path
 
-import yaml
-
+from embedsmith.data.plain_yaml import licence_in
 from embedsmith.models.names import ModelSource
 
 UNSTATED = "other"
@@ -21,19 +19,7 @@ def licence_of(source: ModelSource) -> str:
     if source.local is None:
         return UNSTATED
     folder = source.local if source.local.is_dir() else source.local.parent
-    return _of_card(folder / "README.md") or _of_package(source.name) or UNSTATED
-
-
-def _of_card(card: Path) -> str | None:
-    """Return the licence of a model card's front matter."""
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    if not text.startswith("---\n"):
-        return None
-    try:
-        front = yaml.safe_load(text[4:].partition("\n---")[0])
-    except yaml.YAMLError:
-        return None
-    return str(front["license"]).lower() if isinstance(front, dict) and front.get("license") else None
+    return licence_in(folder / "README.md") or _of_package(source.name) or UNSTATED
 
 
 def _of_package(name: str) -> str | None:

@@ -19,6 +19,7 @@ from jaxtyping import Float32
 
 from embedsmith.data.files import read_json, whole_folder, write_text
 from embedsmith.data.locks import writes_out
+from embedsmith.data.plain_yaml import licence_in
 from embedsmith.errors import ModelError, RunError
 from embedsmith.models.embedder import EmbeddingModel, cast, load
 from embedsmith.models.licence import UNSTATED, licence_of
@@ -199,14 +200,8 @@ def _licences(run: Path) -> dict[str, str]:
 def _stated(place: str) -> str:
     """Return the licence that a data set's card states."""
     path = Path(place)
-    card = (path if path.is_dir() else path.parent) / "README.md"
-    text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
-    try:
-        front = yaml.safe_load(text[4:].partition("\n---")[0]) if text.startswith("---\n") else None
-    except yaml.YAMLError:
-        front = None
-    licence = front.get("license") if isinstance(front, dict) else None
-    return str(licence) if licence and licence != UNSTATED else "not stated on this machine: look it up"
+    licence = licence_in((path if path.is_dir() else path.parent) / "README.md")
+    return licence if licence and licence != UNSTATED else "not stated on this machine: look it up"
 
 
 def _scores(run: Path) -> Iterator[str]:

@@ -24,6 +24,7 @@ from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.contamination import ContaminationSettings
 from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.converters.settings import ConvertSettings
+from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.data.source import SourceSettings
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.mining.settings import MiningSettings
@@ -185,13 +186,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         SettingsError: it is no mapping.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = plain_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such recipe", hint="the repository's recipes/ holds complete ones") from None
     except IsADirectoryError:
         raise InputError(f"{path}: a folder, wanted a recipe", hint="name a YAML file") from None
-    # A ValueError is a date that does not exist, or bytes that are not UTF-8.
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    # A ValueError is bytes that are not UTF-8.
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
         reason = str(getattr(error, "problem", None) or error).splitlines()[0]
@@ -274,7 +275,7 @@ def yaml_value(text: str, *, of: str) -> Any:
         SettingsError: it is not YAML.
     """
     try:
-        value = yaml.safe_load(text)
+        value = plain_yaml(text)
     except yaml.YAMLError:
         raise SettingsError(f"{of}: not a YAML value", hint="put quotes around text") from None
     return [_number(one) for one in value] if isinstance(value, list) else _number(value)

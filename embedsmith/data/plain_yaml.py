@@ -1,0 +1,72 @@
+"""YAML as people write it: without aliases, which let a short file stand for more than fits into memory.
+
+Nine lines of ten aliases each are a billion values. An alias may also refer to what it lies in, without end.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+_LICENCE = re.compile(r"[\w.+-]{1,64}")
+_LONGEST_CARD = 2**20
+"""Bytes of a card that are looked through for its front matter."""
+
+
+class _WithoutAliases(yaml.SafeLoader):
+    """Refuses `*NAME`."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """Return the next node."""
+        if self.check_event(yaml.AliasEvent):
+            event = self.get_event()
+            raise yaml.composer.ComposerError(
+                None, None, f"an alias, *{event.anchor}, is not read here: write the value out", event.start_mark
+            )
+        return super().compose_node(parent, index)
+
+
+class _TextsOnly(_WithoutAliases, yaml.BaseLoader):
+    """Takes every scalar for a text."""
+
+    yaml_implicit_resolvers = yaml.BaseLoader.yaml_implicit_resolvers
+    yaml_constructors = yaml.BaseLoader.yaml_constructors
+
+
+def plain_yaml(text: str, *, as_texts: bool = False) -> Any:
+    """Return what a YAML document holds.
+
+    >>> plain_yaml("a: [1, yes]"), plain_yaml("a: [1, yes]", as_texts=True)
+    ({'a': [1, True]}, {'a': ['1', 'yes']})
+
+    Args:
+        as_texts: take every scalar for a text; else 1 is a number and yes is true.
+
+    Raises:
+        yaml.YAMLError: it is not YAML, has an alias, or is nested too deep.
+    """
+    try:
+        return yaml.load(text, Loader=_TextsOnly if as_texts else _WithoutAliases)
+    # A ValueError is a date that does not exist, or a number of too many digits.
+    except (ValueError, RecursionError) as error:
+        what = "nested too deep" if isinstance(error, RecursionError) else str(error)
+        raise yaml.YAMLError(what) from None
+
+
+def licence_in(card: Path) -> str | None:
+    """Return the licence that the front matter of a card names, as an identifier; None where it names none."""
+    if not card.is_file():
+        return None
+    with card.open("rb") as file:
+        text = file.read(_LONGEST_CARD).decode("utf-8", "replace")
+    if not text.startswith("---\n"):
+        return None
+    try:
+        front = plain_yaml(text[4:].partition("\n---")[0])
+    except yaml.YAMLError:
+        return None
+    licence = front.get("license") if isinstance(front, dict) else None
+    return licence.lower() if isinstance(licence, str) and _LICENCE.fullmatch(licence) else None
