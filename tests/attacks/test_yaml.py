@@ -32,13 +32,20 @@ def test_a_file_of_odd_yaml_is_one_line(tmp_path, monkeypatch, text, place):
     path.write_text(
         text if place == "{}" else place.format("\n" + "\n".join(f"    {line}" for line in text.split("\n")))
     )
-    readers = [read_recipe, read_ablation, read_label_texts, lambda path: read_labels(str(path))]
+    readers = [read_recipe, read_ablation, read_label_texts]
     for read in readers:
         with pytest.raises(EmbedsmithError, match=r"file\.yaml") as caught:
             read(path)
         assert len(str(caught.value).splitlines()) == 1
         assert len(str(caught.value)) < 1000
     assert not (tmp_path / "harmed").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in ODD if name not in ("a long number", "a day that is none")])
+def test_a_file_of_labels_in_odd_yaml_is_one_line(tmp_path, name):
+    (tmp_path / "labels.yaml").write_text(ODD[name])  # there a number or a day is a text like others
+    with pytest.raises(InputError, match=r"labels\.yaml"):
+        read_labels(str(tmp_path / "labels.yaml"))
 
 
 @pytest.mark.parametrize("text", [text for name, text in ODD.items() if "day" not in name and "\0" not in text])
