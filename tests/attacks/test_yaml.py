@@ -32,7 +32,7 @@ def test_a_file_of_odd_yaml_is_one_line(tmp_path, monkeypatch, text, place):
     path.write_text(
         text if place == "{}" else place.format("\n" + "\n".join(f"    {line}" for line in text.split("\n")))
     )
-    readers = [read_recipe, read_ablation, read_label_texts]
+    readers = [read_recipe, read_ablation]
     for read in readers:
         with pytest.raises(EmbedsmithError, match=r"file\.yaml") as caught:
             read(path)
