@@ -83,6 +83,31 @@ def test_a_stage_that_mines_again_ranks_by_the_student_as_the_stage_before_left_
     assert not (run / "remined" / "two" / "labelled").exists()
 
 
+def test_each_data_set_is_mined_again_behind_its_own_instruction(recipe: Recipe, tmp_path: Path, tiny_bert: Path):
+    other = [{"ask": f"where is the dog {n}", "reply": f"the dog sat on the log {n}"} for n in range(8)]
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in other))
+    pairs = recipe.data["pairs"]
+    update = {"path": str(tmp_path / "other.jsonl"), "instruction": "how to sort the banana", "symmetric": True}
+    stages = [
+        StageSettings(name="one", **STAGE),
+        *(StageSettings(name=n, remine=True, **STAGE) for n in ("two", "three")),
+    ]
+    data = {**recipe.data, "other": pairs.model_copy(update=update)}
+    run = forge(recipe.model_copy(update={"data": data, "stages": stages}), out=tmp_path / "run").folder
+    prompts = {"pairs": ("Instruct: Find it\nQuery: ", ""), "other": ("Instruct: how to sort the banana\nQuery: ",) * 2}
+    for stage, before in (("two", "one"), ("three", "two")):
+        for name, (query_prompt, passage_prompt) in prompts.items():
+            student = load(str(run / "stages" / before))
+            student.set_prompt("query", query_prompt)
+            student.set_prompt("passage", passage_prompt)
+            rows = read_examples(run / "remined" / stage / name / "negatives.jsonl")
+            for row in rows:
+                (query,) = student.embed([row.query], "query")
+                passages = [*row.positives, *row.negatives]
+                scores = student.embed([passage.text for passage in passages], "passage") @ query
+                assert [passage.score for passage in passages] == pytest.approx(scores.tolist(), abs=0.02)
+
+
 def test_the_plan_counts_data_steps_and_parameters_and_writes_nothing(recipe: Recipe, run: Path, tiny_bert: Path):
     before = sorted(Path(recipe.data["pairs"].path).parent.iterdir())
     plan = plan_of_recipe(recipe)
