@@ -28,6 +28,17 @@ class EmbedsmithError(Exception):
         super().__init__(message)
         self.hint = hint
 
+    def within(self, place: str) -> EmbedsmithError:
+        """Return the same mistake with the place where it was met before its message.
+
+        >>> str(InputError("no text", hint="").within("data nq"))
+        'data nq: no text'
+        """
+        # A subclass elsewhere may be made of other things than a message.
+        kind = next(kind for kind in type(self).__mro__ if kind.__module__ == __name__)
+        found: EmbedsmithError = kind(f"{place}: {self}", hint=self.hint)
+        return found
+
 
 class InputError(EmbedsmithError):
     """A file, a line or a value that cannot be used."""

@@ -49,7 +49,7 @@ def ablate(
     """
     from embedsmith.data.files import read_json
     from embedsmith.pipeline.ablate import ablate as carry_out
-    from embedsmith.pipeline.ablate import plan
+    from embedsmith.pipeline.ablate import check, plan
     from embedsmith.pipeline.ablation import read_ablation
 
     ablation = read_ablation(
@@ -63,6 +63,7 @@ def ablate(
         environment=os.environ,
     )
     if dry_run:
+        check(ablation, out)
         _show_plan(plan(ablation), as_json=as_json)
         return
     with console.progress() as tell:

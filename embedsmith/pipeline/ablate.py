@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.data.files import atomic_write, write_json
-from embedsmith.errors import EmbedsmithError
+from embedsmith.errors import EmbedsmithError, InputError, SettingsError, did_you_mean
+from embedsmith.evaluation.metrics import DEFAULT_METRICS
 from embedsmith.mining.ensembles import PCA
 from embedsmith.pipeline.ablation import Ablation, Cell, cells_of
 from embedsmith.pipeline.ablation_mining import measure_mining, teacher_of_hardness, varies_mining
 from embedsmith.pipeline.ablation_report import ablation_page
 from embedsmith.pipeline.ablation_table import in_markdown, table_of
 from embedsmith.pipeline.forge import forge
+from embedsmith.pipeline.preconditions import Preconditions
 from embedsmith.pipeline.recipe import Recipe
 from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.pipeline.shelf import Shelf
@@ -56,15 +58,16 @@ def ablate(
     with Run.open(out, command="ablate", settings=ablation, inputs={}) as run:
         shelf = Shelf(shared or run.folder / "shared")
         cells = cells_of(ablation)
+        preconditions = check(ablation, run.folder) if run.is_new else Preconditions()
         teacher = teacher_of_hardness(ablation) if varies_mining(ablation) else None
         for number, cell in enumerate(cells):
             on_progress("cells", number, len(cells), cell.name)
             with run.timed("cells"):
-                manifest = _carry_out(run.folder / cell.folder, cell, shelf, _within(cell, number, cells, on_progress))
+                within = _within(cell, number, cells, on_progress)
+                manifest = _carry_out(run.folder / cell.folder, cell, shelf, preconditions, within)
             _check_data(run, cell, manifest["content"])
             if teacher and cell.seed == 0:
                 with run.timed("audit"):
-                    within = _within(cell, number, cells, on_progress)
                     measure_mining(run.folder / cell.folder, cell.recipe, teacher, on_progress=within)
             if not ablation.keep_models:
                 shutil.rmtree(run.folder / cell.folder / "model", ignore_errors=True)
@@ -75,6 +78,36 @@ def ablate(
         _write(run.folder, run.manifest)
         run.finish()
     return run
+
+
+def check(ablation: Ablation, folder: Path) -> Preconditions:
+    """Return what has looked at every row, if all of them can be carried out and compared.
+
+    Args:
+        folder: of the ablation's run.
+
+    Raises:
+        InputError, ModelError, SettingsError: a cell could not be carried out, which is named; or its scores could not
+            be compared by the metric.
+    """
+    if ablation.metric not in DEFAULT_METRICS:
+        raise SettingsError(
+            f"metric: {ablation.metric} is not measured{did_you_mean(ablation.metric, DEFAULT_METRICS)}",
+            hint=f"name one of {', '.join(DEFAULT_METRICS)}",
+        )
+    preconditions = Preconditions()
+    for cell in cells_of(ablation):
+        if cell.seed == 0:
+            try:
+                data = preconditions.check(cell.recipe, Run.follow(folder / cell.folder))
+            except EmbedsmithError as error:
+                raise error.within(cell.name) from error
+            if not any(one.test or cell.recipe.data[name].format == "code" for name, one in data.items()):
+                raise InputError(
+                    f"{cell.name}: none of its data is scored on retrieval, and rows are compared by {ablation.metric}",
+                    hint="give the recipe data with queries, passages and a test split",
+                )
+    return preconditions
 
 
 def write_ablation_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -138,7 +171,9 @@ def _parts(recipe: Recipe) -> dict[str, Any]:
     return parts
 
 
-def _carry_out(folder: Path, cell: Cell, shelf: Shelf, on_progress: Progress) -> dict[str, Any]:
+def _carry_out(
+    folder: Path, cell: Cell, shelf: Shelf, preconditions: Preconditions, on_progress: Progress
+) -> dict[str, Any]:
     """Carry out one cell unless it is finished, and return its manifest.
 
     Raises:
@@ -149,9 +184,10 @@ def _carry_out(folder: Path, cell: Cell, shelf: Shelf, on_progress: Progress) ->
         if manifest["status"] == "finished" and manifest["settings"] == cell.recipe.model_dump(mode="json"):
             return manifest
     try:
-        return forge(cell.recipe, out=folder, shelf=shelf, on_progress=on_progress).manifest
+        run = forge(cell.recipe, out=folder, shelf=shelf, preconditions=preconditions, on_progress=on_progress)
+        return run.manifest
     except EmbedsmithError as error:
-        raise type(error)(f"{cell.name}: {error}", hint=error.hint) from error
+        raise error.within(cell.name) from error
 
 
 def _check_data(run: Run, cell: Cell, content: dict[str, str]) -> None:

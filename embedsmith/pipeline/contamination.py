@@ -125,6 +125,16 @@ def decontaminate(
     return found
 
 
+def check_evaluation_set(path: str | Path, settings: ContaminationSettings, *, skip_bad: bool) -> None:
+    """Refuse an evaluation set that cannot be opened, or whose first row has no text that counts.
+
+    Raises:
+        InputError: it cannot; names the place.
+    """
+    on_bad: OnBad = Tally() if skip_bad else refuse
+    next(_evaluation_texts(path, None, settings, on_bad, skip_bad=skip_bad, on_skip=None), None)
+
+
 def _evaluation_texts(
     path: str | Path,
     split: str | None,

@@ -30,7 +30,6 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.files import read_json, write_json
 from embedsmith.data.labels import read_labels
-from embedsmith.errors import InputError
 from embedsmith.evaluation.metrics import score_run
 from embedsmith.evaluation.per_query import per_query_path, read_per_query, write_per_query
 from embedsmith.evaluation.retrieval import rank
@@ -44,9 +43,11 @@ from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.evaluation_report import write_evaluation_report
 from embedsmith.pipeline.labelled_scores import instructed, score_labelled, scoring_of
 from embedsmith.pipeline.mine import mine_into
-from embedsmith.pipeline.recipe import DataSettings, Recipe
+from embedsmith.pipeline.preconditions import Opened, Preconditions
+from embedsmith.pipeline.recipe import DataSettings, Recipe, prompt_of, remined
 from embedsmith.pipeline.recipe_data import (
     clean,
+    code_of,
     convert_data,
     evaluation_side,
     examples_file,
@@ -66,7 +67,7 @@ from embedsmith.pipeline.shelf import (
 from embedsmith.pipeline.train import before_the_first_open_stage, train_into
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.dense import DenseTeacher
-from embedsmith.teachers.named import Teacher, open_teacher
+from embedsmith.teachers.named import Teacher, is_rescorer, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.batches import Source
 from embedsmith.training.blend import capped_examples
@@ -96,6 +97,7 @@ def forge(
     out: str | Path,
     command: str = "train",
     shelf: Shelf | None = None,
+    preconditions: Preconditions | None = None,
     on_progress: Progress = silent,
 ) -> Run:
     """Carry out a recipe into a run folder; one that was cut short goes on.
@@ -105,20 +107,29 @@ def forge(
         out: the run folder.
         command: the command's name, which the folder remembers.
         shelf: what other runs have made of the same things, and where this one leaves what it makes.
+        preconditions: what has looked at other recipes already.
         on_progress: told of the work.
 
     Raises:
-        InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
+        InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`. What the recipe asks for and cannot be
+            done is refused before anything is made.
     """
     if not Processes.running().leads:
         return _follow(recipe, Path(out))
     with Run.open(out, command=command, settings=recipe, inputs={}) as run:
         if shelf:
             run.vectors = shelf.vectors
-        if not (run.folder / "model").is_dir():
-            # Before hours of mining: whether the student opens and can be trained here. It is opened again to train.
+        opened: Mapping[str, Opened] = {}
+        if run.is_new:
+            opened = (preconditions or Preconditions()).check(recipe, run)
+        elif not (run.folder / "model").is_dir():
             before_the_first_open_stage(run, recipe.student, recipe.stages, seed=recipe.seed)
-        prepared = [_prepare(run, recipe, name, shelf, on_progress) for name in recipe.data]
+        ready = {
+            name: _prepare(run, recipe, name, opened.get(name, Opened()), shelf, on_progress)
+            # What is converted may be mined for it, which takes long: first all that may yet turn out to be broken.
+            for name in sorted(recipe.data, key=lambda name: recipe.data[name].convert is not None)
+        }
+        prepared = [ready[name] for name in recipe.data]
         for data in prepared:
             if data.train:
                 folder = run.folder / "mined" / data.name
@@ -189,20 +200,10 @@ class _Remine:
         return _sources(self.run.folder, part, self.recipe, names)
 
     def _settings(self, data: Prepared, teacher: Path, model: EmbeddingModel) -> MiningSettings:
-        """Return the recipe's mining with the model as the only teacher, reading as it is trained to read."""
+        """Return the recipe's mining with the model as the only teacher."""
         if not teacher.is_dir():
             model.save(str(teacher), create_model_card=False)
-        prompt = prompt_of(self.recipe, data.settings)
-        reading = self.recipe.mining.teacher_settings.model_copy(
-            update={
-                "max_tokens": None,
-                "query_prompt": prompt,
-                "passage_prompt": prompt if data.settings.symmetric else None,
-            }
-        )
-        return self.recipe.mining.model_copy(
-            update={"teachers": [str(teacher)], "ensemble": "first", "weights": [], "teacher_settings": reading}
-        )
+        return remined(self.recipe, data.settings, str(teacher))
 
 
 def _sources(folder: Path, part: str, recipe: Recipe, names: Sequence[str]) -> list[Source]:
@@ -245,22 +246,21 @@ def _candidates_of(recipe: Recipe, collection: Collection) -> Any:
     }
 
 
-def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progress: Progress) -> Prepared:
+def _prepare(
+    run: Run, recipe: Recipe, name: str, opened: Opened, shelf: Shelf | None, on_progress: Progress
+) -> Prepared:
     """Return the collections of one data set; what must be made of it first is made once, in the run."""
     settings = recipe.data[name]
     if settings.format == "code":
         folder = run.folder / "data" / name
-        code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
+        code = code_of(settings)
         with once(shelf, "code", lambda: [code.model_dump(), sources_hash(code), __version__], folder, on_progress):
             if not (folder / "done.json").is_file():
                 with run.timed("harvest"):
                     _harvest(run, folder, name, code, on_progress)
         train, listed = training_side(run.folder, name, settings)
         return Prepared(name, settings, train, evaluation_side(run.folder, name, settings), listed)
-    path = settings.path
-    if settings.format == "examples" and not Path(path).is_file():
-        raise InputError(f"{path}: no such file of examples", hint="check the path of the recipe's data")
-    scoring = scoring_of(settings)  # what is missing for it is an error before the work, not after it
+    scoring = scoring_of(settings)
     ready = clean(run, name, settings, on_progress)
     if settings.convert or settings.format == "examples":
         if settings.convert:
@@ -270,8 +270,11 @@ def _prepare(run: Run, recipe: Recipe, name: str, shelf: Shelf | None, on_progre
         file = examples_file(run.folder, "mined", recipe, name)
         run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
         return Prepared(name, settings, train=None, test=None, scoring=scoring)
+    test = opened.test or evaluation_side(run.folder, name, settings)
+    if opened.train and not settings.against:
+        return Prepared(name, settings, opened.train, test, opened.listed)
     train, listed = training_side(run.folder, name, settings)
-    return Prepared(name, settings, train, evaluation_side(run.folder, name, settings), listed)
+    return Prepared(name, settings, train, test, listed)
 
 
 def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:
@@ -324,17 +327,18 @@ def _score_before(
                     reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
                     reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
                     path = per_query_path(run.folder, data.name, label)
-                    with once(shelf, "scores", partial(_baseline_of, name, reading, data.test), path, on_progress):
+                    first = _first_stage(recipe, name)
+                    identity = partial(_baseline_of, name, first, reading, data.test)
+                    with once(shelf, "scores", identity, path, on_progress):
                         if not path.is_file():
-                            teacher = open_teacher(
-                                name,
-                                data.test.passages,
-                                vectors=run.vectors,
-                                settings=reading,
-                                ties=data.test.ties,
-                                on_progress=on_progress,
-                            )
-                            _rank(path, teacher, data.test)
+                            opening: dict[str, Any] = {"vectors": run.vectors, "ties": data.test.ties}
+                            opening["on_progress"] = on_progress
+                            finds = None
+                            if first:
+                                how = recipe.mining.teacher_settings.model_copy(update={"dtype": reading.dtype})
+                                finds = open_teacher(first, data.test.passages, settings=how, **opening)
+                            teacher = open_teacher(name, data.test.passages, settings=reading, **opening)
+                            _rank(path, teacher, data.test, finds)
                     _note(run, data.name, label)
             if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
                 model = build_student(recipe.student, seed=recipe.seed)
@@ -397,22 +401,23 @@ def _score_labelled(run: Run, data: Prepared, label: str, contender: Contender) 
         _add_scores(run, data.name, label, found)
 
 
-def prompt_of(recipe: Recipe, data: DataSettings) -> str | None:
-    """Return what stands before a data set's queries; None is whatever the model has of its own."""
-    if data.instruction is None:
-        return recipe.student.prompt or None
-    return recipe.student.model_copy(update={"instruction": data.instruction}).prompt
-
-
 def _scores(run: Run) -> dict[str, dict[str, dict[str, float]]]:
     """Return what is scored so far: data set -> what -> metric -> value."""
     path = run.folder / "scores.json"
     return read_json(path) if path.is_file() else {}
 
 
-def _baseline_of(name: str, reading: TeacherSettings, test: Collection) -> Any:
+def _first_stage(recipe: Recipe, name: str) -> str | None:
+    """Return which teacher finds the passages that a cross-encoder is scored on; None for what searches itself."""
+    return (
+        next(teacher for teacher in recipe.mining.teachers if not is_rescorer(teacher)) if is_rescorer(name) else None
+    )
+
+
+def _baseline_of(name: str, first_stage: str | None, reading: TeacherSettings, test: Collection) -> Any:
     """Return all that a baseline's scores depend on."""
     return {
+        **({"first_stage": identity_of_model(first_stage)} if first_stage else {}),
         "collection": test.content_hash(),
         "model": identity_of_model(name),
         "reading": reading.model_dump(mode="json"),
@@ -420,9 +425,9 @@ def _baseline_of(name: str, reading: TeacherSettings, test: Collection) -> Any:
     }
 
 
-def _rank(path: Path, teacher: Teacher, test: Collection) -> None:
+def _rank(path: Path, teacher: Teacher, test: Collection, first_stage: Teacher | None = None) -> None:
     """Write what each query of a test side scores by what ranks its passages."""
-    ranking = rank(teacher, test)
+    ranking = rank(teacher, test, first_stage=first_stage)
     write_per_query(path, score_run(ranking, test.qrels), ranking)
 
 

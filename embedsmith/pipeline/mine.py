@@ -124,8 +124,8 @@ def mine_into(
         with run.timed("mine"):
             teachers = _teachers(run, collection, settings, on_progress)
             for teacher in teachers:
-                # Blocks of candidates that an earlier attempt left are another teacher's if its files have changed. Each
-                # data set may have an instruction of its own, and with it another contract.
+                # Blocks of candidates that an earlier attempt left are another teacher's if its files have changed.
+                # Each data set may have an instruction of its own, and with it another contract.
                 run.same_content(f"teacher {teacher.name} of {name}", fingerprint(teacher.contract))
             if on_plan:
                 search_bytes = int(settings.teacher_settings.memory_gib * 2**30)

@@ -144,6 +144,32 @@ class Recipe(Settings):
                 raise ValueError(f"stage {stage.name} names data that the recipe does not have: {missing[0]}")
 
 
+def prompt_of(recipe: Recipe, data: DataSettings) -> str | None:
+    """Return what stands before a data set's queries; None is whatever the model has of its own.
+
+    Raises:
+        SettingsError: the instruction names a task that is not known.
+    """
+    if data.instruction is None:
+        return recipe.student.prompt or None
+    return recipe.student.model_copy(update={"instruction": data.instruction}).prompt
+
+
+def remined(recipe: Recipe, data: DataSettings, teacher: str) -> MiningSettings:
+    """Return a recipe's mining of a data set with one teacher alone, reading as it is trained to read."""
+    prompt = prompt_of(recipe, data)
+    reading = recipe.mining.teacher_settings.model_copy(
+        update={
+            "max_tokens": None,
+            "query_prompt": prompt,
+            "passage_prompt": prompt if data.symmetric else None,
+        }
+    )
+    return recipe.mining.model_copy(
+        update={"teachers": [teacher], "ensemble": "first", "weights": [], "teacher_settings": reading}
+    )
+
+
 def read_recipe(
     path: str | Path, *, changes: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Recipe:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from embedsmith.data.code_search import CodeSettings
 from embedsmith.data.collection import Collection
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError, did_you_mean
@@ -27,6 +28,11 @@ from embedsmith.progress import Progress
 
 _USUAL_TEST = "test"
 """The default of `test_split`, which says nothing of what the data has."""
+
+
+def code_of(data: DataSettings) -> CodeSettings:
+    """Return how a data set is harvested from source code."""
+    return CodeSettings(source=data.path, split_seed=data.split_seed, test_share=data.test_share)
 
 
 def clean_path(folder: Path, name: str, settings: DataSettings) -> str:

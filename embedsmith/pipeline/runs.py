@@ -28,6 +28,8 @@ FORMAT = 1
 _LOCKED_APART = ("vectors", "shared", "cells")
 """Folders of a run that have locks of their own, within them: another process may be writing there."""
 _PACKAGES = ("torch", "transformers", "sentence-transformers", "numpy")
+_FIRST_FILES = {"manifest.json", "recipe.yaml"}
+"""What a run folder has before its command makes anything."""
 
 
 class Run:
@@ -100,6 +102,12 @@ class Run:
             raise
         return run
 
+    @property
+    def is_new(self) -> bool:
+        """Whether nothing was made in the folder yet."""
+        made = {path.name for path in self.folder.iterdir()} - _FIRST_FILES
+        return not made - ({self._lock.path.name} if self._lock else set())
+
     def __enter__(self) -> Run:
         """Work on the run."""
         return self
@@ -108,11 +116,9 @@ class Run:
         """Let the lock go; remove the folder if a caller's mistake stopped the run before it made anything."""
         if not self._lock:
             return
-        own = {"manifest.json", "recipe.yaml"}
-        made = {path.name for path in self.folder.iterdir()} - own - {self._lock.path.name}
-        is_nothing = kind is not None and issubclass(kind, EmbedsmithError) and not made
+        is_nothing = kind is not None and issubclass(kind, EmbedsmithError) and self.is_new
         if is_nothing:
-            for name in own:
+            for name in _FIRST_FILES:
                 (self.folder / name).unlink(missing_ok=True)
         self._lock.release()
         if is_nothing:

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from embedsmith.data.code_search import CodeSettings, harvest, split
+from embedsmith.data.code_search import harvest, split
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, read_examples
 from embedsmith.models.embedder import EmbeddingModel
@@ -21,8 +21,10 @@ from embedsmith.models.student import build_student
 from embedsmith.pipeline.convert import draft
 from embedsmith.pipeline.forge import source_of
 from embedsmith.pipeline.mine import read_source
+from embedsmith.pipeline.preconditions import Preconditions
 from embedsmith.pipeline.recipe import DataSettings, Recipe
-from embedsmith.pipeline.recipe_data import cleaned, decontaminate_into
+from embedsmith.pipeline.recipe_data import cleaned, code_of, decontaminate_into
+from embedsmith.pipeline.runs import Run
 from embedsmith.pipeline.train import TrainingSettings, mined_sources, sources_of, with_prompts
 from embedsmith.progress import Progress, silent
 from embedsmith.training.batches import Source
@@ -82,8 +84,14 @@ class TrainingPlan:
 
 
 def plan_of_recipe(recipe: Recipe, *, on_progress: Progress = silent) -> TrainingPlan:
-    """Return the plan of a recipe; its data are read and cleaned, and neither mined nor kept."""
+    """Return the plan of a recipe; its data are read and cleaned, and neither mined nor kept.
+
+    Raises:
+        InputError, ModelError, SettingsError: a step could not be done; see `embedsmith.pipeline.preconditions`.
+    """
     refuse_spreading()
+    with TemporaryDirectory() as folder:
+        Preconditions().check(recipe, Run.follow(folder))
     data, sources, removed = [], [], {}
     for name, settings, contaminated in _cleaned(recipe, on_progress):
         removed[name] = contaminated
@@ -163,7 +171,7 @@ def _data_plan(name: str, examples: Sequence[Example]) -> DataPlan:
 def _collection(settings: DataSettings) -> Collection:
     """Return the training side of a data set."""
     if settings.format == "code":
-        code = CodeSettings(source=settings.path, split_seed=settings.split_seed, test_share=settings.test_share)
+        code = code_of(settings)
         return split(harvest(code), code).train
     return read_source(settings.path, settings.source, None)[0]
 

@@ -139,7 +139,7 @@ ELSEWHERE = {
     ("evaluate", "--before-and-after"): "embedsmith.pipeline.before_and_after.before_and_after",
     ("evaluate", "--panel"): "embedsmith.pipeline.before_and_after.before_and_after",
     ("train", "--dry-run"): "embedsmith.pipeline.training_plan.plan_of_run",
-    ("ablate", "--dry-run"): "embedsmith.pipeline.ablate.plan",
+    ("ablate", "--dry-run"): "embedsmith.pipeline.ablate.check",
 }
 """What is called in the usual function's stead."""
 

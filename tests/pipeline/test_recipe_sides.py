@@ -202,11 +202,15 @@ def test_labelled_data_of_every_kind_are_scored_on_their_test_split(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     pytest.importorskip("mteb")
-    rows = {split: [{"words": f"my {a}", "label": a} for a in animals] for split, animals in ANIMALS.items()}
+    rows = {
+        split: [{"words": f"my {a}", "label": f"l{n % 2}"} for n, a in enumerate(animals)]
+        for split, animals in ANIMALS.items()
+    }
     path = str(save(tmp_path / "saved", rows))
     if kind == "hub":
         folder, path = tmp_path / "saved", "hf:owner/animals"
-        monkeypatch.setattr(load, "hub_tables", lambda name, split: saved_tables(folder))
+        for module in (load, labelled):
+            monkeypatch.setattr(module, "hub_tables", lambda name, split: saved_tables(folder))
     if kind == "folder":
         path = str(tmp_path / "files")
         for split, own in rows.items():
@@ -217,7 +221,7 @@ def test_labelled_data_of_every_kind_are_scored_on_their_test_split(
     for split in ("test", "dev"):
         scoring = scoring_of(data.model_copy(update={"test_split": split}))
         assert scoring
-        assert (scoring.task, scoring.split, scoring.text_column) == ("classification", split, "words")
+        assert (scoring.task, scoring.split, scoring.columns.text) == ("classification", split, "words")
     assert scoring_of(data.model_copy(update={"test_split": None})) is None
     with pytest.raises(InputError, match='no split "evl"'):
         scoring_of(data.model_copy(update={"test_split": "evl"}))
