@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedsmith.data.files import write_array
+from embedsmith.data.listed import read_listed
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
@@ -108,3 +109,30 @@ def test_mistakes_are_one_line(embedsmith_command, model, tmp_path):
     ]:
         done = embedsmith_command("encode", model, texts, "--out", tmp_path / out)
         assert (done.code, reason in done.error) == (2, True), done.err
+
+
+@pytest.mark.parametrize(
+    ("own", "marks"),
+    [
+        ([None, None, None], ""),
+        (["a", None, "b"], ""),
+        (["2", None, "3"], "_"),
+        ([None, "1", "2", "_1", "_2", None], "__"),
+        (["3", "3", None, "4"], "_"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+def test_a_text_without_an_id_never_gets_one_that_is_taken(tmp_path, own, marks, suffix):
+    path = tmp_path / f"t.{suffix}"
+    texts = [f"text {place}" for place in range(len(own))]
+    if suffix == "parquet":
+        pq.write_table(pa.table({"id": pa.array(own, pa.string()), "text": texts}), path)
+    elif suffix == "csv":
+        path.write_text("id,text\n" + "".join(f"{i or ''},{t}\n" for i, t in zip(own, texts, strict=True)))
+    else:
+        rows = [{"text": t} if i is None else {"_id": i, "text": t} for i, t in zip(own, texts, strict=True)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ids, listed = read_listed(path)
+    first = 2 if suffix == "csv" else 1  # a table's header is its line 1
+    assert ids == [f"{marks}{number}" if i is None else i for number, i in enumerate(own, first)]
+    assert list(listed) == texts
