@@ -17,6 +17,7 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.derived import has_changed
 from embedsmith.pipeline.evaluate import OnSkip, check_names, evaluate_all, read_scores, score_into
+from embedsmith.pipeline.lineage import lineage
 from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
@@ -123,15 +124,15 @@ def own_scorings(run: str | Path, scoring: ScoringSettings) -> dict[str, Scoring
     Raises:
         RunError: there is none.
     """
-    manifest = read_manifest(run)
-    found = {str(path): scoring for path in sorted(Path(run).glob("data/*/test"))}
-    sets = manifest["settings"].get("data", {}).values()
-    read = [(each["path"], each, each["test_split"]) for each in sets if each["test_split"]]
-    mined = manifest["inputs"].get("mined")
-    if mined and (Path(mined) / "manifest.json").is_file():
-        if has_changed(manifest):
+    found: dict[str, ScoringSettings] = {}
+    read = []
+    for folder, manifest in lineage(run):
+        if "mined" in manifest["inputs"] and has_changed(manifest):
+            mined = manifest["inputs"]["mined"]
             raise RunError(f"{run}: {mined} was mined again after the training", hint="name data to score it on")
-        inputs = read_manifest(mined)["inputs"]
+        found |= {str(path): scoring for path in sorted(folder.glob("data/*/test"))}
+        sets, inputs = manifest["settings"].get("data", {}).values(), manifest["inputs"]
+        read += [(each["path"], each, each["test_split"]) for each in sets if each["test_split"]]
         if "source" in inputs:
             read.append((inputs["data"], inputs["source"], "test"))
     for path, source, split in read:

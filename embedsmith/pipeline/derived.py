@@ -12,6 +12,7 @@ from typing import Any
 
 from embedsmith.errors import RunError
 from embedsmith.mining.candidates import content_of_candidates
+from embedsmith.pipeline.lineage import selected_from
 from embedsmith.pipeline.runs import finished, read_manifest
 from embedsmith.pipeline.verdicts import read_false_negatives
 from embedsmith.settings import fingerprint
@@ -29,6 +30,7 @@ def content_of(run: str | Path) -> str:
     """
     manifest = finished(run)
     if manifest["command"] == "select":
+        selected_from(run)  # it ends
         return fingerprint([content_of(manifest["inputs"]["run"]), read_false_negatives(Path(run))])
     return fingerprint([manifest["content"], content_of_candidates(Path(run) / "candidates")])
 

@@ -29,7 +29,8 @@ from embedsmith.models.nv_embed import write_nv_embed
 from embedsmith.models.settings import Dtype, Layout
 from embedsmith.models.student import describe
 from embedsmith.pipeline.derived import has_changed
-from embedsmith.pipeline.runs import finished, read_manifest
+from embedsmith.pipeline.lineage import lineage
+from embedsmith.pipeline.runs import finished
 from embedsmith.progress import Progress, silent
 
 PROBES = [
@@ -185,16 +186,15 @@ def _data(run: Path) -> Iterator[str]:
 
 def _licences(run: Path) -> dict[str, str]:
     """Return the licence of each data set that a run was trained on, where its folder states one."""
-    manifest = read_manifest(run)
-    places = {name: data["path"] for name, data in manifest["settings"].get("data", {}).items()}
-    mined = Path(manifest["inputs"].get("mined", ""))
-    if not places and has_changed(manifest):
-        return {mined.name: "not known: it was mined again after the training"}
-    while not places and (mined / "manifest.json").is_file():
-        inputs = read_manifest(mined)["inputs"]
-        places = {Path(inputs["data"]).stem: inputs["data"]} if "data" in inputs else {}
-        mined = Path(inputs.get("run", ""))
-    return {name: _stated(place) for name, place in places.items()}
+    for _, manifest in lineage(run):
+        places = {name: data["path"] for name, data in manifest["settings"].get("data", {}).items()}
+        if data := manifest["inputs"].get("data"):
+            places = {Path(data).stem: data}
+        if places:
+            return {name: _stated(place) for name, place in places.items()}
+        if "mined" in manifest["inputs"] and has_changed(manifest):
+            return {Path(manifest["inputs"]["mined"]).name: "not known: it was mined again after the training"}
+    return {}
 
 
 def _stated(place: str) -> str:

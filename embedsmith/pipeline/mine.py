@@ -36,6 +36,7 @@ from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.pipeline.derived import CANDIDATES, check_origin, content_of
+from embedsmith.pipeline.lineage import selected_from
 from embedsmith.pipeline.plan import Plan, plan_of
 from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.pipeline.verdicts import excluded_by, false_negatives, read_false_negatives, write_false_negatives
@@ -215,6 +216,7 @@ def read_mined(folder: str | Path) -> Mined:
         )
     finished(folder)
     if manifest["command"] == "select":
+        selected_from(folder)  # a run that is gone, or made from itself, is an error
         check_origin(folder)
         origin = read_mined(manifest["inputs"]["run"])
         settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))

@@ -27,7 +27,8 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student, describe
 from embedsmith.pipeline.card import write_card
 from embedsmith.pipeline.derived import check_origin, hash_of_examples
-from embedsmith.pipeline.runs import Run, finished, read_manifest
+from embedsmith.pipeline.lineage import lineage
+from embedsmith.pipeline.runs import Run, finished
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Seed, Settings
 from embedsmith.training.batches import Source
@@ -298,12 +299,12 @@ def example_files(mined: Path) -> list[Path]:
     return files
 
 
-def _guide_folder(folder: Path) -> Path | None:
+def _guide_folder(folder: Path) -> Path:
     """Return the folder of the run that noted the teacher's vectors: that of `mine` behind one of `select`."""
-    manifest = folder / "manifest.json"
-    if manifest.is_file() and read_manifest(folder)["command"] == "select":
-        return _guide_folder(Path(read_manifest(folder)["inputs"]["run"]))
-    return folder
+    if not (folder / "manifest.json").is_file():
+        return folder
+    *_, (origin, _) = lineage(folder)
+    return origin
 
 
 def _add_steps(path: Path, reports: Sequence[StepReport]) -> None:

@@ -18,7 +18,7 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_json, read_jsonl, write_jsonl
 from embedsmith.errors import InputError
 from embedsmith.mining.exclusions import Listed
-from embedsmith.pipeline.runs import read_manifest
+from embedsmith.pipeline.lineage import selected_from
 
 Pairs = list[tuple[str, str]]
 """(query id, passage id)."""
@@ -26,8 +26,7 @@ Pairs = list[tuple[str, str]]
 
 def judge_folder(run: str | Path) -> Path:
     """Return the folder of the verdicts on what a run, and all that was selected from the same candidates, mined."""
-    manifest = read_manifest(run)
-    return judge_folder(manifest["inputs"]["run"]) if manifest["command"] == "select" else Path(run) / "judge"
+    return selected_from(run) / "judge"
 
 
 def judgement_path(run: str | Path) -> Path:

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.embedder import load
 from embedsmith.models.lora import add_adapters, halved, merge_adapters, merged, remove_adapters
+from embedsmith.models.names import ADAPTERS
 from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student, describe
@@ -280,3 +282,15 @@ def test_the_sizes_of_an_adapted_model_count_the_adapters(tiny_llama):
     add_adapters(model, rank=2, targets=["q_proj"])
     # Two layers, each with 32 × 2 and 2 × 32.
     assert describe(model)["parameters"] == describe(plain)["parameters"] + 2 * 2 * 64
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_adapters_over_themselves_are_one_error(adapted, length, tmp_path):
+    folders = [tmp_path / f"model{place}" for place in range(length)]
+    for place, folder in enumerate(folders):
+        adapted.save(str(folder))
+        known = read_json(folder / ADAPTERS)
+        known["base"]["name"] = str(folders[(place + 1) % length])
+        write_json(folder / ADAPTERS, known)
+    with pytest.raises(ModelError, match=r"model0/adapters\.json: the adapters' base is made of themselves"):
+        load(str(folders[0]))
