@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import embedsmith
@@ -242,6 +242,7 @@ def test_a_passage_that_is_meant_to_look_like_a_list_stands_in_a_list(tmp_path):
 words = st.text("abc", min_size=1, max_size=2)
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(words, words, st.integers(0, 3)), min_size=1, max_size=12), st.sampled_from(["csv", "jsonl"]))
 def test_any_table_of_grades_is_read_as_it_stands_or_refused_with_its_place(tmp_path_factory, rows, form):
     path = write(
@@ -294,6 +295,6 @@ def test_what_is_mined_and_scored_follows_the_relevance(tmp_path):
 def test_a_list_in_a_text_is_no_passage_that_contamination_looks_at(tmp_path):
     train = write(tmp_path, "csv", [{"query": "a", "positive": "['b', 'c']"}])
     (tmp_path / "test.jsonl").write_text('{"query": "z", "positive": "b"}\n')
-    settings = ContaminationSettings(near_duplicates=0, passages=True)
+    wanted = ContaminationSettings(near_duplicates=0, passages=True)
     with pytest.raises(InputError, match=r'pairs\.csv:2: "positive" is a text that holds a list'):
-        decontaminate(train, against=[tmp_path / "test.jsonl"], out=tmp_path / "clean.csv", settings=settings)
+        decontaminate(train, against=[tmp_path / "test.jsonl"], out=tmp_path / "clean.csv", settings=wanted)

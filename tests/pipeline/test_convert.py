@@ -85,7 +85,8 @@ def test_labels_that_are_not_trusted_leave_it_to_the_method(intents: Path, tmp_p
     for trust in (None, True, False):
         settings = ConvertSettings(task="classification", negatives=2, trust_labels=trust)
         mined[trust] = convert(intents, out=tmp_path / f"{trust}.jsonl", settings=settings, mining=mining).negatives_by
-    assert mined[None] == mined[True] == {"mined": 22}
+    # Some texts share no word with two texts of other classes: BM25 does not find the others.
+    assert mined[None] == mined[True] == {"mined": 17, "random": 5}
     assert mined[False] == {"random": 22}  # no score lies under the threshold
 
 
@@ -94,7 +95,7 @@ def test_a_method_that_is_named_on_the_command_line_counts(embedsmith_command, i
     abs_ = ["--method", "abs", "--mining-threshold", -1, "--out", tmp_path / "abs.jsonl"]
     assert embedsmith_command(*words, *abs_).json["negatives_by"] == {"random": 22}
     done = embedsmith_command(*words, "--out", tmp_path / "naive.jsonl", "--mining-threshold", -1)
-    assert done.json["negatives_by"] == {"mined": 22}
+    assert done.json["negatives_by"] == {"mined": 17, "random": 5}
 
 
 def test_the_data_s_own_negatives_come_first_and_mined_ones_fill_up(tmp_path: Path):
