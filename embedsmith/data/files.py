@@ -287,7 +287,7 @@ def read_jsonl(path: Path, *, on_bad: OnBad = refuse) -> Iterator[tuple[int, dic
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", hint="check the path") from None
     with file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(lines_of(file), start=1):
             try:
                 row = orjson.loads(raw)
             except orjson.JSONDecodeError:
@@ -303,7 +303,55 @@ def read_jsonl(path: Path, *, on_bad: OnBad = refuse) -> Iterator[tuple[int, dic
                 what = f"got {kind(row)}, wanted an object"
                 on_bad(BadRow(f"{path}:{number}", Unusable(what, reason="not an object", hint='write {"key": value}')))
                 continue
+            # Only one value of a key that stands there twice is in the object.
+            if raw.count(b":") > len(row) and (twice := _doubled_key(raw, row)) is not None:
+                what = f'the key "{twice}" stands there twice'
+                on_bad(BadRow(f"{path}:{number}", Unusable(what, reason="a key twice", hint="remove one of the two")))
+                continue
             yield number, row
+
+
+def lines_of(file: Iterable[bytes]) -> Iterator[bytes]:
+    r"""Yield the lines of a file that was opened in binary, whether they end in LF, in CRLF or in CR.
+
+    >>> list(lines_of([b"a\r\n", b"b\rc\n"]))
+    [b'a\r\n', b'b\r', b'c\n']
+    """
+    for raw in file:
+        if b"\r" in raw:
+            yield from raw.splitlines(keepends=True)
+        else:
+            yield raw
+
+
+_COLON = re.compile(rb'(?<!\\)"[ \t\r\n]*:')
+"""The end of a key; rarely the beginning of a text."""
+
+
+def _doubled_key(raw: bytes, row: dict[str, Any]) -> str | None:
+    """Return a key that stands twice in an object of a line, None where there is none."""
+    if len(_COLON.findall(raw)) <= _count_keys(row):
+        return None
+    twice: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        keys = [key for key, _ in pairs]
+        twice.extend(key for key in keys if keys.count(key) > 1)
+
+    json.loads(raw.decode("utf-8-sig"), object_pairs_hook=note)
+    return next(iter(twice), None)
+
+
+def _count_keys(value: Any) -> int:
+    """Return how many keys the objects of a JSON value have.
+
+    >>> _count_keys({"a": [{"b": 1}, {"b": 2}], "c": "d"})
+    4
+    """
+    if isinstance(value, dict):
+        return len(value) + sum(map(_count_keys, value.values()))
+    # A list of texts has none.
+    return sum(map(_count_keys, value)) if isinstance(value, list) and value and not isinstance(value[0], str) else 0
 
 
 def _loads(raw: bytes, *, is_first: bool) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedsmith.data.files import atomic_write
+from embedsmith.data.tables import check_schema
 from embedsmith.errors import InputError
 
 if TYPE_CHECKING:
@@ -67,5 +68,6 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             f"{path}: not a Parquet file, or only the beginning of one", hint="write it anew, or name JSON lines .jsonl"
         ) from None
     with file:
+        check_schema(file.schema_arrow, str(path))
         rows = (row for group in file.iter_batches(_GROUP) for row in group.to_pylist())
         yield from enumerate(rows, start=1)

@@ -5,15 +5,14 @@ What is read at a time is a few thousand rows; a row is a dict of plain values f
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from embedsmith.data.bad_rows import BadRow, OnBad, Unusable
+from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
+from embedsmith.data.csv_rows import csv_rows
 from embedsmith.data.files import read_json, read_jsonl
 from embedsmith.errors import InputError, did_you_mean
 
@@ -61,7 +60,7 @@ def open_table(path: Path) -> Table:
     """
     check_exists(path)
     if path.suffix == ".jsonl":
-        return Table(str(path), path.stem, "line", None, lambda _, on_bad: read_jsonl(path, on_bad=on_bad))
+        return Table(str(path), path.stem, "line", None, lambda _, on_bad: _json_rows(path, on_bad))
     if path.suffix in (".csv", ".tsv"):
         return _csv_table(path, delimiter="\t" if path.suffix == ".tsv" else ",")
     if path.suffix == ".parquet":
@@ -79,78 +78,66 @@ def check_exists(path: Path) -> None:
         raise InputError(f"{path}: no such file or folder{did_you_mean(path.name, siblings)}", hint="check the path")
 
 
+def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line, object) of each line of a file of JSON lines."""
+    flaws: dict[tuple[str, ...], Unusable | None] = {}
+    for number, row in read_jsonl(path, on_bad=on_bad):
+        keys = tuple(row)
+        if keys not in flaws:
+            flaws[keys] = _same_names(keys)
+        if (flaw := flaws[keys]) is not None:
+            on_bad(BadRow(f"{path}:{number}", flaw))
+            continue
+        yield number, row
+
+
+def check_names(names: Iterable[str], place: str) -> None:
+    """Raise InputError where two columns have one name: only one of them would be read."""
+    flaw = _same_names(names)
+    if flaw is not None:
+        raise InputError(f"{place}: {flaw}", hint=flaw.hint)
+
+
+def _same_names(names: Iterable[str]) -> Unusable | None:
+    """Return what is wrong with names of columns of which two are equal, but perhaps for case and white space.
+
+    >>> str(_same_names(["Query", "positive", "query "]))
+    'two columns differ in case or spaces only: "Query" and "query "'
+    """
+    seen: dict[str, str] = {}
+    for name in names:
+        folded = " ".join(name.casefold().split())
+        if folded in seen:
+            other = seen[folded]
+            what = (
+                f'two columns are called "{name}"'
+                if other == name
+                else (f'two columns differ in case or spaces only: "{other}" and "{name}"')
+            )
+            return Unusable(what, reason="two columns of one name", hint="rename or remove one of the two")
+        seen[folded] = name
+    return None
+
+
 # --- CSV --------------------------------------------------------------------------------------------------------------
 
 
 def _csv_table(path: Path, *, delimiter: str) -> Table:
     """Return the table of a CSV file whose first line names the columns."""
-
-    def refuse(error: BadRow) -> None:
-        raise error
-
-    header = next(_csv_cells(path, delimiter, refuse), (1, []))[1]
+    header = next(csv_rows(path, delimiter, refuse), (1, []))[1]
     if not header:
         raise InputError(f"{path}: an empty file", hint="the first line names the columns, as in query,positive")
-    twice = next((name for name in header if header.count(name) > 1), None)
-    if twice is not None:
-        raise InputError(f'{path}:1: two columns are called "{twice}"', hint="rename one of the two")
+    check_names(header, f"{path}:1")
 
     def read(columns: Sequence[str] | None, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
-        cells = _csv_cells(path, delimiter, on_bad)
-        next(cells)
+        rows = csv_rows(path, delimiter, on_bad, width=len(header))
+        next(rows)
         wanted = [(place, name) for place, name in enumerate(header) if columns is None or name in columns]
-        for number, row in cells:
-            if len(row) != len(header):
-                what = f"{len(row)} {'cell' if len(row) == 1 else 'cells'}, wanted {len(header)}"
-                flaw = Unusable(what, reason="wrong number of cells", hint='quote cells with commas or tabs: "a, b"')
-                on_bad(BadRow(f"{path}:{number}", flaw))
-                continue
+        for number, row in rows:
             # CSV has no way to tell an empty text from none.
             yield number, {name: row[place] or None for place, name in wanted}
 
     return Table(str(path), path.stem, "line", tuple(header), read, has_lists=False)
-
-
-def _csv_cells(path: Path, delimiter: str, on_bad: OnBad) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line where it begins, cells) of each row of a CSV file that is not blank, the header first."""
-    undecoded = 0
-
-    def lines(file: Iterable[bytes]) -> Iterator[str]:
-        nonlocal undecoded
-        for number, raw in enumerate(file, start=1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                flaw = Unusable(
-                    f"not UTF-8 (byte {error.start + 1} of the line)", reason="not UTF-8", hint="save the file as UTF-8"
-                )
-                on_bad(BadRow(f"{path}:{number}", flaw))
-                undecoded = number
-                # The line may be one of several of a row, which is dropped as a whole.
-                yield raw.decode("utf-8", "replace")
-
-    limit = csv.field_size_limit(sys.maxsize)  # 131,072 characters by default: passages are longer
-    try:
-        with open(path, "rb") as file:
-            reader = csv.reader(lines(file), delimiter=delimiter, strict=True)
-            while True:
-                begins = reader.line_num + 1
-                try:
-                    cells = next(reader)
-                except StopIteration:
-                    return
-                except csv.Error as error:
-                    flaw = Unusable(
-                        f"broken CSV: {error}",
-                        reason="broken CSV",
-                        hint='write a quote inside a cell twice: "a ""b"" c"',
-                    )
-                    on_bad(BadRow(f"{path}:{begins}", flaw))
-                    continue
-                if cells and undecoded < begins:
-                    yield begins, cells
-    finally:
-        csv.field_size_limit(limit)
 
 
 # --- Arrow ------------------------------------------------------------------------------------------------------------
@@ -284,10 +271,12 @@ def _arrow_table(
     class_names: Mapping[str, tuple[str, ...]],
 ) -> Table:
     """Return the table that Arrow batches make."""
+    check_names(columns, name)
 
     def read(wanted: Sequence[str] | None, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
         number = 1
         for batch in batches(wanted):
+            check_schema(batch.schema, name)
             for start in range(0, batch.num_rows, _BATCH):
                 some = batch.slice(start, _BATCH)
                 yield from _plain_rows(table, some, number, on_bad)
@@ -295,6 +284,24 @@ def _arrow_table(
 
     table = Table(name, stem, "row", columns, read, class_names=class_names)
     return table
+
+
+def check_schema(schema: Any, place: str) -> None:
+    """Raise InputError where two columns of an Arrow schema, or two fields of an object in one, have one name."""
+    check_names(schema.names, place)
+    for column in schema:
+        _check_structs(column.type, f'{place}: column "{column.name}"')
+
+
+def _check_structs(kind: Any, place: str) -> None:
+    """Raise InputError where an Arrow type holds objects with two fields of one name."""
+    import pyarrow as pa
+
+    children = [kind.field(number) for number in range(kind.num_fields)]
+    if pa.types.is_struct(kind):
+        check_names([child.name for child in children], place)
+    for child in children:
+        _check_structs(child.type, place)
 
 
 def _plain_rows(table: Table, batch: Any, number: int, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
