@@ -1,13 +1,17 @@
 """Judgements in files: BEIR's three columns or TREC's four, and lists of passage ids.
 
-    BEIR    query-id, corpus-id, score: tab separated, the grade a whole number; the header is optional
+    BEIR    query-id, corpus-id, score: tab separated, the grade a whole number
     TREC    query-id, iteration, passage-id, grade: separated by tabs or spaces
+
+A header is optional; where there is one, it says which column is which. A query and a passage have one grade: a line
+may stand there twice, but not with two grades.
 
 Shapes: J judgements, S pairs, R passages.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -18,14 +22,24 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
+from embedsmith.data.assemble import Judged, distinct
+from embedsmith.data.bad_rows import BadRow, Misread, OnBad, Unusable, refuse
 from embedsmith.data.collection import Collection
+from embedsmith.data.files import lines_of
+from embedsmith.data.labels import MAX_GRADE, score_of
 from embedsmith.data.tables import check_exists
 from embedsmith.data.texts import Rows, Texts, TextsBuilder
 from embedsmith.errors import InputError, did_you_mean
 
 HEADER = ("query-id", "corpus-id", "score")
-_INTEGER = re.compile(r"[+-]?[0-9]+")
+_NAMES = {
+    "query": {"query", "queryid", "qid", "topic", "topicid", "question", "questionid"},
+    "iteration": {"iteration", "iter", "q0", "0"},
+    "passage": {"corpus", "corpusid", "doc", "docid", "docno", "document", "documentid", "passage", "passageid", "pid"},
+    "grade": {"score", "grade", "rel", "relevance", "relevancy", "label", "judgement", "judgment", "rating"},
+}
+"""Column -> its names in headers, without spaces, hyphens and underscores."""
+_SMALL_INTEGER = re.compile(r"[+-]?[0-9]{1,6}")
 
 
 @dataclass(frozen=True)
@@ -46,19 +60,51 @@ class Judgements:
 def read_judgements(path: Path, on_bad: OnBad, *, trec: bool = False) -> Judgements:
     """Return the judgements of a file in BEIR's form, or, with `trec`, in either form."""
     query_ids, passage_ids, grades, lines = TextsBuilder(), TextsBuilder(), array("q"), array("q")
+    order: _Order | None = None
     for number, line in _lines(path, on_bad):
         try:
-            judgement = _judgement(line, is_first=number == 1, trec=trec)
+            cells = _cells(line, trec=trec)
+            if order is None:
+                order = _order_of(cells)
+                if order.is_header:
+                    continue
+            query_id, passage_id, grade = order.of(cells)
         except Unusable as flaw:
             on_bad(BadRow(f"{path}:{number}", flaw))
             continue
-        if judgement is not None:
-            query_ids.add(judgement[0])
-            passage_ids.add(judgement[1])
-            grades.append(judgement[2])
-            lines.append(number)
-    return Judgements(
+        query_ids.add(query_id)
+        passage_ids.add(passage_id)
+        grades.append(grade)
+        lines.append(number)
+    found = Judgements(
         path, query_ids.texts(), passage_ids.texts(), np.array(grades, np.int64), np.array(lines, np.int64)
+    )
+    return _without_contradictions(found, on_bad)
+
+
+def _without_contradictions(found: Judgements, on_bad: OnBad) -> Judgements:
+    """Return judgements without those that give a pair another grade than an earlier line; these are bad rows."""
+    queries, passages = (
+        ids.arrow.dictionary_encode().indices.to_numpy().astype(np.int64)
+        for ids in (found.query_ids, found.passage_ids)
+    )
+    judged = Judged(queries, passages, found.grades)
+    kept, contradicting = distinct(judged)
+    if not len(contradicting):
+        return found
+    earlier = {
+        (query, passage): grade
+        for query, passage, grade in zip(
+            kept.queries.tolist(), kept.passages.tolist(), kept.grades.tolist(), strict=True
+        )
+    }
+    for row in contradicting.tolist():
+        grade = earlier[int(queries[row]), int(passages[row])]
+        flaw = two_grades(found.query_ids[row], found.passage_ids[row], int(found.grades[row]), grade)
+        on_bad(BadRow(found.place(row), flaw))
+    rows = np.delete(np.arange(len(found.grades)), contradicting)
+    return Judgements(
+        found.path, found.query_ids.kept(rows), found.passage_ids.kept(rows), found.grades[rows], found.lines[rows]
     )
 
 
@@ -150,7 +196,7 @@ def _tell(on_skip: Callable[[str], None] | None, path: Path, unknown: int, count
 def _lines(path: Path, on_bad: OnBad) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line) for each line that is not blank."""
     with open(path, "rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(lines_of(file), start=1):
             try:
                 line = raw.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
             except UnicodeDecodeError as error:
@@ -163,34 +209,107 @@ def _lines(path: Path, on_bad: OnBad) -> Iterator[tuple[int, str]]:
                 yield number, line
 
 
-def _judgement(line: str, *, is_first: bool, trec: bool) -> tuple[str, str, int] | None:
-    """Return query id, passage id and grade of a line, None for the header.
+@dataclass(frozen=True)
+class _Order:
+    """Where in a line the query id, the passage id and the grade stand."""
 
-    >>> _judgement("q 1\\td1\\t2", is_first=False, trec=True), _judgement("q1 0 d1 2", is_first=False, trec=True)
-    (('q 1', 'd1', 2), ('q1', 'd1', 2))
+    places: tuple[int, int, int]
+    count: int | None
+    """Columns of every line; None where a line may have three or four."""
+    is_header: bool
+
+    def of(self, cells: list[str]) -> tuple[str, str, int]:
+        """Return query id, passage id and grade of a line."""
+        if self.count is not None and len(cells) != self.count:
+            raise _wrong_count(cells, f"{self.count}, as in the header")
+        query, passage, grade = self.places if self.count or len(cells) == 3 else (0, 2, 3)
+        return cells[query], cells[passage], _grade(cells[grade])
+
+
+def _order_of(cells: list[str]) -> _Order:
+    """Return the order of columns that the first line of a file says.
+
+    >>> _order_of(["score", "corpus-id", "query_id"]).places, _order_of(["q1", "d1", "1"]).is_header
+    ((2, 1, 0), False)
+
+    Raises:
+        Misread: the line names columns, but not these three.
+    """
+    fixed = _Order((0, 1, 2), None, is_header=False)
+    # A header has no number, unless the iteration is called 0.
+    if any(_is_number(cell) for place, cell in enumerate(cells) if (place, len(cells)) != (1, 4)):
+        return fixed
+    folded = [re.sub(r"[\s_-]", "", cell.casefold()) for cell in cells]
+    roles = [next((role for role, names in _NAMES.items() if name in names), "") for name in folded]
+    wanted = ["query", "passage", "grade"] + ["iteration"] * (len(cells) == 4)
+    if sorted(roles) == sorted(wanted):
+        query, passage, grade = map(roles.index, wanted[:3])
+        return _Order((query, passage, grade), len(cells), is_header=True)
+    if not any(roles):
+        return fixed  # a line whose grade is broken
+    raise Misread(
+        f"the header is {', '.join(cells)}: it is not clear which column is which",
+        reason="unknown header",
+        hint=f"name the columns {', '.join(HEADER)}, in any order",
+    )
+
+
+def _cells(line: str, *, trec: bool) -> list[str]:
+    """Return the three columns of a line, or with `trec` three or four.
+
+    >>> _cells("q 1\\td1\\t2", trec=True), _cells("q1 0 d1 2", trec=True)
+    (['q 1', 'd1', '2'], ['q1', '0', 'd1', '2'])
     """
     cells = line.split("\t")
-    if trec and len(cells) != 3:
-        cells = cells if len(cells) == 4 else line.split()
-        cells = [cells[0], *cells[2:]] if len(cells) == 4 else cells
-    if len(cells) != 3:
-        forms = f"{', '.join(HEADER)}" + (", or TREC's four: query-id 0 passage-id grade" if trec else "")
+    if trec and len(cells) not in (3, 4):
+        cells = line.split()
+    if len(cells) != 3 and not (trec and len(cells) == 4):
+        raise _wrong_count(cells, f"3{' or 4' if trec else ''}", trec=trec)
+    return cells
+
+
+def _wrong_count(cells: list[str], wanted: str, *, trec: bool = False) -> Unusable:
+    forms = f"{', '.join(HEADER)}" + (", or TREC's four: query-id 0 passage-id grade" if trec else "")
+    return Unusable(
+        f"{len(cells)} {'column' if len(cells) == 1 else 'columns'}, wanted {wanted}",
+        reason="wrong number of columns",
+        hint=f"separate by tabs: {forms}",
+    )
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        score_of(cell)
+    except Unusable:
+        return False
+    return True
+
+
+def _grade(cell: str) -> int:
+    """Return the grade in a cell.
+
+    >>> _grade("2"), _grade("1.0"), _grade("-1")
+    (2, 1, -1)
+    """
+    if _SMALL_INTEGER.fullmatch(cell.strip()):
+        return int(cell)
+    try:
+        number = score_of(cell)
+    except Unusable:
+        number = math.nan
+    if not number.is_integer():
         raise Unusable(
-            f"{len(cells)} {'column' if len(cells) == 1 else 'columns'}, wanted 3{' or 4' if trec else ''}",
-            reason="wrong number of columns",
-            hint=f"separate by tabs: {forms}",
-        )
-    query_id, passage_id, grade = cells
-    # By name: "not a number" would take a first line with a broken grade for a header.
-    if is_first and (query_id == HEADER[0] or grade == HEADER[2]):
-        return None
-    if not _INTEGER.fullmatch(grade.strip()):
-        raise Unusable(
-            f'the grade "{grade}" is not a whole number',
+            f'the grade "{cell[:40]}" is not a whole number',
             reason="the grade is not a whole number",
             hint="write 0 for not relevant, 1 or more else",
         )
-    return query_id, passage_id, int(grade)
+    if abs(number) > MAX_GRADE:
+        raise Unusable(
+            f"the grade is {cell[:40]}, wanted {MAX_GRADE:,} at most",
+            reason="the grade is too large",
+            hint="write grades, such as 0 to 3",
+        )
+    return int(number)
 
 
 def two_grades(query: str, passage: str, grade: int, earlier: int) -> Unusable:

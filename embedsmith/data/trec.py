@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from embedsmith.data.bad_rows import BadRow, Unusable
-from embedsmith.data.files import atomic_write
+from embedsmith.data.files import atomic_write, lines_of
 from embedsmith.data.tables import check_exists
 from embedsmith.errors import InputError
 
@@ -27,22 +27,26 @@ def read_ranking(path: str | Path) -> Ranking:
     """Return the ranking of a run file, in the order that trec_eval reads out of it.
 
     That is by score, compared in float32, and where scores tie by passage id, descending; ranks and the order of the
-    lines count for nothing.
+    lines count for nothing. A line may stand there twice.
 
     Raises:
-        InputError: the file is missing or empty, or a line cannot be used; names file and line.
+        InputError: the file is missing or empty, a line cannot be used, or a passage has two scores for a query; names
+            file and line.
     """
     path = Path(path)
     check_exists(path)
     found: dict[str, dict[str, float]] = {}
     with open(path, "rb") as file:
-        for number, raw in enumerate(file, start=1):
+        for number, raw in enumerate(lines_of(file), start=1):
             if not raw.strip():
                 continue
             try:
                 query, passage, score = _cells(raw)
-                if passage in found.setdefault(query, {}):
-                    raise _flaw(f'passage "{passage}" is ranked twice for query "{query}"', "remove one of the lines")
+                if found.setdefault(query, {}).get(passage, score) != score:
+                    raise _flaw(
+                        f'passage "{passage}" is ranked twice for query "{query}", with two scores',
+                        "remove one of the lines",
+                    )
             except Unusable as flaw:
                 raise BadRow(f"{path}:{number}", flaw) from None
             found[query][passage] = score

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from embedsmith.data.assemble import Judged, distinct
+from embedsmith.data.bad_rows import Tally, refuse
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.load import load_collection
-from embedsmith.data.qrels import read_exclusions, read_passage_ids
+from embedsmith.data.qrels import read_exclusions, read_judgements, read_passage_ids
 from embedsmith.errors import InputError
 
 QRELS = {
@@ -141,3 +143,131 @@ def test_a_list_of_passage_ids_is_read(tmp_path):
     told: list[str] = []
     assert read_passage_ids(tmp_path / "ids.txt", toy({}), on_skip=told.append).tolist() == [1, 2]
     assert told == [f"{tmp_path}/ids.txt: 1 of 4 ids name a passage that the collection lacks"]
+
+
+# --- Headers, grades and lines that stand there twice, for all who read judgements -------------------------------
+
+
+def of_folder(path: Path, text: str) -> dict[str, dict[str, int]]:
+    """Return the judgements of a split of a BEIR folder."""
+    write_beir(path / "toy", {"train": toy({"q1": {"d1": 1}})})
+    (path / "toy" / "queries.jsonl").write_text(
+        "".join(f'{{"_id": "q{number}", "text": "?"}}\n' for number in (1, 2, 3))
+    )
+    (path / "toy" / "qrels" / "new.tsv").write_bytes(text.encode())
+    return load_collection(path / "toy", split="new").qrels
+
+
+def of_extra(path: Path, text: str) -> dict[str, dict[str, int]]:
+    """Return what a file of extra judgements excludes."""
+    (path / "extra.tsv").write_bytes(text.encode())
+    collection = toy({})
+    found: dict[str, dict[str, int]] = {}
+    for query, passage in zip(*read_exclusions([path / "extra.tsv"], collection), strict=True):
+        found.setdefault(collection.query_ids[query], {})[collection.passage_ids[passage]] = 1
+    return found
+
+
+def of_scored(path: Path, text: str) -> dict[str, dict[str, int]]:
+    """Return the judgements that a run file is scored by."""
+    (path / "scored.tsv").write_bytes(text.encode())
+    found = read_judgements(path / "scored.tsv", refuse, trec=True)
+    qrels: dict[str, dict[str, int]] = {}
+    for query, passage, grade in zip(found.query_ids, found.passage_ids, found.grades.tolist(), strict=True):
+        qrels.setdefault(query, {})[passage] = grade
+    return qrels
+
+
+every_reader = pytest.mark.parametrize("read", [of_folder, of_extra, of_scored])
+NAMES = {"query": "query-id", "passage": "corpus-id", "grade": "score"}
+ROWS = [{"query": "q1", "passage": "d1", "grade": "1"}, {"query": "q2", "passage": "d3", "grade": "1"}]
+
+
+@every_reader
+@pytest.mark.parametrize("order", list(permutations(NAMES)))
+@pytest.mark.parametrize(
+    "names", [NAMES, {"query": " Query_ID", "passage": "docid", "grade": "Relevance"}], ids=["beir", "others"]
+)
+def test_a_header_says_which_column_is_which(tmp_path, read, order, names):
+    table = [names, *ROWS]
+    text = "".join("\t".join(row[column] for column in order) + "\n" for row in table)
+    assert read(tmp_path, "\n" + text) == {"q1": {"d1": 1}, "q2": {"d3": 1}}
+
+
+@pytest.mark.parametrize("read", [of_extra, of_scored])
+@pytest.mark.parametrize("header", ["qid 0 docno rel", "rel docno iter qid", "docno\tQ0\ttopic\trelevance"])
+def test_a_header_of_four_columns_says_it_too(tmp_path, read, header):
+    separator = "\t" if "\t" in header else " "
+    names = header.split(separator)
+    of = {"qid": "query", "topic": "query", "docno": "passage", "rel": "grade", "relevance": "grade"}
+    lines = [header, *(separator.join(row[of[name]] if name in of else "0" for name in names) for row in ROWS)]
+    assert read(tmp_path, "\n".join(lines)) == {"q1": {"d1": 1}, "q2": {"d3": 1}}
+
+
+@every_reader
+@pytest.mark.parametrize(
+    "header", ["query-id\tthing\tscore", "corpus-id\tquery-id\tvalue", "score\tscore\tdoc", "corpus-id\tdocid\tscore"]
+)
+def test_a_header_that_does_not_say_it_is_refused(tmp_path, read, header):
+    with pytest.raises(InputError, match=r"\.tsv:1: the header is .*: it is not clear which column is which"):
+        read(tmp_path, f"{header}\nq1\td1\t1\n")
+
+
+def test_an_unknown_header_is_not_skipped_as_a_bad_row(tmp_path):
+    write_beir(tmp_path / "toy", {"train": toy({"q1": {"d1": 1}})})
+    (tmp_path / "toy" / "qrels" / "train.tsv").write_text("doc\tquery-id\tvalue\nd1\tq1\t1\n")
+    with pytest.raises(InputError, match=r"train\.tsv:1: the header is doc, query-id, value"):
+        load_collection(tmp_path / "toy", skip_bad=True)
+
+
+@every_reader
+@pytest.mark.parametrize("grade", ["1", "1.0", " 1", "+1", "01", "1e0"])
+def test_a_grade_may_be_written_in_several_ways(tmp_path, read, grade):
+    assert read(tmp_path, f"q1\td1\t{grade}\nq2\td1\t-1.0\nq2\td3\t1\n")["q1"] == {"d1": 1}
+
+
+@every_reader
+@pytest.mark.parametrize(
+    ("grade", "message"),
+    [
+        *((grade, "is not a whole number") for grade in ("nan", "inf", "0.5", "", "x", "1_0", "½", "١", "9" * 5000)),
+        *((grade, "wanted 1,000,000 at most") for grade in ("1000001", "-1000001", "9" * 30, "1e300")),
+    ],
+)
+def test_a_grade_that_is_none_is_refused_with_its_line(tmp_path, read, grade, message):
+    with pytest.raises(InputError, match=rf"\.tsv:2: the grade .*{message}") as caught:
+        read(tmp_path, f"q1\td1\t1\nq2\td1\t{grade}\n")
+    assert len(str(caught.value)) < 500
+
+
+@every_reader
+@pytest.mark.parametrize("header", ["", "query-id\tcorpus-id\tscore\n"])
+def test_two_grades_of_a_pair_are_refused_and_a_line_may_stand_there_twice(tmp_path, read, header):
+    assert read(tmp_path, f"{header}q1\td1\t1\nq2\td1\t1\nq1\td1\t1.0\n") == {"q1": {"d1": 1}, "q2": {"d1": 1}}
+    line = 3 + bool(header)
+    (tmp_path / "more").mkdir()
+    for grade in (0, 2):
+        message = rf'\.tsv:{line}: query "q1" and passage "d1" have the grade {grade} here and 1 on an earlier line'
+        with pytest.raises(InputError, match=message):
+            read(tmp_path / "more", f"{header}q1\td1\t1\nq2\td1\t1\nq1\td1\t{grade}\n")
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_every_line_of_judgements_is_kept_or_told(tmp_path, ending):
+    good = ["q1\td1\t1", "q2\td2\t0", "q3\td1\t3"]
+    bad = [
+        "q1\td1",
+        "q1\td1\t1\t1",
+        "q1\td1\tx",
+        "q1\td1\tnan",
+        "q1\td1\t2",
+        "q1\td1\t0",
+        "q\udcff\td\t1",
+        "q1\td9\t9999999",
+    ]
+    text = ending.join([good[0], *bad, "", good[1], *bad, good[2]])
+    (tmp_path / "a.tsv").write_bytes(text.encode(errors="surrogateescape"))
+    tally = Tally()
+    found = read_judgements(tmp_path / "a.tsv", tally)
+    assert list(zip(found.query_ids, found.grades.tolist(), strict=True)) == [("q1", 1), ("q2", 0), ("q3", 3)]
+    assert tally.counts.total() == 2 * len(bad)

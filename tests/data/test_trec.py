@@ -57,6 +57,11 @@ def test_a_line_that_cannot_be_used_is_named(tmp_path, text, message):
         read_ranking(tmp_path / "run.trec")
 
 
+def test_a_line_of_a_run_file_that_stands_there_twice_is_one(tmp_path):
+    (tmp_path / "run.trec").write_text("q Q0 d 1 0.5 x\nq Q0 d 1 0.50 x\r\n")
+    assert read_ranking(tmp_path / "run.trec") == {"q": [("d", 0.5)]}
+
+
 def test_a_missing_run_file_is_named_with_the_nearest(tmp_path):
     (tmp_path / "bm25.trec").touch()
     with pytest.raises(InputError, match=r'bm26\.trec: no such file or folder \(did you mean "bm25\.trec"\?\)'):
