@@ -93,6 +93,8 @@ class InstructedTransformer(Transformer):
         }
         processing_kwargs = {**(processing_kwargs or {}), "text": text_kwargs}
         features = dict(super().preprocess(texts, prompt=prompt, processing_kwargs=processing_kwargs, **kwargs))
+        # By this number of tokens a `Pooling(include_prompt=False)` would leave out some of the text, too.
+        features.pop("prompt_length", None)
         ends = features.pop("offset_mapping")[..., 1]
         special = features.pop("special_tokens_mask").bool()
         attended = features["attention_mask"].bool()

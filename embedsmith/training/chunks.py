@@ -5,13 +5,14 @@ Shapes: n texts of a chunk, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
+from sentence_transformers.util import truncate_embeddings
 from torch import Tensor
 from torch.nn import functional
 
@@ -118,7 +119,7 @@ def encode(model: Any, chunk: Chunk, *, device: torch.device, bfloat16: bool) ->
     """
     features = on_device(chunk.features, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        return model(features)["sentence_embedding"]
+        return truncate_embeddings(model(features)["sentence_embedding"], model.truncate_dim)
 
 
 def shared_copies(device: torch.device) -> AbstractContextManager[Any]:
@@ -159,30 +160,48 @@ def chunks_of(
         packed: the model reads a chunk's texts in one row.
         rounded: chunks have round numbers of tokens; see `are_rounded`.
     """
-    sides = (
-        ("query", batch.queries, batch.prompt_chars, 0),
-        ("document", batch.passages, batch.passage_prompt_chars, len(batch.queries)),
-    )
     overhead = _CPU_OVERHEAD if model.device.type == "cpu" else int(_GPU_OVERHEAD / _size(model)[1] ** 2)
-    features_of = []
-    for task, texts, prompt_chars, first in sides:
-        masked = any(prompt_chars) and isinstance(model[0], InstructedTransformer)
-        features = (
-            model.preprocess(texts, task=task, prompt_chars=prompt_chars)
-            if masked
-            else tokens_of(model, texts, task=task)
-        )
-        features_of.append((features, first))
-    packed = packed and all(can_pack(features) for features, _ in features_of)
-    if packed and (joined := _joined(*(features for features, _ in features_of))):
-        features_of = [(joined, 0)]
+    texts = [
+        *_tokenised(model, batch.queries, batch.prompt_chars, task="query", first=0),
+        *_tokenised(model, batch.passages, batch.passage_prompt_chars, task="document", first=len(batch.queries)),
+    ]
+    packed = packed and all(can_pack(features) for _, features in texts)
+    if packed and len(texts) == 2 and (joined := _joined(*(features for _, features in texts))):
+        texts = [(torch.cat([places for places, _ in texts]), joined)]
     chunks = []
-    for features, first in features_of:
+    for places, features in texts:
         rounding = _rounding(model, features) if rounded and not packed else None
         for rows, some in batches(features, budget, overhead=overhead, padded=not packed, rounding=rounding):
             texts_here, width = some["attention_mask"].shape
-            chunks.append(Chunk(first + rows, pack(some) if packed else dict(some), texts_here, width))
+            chunks.append(Chunk(places[rows], pack(some) if packed else dict(some), texts_here, width))
     return sorted(chunks, key=lambda chunk: -chunk.width)
+
+
+def _tokenised(
+    model: EmbeddingModel, texts: Sequence[str], prompt_chars: Sequence[int], *, task: str, first: int
+) -> Iterator[tuple[Int64[Tensor, " n"], dict[str, Any]]]:
+    """Yield the features of a side's texts as the model is served them, with their places in the step.
+
+    All at once, unless the pool leaves out as many tokens as an instruction has: then those of each instruction, for
+    the module that pools knows one number for all its texts.
+
+    Args:
+        texts: each with its instruction.
+        first: place of the first one.
+    """
+    places = torch.arange(first, first + len(texts))
+    if isinstance(model[0], InstructedTransformer) and any(prompt_chars):
+        yield places, dict(model.preprocess(list(texts), task=task, prompt_chars=prompt_chars))
+        return
+    if all(getattr(module, "include_prompt", True) for module in model):
+        yield places, tokens_of(model, texts, task=task)
+        return
+    by_prompt: dict[str, list[int]] = {}
+    for row, (text, chars) in enumerate(zip(texts, prompt_chars, strict=True)):
+        by_prompt.setdefault(text[:chars], []).append(row)
+    for prompt, rows in by_prompt.items():
+        bare = [texts[row][len(prompt) :] for row in rows]
+        yield places[rows], tokens_of(model, bare, prompt=prompt, task=task)
 
 
 def _rounding(model: EmbeddingModel, features: Mapping[str, Any]) -> Rounding | None:
