@@ -1,4 +1,4 @@
-"""NV-Retriever-v1 as it lies on the hub, read without its code.
+"""NV-Retriever-v1 as it should lie on the hub, read without its code. Unverified: nobody here has seen its files.
 
 config.json                  `model_type: nvretriever`, the rest a Mistral's
 *.safetensors                the tensors of a Mistral without its head, named as transformers names them
@@ -7,8 +7,10 @@ tokenizer.json, …            the tokenizer
 Every token sees every other one; a vector is the mean of the last states, the prefix left out, and has length 1. The
 prefixes are those of its model card, which joins them to a text with one more space; lengths are those of its training.
 
-The files themselves lie behind a form and were not at hand: this layout is inferred from the model's card, hub page and
-paper. A tensor that is missing or has another name is an error which names it. The weights are for non-commercial use.
+The files lie behind a form and were not at hand. This layout is inferred from the model's card, hub page and paper. So
+is it that the prefix's tokens are left out of the mean, and with them the one that begins every text. No vector was
+compared with one of the released model. A tensor that is missing or has another name is an error which names it. The
+weights are for non-commercial use.
 
 Source: NV-Retriever, https://arxiv.org/abs/2407.15831, appendix B; https://huggingface.co/nvidia/NV-Retriever-v1.
 """
@@ -32,6 +34,7 @@ _PROMPTS = {
     "document": "passage:  ",
 }
 _QUERY_TOKENS, _PASSAGE_TOKENS = 192, 512
+_UNVERIFIED = "this reader is unverified: NVIDIA's files may be other than its card says"
 
 
 def read_nv_retriever(folder: Path, *, name: str, dtype: torch.dtype) -> tuple[list[nn.Module], dict[str, str]]:
@@ -47,7 +50,7 @@ def read_nv_retriever(folder: Path, *, name: str, dtype: torch.dtype) -> tuple[l
         )
     except (OSError, SafetensorError, RuntimeError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ModelError(f"{name}: cannot be opened: {first_line}", hint="copy the checkpoint whole") from error
+        raise ModelError(f"{name}: cannot be opened: {first_line}", hint=f"copy it whole; {_UNVERIFIED}") from error
     for what, odd in (
         ("no tensor", sorted(found["missing_keys"])),
         ("unknown tensor", sorted(found["unexpected_keys"])),
@@ -55,7 +58,8 @@ def read_nv_retriever(folder: Path, *, name: str, dtype: torch.dtype) -> tuple[l
         if odd:
             others = f" and {len(odd) - 1:,} more" if len(odd) > 1 else ""
             raise ModelError(
-                f"{name}: {what} {odd[0]!r}{others}", hint="weights and config.json do not belong together"
+                f"{name}: {what} {odd[0]!r}{others}",
+                hint=f"weights and config.json do not belong together, or {_UNVERIFIED}",
             )
     backbone.eval()
     transformer = around(backbone, folder, name=name)
