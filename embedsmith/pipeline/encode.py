@@ -71,11 +71,12 @@ def encode(
     target = Path(out)
     if target.suffix not in (".npy", ".parquet"):
         raise SettingsError(f"--out {target}: wanted .parquet or .npy", hint="the suffix says how vectors are written")
+    shards = target.with_name(f".{target.name}.vectors")
     if target.exists():
+        shutil.rmtree(shards, ignore_errors=True)  # of a process that was killed when all was written
         raise RunError(f"{target}: there already", hint="choose another --out, or remove it")
     ids, listed = read_listed(Path(texts))
     embedder = load(str(model), dtype=dtype, dimensions=dimensions, compile=compile)
-    shards = target.with_name(f".{target.name}.vectors")
     store = VectorStore.open_or_create(shards, contract=embedder.contract(role), texts=listed, shard_size=_SHARD)
     store.fill_each(
         lambda lists: embedder.embed_each(lists, role),
