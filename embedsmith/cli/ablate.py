@@ -75,7 +75,8 @@ def ablate(
     console.out.print((run.folder / "table.md").read_text(encoding="utf-8").rstrip(), markup=False)
     folder = shlex.quote(str(run.folder))
     console.out.print(f"{run.seconds:,.0f} s. Look at {run.folder / 'report.html'}. Next:", markup=False)
-    first, best = table["rows"][0], max(table["rows"], key=lambda row: row["mean"])
+    first = table["rows"][0]
+    best = max((row for row in table["rows"] if row["is_paired"]), key=lambda row: row["mean"])
     if best is not first:
         places = [shlex.quote(f"{run.folder}/{row['folder']}/seed-0") for row in (first, best)]
         console.out.print(f"  {typed()} compare {' '.join(places)}", markup=False)

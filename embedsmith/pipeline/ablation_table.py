@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePosixPath
 from statistics import mean, stdev
 from typing import Any
@@ -50,6 +50,8 @@ class Row:
     """From the first row; None for the first row itself."""
     p: float | None
     """Of the difference, corrected for the number of rows (Holm)."""
+    is_paired: bool = True
+    """Whether it was scored on the test queries and passages of the first row; a row that was not has no difference."""
 
     @property
     def mean(self) -> float:
@@ -108,13 +110,15 @@ def table_of(folder: Path, ablation: Ablation) -> Table:
     cells: dict[str, list[Cell]] = {}
     for cell in cells_of(ablation):
         cells.setdefault(cell.row, []).append(cell)
-    names = _data_of(folder / next(iter(cells.values()))[0].folder)
-    scores = {row: _scores(folder, own, names, ablation.metric) for row, own in cells.items()}
-    first = next(iter(scores.values()))
-    comparisons = max(1, len(scores) - 1)
+    tests = {row: _tests_of(folder / own[0].folder) for row, own in cells.items()}
+    scores = {row: _scores(folder, own, list(tests[row]), ablation.metric) for row, own in cells.items()}
+    start_row, first = next(iter(scores.items()))
+    names = list(first)
+    # Scores of other queries may be of another number, and one by one they have nothing to do with each other.
+    paired = [row for row in scores if tests[row] == tests[start_row]]
     differences = {
-        row: compare_seeds([own[name] - first[name] for name in names], comparisons=comparisons)
-        for row, own in list(scores.items())[1:]
+        row: compare_seeds([scores[row][name] - first[name] for name in names], comparisons=max(1, len(paired) - 1))
+        for row in paired[1:]
         # One query says nothing about others.
         if all(first[name].shape[1] > 1 for name in names)
     }
@@ -126,7 +130,19 @@ def table_of(folder: Path, ablation: Ablation) -> Table:
         seeds=ablation.seeds,
         queries={name: table.shape[1] for name, table in first.items()},
         rows=[
-            _row(folder, row, ablation.rows[row], own, scores[row], differences.get(row), corrected.get(row), ablation)
+            replace(
+                _row(
+                    folder,
+                    row,
+                    ablation.rows[row],
+                    own,
+                    scores[row],
+                    differences.get(row),
+                    corrected.get(row),
+                    ablation,
+                ),
+                is_paired=row in paired,
+            )
             for row, own in cells.items()
         ],
         baselines={
@@ -144,6 +160,11 @@ def in_markdown(table: Table) -> str:
     return "\n".join(_lines(table)) + "\n"
 
 
+def unpaired(table: Table) -> list[str]:
+    """Return the rows whose test data are not those of the first row."""
+    return [row.name for row in table.rows if not row.is_paired]
+
+
 def in_words(table: Table) -> list[str]:
     """Return what the table says and does not say, a sentence each."""
     seeds = f"{table.seeds} seeds" if table.seeds > 1 else "one seed"
@@ -151,16 +172,17 @@ def in_words(table: Table) -> list[str]:
     others = ", ".join(f"{label} {value:.4f}" for label, value in table.baselines.items())
     better = [row.name for row in table.rows if row.is_significant and row.difference and row.difference.mean > 0]
     worse = [row.name for row in table.rows if row.is_significant and row.difference and row.difference.mean < 0]
+    compared = sum(row.p is not None for row in table.rows)
     said = [
         f"{table.metric} of the trained model, the mean of {seeds}, on {queries}."
         + (f" Beside it: {others}." if others else ""),
         f"Differences are from the first row, {table.rows[0].name}. Intervals hold for other queries"
         + (" and other seeds" if table.seeds > 1 else "; with one seed they say nothing about another training run")
-        + ("" if len(table.rows) == 2 else f"; p is corrected for {len(table.rows) - 1} comparisons (Holm)")
+        + (f"; p is corrected for {compared} comparisons (Holm)" if compared > 1 else "")
         + ".",
     ]
     if table.detectable is None:
-        said.append("Nothing is compared: there is one row, or a data set has one query.")
+        said.append("Nothing is compared: no other row has the first one's test data, or a data set has one query.")
     else:
         said.append(
             f"A difference under {table.detectable:.4f} is likely to be missed by this set-up: "
@@ -171,11 +193,16 @@ def in_words(table: Table) -> list[str]:
             f"Hardness is the negatives' mean score by {in_few_letters(table.hardness_by)}; false negatives are the "
             "hold-out audit's share of hidden positives among them, a lower bound; both with the first seed."
         )
+    if apart := unpaired(table):
+        said.append(
+            f"Scored on other test queries or passages than {table.rows[0].name}, and so without difference, interval "
+            f"and p: {'; '.join(apart)}."
+        )
     if better:
         said.append(f"Better than {table.rows[0].name}: {'; '.join(better)}.")
     if worse:
         said.append(f"Worse than {table.rows[0].name}: {'; '.join(worse)}.")
-    if not better and not worse:
+    if compared and not better and not worse:
         said.append(f"No row differs from {table.rows[0].name} by more than chance.")
     return said
 
@@ -195,12 +222,13 @@ def cells_in_words(table: Table, row: Row) -> list[str]:
     if difference and row.p is not None:
         p = f"{row.p:.3f}" if row.p >= 0.001 else "< 0.001"
         told = [f"{difference.mean:+.4f}", f"{difference.low:+.4f} to {difference.high:+.4f}", p]
-    several = [f"{value:.4f}" for value in row.data.values()] if len(row.data) > 1 else []
+    several = [f"{row.data[name]:.4f}" if name in row.data else "–" for name in table.queries]
+    several = several if len(several) > 1 else []
     has_before = any(one.before is not None for one in table.rows)
     before = ["–" if row.before is None else f"{row.before:.4f}"] if has_before else []
     spread = f"{row.deviation:.4f}" if table.seeds > 1 else "–"
-    beside = [f"{value:.4f}" for value in row.labelled.values()]
-    beside += ["–" if value is None else f"{value:.3g}" for value in row.mined.values()]
+    beside = [f"{row.labelled[name]:.4f}" if name in row.labelled else "–" for name in table.rows[0].labelled]
+    beside += ["–" if (value := row.mined.get(name)) is None else f"{value:.3g}" for name in table.rows[0].mined]
     return [row.name, f"{row.mean:.4f}", spread, *several, *before, *told, *beside]
 
 
@@ -268,6 +296,12 @@ def _data_of(cell: Path) -> list[str]:
             f"{cell}: scored on no retrieval set", hint="give the recipe data with queries, passages and a test split"
         )
     return names
+
+
+def _tests_of(cell: Path) -> dict[str, str | None]:
+    """Return the fingerprint of each retrieval set that a cell was scored on."""
+    content = read_manifest(cell)["content"]
+    return {name: content.get(f"{name} (test)") for name in _data_of(cell)}
 
 
 def _labelled(cells: Sequence[Path], retrieval: Container[str]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from embedsmith.mining.settings import SelectionSettings
 from embedsmith.pipeline import forge as forging
 from embedsmith.pipeline.ablate import plan
 from embedsmith.pipeline.ablation import Ablation, cells_of, read_ablation, rows_of, with_changes
-from embedsmith.pipeline.ablation_report import sweeps_of
+from embedsmith.pipeline.ablation_report import ablation_page, sweeps_of
 from embedsmith.pipeline.ablation_table import Row, in_markdown, table_of
 from embedsmith.pipeline.recipe import Recipe
 from tests.cli.conftest import embedsmith_command as embedsmith_command
@@ -250,6 +250,61 @@ def test_the_table_holds_what_the_cells_scored(run: Path, ablation: Ablation):
     lines = (run / "table.md").read_text().splitlines()
     assert lines[2].startswith("|  | ndcg@10 | ± seeds | before | difference | 95% interval | p | negatives |")
     assert any(line.startswith(f"| 0 | {first['mean']:.4f} |") for line in lines)
+
+
+@pytest.mark.parametrize("other", ["fewer queries", "other passages", "another data set"])
+def test_a_row_on_other_test_data_is_not_compared_query_by_query(
+    run: Path, ablation: Ablation, tmp_path: Path, other: str
+):
+    copy = shutil.copytree(run, tmp_path / "copy")
+    for cell in cells_of(ablation):
+        if cell.row == "0":
+            continue
+        folder = copy / cell.folder
+        manifest = read_json(folder / "manifest.json")
+        manifest["content"]["animals (test)"] = "0123456789abcdef"
+        if other == "fewer queries":
+            for path in (folder / "scores" / "animals").iterdir():
+                path.write_text("".join(path.read_text().splitlines(keepends=True)[:7]))
+        if other == "another data set":
+            manifest["content"]["plants (test)"] = manifest["content"].pop("animals (test)")
+            (folder / "scores" / "animals").rename(folder / "scores" / "plants")
+        write_json(folder / "manifest.json", manifest)
+    table = table_of(copy, ablation)
+    first, row = table.rows
+    assert (row.is_paired, row.difference, row.p, row.is_significant) == (False, None, None, False)
+    assert first.is_paired
+    assert row.mean == pytest.approx(np.mean(row.seeds))
+    assert table.detectable is None
+    markdown = in_markdown(table)
+    assert "Scored on other test queries or passages than 0, and so without difference, interval and p: 2." in markdown
+    assert "by more than chance." not in markdown.splitlines()[-3]
+    widths = {line.count("|") for line in markdown.splitlines() if line.startswith("|")}
+    assert len(widths) == 1
+    json.dumps(table.plain(), allow_nan=False)
+    ablation_page(copy, read_json(copy / "manifest.json"), table)
+
+
+def test_what_could_not_be_compared_at_the_end_is_refused_before_the_first_cell(
+    recipe: Recipe, tmp_path: Path, encoded: list[str]
+):
+    rows = {"one": {}, "two": {"stages.0.steps": 3}}
+    silent = recipe.data["animals"].model_copy(update={"test_split": None})
+    for wrong, said in (
+        (Ablation(recipe=recipe, rows=rows, metric="ndgc@10"), "metric: ndgc@10 is not measured .did you mean"),
+        (
+            Ablation(recipe=recipe.model_copy(update={"data": {"animals": silent}}), rows=rows),
+            "one, seed 0: none of its data is scored on retrieval",
+        ),
+        (
+            Ablation(recipe=recipe, rows={**rows, "three": {"evaluation.baselines": ["./gone"]}}),
+            "three, seed 0: ./gone: no such model",
+        ),
+    ):
+        with pytest.raises(EmbedsmithError, match=said):
+            embedsmith.ablate(wrong, out=tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+    assert encoded == []
 
 
 def test_scores_of_labelled_data_stand_beside_those_of_retrieval(run: Path, ablation: Ablation, tmp_path: Path):
