@@ -30,8 +30,9 @@ from rich.text import Text
 from embedsmith.settings import without_passwords
 
 # Without emoji: in the name static:package:wordllama rich sees the picture of a package.
-out = Console(highlight=False, soft_wrap=True, emoji=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False)
+# No markup either: in a name such as [red] or [/] rich would see a style, eat it or fail.
+out = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
 _PLAIN_EVERY_S = 10.0
 

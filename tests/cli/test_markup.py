@@ -1,0 +1,181 @@
+"""What users name is printed to the letter: brackets are no markup of rich's, wherever a name stands."""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import embedsmith.cli
+from embedsmith.cli import console, scoring, training
+
+NAMES = [
+    "[bold]",
+    "[/]",
+    "[red]x",
+    "a[/bold]",
+    "[link=http://x]y[/link]",
+    "back\\slash[b]",
+    "\\[i]",
+    "[1,2]",
+    "[@click=x]",
+]
+
+
+@pytest.fixture(params=[False, True], ids=["plain", "terminal"])
+def printed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
+    """What both consoles print, as they are set up but for where they print to."""
+    file = io.StringIO()
+    for name in ("out", "err"):
+        own: Console = getattr(console, name)
+        monkeypatch.setattr(own, "_file", file)
+        monkeypatch.setattr(own, "_width", 400)
+        if request.param:
+            monkeypatch.setattr(own, "_force_terminal", True)
+            monkeypatch.setattr(own, "_color_system", None)
+    return file
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_is_printed_to_the_letter_in_every_kind_of_output(name: str, printed: io.StringIO):
+    def found(times: int = 1) -> None:
+        text = printed.getvalue()
+        assert text.count(name) >= times, text
+        printed.seek(0)
+        printed.truncate()
+
+    console.out.print(console.scores_table(name, {name: {name: 0.5}}, [name]))
+    found(3)
+    console.out.print(console.figures_table(name, {name: [name]}, [name]))
+    found(4)
+    console.print_error(name, name)
+    found(2)
+    console.note(name)
+    found()
+    work = SimpleNamespace(teacher=name, texts=1, tokens=1, seconds=1.0, vector_bytes=1)
+    plan = SimpleNamespace(queries=1, passages=1, teachers=[name], encodings=[work], memory_bytes=1)
+    console.print_plan(plan)
+    found(2)
+    with console.progress() as tell:
+        tell(name, 0, 2, name)
+        tell(name, 2, 2, name)
+    found(2)
+    scoring._show_scores(name, {"scores": {name: {"ndcg@10": 0.5}}, "data": {name: {"task": "retrieval"}}}, ["ndcg@10"])
+    found(2)
+    scoring._show_before_and_after(
+        name, {name: {"task": "sts", "metric": name, "before": 0.1, "after": 0.2}}, as_json=False
+    )
+    found(3)
+    part = SimpleNamespace(data=name, examples=1, negatives=1.0, weight=1.0, queries=1, share=1.0, passes=1.0)
+    stage = SimpleNamespace(
+        name=name,
+        steps=1,
+        queries_a_step=1,
+        tokens_a_step=1,
+        trained_parameters=1,
+        trained=SimpleNamespace(backbone=1, pooling=0, adapters=0),
+        seconds=1.0,
+        memory_gib=1.0,
+        blend=[part],
+    )
+    data = SimpleNamespace(name=name, queries=1, passages=1, negatives=1, to_be_mined=True, removed=1, labels="")
+    training._show_plan(
+        SimpleNamespace(data=[data], stages=[stage], parameters=1, free_gib=1.0, device=name), as_json=False
+    )
+    found(4)
+
+
+def test_a_recipe_s_scores_name_its_data(tmp_path: Path, printed: io.StringIO):
+    scores = {name: {"before": {"ndcg@10": 0.5}, f"after {name}": {"ndcg@10": 0.5}} for name in NAMES}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    training._show_forged(SimpleNamespace(folder=tmp_path, seconds=1.0), as_json=False, search_hint=NAMES[0])
+    for name in NAMES:
+        assert f"Scores on {name}" in printed.getvalue()
+        assert f"after {name}" in printed.getvalue()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with brackets in its name, and pairs in it."""
+    folder = tmp_path_factory.mktemp("brackets") / "[bold]a [red]b\\[i] [1]"
+    folder.mkdir()
+    rows = [{"query": f"find the cat {n}", "positive": [f"the cat {n} is here", f"a cat {n}"]} for n in range(12)]
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labelled = [{"text": f"my cat {n}", "label": f"[red]{n % 2}"} for n in range(12)]
+    (folder / "labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labelled))
+    return folder
+
+
+def test_every_command_that_needs_no_model_prints_paths_to_the_letter(
+    embedsmith_command, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(console.out, "_width", 400)
+
+    def runs(*words: object) -> str:
+        done = embedsmith_command(*words)
+        assert done.code == 0, done.err
+        assert "Traceback" not in done.err
+        return done.out + done.err
+
+    pairs, mined = place / "pairs.jsonl", place / "mined"
+    assert str(mined) in runs("mine", pairs, "--out", mined, "--teacher", "bm25", "--method", "naive", "--depth", 8)
+    assert f"Hold-out audit of {mined}" in runs("audit", mined)
+    assert str(place / "again") in runs("select", mined, "--out", place / "again", "--negatives", 1)
+    assert str(place / "w.jsonl") in runs("write", mined, "--out", place / "w.jsonl")
+    assert str(mined / "report.html") in runs("report", mined)
+    assert str(pairs) in runs("evaluate", "bm25", pairs)
+    out = place / "examples.jsonl"
+    words = ["convert", place / "labelled.jsonl", "--task", "classification", "--out", out, "--negatives", 1]
+    assert str(out) in runs(*words)
+    words = ["decontaminate", place / "labelled.jsonl", "--against", pairs, "--out", place / "clean.jsonl"]
+    assert str(place / "clean.jsonl") in runs(*words, "--near-duplicates", 0)
+    for name in ("one", "two"):
+        runs("evaluate", "bm25" if name == "one" else "random", pairs, "--out", place / name)
+    told = runs("compare", place / "one", place / "two")
+    assert str(place / "one") in told
+    assert str(place / "two") in told
+    assert "find the cat" in told
+    gone = place / "gone.jsonl"
+    failed = embedsmith_command("evaluate", "bm25", gone)
+    assert failed.code == 2
+    assert failed.error.startswith(str(gone))
+
+
+def test_a_chat_model_s_judgement_names_the_run_and_the_judge(
+    embedsmith_command, place: Path, monkeypatch: pytest.MonkeyPatch
+):
+    @dataclass
+    class Row:
+        share: float | None = None
+        yes: int = 1
+        no: int = 2
+        unclear: int = 0
+        unanswered: int = 0
+
+    found: Any = SimpleNamespace(
+        failures=["[red]failed[/]"], budget_spent=True, cannot_tell=True, judge="http://x#[bold]m", tokens=1,
+        negatives=Row(), first=Row(), positives=Row(),
+    )  # fmt: skip
+    monkeypatch.setattr("embedsmith.pipeline.judge.judge", lambda *_, **__: found)
+    done = embedsmith_command("judge", place / "mined", "--url", "http://localhost/v1#m")
+    assert done.code == 0
+    assert f"http://x#[bold]m on {place / 'mined'}" in done.out
+    assert "[red]failed[/]" in done.err
+    assert str(place / "mined") in done.err
+
+
+def test_only_one_module_makes_consoles_and_nobody_else_prints():
+    for path in sorted(Path(embedsmith.cli.__file__).parent.glob("*.py")):
+        called = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        names = {one.id for one in called if isinstance(one, ast.Name)}
+        assert "print" not in names, path
+        assert "Console" not in names or path.name == "console.py"
+        attributes = {(ast.unparse(one.value), one.attr) for one in called if isinstance(one, ast.Attribute)}
+        assert not {("typer", "echo"), ("rich", "print"), ("typer", "secho")} & attributes, path
