@@ -20,7 +20,7 @@ from embedsmith.data.assemble import Judged, assembled, distinct
 from embedsmith.data.bad_rows import BadRow, OnBad, refuse
 from embedsmith.data.collection import Collection
 from embedsmith.data.corpus import read_corpus, read_queries
-from embedsmith.data.files import atomic_write, write_jsonl
+from embedsmith.data.files import atomic_write, visible, write_jsonl
 from embedsmith.data.pool import Pool, Pooled
 from embedsmith.data.qrels import HEADER, Judgements, look_up, read_judgements, two_grades
 from embedsmith.data.tables import Table, open_table
@@ -104,7 +104,7 @@ def splits(folder: Path) -> list[str]:
     missing += [] if qrels.is_dir() else ["qrels folder"]
     if missing:
         raise InputError(f"{folder}: not a BEIR folder: it has no {' and no '.join(missing)}", hint=_LAYOUT)
-    names = sorted(path.stem for path in qrels.glob("*.tsv") if not path.name.startswith("."))
+    names = [path.stem for path in visible(qrels, "*.tsv")]
     if not names:
         raise InputError(f"{qrels}: no .tsv file", hint=_LAYOUT)
     return names

@@ -186,6 +186,15 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """Return what matches a pattern below a folder, sorted, without hidden files and what hidden folders hold.
+
+    Systems put files of their own beside others' (`.DS_Store`, `._test.csv`), and what is not whole yet is hidden too.
+    """
+    found = folder.glob(pattern)
+    return sorted(path for path in found if not any(part[0] == "." for part in path.relative_to(folder).parts))
+
+
 def write_array(path: Path, array: np.ndarray) -> None:
     """Write one array as `.npy`."""
     with atomic_write(path, "wb") as file:

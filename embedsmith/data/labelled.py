@@ -34,6 +34,7 @@ from embedsmith.data.converters.rows import (
     pair_meanings,
     text_pairs,
 )
+from embedsmith.data.files import visible
 from embedsmith.data.labels import Relation
 from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, hub_tables, is_saved, open_table, saved_tables
 from embedsmith.errors import InputError, did_you_mean
@@ -177,7 +178,7 @@ def _tables(path: str | Path) -> dict[str, Table]:
     if path.is_dir() and is_saved(path):
         return saved_tables(path)
     folder, suffixes = (path, SUFFIXES) if path.is_dir() else (path.parent, (path.suffix,))
-    files = sorted(file for file in folder.iterdir() if file.suffix in suffixes and file.is_file())
+    files = [file for file in visible(folder) if file.suffix in suffixes and file.is_file()]
     if path.is_file():
         # What is beside it may be anything; only a split to learn from is looked for.
         files = [path, *(file for file in files if file.stem == "train" and file != path)]

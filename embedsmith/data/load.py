@@ -9,6 +9,7 @@ from embedsmith.data.bad_rows import OnBad, Tally, refuse
 from embedsmith.data.beir import read_beir, splits
 from embedsmith.data.collection import Collection
 from embedsmith.data.columns import ColumnSettings
+from embedsmith.data.files import visible
 from embedsmith.data.pairs import read_pairs
 from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, hub_tables, is_saved, open_table, saved_tables
 from embedsmith.errors import InputError, did_you_mean
@@ -95,7 +96,7 @@ def _tables_by_split(path: str | Path) -> dict[str, Table]:
     check_exists(path)
     if is_saved(path):
         return saved_tables(path)
-    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
+    files = [file for file in visible(path) if file.suffix in SUFFIXES and file.is_file()]
     if not files:
         raise InputError(f"{path}: no file that ends in {', '.join(SUFFIXES)}", hint="name a file")
     return {file.stem: open_table(file) for file in files}

@@ -14,7 +14,7 @@ from urllib.parse import quote, unquote
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from embedsmith.data.files import read_jsonl, write_jsonl
+from embedsmith.data.files import read_jsonl, visible, write_jsonl
 from embedsmith.errors import InputError, SettingsError, did_you_mean
 from embedsmith.evaluation.metrics import Scores
 
@@ -81,7 +81,7 @@ def per_query_path(run: Path, data: str, label: str) -> Path:
 
 def labels_of(run: Path, data: str) -> list[str]:
     """Return what a run scored on a data set."""
-    return sorted(unquote(path.stem) for path in (run / "scores" / data).glob("*.jsonl"))
+    return sorted(unquote(path.stem) for path in visible(run / "scores" / data, "*.jsonl"))
 
 
 def write_per_query(path: Path, scores: Scores, ranking: Mapping[str, Sequence[tuple[str, float]]]) -> None:

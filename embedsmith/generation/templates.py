@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from embedsmith.data.files import atomic_write
+from embedsmith.data.files import atomic_write, visible
 from embedsmith.errors import InputError, did_you_mean
 
 _OWN = Path(__file__).parent / "prompts"
@@ -102,7 +102,7 @@ def _check_folder(folder: Path) -> None:
         InputError: it is such a folder, or there is none.
     """
     known = sorted(path.name for path in _OWN.glob("*.txt"))
-    names = sorted(path.name for path in folder.glob("*.txt"))
+    names = [path.name for path in visible(folder, "*.txt")]
     wrong = [name for name in names if name not in known]
     if wrong or not names:
         what = f'no prompt is called "{wrong[0]}"{did_you_mean(wrong[0], known)}' if wrong else "no prompt is in it"

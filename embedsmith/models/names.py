@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from embedsmith.data.files import visible
 from embedsmith.errors import ModelError, did_you_mean
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
@@ -112,7 +113,7 @@ def _folder(name: str, path: Path) -> ModelSource:
                 hint=f"train one first: embedsmith train {name} --student MODEL --out RUN",
             )
         path = path / "model"
-    files = [file.name for file in path.iterdir() if file.is_file()]
+    files = [file.name for file in visible(path) if file.is_file()]
     if not {"config.json", "modules.json", ADAPTERS} & set(files):
         raise ModelError(
             f"{name}: not a model folder: neither config.json nor modules.json in it",
@@ -125,8 +126,8 @@ def _folder(name: str, path: Path) -> ModelSource:
 def _refuse_pickles(name: str, folder: Path) -> None:
     """Refuse a model folder in which one part or another has pickled weights and no others."""
     # A part of the model lies in a folder of its own: a pooling, a dense layer, adapters.
-    for place in [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]:
-        files = sorted(file.name for file in place.iterdir() if file.is_file())
+    for place in [folder, *(path for path in visible(folder, "**/*") if path.is_dir())]:
+        files = [file.name for file in visible(place) if file.is_file()]
         pickles = [file for file in files if file.endswith(PICKLES)]
         is_part = place == folder or {"config.json", "adapter_config.json"} & set(files)
         if pickles and is_part and not any(file.endswith(".safetensors") for file in files):

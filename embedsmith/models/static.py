@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer
 
+from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
 
 _MATRICES = ("embedding.weight", "embeddings")
@@ -46,7 +47,7 @@ def read_static(folder: Path, *, name: str) -> StaticEmbedding:
 
 def _files(folder: Path, pattern: str, *, deep: bool = True) -> list[Path]:
     """Return the files of a folder, and those below it, in the order of their names."""
-    return sorted(path for path in (folder.rglob(pattern) if deep else folder.glob(pattern)) if path.is_file())
+    return [path for path in visible(folder, f"**/{pattern}" if deep else pattern) if path.is_file()]
 
 
 def _only(found: list[Path], what: str, folder: Path, name: str) -> Path:

@@ -18,7 +18,7 @@ import importlib.util
 import json
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -132,7 +132,7 @@ def _fetched(source: ModelSource) -> Path:
 def _vet_folder(folder: Path, name: str) -> None:
     """Check every file of a model's folder that a library reads."""
     _vet_configurations(folder, name, deep=True)
-    for path in sorted(folder.rglob("*.safetensors.index.json")):
+    for path in _there(folder.rglob("*.safetensors.index.json")):
         _vet_index(path, folder, name)
     for part, kind in _parts(folder, name):
         _vet_part(folder / part, kind, name)
@@ -213,12 +213,17 @@ def _vet_index(path: Path, folder: Path, name: str) -> None:
 
 def _vet_configurations(folder: Path, name: str, *, deep: bool) -> None:
     """Check the keys of all configurations of a folder that name code, files or arguments."""
-    for path in sorted(folder.rglob("*.json") if deep else folder.glob("*.json")):
+    for path in _there(folder.rglob("*.json") if deep else folder.glob("*.json")):
         if path.name.endswith(".index.json") or path.name in _LARGE:
             continue
         where = f"{name}: {path.relative_to(folder)}"
         for key, value in _entries(_read(path, name)):
             _vet_entry(key, value, where)
+
+
+def _there(paths: Iterable[Path]) -> list[Path]:
+    """Return paths in order, without the files that macOS puts beside others, which no library opens."""
+    return sorted(path for path in paths if not path.name.startswith("._"))
 
 
 _LARGE = {"tokenizer.json", "vocab.json"}

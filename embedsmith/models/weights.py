@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
 from embedsmith.models.vetted import NO_CODE_IN_WEIGHTS
 
@@ -28,7 +29,7 @@ def check_files(folder: Path, *, name: str) -> None:
     Raises:
         ModelError: names the file.
     """
-    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("*/*.safetensors")]):
+    for path in sorted([*visible(folder, "*.safetensors"), *visible(folder, "*/*.safetensors")]):
         _shapes_in(path, name)
 
 
@@ -41,7 +42,7 @@ def check_weights(backbone: Any, folder: Path, *, name: str, unused: re.Pattern[
     Raises:
         ModelError: names the first tensor that is missing, has another shape, or belongs to a layer more.
     """
-    files = sorted(folder.glob("*.safetensors"))
+    files = visible(folder, "*.safetensors")
     if not files or not (folder / "config.json").is_file():
         return
     there = {key: shape for path in files for key, shape in _shapes_in(path, name).items()}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from embedsmith.data.files import read_json
+from embedsmith.data.files import read_json, visible
 from embedsmith.errors import RunError
 from embedsmith.evaluation.per_query import labels_of, per_query_path, read_per_query
 from embedsmith.evaluation.significance import SeededDifference, compare_seeds, holm
@@ -289,7 +289,7 @@ def _scores(folder: Path, cells: Sequence[Cell], names: Sequence[str], metric: s
 
 def _data_of(cell: Path) -> list[str]:
     """Return the retrieval sets that a cell was scored on."""
-    places = sorted((cell / "scores").iterdir()) if (cell / "scores").is_dir() else []
+    places = visible(cell / "scores")
     names = [path.name for path in places if "after" in labels_of(cell, path.name)]
     if not names:
         raise RunError(

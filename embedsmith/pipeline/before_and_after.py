@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.data.columns import ColumnSettings
+from embedsmith.data.files import visible
 from embedsmith.data.load import known_splits
 from embedsmith.errors import InputError, RunError
 from embedsmith.evaluation.settings import ScoringSettings
@@ -130,7 +131,7 @@ def own_scorings(run: str | Path, scoring: ScoringSettings) -> dict[str, Scoring
         if "mined" in manifest["inputs"] and has_changed(manifest):
             mined = manifest["inputs"]["mined"]
             raise RunError(f"{run}: {mined} was mined again after the training", hint="name data to score it on")
-        found |= {str(path): scoring for path in sorted(folder.glob("data/*/test"))}
+        found |= {str(path): scoring for path in visible(folder, "data/*/test")}
         sets, inputs = manifest["settings"].get("data", {}).values(), manifest["inputs"]
         read += [(each["path"], each, each["test_split"]) for each in sets if each["test_split"]]
         if "source" in inputs:

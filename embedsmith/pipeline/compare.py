@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import read_json
+from embedsmith.data.files import read_json, visible
 from embedsmith.data.load import load_collection, usual_split
 from embedsmith.errors import EmbedsmithError, InputError, RunError, did_you_mean
 from embedsmith.evaluation.per_query import labels_of, per_query_path, read_per_query
@@ -156,9 +156,9 @@ def sides_of(folder: str | Path, label: str = _AFTER) -> list[Side]:
     run = Path(folder)
     manifest = read_manifest(run)
     if (run / "scores").is_dir():
-        names = sorted(path.name for path in (run / "scores").iterdir() if path.is_dir())
+        names = [path.name for path in visible(run / "scores") if path.is_dir()]
         return [_labelled(Side(run, name, label, per_query_path(run, name, label)), label) for name in names]
-    inner = sorted(run.glob("*/per_query.jsonl"))
+    inner = visible(run, "*/per_query.jsonl")
     if (run / "per_query.jsonl").is_file():
         return [Side(run, "", "", run / "per_query.jsonl")]
     if inner:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.data.collection import Collection
+from embedsmith.data.files import visible
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError, RunError
 from embedsmith.models.embedder import load
@@ -112,7 +113,7 @@ def _corpus(run: Path, data: str | Path | None) -> Collection:
     """Return the collection to search."""
     if data:
         return load_collection(data, split="all" if known_splits(data) else None)
-    harvested = sorted(run.glob("data/*/test"))
+    harvested = visible(run, "data/*/test")
     if not harvested:
         raise RunError(f"{run}: the run has no corpus of its own", hint="name one with --data")
     if len(harvested) > 1:

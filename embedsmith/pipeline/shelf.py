@@ -30,6 +30,7 @@ from embedsmith.data.files import (
     read_json,
     read_jsonl,
     remove_partials_of,
+    visible,
     whole_folder,
     write_json,
     write_jsonl,
@@ -254,7 +255,7 @@ def identity_of_files(path: Path) -> str | None:
     """Return what tells the content of a file or a folder from others; None where there is neither."""
     if not path.exists():
         return None
-    files = [path] if path.is_file() else sorted(inner for inner in path.rglob("*") if inner.is_file())
+    files = [path] if path.is_file() else [inner for inner in visible(path, "**/*") if inner.is_file()]
     stats = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return _content_of(tuple(stats))
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from embedsmith.data.examples import read_examples
-from embedsmith.data.files import read_jsonl, write_jsonl
+from embedsmith.data.files import read_jsonl, visible, write_jsonl
 from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
 from embedsmith.models.embedder import EmbeddingModel, load
 from embedsmith.models.lora import merge_adapters
@@ -293,7 +293,7 @@ def example_files(mined: Path) -> list[Path]:
         raise InputError(f"{mined}: no such run folder or file", hint="mine first: embedsmith mine DATA --out RUN")
     finished(mined)
     check_origin(mined)
-    files = sorted(mined.glob("negatives.jsonl")) or sorted(mined.glob("mined/*/negatives.jsonl"))
+    files = visible(mined, "negatives.jsonl") or visible(mined, "mined/*/negatives.jsonl")
     if not files:
         raise RunError(f"{mined}: a run without negatives.jsonl", hint="mine first: embedsmith mine DATA --out RUN")
     return files

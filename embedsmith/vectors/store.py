@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from embedsmith.data.files import read_json, remove_partials, write_array, write_json
+from embedsmith.data.files import read_json, remove_partials, visible, write_array, write_json
 from embedsmith.data.locks import Lock, OnWait, waiting
 from embedsmith.errors import InputError
 from embedsmith.settings import fingerprint
@@ -194,7 +194,7 @@ class VectorStore:
         """Return what other stores hold under the same contract, in the order of their folders' names."""
         own = read_json(self._description)
         others = []
-        for path in sorted(self.folder.parent.glob("*/store.json")):
+        for path in visible(self.folder.parent, "*/store.json"):
             try:
                 found = read_json(path)
             except InputError:
