@@ -1,6 +1,7 @@
 """A judge reads the negatives of a run; what it says of them is kept, and what answers its query is excluded."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,9 @@ from embedsmith.pipeline.judge import judge
 from embedsmith.pipeline.mine import mine, read_mined, select_again
 from embedsmith.pipeline.mining_report import write_mining_report
 from embedsmith.pipeline.page import percent
-from embedsmith.pipeline.verdicts import false_negatives, judge_folder
+from embedsmith.pipeline.verdicts import false_negatives, judge_folder, read_verdicts
 from embedsmith.services.chat import ServerSettings
+from tests.vectors.test_store import in_processes
 
 ANIMALS, PLACES = ["cat", "dog", "owl", "bat"], ["mat", "log", "tree"]
 
@@ -196,3 +198,18 @@ def test_a_prompt_without_the_passage_is_refused_before_anything_is_asked(chat_s
     with pytest.raises(InputError, match=r"judge\.txt: no {{passage}}"):
         judge(mined, settings=settings_for(chat_server), prompts=prompts)
     assert chat_server.requests == []
+
+
+def test_two_judges_of_one_run_at_the_same_time_keep_the_verdicts_of_both(chat_server, mined):
+    chat_server.say, chat_server.delay_s = says_yes_to_owls, 0.002
+    names = [chat_server.name, chat_server.name.replace("toy/model", "toy/other"), chat_server.name]
+    asks = [lambda name=name: judge(mined, settings=JudgeSettings(url=name)) for name in names]
+    assert in_processes(*asks) == [0, 0, 0]
+    rows = read_verdicts(mined)
+    pairs = {(row["query_id"], row["passage_id"]) for row in rows}
+    keys = [(row["judge"], row["query_id"], row["passage_id"]) for row in rows]
+    assert len(keys) == len(set(keys)) == 2 * len(pairs)
+    # The third asks what the first one asks, and pays for nothing.
+    asked = Counter((body["model"], body["messages"][0]["content"]) for *_, body in chat_server.requests)
+    assert set(asked.values()) == {1}
+    assert not list((mined / "judge").glob(".*"))

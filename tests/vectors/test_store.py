@@ -2,11 +2,16 @@
 
 import hashlib
 import json
+import os
+import signal
+import socket
+import time
 from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
+from embedsmith.data.locks import Lock
 from embedsmith.errors import InputError
 from embedsmith.vectors.shards import gather
 from embedsmith.vectors.store import VectorStore
@@ -376,3 +381,69 @@ def test_texts_may_be_any_sequence(tmp_path):
 
     store = filled(opened(tmp_path, texts=Lazy()), Encoder())
     np.testing.assert_array_equal(store.matrix(), opened(tmp_path, texts=TEXTS).matrix())
+
+
+def in_processes(*works):
+    """Run each function in a process of its own; return the signal or code that each ended with."""
+    children = []
+    for work in works:
+        if (child := os.fork()) == 0:
+            code = 1
+            try:
+                work()
+                code = 0
+            finally:
+                os._exit(code)
+        children.append(child)
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_processes_that_want_the_same_vectors_encode_each_text_once(tmp_path, kill):
+    # Shards of another size are asked for by each: those of the first one hold for all.
+    def work(number):
+        encoder = Encoder()
+
+        def encode(texts):
+            time.sleep(0.02)
+            for text in texts:
+                (tmp_path / f"encoded-{number}-{text}").touch()
+            if kill and number == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return encoder(texts)
+
+        store = filled(opened(tmp_path / "vectors", shard_size=2 + number), encode, on_wait=lambda holder: None)
+        np.testing.assert_array_equal(store.matrix(), np.stack([encoder.vector(text) for text in TEXTS]))
+
+    ends = in_processes(*(lambda number=number: work(number) for number in range(3)))
+    encoded = [path.name.rpartition("-")[2] for path in tmp_path.glob("encoded-*")]
+    if kill and ends[0] == -signal.SIGKILL:
+        assert len(encoded) - len(set(encoded)) <= 4  # what it had begun
+        assert ends[1:] == [0, 0]
+    else:
+        assert ends == [0, 0, 0]
+        assert sorted(encoded) == sorted(TEXTS)
+    (folder,) = (tmp_path / "vectors").iterdir()
+    assert {path.name for path in folder.iterdir() if path.name[0] == "."} == set()
+
+
+def test_who_waits_for_vectors_is_told_for_whom(tmp_path):
+    lock = Lock.in_folder(opened(tmp_path).folder)
+    assert lock.take()
+    told, encoder = [], Encoder()
+
+    def tell(holder):
+        told.append(holder)
+        lock.release()
+
+    filled(opened(tmp_path), encoder, on_wait=tell)
+    assert told == [f"process {os.getpid()} on {socket.gethostname()}"]
+    filled(opened(tmp_path), encoder, on_wait=tell)
+    assert len(told) == 1 and len(encoder.texts()) == 10
+
+
+def test_partial_files_of_a_killed_process_are_removed_by_who_fills_the_store(tmp_path):
+    folder = opened(tmp_path).folder
+    (folder / ".shard-00000.npy.0a1b2c3d.partial").write_text("half")
+    filled(opened(tmp_path), Encoder())
+    assert not list(folder.glob(".*"))
