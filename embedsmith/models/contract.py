@@ -96,6 +96,12 @@ def contract_of(model: Any) -> dict[str, Any]:
     }
 
 
+def configuration_of(config: Any) -> dict[str, Any]:
+    """Return the fields of a configuration that can change a number."""
+    found: dict[str, Any] = _without(config.to_dict(), WITHOUT_EFFECT)
+    return found
+
+
 def hash_of_weights(module: torch.nn.Module) -> str:
     """Return a hash of every parameter and buffer of a module that is saved, by name, type and shape.
 
@@ -164,7 +170,7 @@ def _configurations(model: Any) -> Iterator[Any]:
     for name, module in model.named_modules():
         if isinstance(module, PreTrainedModel):
             config = module.config
-            yield [name, _without(config.to_dict(), WITHOUT_EFFECT), getattr(config, "_attn_implementation", None)]
+            yield [name, configuration_of(config), getattr(config, "_attn_implementation", None)]
 
 
 def _adapters(model: Any) -> Iterator[Any]:

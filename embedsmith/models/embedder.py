@@ -652,7 +652,6 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
     """
     folder = Path(source.path)
     if (folder / ADAPTERS).is_file():
-        _check_bases(folder, name=source.name)
         from embedsmith.models.lora import load_adapters  # it knows how a base is built, and so knows this module
 
         return cast(load_adapters(folder, name=source.name, device=device), dtype)
@@ -685,25 +684,6 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
             hint="use the tokenizer that the model was saved with",
         )
     return cast(model, dtype)
-
-
-def _check_bases(folder: Path, *, name: str) -> None:
-    """Refuse adapters whose base is themselves, or other adapters over them.
-
-    Raises:
-        ModelError: they are, or a base is not there.
-    """
-    seen: set[Path] = set()
-    here: Path | None = folder
-    while here is not None and (here / ADAPTERS).is_file():
-        if here.resolve() in seen:
-            raise ModelError(
-                f"{name}: {here / ADAPTERS}: the adapters' base is made of themselves",
-                hint="name the model there that they were trained over",
-            )
-        seen.add(here.resolve())
-        base = read_json(here / ADAPTERS).get("base", {}).get("name")
-        here = find_model(base).local if base else None
 
 
 def first_part(folder: Path) -> str:
