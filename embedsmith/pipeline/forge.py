@@ -63,6 +63,7 @@ from embedsmith.pipeline.shelf import (
     once,
     shared_candidates,
     shared_stages,
+    versions_of_arithmetic,
 )
 from embedsmith.pipeline.train import before_the_first_open_stage, train_into
 from embedsmith.progress import Progress, silent
@@ -242,7 +243,7 @@ def _candidates_of(recipe: Recipe, collection: Collection) -> Any:
         "reading": mining.teacher_settings.model_dump(mode="json"),
         "depth": mining.depth,
         "joined": mining.pca_variance if mining.ensemble == PCA else None,
-        "version": __version__,
+        "versions": versions_of_arithmetic(),
     }
 
 
@@ -286,7 +287,7 @@ def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:
         "data": data.model_dump(mode="json"),
         "mining": mining.model_dump(mode="json") if mining else None,
         "teachers": [identity_of_model(name) for name in mining.teachers] if mining else None,
-        "version": __version__,
+        "versions": versions_of_arithmetic(),
     }
 
 
@@ -421,7 +422,7 @@ def _baseline_of(name: str, first_stage: str | None, reading: TeacherSettings, t
         "collection": test.content_hash(),
         "model": identity_of_model(name),
         "reading": reading.model_dump(mode="json"),
-        "version": __version__,
+        "versions": versions_of_arithmetic(),
     }
 
 

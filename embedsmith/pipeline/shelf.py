@@ -36,6 +36,7 @@ from embedsmith.data.files import (
     write_jsonl,
 )
 from embedsmith.data.locks import Lock, waiting
+from embedsmith.models.arithmetic import ARITHMETIC
 from embedsmith.models.names import find_model
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline.runs import Run
@@ -48,6 +49,9 @@ from embedsmith.training.settings import StageSettings
 
 _ABOUT = "about.json"
 _CONTENT = "content"
+
+_COMPUTING = ("bm25s", "peft", "PyStemmer", "sentence-transformers", "tokenizers", "torch", "transformers")
+"""Packages that decide a number on the shelf."""
 
 _OF_ALL_EXAMPLES = sorted({field.name for field in dataclasses.fields(Source)} - {"examples", "guide"})
 """What a data set says of all its examples, as training reads it."""
@@ -217,8 +221,7 @@ def _stage_identities(
         "student": student.model_dump(mode="json"),
         "weights": identity_of_model(student.name),
         "seed": seed,
-        "versions": {name: importlib.metadata.version(name) for name in ("torch", "transformers")},
-        "version": __version__,
+        "versions": versions_of_arithmetic(),
     }
     identities = []
     done: list[Any] = []
@@ -237,6 +240,12 @@ def _hash_of(examples: Sequence[Example]) -> str:
         plain |= {role: list(map(list, plain[role])) for role in ("positives", "negatives")}
         digest.update(orjson.dumps(plain, option=orjson.OPT_SORT_KEYS))
     return digest.hexdigest()[:16]
+
+
+def versions_of_arithmetic() -> dict[str, Any]:
+    """Return the versions of all that computes what a shelf holds, of those packages that are installed."""
+    found = {name: each.version for name in _COMPUTING for each in importlib.metadata.distributions(name=name)}
+    return {"embedsmith": __version__, "arithmetic": ARITHMETIC, **found}
 
 
 def identity_of_model(name: str) -> Any:
