@@ -22,6 +22,37 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 """NumPy takes no negative seed and none of more than 32 bits; a stage adds its number to it."""
 
 
+FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+"""What a name that becomes a file's or a folder's looks like: it leads nowhere else, and is the same on every disk."""
+
+
+def is_folder_name(name: str) -> bool:
+    """Return whether a name may become a file's or a folder's.
+
+    >>> [is_folder_name(name) for name in ("nq-2.dev", "..", "a/b", "/home/me", ".git", "a b", "")]
+    [True, False, False, False, False, False, False]
+    """
+    return re.fullmatch(FOLDER_NAME, name) is not None and not name.endswith("\n")
+
+
+def folder_name(text: str) -> str:
+    """Return a text as a name that may become a folder's.
+
+    >>> folder_name("my data"), folder_name(".."), folder_name("nq-2.dev")
+    ('my-data', 'data', 'nq-2.dev')
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip(".-_")[:100] or "data"
+
+
+def is_title(name: str) -> bool:
+    """Return whether a name can stand in one line, and below a folder without leading elsewhere.
+
+    >>> [is_title(name) for name in ("pooling=mean, ratio=0.9", "été", "..", "a/b", "a\\nb", "\\x1b[2J", "")]
+    [True, True, False, False, False, False, False]
+    """
+    return name.isprintable() and not re.match(r"\.|$", name) and not re.search(r"[/\\]", name)
+
+
 class Settings(BaseModel):
     """Frozen settings that refuse unknown keys, and numbers that are not finite.
 

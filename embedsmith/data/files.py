@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 
 from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, kind, refuse
-from embedsmith.errors import InputError
+from embedsmith.errors import InputError, RunError
 
 _PARTIAL = ".partial"
 """How the name of what is not whole yet ends."""
@@ -165,7 +165,7 @@ def remove_partials(folder: Path, *, but: Collection[str] = ()) -> None:
     for path, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             if name.startswith(".") and name.endswith(_PARTIAL):
-                _remove(Path(path, name))
+                remove_below(folder, Path(path, name))
         folders[:] = [name for name in folders if name not in but]
 
 
@@ -175,15 +175,29 @@ def remove_partials_of(target: Path) -> None:
     if target.parent.is_dir():
         for path in target.parent.iterdir():
             if path.name.startswith(f".{target.name}.") and path.name.endswith(_PARTIAL):
-                _remove(path)
+                remove_below(target.parent, path)
 
 
-def _remove(path: Path) -> None:
-    """Remove a file or a folder."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
+def remove_below(folder: Path, path: Path) -> None:
+    """Remove a file or a folder that lies below a folder of ours; without effect where there is none.
+
+    All that the package removes goes through here. A link is removed as such, if what it names lies below the folder.
+
+    Raises:
+        RunError: the path, or the link that it is, leads out of the folder.
+    """
+    root = os.path.realpath(folder)
+    itself = os.path.join(os.path.realpath(path.parent), path.name)
+    places = [os.path.realpath(path) if path.name in ("", "..") else itself, os.path.realpath(path)]
+    if not all(place.startswith(os.path.join(root, "")) for place in places):
+        raise RunError(
+            f"{path}: is to be removed, and leads out of {folder} to {places[1]}",
+            hint="nothing was removed there; take the link away, or choose another --out",
+        )
+    if path.is_symlink() or not path.is_dir():
         path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path)
 
 
 def visible(folder: Path, pattern: str = "*") -> list[Path]:

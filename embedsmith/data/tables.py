@@ -6,6 +6,7 @@ What is read at a time is a few thousand rows; a row is a dict of plain values f
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,8 +170,19 @@ def saved_tables(folder: Path) -> dict[str, Table]:
     """
     if (folder / "dataset_dict.json").is_file():
         names = read_json(folder / "dataset_dict.json").get("splits", [])
-        return {name: _saved_table(folder / name, folder.name) for name in names}
+        return {name: _saved_table(_named(folder, name, "dataset_dict.json"), folder.name) for name in names}
     return {"": _saved_table(folder, folder.name)}
+
+
+def _named(folder: Path, name: Any, by: str) -> Path:
+    """Return what a file of a folder names in it.
+
+    Raises:
+        InputError: the name leads elsewhere.
+    """
+    if not isinstance(name, str) or not name.isprintable() or name != os.path.basename(name) or name in ("", ".", ".."):
+        raise InputError(f"{folder / by}: names {name!r}, which is no name in its folder", hint="save the data again")
+    return folder / name
 
 
 def is_saved(folder: Path) -> bool:
@@ -183,7 +195,7 @@ def _saved_table(folder: Path, stem: str) -> Table:
     import pyarrow as pa
 
     state = read_json(folder / "state.json")
-    files = [folder / file["filename"] for file in state.get("_data_files") or []]
+    files = [_named(folder, file["filename"], "state.json") for file in state.get("_data_files") or []]
     if state.get("_indices_data_files") or not files:
         raise InputError(
             f"{folder}: its state.json names {'a selection of rows' if files else 'no data files'}",

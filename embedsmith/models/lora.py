@@ -25,7 +25,7 @@ from pydantic import Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from embedsmith.data.files import read_json, write_json, write_tensors
+from embedsmith.data.files import read_json, remove_below, write_json, write_tensors
 from embedsmith.errors import ModelError, SettingsError, did_you_mean
 from embedsmith.models.contract import configuration_of
 from embedsmith.models.embedder import EmbeddingModel
@@ -190,7 +190,7 @@ def save_adapters(model: EmbeddingModel, folder: Path) -> None:
     # peft notes where the base lay on this machine.
     path = folder / _FOLDER / "adapter_config.json"
     write_json(path, {**read_json(path), "base_model_name_or_path": model.origin.name})
-    (folder / _FOLDER / "README.md").unlink(missing_ok=True)
+    remove_below(folder, folder / _FOLDER / "README.md")
     rest = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if not name.startswith("0.")}
     write_tensors(folder / _REST, rest)
     lengths = {role: model.contract_length(role) for role in ("query", "passage")}

@@ -8,12 +8,11 @@ RUN/report.html              the same to look at
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.files import atomic_write, write_json
+from embedsmith.data.files import atomic_write, remove_below, write_json
 from embedsmith.errors import EmbedsmithError, InputError, SettingsError, did_you_mean
 from embedsmith.evaluation.metrics import DEFAULT_METRICS
 from embedsmith.mining.ensembles import PCA
@@ -70,11 +69,11 @@ def ablate(
                 with run.timed("audit"):
                     measure_mining(run.folder / cell.folder, cell.recipe, teacher, on_progress=within)
             if not ablation.keep_models:
-                shutil.rmtree(run.folder / cell.folder / "model", ignore_errors=True)
-                shutil.rmtree(run.folder / cell.folder / "stages", ignore_errors=True)
+                remove_below(run.folder, run.folder / cell.folder / "model")
+                remove_below(run.folder, run.folder / cell.folder / "stages")
         on_progress("cells", len(cells), len(cells))
         if not (shared or ablation.keep_models):
-            shutil.rmtree(shelf.folder, ignore_errors=True)
+            remove_below(run.folder, shelf.folder)
         _write(run.folder, run.manifest)
         run.finish()
     return run

@@ -23,7 +23,7 @@ from pydantic import Field
 
 from embedsmith.errors import SettingsError, did_you_mean
 from embedsmith.pipeline.recipe import Recipe, read_yaml, recipe_of, yaml_value
-from embedsmith.settings import Settings, fingerprint
+from embedsmith.settings import Settings, fingerprint, folder_name, is_title
 
 Changes = dict[str, Any]
 """Dotted name of a setting -> its value."""
@@ -59,6 +59,11 @@ class Ablation(Settings):
         """Refuse changes that the recipe does not take, and rows that are the same."""
         known: dict[str, str] = {}
         for name, changes in self.rows.items():
+            if not is_title(name):
+                raise SettingsError(
+                    f"rows: {name!r} is to be a folder's name, and cannot be one",
+                    hint="write it without slashes and control characters",
+                )
             twin = known.setdefault(with_changes(self.recipe, changes).fingerprint(), name)
             if twin != name:
                 raise SettingsError(
@@ -145,12 +150,21 @@ def _read_file(path: str | Path) -> AblationFile:
     return AblationFile.parse(values if "recipe" in values else {"recipe": values}, where=str(path))
 
 
-def _recipe_of(file: AblationFile, path: str | Path, environment: Mapping[str, str] | None) -> Recipe:
-    """Return the recipe of an ablation's file, which may be that of another ablation."""
+def _recipe_of(
+    file: AblationFile, path: str | Path, environment: Mapping[str, str] | None, seen: frozenset[Path] = frozenset()
+) -> Recipe:
+    """Return the recipe of an ablation's file, which may be that of another ablation.
+
+    Raises:
+        SettingsError: the files name each other in a circle.
+    """
     if not isinstance(file.recipe, str):
         return recipe_of(file.recipe, where=str(path), environment=environment)
     other = Path(path).parent / file.recipe
-    return _recipe_of(_read_file(other), other, environment)
+    seen |= {Path(path).resolve()}
+    if other.resolve() in seen:
+        raise SettingsError(f"{path}: recipe: {file.recipe} names this file again", hint="name a recipe's file")
+    return _recipe_of(_read_file(other), other, environment, seen)
 
 
 def rows_of(named: Mapping[str, Changes], axes: Mapping[str, Sequence[Any]]) -> dict[str, Changes]:
@@ -167,7 +181,8 @@ def rows_of(named: Mapping[str, Changes], axes: Mapping[str, Sequence[Any]]) -> 
     rows: dict[str, Changes] = {}
     for row, changes in (named or {"": {}}).items():
         for values in itertools.product(*axes.values()):
-            told = [in_words(value) for value in values]
+            # A label is a line, and may be part of a folder's name: a value's line breaks and slashes are neither.
+            told = [re.sub(r"[/\\]", "-", "".join(c if c.isprintable() else " " for c in in_words(v))) for v in values]
             if len(axes) > 1 or row:
                 told = [f"{short[axis]}={words}" for axis, words in zip(axes, told, strict=True)]
             label = ", ".join(filter(None, [row, *told]))
@@ -232,7 +247,7 @@ def _with_data(recipe: Recipe, path: str | None) -> Recipe:
         )
     (old,) = recipe.data.values()
     new = old.model_copy(update={"path": path, "format": "auto"})
-    return recipe.model_copy(update={"data": {Path(path).stem: new}})
+    return recipe.model_copy(update={"data": {folder_name(Path(path).stem): new}})
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -6,7 +6,6 @@ until that is whole, and a conversion that was cut short goes on from there.
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +33,7 @@ from embedsmith.data.converters.rows import (
 )
 from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.examples import Example, iter_examples, write_examples, write_examples_parquet
+from embedsmith.data.files import remove_below
 from embedsmith.data.instructions import OF_TASK, instruction_for
 from embedsmith.data.load import load_tables
 from embedsmith.data.locks import writes_out
@@ -169,7 +169,7 @@ def convert(
         counted(drafted.examples(settings, mined)),
     )
     if mining is not None:
-        shutil.rmtree(work)
+        remove_below(out.parent, work)
     used = found.counts()
     return Conversion(
         path=out,

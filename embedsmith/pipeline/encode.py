@@ -7,7 +7,6 @@ OUT.npy             float32 [texts, dimensions]; OUT.ids.json has the ids in the
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedsmith.data.files import atomic_write, write_json
+from embedsmith.data.files import atomic_write, remove_below, write_json
 from embedsmith.data.listed import read_listed
 from embedsmith.data.locks import writes_out
 from embedsmith.errors import RunError, SettingsError
@@ -89,7 +88,7 @@ def encode(
     else:
         beside = target
         _write_parquet(target, ids, store.shards(), store.dimensions)
-    shutil.rmtree(shards)
+    remove_below(target.parent, shards)
     seconds = round(time.monotonic() - started, 1)
     return Encoded(str(target), str(beside), len(ids), store.dimensions, seconds)
 

@@ -33,7 +33,7 @@ from embedsmith.models.settings import Dtype
 from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
-from embedsmith.settings import Settings, fingerprint
+from embedsmith.settings import Settings, fingerprint, folder_name
 from embedsmith.teachers.settings import TeacherSettings
 
 _PACKAGES = ("bm25s", "ir-measures", "pytrec-eval-terrier", "scikit-learn", "mteb")
@@ -590,11 +590,11 @@ def places_of(data: Sequence[str]) -> dict[str, str]:
 def _stem(data: str) -> str:
     """Return the last part of a path, without what a file's name ends with.
 
-    >>> _stem("data/nq.jsonl"), _stem("hf:owner/nq")
-    ('nq', 'nq')
+    >>> _stem("data/nq.jsonl"), _stem("hf:owner/nq"), _stem("hf:owner/.."), _stem("z/nq/k/..")
+    ('nq', 'nq', 'data', 'nq')
     """
     path = Path(_place(data))
-    return path.name.removesuffix(path.suffix) or "data"
+    return folder_name(path.name.removesuffix(path.suffix))
 
 
 def _write(folder: Path, scored: Scored, *, tag: str) -> None:

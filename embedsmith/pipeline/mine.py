@@ -9,7 +9,6 @@ RUN/judge/             what a judge has said of negatives, where one was asked
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from jaxtyping import Bool
 from embedsmith.collector import spared
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, write_examples
+from embedsmith.data.files import remove_below
 from embedsmith.data.load import load_collection, usual_split
 from embedsmith.data.qrels import read_exclusions, read_passage_ids
 from embedsmith.data.source import SourceSettings
@@ -141,7 +141,7 @@ def mine_into(
                 # Of a recipe each data set has its own, and each stage that mines again.
                 within = folder.relative_to(run.folder).as_posix()
                 run.count("recall" if within == "." else f"recall {within}", recalls)
-    shutil.rmtree(folder / "candidates-parts", ignore_errors=True)
+    remove_below(folder, folder / "candidates-parts")
     with run.timed("select"):
         candidates = read_candidates(path)
         near = near_of(candidates, collection, settings, on_progress)

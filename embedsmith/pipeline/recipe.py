@@ -29,7 +29,7 @@ from embedsmith.data.source import SourceSettings
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import Dtype, StudentSettings
-from embedsmith.settings import Seed, Settings
+from embedsmith.settings import Seed, Settings, is_folder_name, is_title
 from embedsmith.training.settings import StageSettings
 
 
@@ -125,13 +125,18 @@ class Recipe(Settings):
 
     def model_post_init(self, context: Any) -> None:
         """Refuse names that two things would have: of folders, and of scores."""
+        if not is_title(self.name):
+            raise ValueError(f"name: {self.name!r} is to be a folder's name, and cannot be one")
         names = [stage.name for stage in self.stages]
         if len(set(names)) < len(names):
             raise ValueError(f"two stages have the same name: {', '.join(names)}")
         folders: dict[str, str] = {}
         for name in self.data:
-            if name in ("", ".", "..") or any(mark in name for mark in "/\\"):
-                raise ValueError(f"data: {name!r} is to be a folder's name, and cannot be one")
+            if not is_folder_name(name):
+                raise ValueError(
+                    f"data: {name!r} is to be a folder's name, and cannot be one: "
+                    "up to 100 letters of a to z, digits and ._-, a letter or a digit first"
+                )
             # Some disks take `NQ` for `nq`.
             if (twin := folders.setdefault(name.casefold(), name)) != name:
                 raise ValueError(f"data: {twin} and {name} would lie in one folder")

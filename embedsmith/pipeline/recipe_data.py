@@ -9,13 +9,13 @@ RUN/data/NAME/examples.jsonl    labelled data, converted
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from embedsmith.data.code_search import CodeSettings
 from embedsmith.data.collection import Collection
+from embedsmith.data.files import remove_below
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError, did_you_mean
 from embedsmith.mining.exclusions import Listed
@@ -55,7 +55,7 @@ def clean(run: Run, name: str, settings: DataSettings, on_progress: Progress) ->
     path = Path(ready.path)
     if not (path / "corpus.jsonl" if path.suffix == "" else path).is_file():
         if path.is_dir():
-            shutil.rmtree(path)
+            remove_below(run.folder, path)
         with run.timed("decontaminate"):
             found = decontaminate_into(path, settings, on_progress)
         counts = {"rows": found.rows, "kept": found.kept, "removed": found.removed, "negatives": found.negatives}

@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from embedsmith import __version__
-from embedsmith.data.files import atomic_write, read_json, remove_partials, write_json
+from embedsmith.data.files import atomic_write, read_json, remove_below, remove_partials, write_json
 from embedsmith.data.locks import Lock, busy
 from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.settings import Settings, fingerprint
@@ -117,10 +117,11 @@ class Run:
         if not self._lock:
             return
         is_nothing = kind is not None and issubclass(kind, EmbedsmithError) and self.is_new
-        if is_nothing:
-            for name in _FIRST_FILES:
-                (self.folder / name).unlink(missing_ok=True)
-        self._lock.release()
+        try:
+            for name in _FIRST_FILES if is_nothing else ():
+                remove_below(self.folder, self.folder / name)
+        finally:
+            self._lock.release()
         if is_nothing:
             with suppress(OSError):  # another process has begun a run there
                 self.folder.rmdir()

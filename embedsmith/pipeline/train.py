@@ -10,7 +10,6 @@ Under `torchrun` every process runs this; only the first one writes.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 
 from embedsmith.data.examples import read_examples
-from embedsmith.data.files import read_jsonl, visible, write_jsonl
+from embedsmith.data.files import read_jsonl, remove_below, visible, write_jsonl
 from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
 from embedsmith.models.embedder import EmbeddingModel, load
 from embedsmith.models.lora import merge_adapters
@@ -147,7 +146,7 @@ def train_into(
                 model.save(str(run.folder / "model"), create_model_card=False)
     if processes.leads:
         write_card(run, student, stages, sources)
-        shutil.rmtree(run.folder / "checkpoints", ignore_errors=True)
+        remove_below(run.folder, run.folder / "checkpoints")
 
 
 def _train_one(

@@ -11,7 +11,6 @@ batches and dropout are functions of the seed and the step. No file is a pickle.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from embedsmith.data.files import read_json, whole_folder, write_json, write_tensors
+from embedsmith.data.files import read_json, remove_below, whole_folder, write_json, write_tensors
 from embedsmith.errors import RunError
 from embedsmith.training.weights import trained
 
@@ -127,10 +126,10 @@ def remove_broken(folder: Path) -> None:
     whole = set(checkpoints(folder))
     for path in [*folder.glob(".checkpoint-*.partial"), *folder.glob("checkpoint-*")]:
         if path not in whole:
-            shutil.rmtree(path)
+            remove_below(folder, path)
 
 
 def remove_old(folder: Path, *, keep: int) -> None:
     """Remove all checkpoints but the newest ones."""
     for path in checkpoints(folder)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+        remove_below(folder, path)

@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from embedsmith.settings import Settings
+from embedsmith.settings import FOLDER_NAME, Settings
 
 
 class WorkSettings(Settings):
     """Which data a stage trains on, how long, and in which batches."""
 
-    name: str = Field("train", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field("train", pattern=FOLDER_NAME)
     """Name of the stage, in the run folder and in reports."""
     data: list[str] = []
     """Names of the data sets that it trains on; all of the recipe's when empty."""

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
+from embedsmith.data.files import remove_below
 from embedsmith.errors import InputError, ModelError, SettingsError, did_you_mean
 from embedsmith.models.attention import training_attention
 from embedsmith.models.compiled import inputs_with_gradients
@@ -587,7 +588,7 @@ class _ContrastiveTrainer(Trainer):
         if self.processes.leads and self.best.path == path:
             checkpoints.save_weights(path, self.embedder)
             if before and self._is_unneeded(before):
-                before.unlink(missing_ok=True)
+                remove_below(path.parent, before)
         self.processes.wait()
 
     def _is_unneeded(self, path: Path) -> bool:
