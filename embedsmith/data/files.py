@@ -64,9 +64,11 @@ def whole_folder(target: Path, *, replaces: bool = True) -> Iterator[Path]:
         replaces: take the place of a folder that is there; else only that of an empty one.
 
     Raises:
-        InputError: there is something in the place, and nothing is to be replaced.
+        InputError: there is something in the place, and nothing is to be replaced; or the place is a link.
     """
     target = Path(os.path.abspath(target))
+    if target.is_symlink():
+        raise InputError(f"{target}: a link to {os.readlink(target)}", hint="name the folder itself, or another one")
     if not replaces:
         _refuse_taken(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -118,11 +120,14 @@ def _move(partial: Path, target: Path) -> None:
 
 
 def _sync_tree(folder: Path) -> None:
-    """Let the files of a folder, whoever wrote them, reach the disk."""
+    """Let the files of a folder, whoever wrote them, reach the disk, with the rights that the umask leaves."""
+    rights = folder.stat().st_mode & 0o666
     if os.name != "nt":  # which wants them open for writing
         for path, _, names in os.walk(folder):
             for name in names:
                 with open(os.path.join(path, name), "rb") as file:
+                    # Some libraries let nobody but the owner read what they write.
+                    os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o111 | rights)
                     os.fsync(file.fileno())
             _sync_folder(Path(path))
 
@@ -174,7 +179,8 @@ def remove_partials_of(target: Path) -> None:
     target = Path(os.path.abspath(target))
     if target.parent.is_dir():
         for path in target.parent.iterdir():
-            if path.name.startswith(f".{target.name}.") and path.name.endswith(_PARTIAL):
+            # Of `a`, not of `a.npy`, which another process may be writing.
+            if re.fullmatch(rf"\.{re.escape(target.name)}\.[0-9a-f]+{re.escape(_PARTIAL)}", path.name):
                 remove_below(target.parent, path)
 
 
@@ -228,7 +234,10 @@ def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     from safetensors.torch import save_file
 
     with _whole_file(path) as partial, _system_errors(path):
+        with open(partial, "xb") as file:
+            rights = os.fstat(file.fileno()).st_mode
         save_file(dict(tensors), partial, metadata={"format": "pt"})
+        os.chmod(partial, rights & 0o777)  # safetensors lets nobody but the owner read
         with open(partial, "rb") as file:
             os.fsync(file.fileno())
 

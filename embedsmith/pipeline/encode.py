@@ -21,6 +21,7 @@ from embedsmith.errors import RunError, SettingsError
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import Dtype, Role
 from embedsmith.progress import Progress, silent
+from embedsmith.vectors.known import HASHES
 from embedsmith.vectors.store import VectorStore
 
 _SHARD = 4096
@@ -72,7 +73,7 @@ def encode(
         raise SettingsError(f"--out {target}: wanted .parquet or .npy", hint="the suffix says how vectors are written")
     shards = target.with_name(f".{target.name}.vectors")
     if target.exists():
-        shutil.rmtree(shards, ignore_errors=True)  # of a process that was killed when all was written
+        _remove_stores(shards)  # of a process that was killed when all was written
         raise RunError(f"{target}: there already", hint="choose another --out, or remove it")
     ids, listed = read_listed(Path(texts))
     embedder = load(str(model), dtype=dtype, dimensions=dimensions, compile=compile)
@@ -88,9 +89,20 @@ def encode(
     else:
         beside = target
         _write_parquet(target, ids, store.shards(), store.dimensions)
-    remove_below(target.parent, shards)
+    _remove_stores(shards)
     seconds = round(time.monotonic() - started, 1)
     return Encoded(str(target), str(beside), len(ids), store.dimensions, seconds)
+
+
+def _remove_stores(folder: Path) -> None:
+    """Remove the vectors that lie below a folder, and the folder if it held nothing else."""
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if (path / HASHES).is_file():
+            remove_below(folder, path)
+    if not any(folder.iterdir()):
+        remove_below(folder.parent, folder)
 
 
 def _write_npy(path: Path, shards: Sequence[np.ndarray], count: int, dimensions: int) -> None:

@@ -14,6 +14,11 @@ from embedsmith.data.locks import file_held
 from embedsmith.errors import InputError
 
 
+def _private(path: str, flags: int) -> int:
+    """Open a file that, where it is new, nobody else may read: it holds what was asked and answered."""
+    return os.open(path, flags, 0o600)
+
+
 class Journal:
     """Entries by key, in a file of JSON lines that only ever grows. Any number of threads and processes may add to it.
 
@@ -61,7 +66,7 @@ class Journal:
         with self._lock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             # Unbuffered: one write, and nothing that waits in this process.
-            with open(self._path, "a+b", buffering=0) as file, file_held(file):
+            with open(self._path, "a+b", buffering=0, opener=_private) as file, file_held(file):
                 self._read_on(file)
                 if key in self._entries:
                     return
