@@ -6,7 +6,8 @@ plain arrays; another method, sampler, ensemble or number of negatives loads no 
     candidates/rows.npy, scores.npy …    one array a file, read as memory maps
     candidates/teachers.json             the teachers' names, and which array is whose; written last
 
-Shapes: T teachers, Q queries, K candidates, S pairs of a query and its positive, N passages.
+Shapes: T teachers, Q queries, K candidates, S pairs of a query and its positive, P listed pairs, N
+passages.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from embedsmith.data.files import read_json, whole_folder, write_array, write_js
 from embedsmith.data.ties import NO_PASSAGE as NO_PASSAGE
 from embedsmith.data.ties import Ties
 from embedsmith.errors import InputError
+from embedsmith.mining.deeper import Taken, search_deeper
 from embedsmith.progress import Progress, silent
 from embedsmith.teachers.named import Teacher, matches_words
 
@@ -35,6 +37,8 @@ _BLOCK = 8192
 
 _POSITIVES = 64
 """Positives of each query that are scored at once."""
+
+_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def mine_candidates(
     collection: Collection,
     *,
     depth: int,
+    listed: tuple[Int64[np.ndarray, " P"], Int64[np.ndarray, " P"]] = (_NONE, _NONE),
     parts: Path | None = None,
     block: int = _BLOCK,
     on_progress: Progress = silent,
@@ -115,7 +120,8 @@ def mine_candidates(
 
     Args:
         teachers: at least one of them proposes.
-        depth: passages that each teacher proposes; positives may be among them.
+        depth: passages that each teacher proposes; positives may be among them, where there are others to half of them.
+        listed: query rows and passage rows of pairs that are no negatives, beside the positives.
         parts: a folder for blocks of queries that are done; a run that was cut short goes on after the last one.
         block: queries of a block.
 
@@ -128,6 +134,8 @@ def mine_candidates(
             f"{teachers[0].name} scores candidates and proposes none", hint="name a teacher that searches before it"
         )
     pair_query, pair_passage = collection.positive_pairs()
+    passage_text, query_text = collection.text_groups()
+    taken = Taken(passage_text=passage_text, query_text=query_text, pairs=(pair_query, pair_passage), listed=listed)
     edges = [*range(0, len(collection.queries), block), len(collection.queries)]
     found: list[dict[str, np.ndarray]] = []
     for number, (start, end) in enumerate(pairwise(edges)):
@@ -143,12 +151,13 @@ def mine_candidates(
                 pair_passage[pairs],
                 depth,
                 collection.ties,
+                taken,
+                start,
             )
             if path:
                 _write_arrays(path, arrays, {})
         found.append(arrays)
         on_progress("queries with their candidates", end, len(collection.queries))
-    passage_text, query_text = collection.text_groups()
     arrays = _joined(found)
     return Candidates(
         teachers=[teacher.name for teacher in teachers],
@@ -174,9 +183,15 @@ def _block_of(
     pair_passage: Int64[np.ndarray, " s"],
     depth: int,
     ties: Ties,
+    taken: Taken,
+    first_query: int,
 ) -> dict[str, np.ndarray]:
     """Return the arrays of a block of queries."""
-    proposed = [teacher.search(queries, depth) for teacher in teachers if teacher.proposes]
+    proposed = [
+        search_deeper(teacher.search, queries, teacher.search(queries, depth), taken, first=first_query, depth=depth)
+        for teacher in teachers
+        if teacher.proposes
+    ]
     if len(teachers) == 1:
         rows, first = proposed[0]
         scores = np.where(rows == NO_PASSAGE, np.float32(np.nan), first)[None]

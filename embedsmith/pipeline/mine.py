@@ -133,7 +133,14 @@ def mine_into(
                 on_plan(plan_of(teachers, collection, depth=settings.depth, search_bytes=search_bytes))
             teachers += _joined(run, teachers, collection, settings, on_progress)
             parts = folder / "candidates-parts"
-            found = mine_candidates(teachers, collection, depth=settings.depth, parts=parts, on_progress=on_progress)
+            found = mine_candidates(
+                teachers,
+                collection,
+                depth=settings.depth,
+                listed=_with_given(listed, collection, settings).pairs,
+                parts=parts,
+                on_progress=on_progress,
+            )
             _note_guide(folder, teachers, collection)
             write_candidates(path, found)
             recalls = {teacher.name: round(mean(own), 4) for teacher in teachers if (own := _recalls_of(teacher))}

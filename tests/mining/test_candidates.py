@@ -50,12 +50,12 @@ class TableTeacher:
 def collection() -> Collection:
     rng = np.random.default_rng(0)
     ids = [f"d{row}" for row in range(9)]
-    qrels = {f"q{q}": {str(d): 1 for d in rng.choice(ids, size=1 + q % 4, replace=False)} for q in range(7)}
+    qrels = {f"q{q}": {str(d): 1 for d in rng.choice(ids, size=1 + q % 2, replace=False)} for q in range(7)}
     qrels["q3"]["d0"] = 0
     return Collection.of(
         name="toy",
         passage_ids=ids,
-        passages=list("abcdefgha"),
+        passages=list("abcdefghi"),
         query_ids=[f"q{q}" for q in range(7)],
         queries=[str(q) for q in range(7)],
         qrels=qrels,
@@ -74,10 +74,10 @@ def teachers() -> list[TableTeacher]:
 
 
 def test_the_union_of_the_proposals_is_scored_by_every_teacher(collection, teachers):
-    mined = mine_candidates(teachers, collection, depth=3, block=4)
+    mined = mine_candidates(teachers, collection, depth=4, block=4)
     assert mined.teachers == ["one", "two", "rescorer"]
     for q in range(7):
-        best = {row for teacher in teachers[:2] for row in np.argsort(-teacher.table[q])[:3].tolist()}
+        best = {row for teacher in teachers[:2] for row in np.argsort(-teacher.table[q])[:4].tolist()}
         own = mined.rows[q][mined.rows[q] != NO_PASSAGE]
         assert own.tolist() == sorted(best, key=lambda row: -teachers[0].table[q, row])
         for t, teacher in enumerate(teachers):
@@ -90,7 +90,7 @@ def test_the_union_of_the_proposals_is_scored_by_every_teacher(collection, teach
 
 
 def test_every_pair_has_its_score_and_its_neighbours(collection, teachers):
-    mined = mine_candidates(teachers, collection, depth=3, block=2)
+    mined = mine_candidates(teachers, collection, depth=4, block=2)
     pairs = [(q, int(p)) for q in range(7) for p in sorted(map(int, (d[1:] for d in collection.positives(f"q{q}"))))]
     found = list(zip(mined.pair_query.tolist(), mined.pair_passage.tolist(), strict=True))
     assert sorted(found) == pairs
@@ -122,34 +122,34 @@ def test_blocks_that_are_done_are_not_searched_again(collection, teachers, tmp_p
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        mine_candidates(teachers, collection, depth=3, block=2, parts=tmp_path, on_progress=stop)
+        mine_candidates(teachers, collection, depth=4, block=2, parts=tmp_path, on_progress=stop)
     searches = teachers[0].searches
-    again = mine_candidates(teachers, collection, depth=3, block=2, parts=tmp_path)
+    again = mine_candidates(teachers, collection, depth=4, block=2, parts=tmp_path)
     assert teachers[0].searches == searches + 2
-    same(again, mine_candidates(teachers, collection, depth=3, block=100))
+    same(again, mine_candidates(teachers, collection, depth=4, block=100))
 
 
 def test_a_rescorer_alone_has_nothing_to_score(collection, teachers):
     with pytest.raises(InputError, match="rescorer scores candidates and proposes none"):
-        mine_candidates(teachers[2:], collection, depth=3)
+        mine_candidates(teachers[2:], collection, depth=4)
 
 
 def test_a_folder_gives_back_every_number(collection, teachers, tmp_path):
-    mined = mine_candidates(teachers, collection, depth=3)
+    mined = mine_candidates(teachers, collection, depth=4)
     write_candidates(tmp_path / "candidates", mined)
     same(read_candidates(tmp_path / "candidates"), mined)
 
 
 def test_the_same_candidates_are_the_same_bytes(collection, teachers, tmp_path):
     for name in ("one", "other"):
-        write_candidates(tmp_path / name, mine_candidates(teachers, collection, depth=3))
+        write_candidates(tmp_path / name, mine_candidates(teachers, collection, depth=4))
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "other" / path.name).read_bytes()
 
 
 @pytest.mark.parametrize("kept", [0, 10, 100, -1])
 def test_a_truncated_file_is_one_clear_error(collection, teachers, tmp_path, kept):
-    write_candidates(tmp_path / "candidates", mine_candidates(teachers, collection, depth=3))
+    write_candidates(tmp_path / "candidates", mine_candidates(teachers, collection, depth=4))
     path = tmp_path / "candidates" / "scores.npy"
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(InputError, match=r"scores\.npy: damaged"):
@@ -159,7 +159,7 @@ def test_a_truncated_file_is_one_clear_error(collection, teachers, tmp_path, kep
 def test_a_folder_of_another_kind_is_one_clear_error(collection, teachers, tmp_path):
     with pytest.raises(InputError, match="nowhere: no candidates"):
         read_candidates(tmp_path / "nowhere")
-    write_candidates(tmp_path / "candidates", mine_candidates(teachers, collection, depth=3))
+    write_candidates(tmp_path / "candidates", mine_candidates(teachers, collection, depth=4))
     (tmp_path / "candidates" / "rows.npy").unlink()
     with pytest.raises(InputError, match="not a whole folder of candidates"):
         read_candidates(tmp_path / "candidates")
@@ -181,5 +181,5 @@ def same(one: Candidates, other: Candidates) -> None:
 
 
 def test_no_half_folder_is_left_behind(collection, teachers, tmp_path: Path):
-    write_candidates(tmp_path / "candidates", mine_candidates(teachers, collection, depth=3))
+    write_candidates(tmp_path / "candidates", mine_candidates(teachers, collection, depth=4))
     assert [path.name for path in tmp_path.iterdir()] == ["candidates"]
