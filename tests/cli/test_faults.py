@@ -117,7 +117,7 @@ def test_a_model_that_changed_under_its_name_is_no_part_of_a_run_that_goes_on(
     done = mine("cut")
     assert (done.code, done.error) == (
         2,
-        f"{tmp_path / 'cut'}: teacher {tmp_path / 'model'} has changed since this run began",
+        f"{tmp_path / 'cut'}: teacher {tmp_path / 'model'} of pairs has changed since this run began",
     )
     assert read_manifest(tmp_path / "cut")["status"] == "running"
     assert mine("other").code == 0
