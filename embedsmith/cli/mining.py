@@ -169,11 +169,17 @@ def write(
 
     written = write_run(run, out=out, dialect=dialect, settings=settings_of(DialectSettings, writing))
     if as_json:
-        console.print_json({"path": str(written.path), "rows": written.rows, "left_out": written.left_out})
+        same = {} if written.negatives is None else {"negatives": written.negatives, "cut": written.cut}
+        console.print_json({"path": str(written.path), "rows": written.rows, "left_out": written.left_out, **same})
         return
     console.out.print(f"{written.rows:,} rows in {written.path}", markup=False)
     for reason, number in written.left_out.items():
         console.out.print(f"left out: {number:,} queries with {reason}", markup=False)
+    if written.cut:
+        console.out.print(
+            f"left out: {written.cut:,} negatives beyond {written.negatives} of a query; --negatives asks for more",
+            markup=False,
+        )
 
 
 def _show_mined(run: Any, *, as_json: bool) -> None:

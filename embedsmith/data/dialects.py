@@ -7,9 +7,9 @@
     tevatron                                                    Tevatron, ids in the rows: a folder with a corpus
     nemo                                                        NeMo Automodel, ids in the rows: a folder with a corpus
 
-Each is written in one pass, and is whole or absent. What a dialect cannot say is left out and counted, never filled up:
-an example without negatives (a random passage is no hard negative), without a score where scores are asked for, or, in
-`st-n-tuple`, with too few negatives.
+Each is whole or absent. What a dialect cannot say is left out and counted, never filled up: an example without
+negatives (a random passage is no hard negative), without a score where scores are asked for, or, in `st-n-tuple`, where
+all rows have the same number of negatives, with fewer than that; and negatives beyond it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,22 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from pydantic import Field
 
-from embedsmith.data.examples import Example, Passage, rounded, writable, write_examples, write_examples_parquet
+from embedsmith.data.examples import (
+    Example,
+    Passage,
+    iter_examples,
+    rounded,
+    writable,
+    write_examples,
+    write_examples_parquet,
+)
 from embedsmith.data.files import atomic_write, whole_folder, write_json
 from embedsmith.data.parquet import open_parquet, write_parquet
 from embedsmith.errors import InputError, SettingsError, did_you_mean
@@ -37,7 +46,7 @@ class DialectSettings(Settings):
 
     negatives: int | None = Field(None, ge=1)
     """Negatives of a query, the first ones; None: all of them. `st-n-tuple` leaves out queries that have fewer; None
-    stands there for as many as the first query has whose outcome is `full`."""
+    stands there for the number with which most negatives are written."""
     scores: bool = False
     """Write the teacher's scores, and leave out a query with a passage that has none. Where the dialect has labels, the
     scores take their place. `jsonl` and `parquet` hold the scores that there are in any case."""
@@ -53,6 +62,10 @@ class Written:
     rows: int
     left_out: dict[str, int]
     """Examples that were left out, by reason."""
+    negatives: int | None = None
+    """Negatives of every row, where the dialect wants one number for all."""
+    cut: int = 0
+    """Negatives that were left out beyond that number, of examples that were written."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +96,53 @@ def write_dialect(
     """
     settings = settings or DialectSettings()
     dialect = _dialect(name, path, settings)
+    if not dialect.same_length:
+        return _written(dialect, path, examples, settings)
+    with TemporaryDirectory() as scratch:
+        # What can be read only once is read twice from a copy: the number is known when all have been seen.
+        if iter(examples) is examples:
+            copy = Path(scratch) / "examples.jsonl"
+            write_examples(copy, writable(examples, path))
+            examples = ExampleFile(copy)
+        wanted = settings.negatives or _best_length(examples, settings)
+        return _written(dialect, path, examples, settings.model_copy(update={"negatives": wanted}))
+
+
+@dataclass(frozen=True)
+class ExampleFile:
+    """The examples of a file, which can be read again and again."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Example]:
+        return iter_examples(self.path)
+
+
+def _best_length(examples: Iterable[Example], settings: DialectSettings) -> int:
+    """Return the number of negatives with which most are written, where each row has as many; 0 where there are none.
+
+    With one more negative in each row, rows that have fewer are left out.
+    """
+    rows: Counter[int] = Counter()
+    for example in examples:
+        usable = example.negatives
+        if settings.scores:
+            usable = list(takewhile(lambda passage: passage.score is not None, usable))
+        rows[len(usable)] += len(example.positives)
+    enough, best = 0, (0, 0)
+    for length in sorted(rows, reverse=True):
+        enough += rows[length]
+        best = max(best, (length * enough, -length))  # with as many negatives rather more queries
+    return -best[1]
+
+
+def _written(dialect: Dialect, path: Path, examples: Iterable[Example], settings: DialectSettings) -> Written:
+    """Write what can be said, and return what became of all."""
     left_out: Counter[str] = Counter()
-    usable = _usable(examples, path, dialect, settings, left_out)
-    return Written(path, dialect.write(path, usable, settings), dict(left_out))
+    cut: Counter[str] = Counter()
+    rows = dialect.write(path, _usable(examples, path, dialect, settings, left_out, cut), settings)
+    length = settings.negatives if dialect.same_length else None
+    return Written(path, rows, dict(left_out), length, cut.total() if dialect.same_length else 0)
 
 
 def _dialect(name: str, path: Path, settings: DialectSettings) -> Dialect:
@@ -108,29 +165,38 @@ def _dialect(name: str, path: Path, settings: DialectSettings) -> Dialect:
 
 
 def _usable(
-    examples: Iterable[Example], path: Path, dialect: Dialect, settings: DialectSettings, left_out: Counter[str]
+    examples: Iterable[Example],
+    path: Path,
+    dialect: Dialect,
+    settings: DialectSettings,
+    left_out: Counter[str],
+    cut: Counter[str],
 ) -> Iterator[Example]:
-    """Yield the examples that make rows, with as many negatives as are wanted; count the others by reason."""
-    wanted, kept = settings.negatives, False
+    """Yield the examples that make rows, with as many negatives as are wanted; count what is left out."""
+    wanted, kept, most = settings.negatives, False, 0
     for example in writable(examples, path):
-        if dialect.same_length and wanted is None and example.outcome == "full" and example.negatives:
-            wanted = len(example.negatives)
-        if wanted is not None and len(example.negatives) > wanted:
+        has = len(example.negatives)
+        most = max(most, has)
+        if wanted is not None and has > wanted:
             example = replace(example, negatives=example.negatives[:wanted])
-        if not example.negatives and not dialect.lone_positives:
+        if not has and not dialect.lone_positives:
             left_out["no negatives"] += 1
-        elif dialect.same_length and len(example.negatives) != wanted:
-            left_out["too few negatives"] += 1
+        elif dialect.same_length and has < (wanted or 0):
+            left_out[f"fewer than {wanted} negatives"] += 1
         elif settings.scores and any(passage.score is None for passage in _passages(example)):
             left_out["a passage without a score"] += 1
         else:
             kept = True
+            cut["negatives"] += has - len(example.negatives)
             yield example
     if not kept:
         reasons = ", ".join(f"{count} with {reason}" for reason, count in left_out.items()) or "there are none"
-        raise InputError(
-            f"{path}: no examples to write: {reasons}", hint="mine negatives first: embedsmith mine DATA --out RUN"
-        )
+        hint = "mine negatives first: embedsmith mine DATA --out RUN"
+        if most and wanted and most < wanted:
+            hint = f"ask for {most} negatives: no query has more"
+        elif most and settings.scores:
+            hint = "write without scores, or mine with a teacher that scores all passages"
+        raise InputError(f"{path}: no examples to write: {reasons}", hint=hint)
 
 
 def _write_triplets(path: Path, examples: Iterator[Example], settings: DialectSettings) -> int:

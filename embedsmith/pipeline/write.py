@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from embedsmith.data.dialects import DialectSettings, Written, write_dialect
-from embedsmith.data.examples import iter_examples
+from embedsmith.data.dialects import DialectSettings, ExampleFile, Written, write_dialect
 from embedsmith.data.locks import writes_out
 from embedsmith.errors import RunError
 from embedsmith.pipeline.derived import check_origin
@@ -36,4 +35,4 @@ def write(
             hint="mine first: embedsmith mine DATA --out RUN",
         )
     check_origin(run)
-    return write_dialect(dialect, Path(out), iter_examples(path), settings)
+    return write_dialect(dialect, Path(out), ExampleFile(path), settings)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -122,7 +123,8 @@ def test_the_mining_to_compare_with_has_every_kind_of_query(same_mining):
 )
 def test_the_rows_are_those_that_sentence_transformers_makes(tmp_path, mined, same_mining, name, document, scores):
     theirs = mined(document, output_format=name.removeprefix("st-"), output_scores=scores)
-    written = write_dialect(name, place(tmp_path, name), same_mining, DialectSettings(scores=scores))
+    settings = DialectSettings(scores=scores, negatives=3)
+    written = write_dialect(name, place(tmp_path, name), same_mining, settings)
     ours = parquet(written.path)
     assert ours.features == theirs.features
     assert ours.column_names == theirs.column_names
@@ -204,15 +206,88 @@ def moved(trainer, model: torch.nn.Module) -> bool:
     return bool(loss == loss and loss < float("inf") and after.isfinite().all() and not torch.equal(before, after))
 
 
-def test_an_n_tuple_is_as_long_as_the_first_full_query_and_shorter_ones_are_counted(tmp_path):
-    path = place(tmp_path, "st-n-tuple")
-    written = write_dialect("st-n-tuple", path, EXAMPLES[1:] + EXAMPLES[:1])
-    assert [(row["anchor"], row["negative_2"]) for row in parquet(path)] == [
-        (EXAMPLES[3].query, "🙂\nparse"),
-        (EXAMPLES[0].query, "a cat"),
-        (EXAMPLES[0].query, "a cat"),
+def of_lengths(outcomes: list[tuple[str, int]]) -> list[Example]:
+    """Return examples with so many negatives each."""
+    return [
+        Example(
+            f"q{number}",
+            f"query {number}",
+            [Passage("d", "p", 1.0)],
+            [Passage(f"n{n}", f"negative {n}", 0.5) for n in range(count)],
+            outcome,
+        )
+        for number, (outcome, count) in enumerate(outcomes)
     ]
-    assert (written.rows, written.left_out) == (3, {"too few negatives": 1, "no negatives": 1})
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "length", "left_out", "cut"),
+    [
+        ([("filled", 4)] * 5, 4, 0, 0),
+        ([("filled", 4), ("full", 4), ("filled", 4)], 4, 0, 0),
+        ([("short", 3)] * 5, 3, 0, 0),
+        ([("short", 1), ("full", 4), ("full", 4), ("filled", 4)], 4, 1, 0),
+        ([("full", 4), *[("short", 3)] * 5], 3, 0, 1),
+        ([("full", 6), ("full", 5), ("full", 5)], 5, 0, 1),
+        ([("full", 1), *[("full", 10)] * 5], 10, 1, 0),
+        ([("filled", 4), ("none", 0), ("short", 2)], 2, 0, 2),
+        ([("full", 2), ("full", 1)], 1, 0, 1),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_an_n_tuple_is_as_long_as_writes_most_negatives(tmp_path, outcomes, length, left_out, cut, is_stream):
+    examples = of_lengths(outcomes)
+    path = place(tmp_path, "st-n-tuple")
+    written = write_dialect("st-n-tuple", path, iter(examples) if is_stream else examples)
+    lone = sum(count == 0 for _, count in outcomes)
+    kept = [example for example in examples if len(example.negatives) >= length]
+    assert written.negatives == length
+    assert written.left_out.get(f"fewer than {length} negatives", 0) == left_out
+    assert written.left_out.get("no negatives", 0) == lone
+    assert written.rows + left_out + lone == len(examples)
+    assert written.cut == cut == sum(len(example.negatives) - length for example in kept)
+    assert [list(row.values()) for row in parquet(path)] == [
+        [example.query, "p", *(f"negative {n}" for n in range(length))] for example in kept
+    ]
+    # No other number writes more negatives.
+    for other in range(1, 11):
+        assert other * sum(len(example.negatives) >= other for example in examples) <= length * len(kept)
+
+
+@pytest.mark.parametrize("name", DIALECTS)
+@pytest.mark.parametrize("negatives", [None, 1, 3])
+@pytest.mark.parametrize("outcome", ["filled", "short", "full", "none"])
+def test_every_example_is_written_or_told(tmp_path, name, negatives, outcome):
+    examples = of_lengths([(outcome if count else "none", count) for count in (0, 2, 4, 4, 1, 3, 4)])
+    written = write_dialect(name, place(tmp_path, name), examples, DialectSettings(negatives=negatives))
+    path = written.path
+    if name in ("tevatron", "nemo"):
+        file = path / ("train.jsonl" if name == "tevatron" else "train.json")
+        rows = lines(file) if name == "tevatron" else json.loads(file.read_text())["data"]
+        queries = [row["query_id" if name == "tevatron" else "question_id"] for row in rows]
+    else:
+        rows = lines(path) if path.suffix == ".jsonl" else list(parquet(path))
+        queries = [row.get("query_id") or row.get("anchor") or row["query"] for row in rows]
+    assert len(rows) == written.rows
+    assert len(set(queries)) + sum(written.left_out.values()) == len(examples)
+
+
+def test_an_n_tuple_with_scores_does_without_the_random_passages_that_filled_up(tmp_path):
+    filled = [
+        replace(example, negatives=[*example.negatives, Passage("r", "random", None, "random passage")])
+        for example in of_lengths([("filled", 3)] * 2)
+    ]
+    path = place(tmp_path, "st-n-tuple")
+    written = write_dialect("st-n-tuple", path, filled, DialectSettings(scores=True))
+    assert (written.rows, written.negatives, written.cut, written.left_out) == (2, 3, 2, {})
+
+
+def test_who_asks_for_more_negatives_than_there_are_is_told_how_many_there_are(tmp_path):
+    with pytest.raises(InputError, match="no examples to write: 5 with fewer than 5 negatives") as caught:
+        write_dialect(
+            "st-n-tuple", place(tmp_path, "st-n-tuple"), of_lengths([("filled", 4)] * 5), DialectSettings(negatives=5)
+        )
+    assert caught.value.hint == "ask for 4 negatives: no query has more"
 
 
 def test_an_n_tuple_of_a_chosen_length_takes_the_first_negatives(tmp_path):
@@ -409,7 +484,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path, name, error):
 
     with pytest.raises(error, match="stopped"):
         write_dialect(name, place(tmp_path, name), interrupted())
-    assert list((tmp_path / "written").iterdir()) == []
+    assert list(tmp_path.glob("written/*")) == []
 
 
 @pytest.mark.parametrize("name", DIALECTS)
