@@ -10,10 +10,10 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -24,15 +24,34 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
+from embedsmith.data.shown import one_line, shown, shown_json
 from embedsmith.settings import without_passwords
+
+
+class _Console(Console):
+    """A console that texts do not control, whoever wrote them: names of files, passages, answers of servers."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Return a text as it is shown; tables measure it so, too."""
+        return super().render_str(shown(text), **options)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Yield what is printed: what has not come through `render_str`, a bar's description, is looked at here."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(shown(segment.text), segment.style)
+
 
 # Without emoji: in the name static:package:wordllama rich sees the picture of a package.
 # No markup either: in a name such as [red] or [/] rich would see a style, eat it or fail.
-out = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
-err = Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
+out = _Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
+err = _Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
 _PLAIN_EVERY_S = 10.0
 
@@ -46,26 +65,26 @@ def let_the_first_process_speak() -> None:
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout, and nothing else."""
     if not out.quiet:
-        sys.stdout.write(json.dumps(value, ensure_ascii=False, allow_nan=False) + "\n")
+        sys.stdout.write(shown_json(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n")
     # A program that asks one thing after the other waits for each answer.
     sys.stdout.flush()
 
 
 def print_error(message: str, hint: str) -> None:
     """Print one line that says what is wrong, and one with the remedy."""
-    err.print(f"error: {without_passwords(message)}", style="bold red", markup=False)
+    err.print(f"error: {one_line(without_passwords(message))}", style="bold red", markup=False)
     if hint:
-        err.print(f"hint: {hint}", markup=False)
+        err.print(f"hint: {one_line(hint)}", markup=False)
 
 
 def note(message: str) -> None:
     """Print one line beside the results."""
-    err.print(f"note: {message}", markup=False)
+    err.print(f"note: {one_line(message)}", markup=False)
 
 
 def print_plan(plan: Any) -> None:
     """Print what a mining run is going to do."""
-    teachers = ", ".join(plan.teachers)
+    teachers = one_line(", ".join(plan.teachers))
     err.print(
         f"plan: {plan.queries:,} queries, {plan.passages:,} passages, searched by {teachers}; "
         f"about {plan.memory_bytes / 2**30:.1f} GiB of memory",
@@ -73,7 +92,7 @@ def print_plan(plan: Any) -> None:
     )
     for work in plan.encodings:
         err.print(
-            f"  encode {work.texts:,} texts with {work.teacher}: about {work.tokens:,} tokens, "
+            f"  encode {work.texts:,} texts with {one_line(work.teacher)}: about {work.tokens:,} tokens, "
             f"{duration(work.seconds)} on one device; {work.vector_bytes / 1e6:,.0f} MB of vectors on disk",
             markup=False,
         )
@@ -92,23 +111,23 @@ def duration(seconds: float) -> str:
 
 def scores_table(title: str, rows: dict[str, dict[str, float]], metrics: list[str]) -> Table:
     """Return a table of scores, one row each."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=one_line(title), title_justify="left")
     table.add_column("")
     for metric in metrics:
-        table.add_column(metric, justify="right")
+        table.add_column(one_line(metric), justify="right")
     for label, scores in rows.items():
-        table.add_row(label, *(f"{scores[metric]:.3f}" for metric in metrics))
+        table.add_row(one_line(label), *(f"{scores[metric]:.3f}" for metric in metrics))
     return table
 
 
 def figures_table(title: str, rows: dict[str, list[str]], columns: list[str]) -> Table:
     """Return a table of figures that are written out already, one row each."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=one_line(title), title_justify="left")
     table.add_column("")
     for column in columns:
-        table.add_column(column, justify="right")
+        table.add_column(one_line(column), justify="right")
     for label, figures in rows.items():
-        table.add_row(label, *figures)
+        table.add_row(*map(one_line, [label, *figures]))
     return table
 
 
@@ -180,6 +199,7 @@ def progress(*, show: bool = True) -> Iterator[Any]:
         pieces = _Pieces()
 
         def tell(what: str, done: int, total: int, note: str = "") -> None:
+            what, note = one_line(what), one_line(note)
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, note=note)
             if pieces.begins(what, done, total):
@@ -240,4 +260,4 @@ class _PlainProgress:
         self._last[what] = now
         began, before = self._first[what]
         rate = _rate((done - before) / (now - began)) if now > began and done > before else ""
-        err.print(" ".join(filter(None, [f"{what}: {done:,} of {total:,}", rate, note])), markup=False)
+        err.print(one_line(" ".join(filter(None, [f"{what}: {done:,} of {total:,}", rate, note]))), markup=False)

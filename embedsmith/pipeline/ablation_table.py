@@ -18,6 +18,7 @@ from embedsmith.evaluation.significance import SeededDifference, compare_seeds, 
 from embedsmith.pipeline.ablation import Ablation, Cell, Changes, cells_of
 from embedsmith.pipeline.ablation import in_words as in_few_letters
 from embedsmith.pipeline.ablation_mining import read_mining, teacher_of_hardness
+from embedsmith.pipeline.markdown import inline
 from embedsmith.pipeline.runs import read_manifest
 
 LEVEL = 0.05
@@ -234,15 +235,15 @@ def cells_in_words(table: Table, row: Row) -> list[str]:
 
 def _lines(table: Table) -> Iterator[str]:
     """Yield the lines of the table in Markdown."""
-    yield from (f"# {table.name}", "")
+    yield from (f"# {inline(table.name)}", "")
     head = columns_of(table)
-    yield f"| {' | '.join(head)} |"
+    yield f"| {' | '.join(map(inline, head))} |"
     yield "| --- |" + " ---: |" * (len(head) - 1)
     for row in table.rows:
-        told = cells_in_words(table, row)
+        told = list(map(inline, cells_in_words(table, row)))
         name = f"**{told[0]}**" if row.is_significant else told[0]
         yield f"| {' | '.join([name, *told[1:]])} |"
-    yield from ("", "Bold: differs from the first row by more than chance.", "", *in_words(table), "")
+    yield from ("", "Bold: differs from the first row by more than chance.", "", *map(inline, in_words(table)), "")
     yield "Versions: " + ", ".join(f"{name} {version}" for name, version in table.versions.items()) + "."
 
 

@@ -10,6 +10,7 @@ from embedsmith.data.files import atomic_write
 from embedsmith.models.licence import UNSTATED, licence_of
 from embedsmith.models.names import find_model
 from embedsmith.models.settings import StudentSettings
+from embedsmith.pipeline.markdown import block, code, inline
 from embedsmith.pipeline.runs import Run
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
@@ -34,16 +35,16 @@ def _lines(
     }
     yield from ("---", yaml.safe_dump(front, sort_keys=False).strip(), "---", "")
     yield from ("# An embedding model, trained with embedsmith", "")
-    stated = f"its licence, {licence}, goes with this model" if licence != UNSTATED else "look up its licence"
-    yield f"A changed copy of `{student.name}`: {stated}. The weights were trained further as follows."
+    stated = f"its licence, {inline(licence)}, goes with this model" if licence != UNSTATED else "look up its licence"
+    yield f"A changed copy of {code(student.name)}: {stated}. The weights were trained further as follows."
     yield from ("", "## Data", "")
     for source in sources:
         mined = sum(len(example.negatives) for example in source.examples)
-        yield f"- {source.name}: {len(source.examples):,} queries with {mined:,} mined negatives"
-    yield from ("", "## Recipe", "", "```yaml")
+        yield f"- {inline(source.name)}: {len(source.examples):,} queries with {mined:,} mined negatives"
+    yield from ("", "## Recipe", "")
     recipe = {"student": student.model_dump(mode="json"), "stages": [stage.model_dump(mode="json") for stage in stages]}
-    yield yaml.safe_dump(recipe, sort_keys=False).strip()
-    yield from ("```", "", "## Use", "", "```python")
+    yield block(yaml.safe_dump(recipe, sort_keys=False).strip(), "yaml")
+    yield from ("", "## Use", "", "```python")
     yield "import embedsmith"
     yield 'model = embedsmith.load("path/to/this/folder")'
     yield 'queries, passages = model.encode_query(["…"]), model.encode_document(["…"])'

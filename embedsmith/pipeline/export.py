@@ -7,6 +7,7 @@ nv-embed                NV-Embed's released layout, for a bidirectional Mistral 
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from jaxtyping import Float32
 from embedsmith.data.files import read_json, whole_folder, write_text
 from embedsmith.data.locks import writes_out
 from embedsmith.data.plain_yaml import licence_in
+from embedsmith.data.shown import one_line
 from embedsmith.errors import ModelError, RunError
 from embedsmith.models.embedder import EmbeddingModel, cast, load
 from embedsmith.models.licence import UNSTATED, licence_of
@@ -30,6 +32,7 @@ from embedsmith.models.settings import Dtype, Layout
 from embedsmith.models.student import describe
 from embedsmith.pipeline.derived import has_changed
 from embedsmith.pipeline.lineage import lineage
+from embedsmith.pipeline.markdown import code, inline
 from embedsmith.pipeline.runs import finished
 from embedsmith.progress import Progress, silent
 
@@ -158,18 +161,20 @@ def _card(name: str, run: Path | None, target: Path, layout: Layout, folder: Pat
     text = card.read_text(encoding="utf-8", errors="replace") if card and card.is_file() else ""
     if not text.startswith("---\n"):
         front = {"library_name": "sentence-transformers", "license": licence_of(source)}
-        text = f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n# {target.name}\n\nA copy of `{name}`.\n\n{text}"
+        title = f"# {inline(target.name)}\n\nA copy of {code(name)}."
+        text = f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{title}\n\n{text}"
     yield text.partition("\n## Use\n")[0].strip()
     if run:
         yield from _data(run)
         yield from _scores(run)
+    opened = json.dumps(one_line(target.name), ensure_ascii=False)
     yield from ("", "## Use", "", "```python")
     if layout == "nv-embed" or (folder / ADAPTERS).is_file():
-        yield from ("import embedsmith", f'model = embedsmith.load("{target.name}")')
+        yield from ("import embedsmith", f"model = embedsmith.load({opened})")
     else:
         trust = ", trust_remote_code=True" if _needs_code(folder) else ""
         yield from ("from sentence_transformers import SentenceTransformer", "")
-        yield f'model = SentenceTransformer("{target.name}"{trust})'
+        yield f"model = SentenceTransformer({opened}{trust})"
     yield from ('queries, passages = model.encode_query(["…"]), model.encode_document(["…"])', "```")
     if _needs_code(folder):
         yield from ("", "The pool leaves the instruction out or has weights of its own, in `modeling_embedsmith.py`:")
@@ -181,7 +186,7 @@ def _data(run: Path) -> Iterator[str]:
     licences = _licences(run)
     if licences:
         yield from ("", "## Licences of the data", "")
-        yield from (f"- {name}: {licence}" for name, licence in licences.items())
+        yield from (f"- {inline(name)}: {inline(licence)}" for name, licence in licences.items())
 
 
 def _licences(run: Path) -> dict[str, str]:
@@ -210,9 +215,15 @@ def _scores(run: Path) -> Iterator[str]:
     scores: dict[str, dict[str, dict[str, float]]] = read_json(path) if path.is_file() else {}
     for name, rows in scores.items():
         metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-        yield from ("", f"## Scores on {name}", "", f"| | {' | '.join(metrics)} |", "| --- " * (len(metrics) + 1) + "|")
+        yield from (
+            "",
+            f"## Scores on {inline(name)}",
+            "",
+            f"| | {' | '.join(map(inline, metrics))} |",
+            "| --- " * (len(metrics) + 1) + "|",
+        )
         for label, row in rows.items():
-            yield f"| {label} | {' | '.join(_number(row.get(metric)) for metric in metrics)} |"
+            yield f"| {inline(label)} | {' | '.join(_number(row.get(metric)) for metric in metrics)} |"
 
 
 def _number(value: Any) -> str:

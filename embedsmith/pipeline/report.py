@@ -9,6 +9,7 @@ from typing import Any
 
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import atomic_write, read_json, read_jsonl
+from embedsmith.pipeline.markdown import block, code, inline
 from embedsmith.pipeline.recipe import Recipe
 from embedsmith.pipeline.recipe_data import examples_file
 from embedsmith.pipeline.runs import Run
@@ -25,17 +26,19 @@ def write_report(run: Run, recipe: Recipe) -> None:
 
 def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     """Yield the report's lines."""
-    yield f"# {recipe.name}"
+    yield f"# {inline(recipe.name)}"
     yield ""
     yield f"{run.seconds:,.0f} s of work; seed {recipe.seed}; {_versions(run.manifest)}."
     for name, scores in read_json(run.folder / "scores.json").items() if (run.folder / "scores.json").is_file() else ():
-        yield from ("", f"## Scores on {name}", "")
+        yield from ("", f"## Scores on {inline(name)}", "")
         metrics = shown_metrics(scores)
         rows = [[label, *(f"{values[metric]:.3f}" for metric in metrics)] for label, values in scores.items()]
         yield from _table(["", *metrics], rows)
     yield from ("", "## Counts", "")
     for part, counts in run.manifest["counts"].items():
-        yield f"- {part}: " + ", ".join(f"{key.replace('_', ' ')} {value:,}" for key, value in counts.items())
+        yield f"- {inline(part)}: " + ", ".join(
+            f"{inline(key.replace('_', ' '))} {value:,}" for key, value in counts.items()
+        )
     yield from ("", "## Seconds", "")
     yield "- " + ", ".join(f"{name} {seconds:,.0f}" for name, seconds in run.manifest["seconds"].items())
     yield from ("", "## Training", "")
@@ -63,10 +66,10 @@ def shown_metrics(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
     """Yield a Markdown table."""
-    yield "| " + " | ".join(head) + " |"
+    yield "| " + " | ".join(map(inline, head)) + " |"
     yield "|" + " --- |" * len(head)
     for row in rows:
-        yield "| " + " | ".join(row) + " |"
+        yield "| " + " | ".join(map(inline, row)) + " |"
 
 
 def _training(path: Path) -> Iterator[str]:
@@ -97,8 +100,8 @@ def _samples(path: Path) -> Iterator[str]:
     examples = [example for example in read_examples(path) if example.negatives]
     for example in examples[:: max(1, len(examples) // _SAMPLES)][:_SAMPLES]:
         positive, negative = example.positives[0], example.negatives[0]
-        yield f"**{example.query}**"
+        yield f"**{inline(example.query)}**"
         for label, passage in (("positive", positive), ("negative", negative)):
             score = "" if passage.score is None else f" {passage.score:.3f}"
-            yield from ("", f"{label} `{passage.id}`{score}", "", "```", passage.text[:400], "```")
+            yield from ("", f"{label} {code(passage.id)}{score}", "", block(passage.text[:400]))
         yield ""
