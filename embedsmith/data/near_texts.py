@@ -5,6 +5,7 @@ Source: Broder, On the resemblance and containment of documents, 1997; the index
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -37,8 +38,10 @@ class NearTexts:
         self._shingles = shingles
         self._sets: list[frozenset[bytes]] = []
         self._minhash: Any = MinHash
+        drawn = random.getstate()
         # To miss one counts nine times as much as to look at one in vain: the share itself is computed then.
         self._index: Any = MinHashLSH(threshold=limit, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+        random.setstate(drawn)  # it draws itself a name
 
     def add(self, text: str) -> int:
         """Add a text and return its number."""

@@ -42,7 +42,7 @@ from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.packed import can_pack, may_pack, on_device, pack, packs_right, token_states
 from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
-from embedsmith.models.precision import mixes, resolve_dtype
+from embedsmith.models.precision import limit_onednn_cache, mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.products import SHORT_TEXT, Activations, Copies, activations_of, fast_products
 from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSettings
@@ -113,6 +113,7 @@ class EmbeddingModel(SentenceTransformer):
     """Copies of weights as they were."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        limit_onednn_cache()
         super().__init__(*args, **kwargs)
         config = getattr(self.backbone, "config", None)
         if config is not None and getattr(config, "use_cache", False):

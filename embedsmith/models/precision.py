@@ -6,6 +6,7 @@ below AVX-512. So on such a CPU what is asked for in bfloat16 is computed in flo
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from embedsmith.models.settings import Dtype
+
+_CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
 def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
@@ -64,12 +67,29 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
     """Return whether oneDNN multiplies matrices of a type: by trying, for that is up to torch's build and the CPU."""
     if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return False
+    limit_onednn_cache()
     states, weight = (torch.ones(rows, 16, dtype=dtype, device="cpu") for rows in (2, 3))
     try:
         onednn_product(states, weight, None, "relu", "")
     except RuntimeError:
         return False
     return True
+
+
+@cache
+def limit_onednn_cache() -> None:
+    """Have oneDNN keep the code of 32 products, unless the environment says otherwise: to be called before the first.
+
+    By itself it keeps a thousand, each for one shape of its factors: gigabytes after a hundred steps of texts of all
+    lengths. It reads the environment once, when it makes the first one.
+    """
+    if _CAPACITY in os.environ or not torch.backends.mkldnn.is_available():
+        return
+    os.environ[_CAPACITY] = "32"
+    try:
+        torch.ones(1, 1, device="cpu").to_mkldnn().to_dense()
+    finally:
+        del os.environ[_CAPACITY]
 
 
 def onednn_product(states: Tensor, weight: Tensor, bias: Tensor | None, activation: str, algorithm: str) -> Tensor:

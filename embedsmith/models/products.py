@@ -23,7 +23,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
-from embedsmith.models.precision import multiplies_wide, onednn_multiplies, onednn_product
+from embedsmith.models.precision import limit_onednn_cache, multiplies_wide, onednn_multiplies, onednn_product
 from embedsmith.models.settings import Role
 
 SHORT_TEXT: Mapping[Role, int] = {"query": 16, "passage": 30}
@@ -73,6 +73,7 @@ def fast_products(
         activations: what follows which product: is applied with it where oneDNN multiplies.
         copies: take the place of weights in the products, without gradients.
     """
+    limit_onednn_cache()  # here too: a copy of the model in another process was not made there
     is_inference = torch.is_inference_mode_enabled()
     may_fuse = is_inference and device.type == "cpu"
     is_wide = is_inference and multiplies_wide(device)

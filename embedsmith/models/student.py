@@ -232,7 +232,7 @@ def _pooling(settings: StudentSettings, transformer: Transformer, seed: int) -> 
         return Pooling(width, pooling_mode=_PLAIN_POOLINGS[settings.pooling])
     sizes: dict[str, Any] = {"heads": settings.heads, "head_width": settings.head_width}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.random.default_generator.manual_seed(seed)  # not those of GPUs, which are not put back
         if settings.pooling == "self-attention":
             return SelfAttentionPooling(width, **sizes)
         if settings.pooling == "latent":

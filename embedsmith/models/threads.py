@@ -28,11 +28,14 @@ def turn(shared: Any) -> Any:
 
 
 def one_at_a_time(opener: Callable[Given, Made]) -> Callable[Given, Made]:
-    """Have threads take turns at opening models: transformers changes defaults of the whole process meanwhile."""
+    """Have threads take turns at opening models: transformers changes defaults of the whole process meanwhile.
+
+    What torch draws next is the same afterwards: modules begin with random weights, before they get their own.
+    """
 
     @wraps(opener)
     def opened(*args: Given.args, **kwargs: Given.kwargs) -> Made:
-        with _opening:
+        with _opening, torch.random.fork_rng(devices=[]):
             return opener(*args, **kwargs)
 
     return opened

@@ -18,7 +18,7 @@ from embedsmith.models.attention import steady_attention
 from embedsmith.models.contract import contract_of, name_of
 from embedsmith.models.embedder import first_part, refuse_foreign_code
 from embedsmith.models.names import find_model
-from embedsmith.models.precision import resolve_dtype
+from embedsmith.models.precision import limit_onednn_cache, resolve_dtype
 from embedsmith.models.settings import Dtype
 from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.vetted import CANNOT_BE_READ, NO_CODE, NO_CODE_IN_WEIGHTS, reason, vetted
@@ -173,6 +173,7 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
         raise ModelError(f"{name}: not the folder or hub id of a cross-encoder", hint="name a folder or a hub id")
     found = vetted(source)
     refuse_foreign_code(found)
+    limit_onednn_cache()
     try:
         model = CrossEncoder(
             found.path,

@@ -46,6 +46,7 @@ from embedsmith.training.chunks import (
     encode,
     shared_copies,
 )
+from embedsmith.training.draws import own_draws
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.held_out import Best, held_out_batches, without_held_out
 from embedsmith.training.memory import (
@@ -113,6 +114,7 @@ class StepReport:
     """Share of the other queries' passages that the guide took out of the loss."""
 
 
+@own_draws()
 def train_stage(
     model: EmbeddingModel,
     sources: Sequence[Source],
@@ -256,6 +258,7 @@ class Cost:
     """Weights, gradients, optimizer and activations."""
 
 
+@own_draws()
 def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> Cost:
     """Return what a batch takes, by the tokens of the first ones and by one chunk that is run forward and back."""
     bfloat16 = resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16

@@ -175,3 +175,39 @@ def test_a_processor_with_avx2_alone_loads_encodes_exports_trains_and_searches(t
         text=True,
     )
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+SHAPES = """
+import os
+import torch
+from embedsmith.models.precision import limit_onednn_cache
+
+before = dict(os.environ)
+limit_onednn_cache()
+assert dict(os.environ) == before
+for _ in range(2):
+    print("again", flush=True)
+    for rows in range(1, 101):
+        torch.ops.mkldnn._linear_pointwise(torch.ones(rows, 16), torch.ones(8, 16), None, "none", [], "")
+"""
+
+
+@pytest.mark.skipif(not precision.onednn_multiplies(LONG), reason="torch without oneDNN")
+def test_the_code_of_few_products_is_kept_and_the_environment_stays_as_it_was():
+    given = {name: value for name, value in os.environ.items() if name != "ONEDNN_PRIMITIVE_CACHE_CAPACITY"}
+    given |= {"ONEDNN_VERBOSE": "2"}
+    done = subprocess.run([sys.executable, "-c", SHAPES], env=given, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    *_, last = done.stdout.split("again")
+    assert last.count("cache_miss") == 100 and "cache_hit" not in last
+
+
+def test_a_number_that_the_user_has_chosen_is_left_alone(monkeypatch):
+    monkeypatch.setenv("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "500")
+    monkeypatch.setattr(torch.Tensor, "to_mkldnn", None)
+    precision.limit_onednn_cache.cache_clear()
+    try:
+        precision.limit_onednn_cache()
+    finally:
+        precision.limit_onednn_cache.cache_clear()
+    assert os.environ["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] == "500"

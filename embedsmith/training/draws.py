@@ -1,0 +1,23 @@
+"""What a training draws at random is its own affair."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def own_draws() -> Iterator[None]:
+    """Put the random states of Python, numpy, torch and its GPUs back after the block, however it is left."""
+    pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 - libraries draw from it
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    try:
+        with torch.random.fork_rng(devices=gpus):
+            yield
+    finally:
+        random.setstate(pythons)
+        np.random.set_state(numpys)  # noqa: NPY002
