@@ -31,7 +31,7 @@ from embedsmith.data.columns import (
 from embedsmith.data.corpus import read_corpus
 from embedsmith.data.labels import grade_of, is_listed
 from embedsmith.data.normalised import normalised
-from embedsmith.data.pool import Pool
+from embedsmith.data.pool import DROPPED, Pool, Pooled
 from embedsmith.data.tables import Table
 from embedsmith.errors import InputError
 
@@ -101,9 +101,38 @@ def read_pairs(
         for table, relevance in zip(tables, says, strict=True):
             if relevance.column:
                 on_note(f"{table.name}: {relevance}")
+        for note in _notes(pairs, pooled_queries, collection):
+            on_note(f"{tables[0].name}: {note}")
         if left_out := len(pooled_queries.ids) - len(collection.queries):
             on_note(f"{tables[0].name}: {left_out:,} queries without a relevant passage are left out")
     return collection
+
+
+def _notes(pairs: Judged, queries: Pooled, collection: Collection) -> Iterator[str]:
+    """Yield what became of rows that are no longer there as they stood in the file."""
+    if queries.spellings:
+        yield (
+            _counted(queries.spellings, "query is", "queries are")
+            + " one with an earlier query that differs in case, width or white space only, the first: "
+            + queries.first_spelling
+        )
+    usable = pairs.only((pairs.queries != DROPPED) & (pairs.passages != DROPPED))
+    keys = usable.queries * len(collection.passages) + usable.passages
+    is_positive = usable.grades > 0
+    both = np.intersect1d(keys[is_positive], keys[~is_positive])
+    if len(both):
+        yield _counted(len(both), "negative is", "negatives are") + " left out as a positive of the same query"
+    if repeated := len(keys) - len(both) - len(np.unique(keys)):
+        yield _counted(repeated, "pair stands", "pairs stand") + " there again: what is equal counts once"
+
+
+def _counted(count: int, one: str, many: str) -> str:
+    """Return a number with its word.
+
+    >>> _counted(1, "row is", "rows are"), _counted(1200, "row is", "rows are")
+    ('1 row is', '1,200 rows are')
+    """
+    return f"{count:,} {one if count == 1 else many}"
 
 
 class _Relevance:

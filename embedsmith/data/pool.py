@@ -36,6 +36,10 @@ class Pooled:
     metadata: Objects
     rows: Int64[np.ndarray, " A"]
     """Which text each of those became that were added; `DROPPED` where it could not be used."""
+    spellings: int = 0
+    """How many different texts became an earlier one that is spelled otherwise."""
+    first_spelling: str = ""
+    """The first of them, and what it became."""
 
 
 class Pool:
@@ -56,6 +60,7 @@ class Pool:
         self._texts = TextsBuilder()
         self._metadata = TextsBuilder()
         self._digests = bytearray()
+        self._raw_digests = bytearray()
         self._numbers = array("q")
         self._pending: list[tuple[str, str | None, int, dict[str, Any] | None]] = []
         self._starts: list[int] = []
@@ -95,12 +100,28 @@ class Pool:
         row_of = np.full(len(owner), DROPPED, np.int64)
         row_of[owners] = np.arange(len(owners))
         rows = np.where(owner == DROPPED, DROPPED, row_of[owner])
+        count, first_spelling = self._spellings(owner, texts)
         return Pooled(
             ids=self._named(ids.kept(owners)),
             texts=texts.kept(owners),
             metadata=Objects(metadata.kept(owners)) if has_metadata else Objects.of([]),
             rows=rows,
+            spellings=count,
+            first_spelling=first_spelling,
         )
+
+    def _spellings(self, owner: Int64[np.ndarray, " A"], texts: Texts) -> tuple[int, str]:
+        """Return how many different texts became another one, and the first of them."""
+        if self._key is None:
+            return 0, ""
+        raw, _ = numbered(np.frombuffer(self._raw_digests, np.int64).reshape(-1, 2))
+        self._raw_digests = bytearray()
+        others = np.flatnonzero((owner != DROPPED) & (raw != raw[owner]))
+        if not len(others):
+            return 0, ""
+        at = int(others[0])
+        what = f'{self._place(at)}: "{_short(texts[at])}" is the same as "{_short(texts[int(owner[at])])}"'
+        return len(np.unique(raw[others])), what
 
     def _flush(self) -> None:
         """Put away what waits: many texts at once cost a third of each for itself."""
@@ -112,6 +133,8 @@ class Pool:
         self._texts.extend(raws)
         keys = raws if self._key is None else [self._key(text).encode() for text in texts]
         self._digests += b"".join([digest(key) for key in keys])
+        if self._key is not None:
+            self._raw_digests += b"".join([digest(raw) for raw in raws])
         self._numbers.extend(numbers)
         # Most files of pairs have neither.
         if any(text_id is not None for text_id in ids):
@@ -168,6 +191,16 @@ class Pool:
             if not pc.any(pc.is_in(given, value_set=ids.arrow)).as_py():
                 return Texts(pc.if_else(pc.equal(ids.arrow, ""), given, ids.arrow))
             prefix = f"_{prefix}"
+
+
+def _short(text: str) -> str:
+    """Return a text as a line that is not too long.
+
+    >>> _short("a\\ncat " * 9)
+    'a cat a cat a cat a cat a cat a cat a...'
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= 40 else f"{line[:37]}..."
 
 
 def _first(numbers: Int64[np.ndarray, " A"]) -> Int64[np.ndarray, " R"]:
