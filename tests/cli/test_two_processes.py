@@ -235,6 +235,9 @@ def test_two_processes_of_each_command_on_one_folder_leave_what_one_leaves(tmp_p
                 assert REFUSED.search(said), where
                 assert said.count("error:") == said.count("hint:") == 1, where
         found = content(folder)
+        if "/killed-" in one["folder"]:
+            # The lock of a store that was whole already is asked for no more.
+            found = {path: held for path, held in found.items() if not re.search(r"vectors/\w+/\.lock$", path)}
         assert found.keys() == alone[name].keys(), where
         assert [path for path in found if found[path] != alone[name][path]] == [], where
     # Nothing was paid for twice: each folder has asked each of its questions once, but for what a kill has cut.
