@@ -14,7 +14,11 @@ code 1. Our own mistakes are `assert`s and keep their traceback.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable
+
+_LONGEST_NAME, _MOST_NAMES = 100, 1000
+"""What is compared for the nearest name: each comparison takes the product of two lengths."""
 
 
 class EmbedsmithError(Exception):
@@ -68,5 +72,8 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     >>> did_you_mean("x", ["ratio"])
     ''
     """
-    near = difflib.get_close_matches(wrong, list(known), n=1)
+    if len(wrong) > _LONGEST_NAME:
+        return ""
+    short = (name for name in known if len(name) <= _LONGEST_NAME)
+    near = difflib.get_close_matches(wrong, list(itertools.islice(short, _MOST_NAMES)), n=1)
     return f' (did you mean "{near[0]}"?)' if near else ""

@@ -123,7 +123,7 @@ def without_passwords(text: str) -> str:
     >>> without_passwords("HTTPS://me:pass@a.org/v1#m: no such folder; http:/me:pass@a.org")
     'HTTPS://…@a.org/v1#m: no such folder; http:/…@a.org'
     """
-    return re.sub(r"(https?:/*|\b[a-z][a-z0-9+.-]*:/+)[^/\s#@]*@", r"\1…@", text, flags=re.IGNORECASE)
+    return re.sub(r"(https?:/*|\b[a-z][a-z0-9+.-]{0,30}:/+)[^/\s#@]{0,2000}@", r"\1…@", text, flags=re.IGNORECASE)
 
 
 def fingerprint(value: Any) -> str:

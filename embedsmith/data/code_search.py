@@ -398,6 +398,8 @@ _UNDERLINE = re.compile(r"([-=~^#*])\1{2,}\s*$")
 # Not after a dot, which is an ellipsis, and not after a space, which is a sign spoken of: "the . in a name".
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.!?][\"'`)\]]*(?=\s|$)")
 _ABBREVIATION = re.compile(r"(?:^|[\s(\[,;])(?:e\.g|i\.e|eg|ie|cf|vs|resp|approx|incl|esp)\.$", re.IGNORECASE)
+_DOCSTRING_CHARS = 10_000
+"""Characters of a docstring that are looked at for its first sentence."""
 _ET_CETERA = re.compile(r"\betc\.\s+[^A-Z]")
 
 
@@ -413,7 +415,7 @@ def first_sentence(docstring: str, *, name: str = "") -> str:
     >>> first_sentence("Double a number :param x: the number")
     'Double a number'
     """
-    lines = [line.strip() for line in docstring.strip().split("\n")]
+    lines = [line.strip() for line in docstring.strip()[:_DOCSTRING_CHARS].split("\n")]
     # `get(key) -> value` says nothing more; `S.add(x) -- add an element` does, after the dashes.
     bare = re.escape(name.strip("_"))
     signature = re.compile(rf"(?:\w+\.)*_*{bare}_*\(.*?\)(?:\s*<?[-=]+>.*$|\s+--?\s+|:\s+|:?$)")
@@ -423,7 +425,9 @@ def first_sentence(docstring: str, *, name: str = "") -> str:
     text = " ".join(" ".join(_first_paragraph(lines)).split())
     end = len(text)
     for match in _SENTENCE_END.finditer(text):
-        if not _ABBREVIATION.search(text[: match.end()]) and not _ET_CETERA.match(text, match.end() - 4):
+        if not _ABBREVIATION.search(text[max(0, match.end() - 20) : match.end()]) and not _ET_CETERA.match(
+            text, match.end() - 4
+        ):
             end = match.end()
             break
     return _shortened(text[:end]).rstrip(" .:;,")

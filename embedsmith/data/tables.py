@@ -133,7 +133,8 @@ def _csv_table(path: Path, *, delimiter: str) -> Table:
     def read(columns: Sequence[str] | None, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = csv_rows(path, delimiter, on_bad, width=len(header))
         next(rows)
-        wanted = [(place, name) for place, name in enumerate(header) if columns is None or name in columns]
+        asked = set(header if columns is None else columns)
+        wanted = [(place, name) for place, name in enumerate(header) if name in asked]
         for number, row in rows:
             # CSV has no way to tell an empty text from none.
             yield number, {name: row[place] or None for place, name in wanted}

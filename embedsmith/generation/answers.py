@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter
@@ -14,8 +15,15 @@ from embedsmith.data.normalised import normalised
 SAID_TWICE = "said twice"
 ALMOST_SAID_TWICE = "almost the same as another one"
 
-_THOUGHT = re.compile(r".*</think>", re.DOTALL)
-_MARK = re.compile(r"^\W*?(?:[-*•–]|\(?\d{1,3}[.):]|(?:search\s+)?(?:query|question)\s*\d*\s*:\**)\s+", re.IGNORECASE)
+_MARK = re.compile(
+    r"^\W*?(?:[-*•–]|\(?\d{1,3}[.):]|(?:search\s+)?(?:query|question)\s*(?:\d+\s*)?:\**)\s+", re.IGNORECASE
+)
+_OPENING = {dict: re.compile(r"\{(?=\s*[\"}])"), list: re.compile(r"\[(?=\s*[\"\[{\]\-0-9tfnNI])")}
+"""Where an object or an array may begin, by what comes next."""
+_MOST_MARKS = 10
+"""Marks of a list that are taken from one line."""
+_MOST_OPENINGS = 100
+"""Braces at which a JSON value is looked for: each may take the whole text."""
 _QUOTES = "\"'“”„«»`*"
 
 
@@ -80,7 +88,7 @@ def said(text: str) -> str:
     >>> said("<think>Is it? It is.</think> Yes."), said("Yes. ")
     ('Yes.', 'Yes.')
     """
-    return _THOUGHT.sub("", text).strip()
+    return text.rpartition("</think>")[2].strip()
 
 
 def lines(text: str) -> list[str]:
@@ -92,7 +100,10 @@ def lines(text: str) -> list[str]:
     found = []
     for line in text.splitlines():
         bare = line.strip().strip(_QUOTES)
-        while (shorter := _MARK.sub("", bare).strip().strip(_QUOTES)) != bare:
+        for _ in range(_MOST_MARKS):
+            shorter = _MARK.sub("", bare, count=1).strip().strip(_QUOTES)
+            if shorter == bare:
+                break
             bare = shorter
         if bare and not bare.endswith((":", "：")):
             found.append(bare)
@@ -118,15 +129,12 @@ def json_in(text: str, kind: type) -> Any:
     >>> json_in("[1, 2", list)
     """
     decoder = json.JSONDecoder()
-    opening = "{" if kind is dict else "["
-    at = text.find(opening)
-    while at >= 0:
+    for opening in itertools.islice(_OPENING[kind].finditer(text), _MOST_OPENINGS):
         try:
-            value, _ = decoder.raw_decode(text, at)
+            value, _ = decoder.raw_decode(text, opening.start())
         except RecursionError:
             return None
         except ValueError:
-            at = text.find(opening, at + 1)
             continue
         return value
     return None

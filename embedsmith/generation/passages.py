@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-_END = re.compile(r"[.!?…]+[\"'”’»)\]]*\s+|[。！？]+[」』）]*\s*|\n+")
+_END = re.compile(r"(?<![.!?…])[.!?…]+[\"'”’»)\]]*\s+|[。！？]+[」』）]*\s*|\n+")
 """Where a sentence ends, with what stands between it and the next one."""
 
 
@@ -29,13 +29,16 @@ def cut(text: str, limit: int) -> list[str]:
     >>> cut("A cat sat.", 24), cut("unbelievable cat", 6)
     (['A cat sat.'], ['unbeli', 'evable', 'cat'])
     """
-    parts = []
-    rest = text.strip()
-    while len(rest) > limit:
-        at = _place(rest, limit, least=len(rest) / math.ceil(len(rest) / limit))
-        parts.append(rest[:at].rstrip())
-        rest = rest[at:].lstrip()
-    return [*parts, rest] if rest else parts
+    parts: list[str] = []
+    text, start = text.strip(), 0
+    while (left := len(text) - start) > limit:
+        # No more than the window is copied: a book has many parts.
+        at = _place(text[start : start + limit + 1], limit, least=left / math.ceil(left / limit))
+        parts.append(text[start : start + at].rstrip())
+        start += at
+        while start < len(text) and text[start].isspace():
+            start += 1
+    return [*parts, text[start:]] if start < len(text) else parts
 
 
 def _place(text: str, limit: int, *, least: float) -> int:

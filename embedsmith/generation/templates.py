@@ -16,7 +16,8 @@ from embedsmith.data.files import atomic_write, visible
 from embedsmith.errors import InputError, did_you_mean
 
 _OWN = Path(__file__).parent / "prompts"
-_HOLE = re.compile(r"\{\{(.*?)\}\}", re.DOTALL)
+# None within another one: what is opened again and again and never closed is looked at once.
+_HOLE = re.compile(r"\{\{((?:(?!\{\{|\}\}).)*)\}\}", re.DOTALL)
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,7 @@ def _filled(value: Any, environment: Mapping[str, str], where: str) -> Any:
         return [_filled(inner, environment, where) for inner in value]
     if not isinstance(value, str):
         return value
-    for name in re.findall(r"\$\{(\w+)\}", value):
+    for name in dict.fromkeys(re.findall(r"\$\{(\w+)\}", value)):
         if not environment.get(name):
             raise SettingsError(f"{where}: {name} is not set, in {value}", hint=f"export {name}=FOLDER")
         value = value.replace(f"${{{name}}}", environment[name])

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any, Literal
-from unicodedata import normalize, unidata_version
+from unicodedata import unidata_version
 
 import numpy as np
 from jaxtyping import Float32, Int64
 from pydantic import Field
 
+from embedsmith.data.normalised import composed
 from embedsmith.data.ties import NO_PASSAGE, Ties
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.models.arithmetic import ARITHMETIC
@@ -117,7 +118,7 @@ def tokenize(text: str, settings: BM25Settings) -> list[str]:
     options = settings.split_identifiers, settings.lower_case, settings.stop_words, settings.stemmer
     tokens: list[str] = []
     # NFKC: full-width letters and half-width kana are the same words.
-    for run in _RUN.findall(normalize("NFKC", text)):
+    for run in _RUN.findall(composed(text)):
         tokens += _bigrams(run) if _IS_SPACELESS.match(run) else _words(run, *options)
     return tokens
 
