@@ -20,7 +20,11 @@ from embedsmith.errors import InputError, did_you_mean
 SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")
 HUB = "hf:"
 
-_BATCH = 8192
+_BATCH = 256
+"""Rows that are read at a time: a few bytes of a file may stand for a text of megabytes in every row."""
+_BATCH_BYTES = 2**28
+_FEWEST_TO_ONE = 100
+"""Bytes from one byte of a compressed column: texts that people write give 20 at the most."""
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,25 @@ def _parquet_table(path: Path) -> Table:
 
     def batches(columns: Sequence[str] | None) -> Iterator[Any]:
         with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(batch_size=_BATCH, columns=None if columns is None else list(columns))
+            rows = rows_at_a_time(file)
+            yield from file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
 
     return _arrow_table(str(path), path.stem, names, batches, classes)
+
+
+def rows_at_a_time(file: Any) -> int:
+    """Return how many rows of an open Parquet file are read at a time.
+
+    A text that a dictionary holds once stands in any number of rows: where little was compressed from much, a batch of
+    the longest text that there may be still fits into memory.
+    """
+    metadata, longest = file.metadata, 1
+    for group in range(metadata.num_row_groups):
+        for column in range(metadata.num_columns):
+            chunk = metadata.row_group(group).column(column)
+            if chunk.total_uncompressed_size > _FEWEST_TO_ONE * chunk.total_compressed_size:
+                longest = max(longest, chunk.total_uncompressed_size)
+    return min(_BATCH, max(1, _BATCH_BYTES // longest))
 
 
 def saved_tables(folder: Path) -> dict[str, Table]:

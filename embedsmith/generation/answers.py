@@ -18,7 +18,10 @@ ALMOST_SAID_TWICE = "almost the same as another one"
 _MARK = re.compile(
     r"^\W*?(?:[-*•–]|\(?\d{1,3}[.):]|(?:search\s+)?(?:query|question)\s*(?:\d+\s*)?:\**)\s+", re.IGNORECASE
 )
-_OPENING = {dict: re.compile(r"\{(?=\s*[\"}])"), list: re.compile(r"\[(?=\s*[\"\[{\]\-0-9tfnNI])")}
+_OPENING: dict[type, re.Pattern[str]] = {
+    dict: re.compile(r"\{(?=\s*[\"}])"),
+    list: re.compile(r"\[(?=\s*[\"\[{\]\-0-9tfnNI])"),
+}
 """Where an object or an array may begin, by what comes next."""
 _MOST_MARKS = 10
 """Marks of a list that are taken from one line."""
