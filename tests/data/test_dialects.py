@@ -303,38 +303,6 @@ def test_an_n_tuple_of_a_chosen_length_takes_the_first_negatives(tmp_path):
 # FlagEmbedding
 
 
-def test_flagembedding_reads_its_own_file(tmp_path, tiny_bert):
-    embedder = pytest.importorskip(
-        "FlagEmbedding.abc.finetune.embedder", reason="FlagEmbedding is installed by hand: pip install --no-deps"
-    )
-    from transformers import AutoTokenizer
-
-    path = place(tmp_path, "flagembedding")
-    settings = DialectSettings(scores=True, instruction="Find it: ")
-    assert write_dialect("flagembedding", path, EXAMPLES, settings).rows == 3
-    arguments = embedder.AbsEmbedderDataArguments(
-        train_data=[str(path)],
-        train_group_size=3,
-        knowledge_distillation=True,
-        query_instruction_for_retrieval="replaced by the prompt of the row",
-        cache_path=str(tmp_path / "cache"),
-    )
-    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
-    data = embedder.AbsEmbedderTrainDataset(arguments, tokenizer)
-    assert len(data) == 3
-    for row, example in zip(data, [EXAMPLES[0], EXAMPLES[1], EXAMPLES[3]], strict=True):
-        query, passages, scores = row
-        assert query == "Find it: " + example.query
-        known = {passage.text: passage.score for passage in example.positives}
-        assert passages[0] in known
-        assert set(passages[1:]) <= {passage.text for passage in example.negatives}
-        known |= {passage.text: passage.score for passage in example.negatives}
-        assert scores == [known[text] for text in passages]
-    batch = embedder.AbsEmbedderCollator(tokenizer)([data[0], data[1]])
-    assert batch["queries"]["input_ids"].shape[0] == 2
-    assert batch["passages"]["input_ids"].shape[0] == 6
-
-
 def test_flagembedding_lines_have_the_documented_fields(tmp_path):
     path = place(tmp_path, "flagembedding")
     write_dialect("flagembedding", path, EXAMPLES)
