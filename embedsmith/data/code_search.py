@@ -168,7 +168,7 @@ def sources_hash(settings: CodeSettings) -> str:
     root = _root_of(settings)
     digest = hashlib.sha256()
     for path in _python_files(root, []):
-        content = (root / path).read_bytes() if os.access(root / path, os.R_OK) else b""
+        content = (root / path).read_bytes() if (root / path).is_file() and os.access(root / path, os.R_OK) else b""
         digest.update(f"{path}\n{hashlib.sha256(content).hexdigest()}\n".encode("utf-8", "surrogatepass"))
     return digest.hexdigest()[:16]
 

@@ -294,12 +294,19 @@ def write_jsonl(path: Path, rows: Iterable[Any], *, nan_as_null: bool = False) -
     return count
 
 
+def check_regular(path: Path) -> None:
+    """Raise InputError where something is neither a file nor a folder: a pipe waits for ever, a device has no end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise InputError(f"{path}: a pipe or a device, wanted a file", hint="write what it gives into a file first")
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON document of a file.
 
     Raises:
         InputError: the file is missing or is not JSON.
     """
+    check_regular(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -314,6 +321,7 @@ def read_jsonl(path: Path, *, on_bad: OnBad = refuse) -> Iterator[tuple[int, dic
     Raises:
         InputError: the file is missing, a line is not a JSON object, or is not UTF-8; names file and line.
     """
+    check_regular(path)
     try:
         file = open(path, "rb")  # noqa: SIM115
     except FileNotFoundError:

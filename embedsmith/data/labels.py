@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from embedsmith.data.bad_rows import Misread, Unusable, kind
+from embedsmith.data.files import check_regular
 from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.errors import InputError, did_you_mean
 
@@ -303,6 +304,7 @@ def read_labels(labels: str) -> dict[str, str]:
 
 def _of_file(path: str) -> list[tuple[str, str]]:
     """Return the labels of a file and their texts."""
+    check_regular(Path(path))
     try:
         text = Path(path).read_text(encoding="utf-8")
         # JSON by itself: YAML does not join the two halves in which it may write a character. In YAML every scalar is

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
 from embedsmith.data.corpus import _passage
-from embedsmith.data.files import lines_of
+from embedsmith.data.files import check_regular, lines_of
 from embedsmith.data.tables import SUFFIXES, check_exists, open_table
 from embedsmith.data.texts import Texts, TextsBuilder
 from embedsmith.errors import InputError
@@ -63,6 +63,7 @@ def _rows(path: Path, on_bad: OnBad) -> Iterator[tuple[str, int, str]]:
 
 def _lines(path: Path) -> Iterator[tuple[str, int, str]]:
     """Yield no id, the number and the text of each line that is not blank."""
+    check_regular(path)
     with open(path, "rb") as file:
         for number, raw in enumerate(lines_of(file), start=1):
             try:

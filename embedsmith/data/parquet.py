@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from embedsmith.data.files import atomic_write
-from embedsmith.data.tables import check_schema, rows_at_a_time
+from embedsmith.data.files import atomic_write, check_regular
+from embedsmith.data.tables import check_schema, parquet_batches
 from embedsmith.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    check_regular(path)
     try:
         file = pq.ParquetFile(path)
     except FileNotFoundError:
@@ -69,5 +70,5 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from None
     with file:
         check_schema(file.schema_arrow, str(path))
-        rows = (row for group in file.iter_batches(rows_at_a_time(file)) for row in group.to_pylist())
+        rows = (row for group in parquet_batches(file, path) for row in group.to_pylist())
         yield from enumerate(rows, start=1)

@@ -25,7 +25,7 @@ from jaxtyping import Int64
 from embedsmith.data.assemble import Judged, distinct
 from embedsmith.data.bad_rows import BadRow, Misread, OnBad, Unusable, refuse
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import lines_of
+from embedsmith.data.files import check_regular, lines_of
 from embedsmith.data.labels import MAX_GRADE, score_of
 from embedsmith.data.tables import check_exists
 from embedsmith.data.texts import Rows, Texts, TextsBuilder
@@ -195,6 +195,7 @@ def _tell(on_skip: Callable[[str], None] | None, path: Path, unknown: int, count
 
 def _lines(path: Path, on_bad: OnBad) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, line) for each line that is not blank."""
+    check_regular(path)
     with open(path, "rb") as file:
         for number, raw in enumerate(lines_of(file), start=1):
             try:

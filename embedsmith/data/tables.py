@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
 from embedsmith.data.csv_rows import csv_rows
-from embedsmith.data.files import read_json, read_jsonl
+from embedsmith.data.files import check_regular, read_json, read_jsonl
 from embedsmith.errors import InputError, did_you_mean
 
 SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")
@@ -23,6 +23,8 @@ HUB = "hf:"
 _BATCH = 256
 """Rows that are read at a time: a few bytes of a file may stand for a text of megabytes in every row."""
 _BATCH_BYTES = 2**28
+_MOST_BYTES, _MOST_TO_ONE = 2**30, 1000
+"""A Parquet file gives no more than the first, or than that many bytes for each of its own."""
 _FEWEST_TO_ONE = 100
 """Bytes from one byte of a compressed column: texts that people write give 20 at the most."""
 
@@ -81,6 +83,7 @@ def check_exists(path: Path) -> None:
     if not path.exists():
         siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
         raise InputError(f"{path}: no such file or folder{did_you_mean(path.name, siblings)}", hint="check the path")
+    check_regular(path)
 
 
 def _json_rows(path: Path, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -162,10 +165,26 @@ def _parquet_table(path: Path) -> Table:
 
     def batches(columns: Sequence[str] | None) -> Iterator[Any]:
         with pq.ParquetFile(path) as file:
-            rows = rows_at_a_time(file)
-            yield from file.iter_batches(batch_size=rows, columns=None if columns is None else list(columns))
+            yield from parquet_batches(file, path, None if columns is None else list(columns))
 
     return _arrow_table(str(path), path.stem, names, batches, classes)
+
+
+def parquet_batches(file: Any, path: Path, columns: list[str] | None = None) -> Iterator[Any]:
+    """Yield the batches of an open Parquet file.
+
+    Raises:
+        InputError: a short file stands for more than anybody has written into it.
+    """
+    size, read = path.stat().st_size, 0
+    for batch in file.iter_batches(batch_size=rows_at_a_time(file), columns=columns):
+        read += batch.nbytes
+        if read > max(_MOST_BYTES, _MOST_TO_ONE * size):
+            raise InputError(
+                f"{path}: {size:,} bytes that stand for more than {read:,}",
+                hint="write it again without the rows that repeat each other",
+            )
+        yield batch
 
 
 def rows_at_a_time(file: Any) -> int:

@@ -24,6 +24,7 @@ from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.contamination import ContaminationSettings
 from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.converters.settings import ConvertSettings
+from embedsmith.data.files import check_regular
 from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.data.source import SourceSettings
 from embedsmith.errors import InputError, SettingsError
@@ -216,6 +217,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         InputError: the file is missing or not YAML; names the line.
         SettingsError: it is no mapping.
     """
+    check_regular(Path(path))
     try:
         values = plain_yaml(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError:
