@@ -26,16 +26,12 @@ from torch import Tensor
 
 from embedsmith.data.files import read_json, whole_folder, write_json
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models import modeling_embedsmith
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.card_data import CardData
 from embedsmith.models.compiled import compile_layers
 from embedsmith.models.contract import contract_of, hash_of_weights
 from embedsmith.models.modeling_embedsmith import (
     InstructedTransformer,
-    LatentAttentionPooling,
-    MultiLayerPooling,
-    SelfAttentionPooling,
 )
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.nv_embed import read_nv_embed
@@ -49,7 +45,15 @@ from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSet
 from embedsmith.models.static import read_static
 from embedsmith.models.threads import on_cores, one_at_a_time, turn
 from embedsmith.models.tokens import tokens_of
-from embedsmith.models.vetted import CANNOT_BE_READ, NO_CODE, NO_CODE_IN_WEIGHTS, reason, vetted
+from embedsmith.models.vetted import (
+    CANNOT_BE_READ,
+    NO_CODE,
+    NO_CODE_IN_WEIGHTS,
+    OUR_FILE,
+    OUR_MODULES,
+    reason,
+    vetted,
+)
 from embedsmith.models.weights import check_files, check_weights
 
 _CPU_TOKENS = 1024
@@ -73,15 +77,6 @@ _OLD_POOLING_KEYS = {
     "lasttoken": "pooling_mode_lasttoken",
 }
 
-_FILE = Path(modeling_embedsmith.__file__).stem
-_OURS = {
-    cls.__name__: cls
-    for cls in (InstructedTransformer, LatentAttentionPooling, SelfAttentionPooling, MultiLayerPooling)
-}
-_MODULE_CLASSES = {
-    f"{prefix}.{name}": cls for name, cls in _OURS.items() for prefix in (_FILE, modeling_embedsmith.__name__)
-}
-
 _RELEASED = {"nvembed": read_nv_embed, "nvretriever": read_nv_retriever}
 """What reads a folder of NVIDIA's in place of the code that lies in it, by its configuration's `model_type`."""
 
@@ -90,7 +85,7 @@ class EmbeddingModel(SentenceTransformer):
     """A SentenceTransformer whose folders are portable, whole or absent, and probed for their attention."""
 
     prompts: dict[str, str]
-    _module_classes = _MODULE_CLASSES
+    _module_classes = OUR_MODULES
     model_card_data_class = CardData
     _workers: dict[str, Any] | None = None
     """The processes of `spread`, one a device."""
@@ -588,7 +583,6 @@ def _load(name: str, *, dtype: Dtype, device: str | None, attention_backend: Att
             hint="use it as --student, which makes an embedding model of it",
         )
     found = vetted(source)
-    refuse_foreign_code(found)
     # As it was saved where each module gets a type of its own: nothing is rounded twice, nor larger than it need be.
     is_mixed = mixes(dtype, device)
     model = _open(found, dtype=None if is_mixed else resolve_dtype(dtype, device), device=device)
@@ -705,30 +699,13 @@ def _model_type(folder: Path) -> str:
     return str(config.get("model_type")) if isinstance(config, dict) else ""
 
 
-def refuse_foreign_code(source: ModelSource) -> None:
-    """Refuse a folder that names modules of neither sentence-transformers nor embedsmith."""
-    modules = source.local and source.local / "modules.json"
-    if not modules or not modules.is_file():
-        return
-    try:
-        types = [str(module["type"]) for module in json.loads(modules.read_text(encoding="utf-8"))]
-    except (ValueError, TypeError, KeyError):
-        raise ModelError(f"{modules}: not a list of modules", hint="mend the file, or save the model again") from None
-    for module_type in types:
-        if not module_type.startswith("sentence_transformers.") and module_type not in _MODULE_CLASSES:
-            raise ModelError(
-                f"{source.name}: needs the code of module {module_type!r} from the folder, which is never run here",
-                hint="open it with sentence-transformers and trust_remote_code=True, if you trust its author",
-            )
-
-
 def _name_modules_by_file(folder: Path) -> None:
     """Let modules.json name our modules by the file that lies in the folder, as code from a folder must be."""
     path = folder / "modules.json"
     modules = json.loads(path.read_text(encoding="utf-8"))
     for module in modules:
-        if module["type"] in _MODULE_CLASSES:
-            module["type"] = f"{_FILE}.{module['type'].rsplit('.', 1)[1]}"
+        if module["type"] in OUR_MODULES:
+            module["type"] = f"{OUR_FILE}.{module['type'].rsplit('.', 1)[1]}"
     write_json(path, modules)
 
 

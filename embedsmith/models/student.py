@@ -19,7 +19,6 @@ from embedsmith.models.embedder import (
     _lasting,
     _open,
     is_released,
-    refuse_foreign_code,
     use_backend,
 )
 from embedsmith.models.end_of_text import append_end_of_text
@@ -66,7 +65,6 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
     found = vetted(source)
     is_embedder = source.kind != "gguf" and _is_embedding_model(Path(found.path))
     if is_embedder:
-        refuse_foreign_code(found)
         start = _open(found, dtype=torch.float32, device="cpu")
         if start.has_adapters:
             from embedsmith.models.lora import merge_adapters  # it knows how a base is built, and so knows this module

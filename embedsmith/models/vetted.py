@@ -23,6 +23,13 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from embedsmith.errors import ModelError
+from embedsmith.models import modeling_embedsmith
+from embedsmith.models.modeling_embedsmith import (
+    InstructedTransformer,
+    LatentAttentionPooling,
+    MultiLayerPooling,
+    SelfAttentionPooling,
+)
 from embedsmith.models.names import ADAPTERS, PICKLES, ModelSource
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -68,6 +75,14 @@ _MODULES = {
     "Asym",
 }
 """Modules of sentence-transformers that a folder may name. Others read pickles, or name classes in turn."""
+
+OUR_FILE = Path(modeling_embedsmith.__file__).stem
+OUR_MODULES: dict[str, type] = {
+    f"{prefix}.{cls.__name__}": cls
+    for cls in (InstructedTransformer, LatentAttentionPooling, SelfAttentionPooling, MultiLayerPooling)
+    for prefix in (OUR_FILE, modeling_embedsmith.__name__)
+}
+"""Our own modules, by the names that a folder may have for them: the file that lies in it, or the package's."""
 
 _WITH_WEIGHTS = {"Dense", "LayerNorm", "WeightedLayerPooling", "StaticEmbedding"}
 """Modules that fall back to a pickle where there is no `model.safetensors`."""
@@ -148,11 +163,10 @@ def _parts(folder: Path, name: str) -> Iterator[tuple[str, str]]:
     """Yield the folder and the kind of each part of a model, and the parts of a part that chooses between others."""
     path = folder / "modules.json"
     if not path.is_file():
-        yield "", "Transformer"
         return
     listed = _read(path, name)
-    if not isinstance(listed, list) or not all(isinstance(part, dict) for part in listed):
-        raise ModelError(f"{name}: modules.json is not a list of modules", hint=_MEND)
+    if not isinstance(listed, list) or not all(isinstance(part, dict) and "type" in part for part in listed):
+        raise ModelError(f"{name}: modules.json: not a list of modules", hint=_MEND)
     for part in listed:
         yield from _part_and_its_parts(folder, part.get("path"), part.get("type"), name)
 
@@ -182,7 +196,12 @@ def _part_and_its_parts(folder: Path, path: Any, kind: Any, name: str) -> Iterat
 def _vet_part(folder: Path, kind: str, name: str) -> None:
     """Check one part of a model: what it is, and the weights that it would read."""
     library, _, module = kind.rpartition(".")
-    if library.startswith("sentence_transformers") and module not in _MODULES:
+    if library.split(".")[0] != "sentence_transformers" and kind not in OUR_MODULES:
+        raise ModelError(
+            f"{name}: needs the code of module {_shown(kind)} from the folder, which is never run here",
+            hint="open it with sentence-transformers and trust_remote_code=True, if you trust its author",
+        )
+    if library.split(".")[0] == "sentence_transformers" and module not in _MODULES:
         raise ModelError(
             f"{name}: the module {_shown(kind)} is none that is opened here",
             hint=f"it opens {', '.join(sorted(_MODULES))}, and the poolings of embedsmith",

@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int64
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.contract import contract_of, name_of
-from embedsmith.models.embedder import first_part, refuse_foreign_code
+from embedsmith.models.embedder import first_part
 from embedsmith.models.names import find_model
 from embedsmith.models.precision import limit_onednn_cache, resolve_dtype
 from embedsmith.models.settings import Dtype
@@ -172,7 +172,6 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
     if source.kind not in ("folder", "hub"):
         raise ModelError(f"{name}: not the folder or hub id of a cross-encoder", hint="name a folder or a hub id")
     found = vetted(source)
-    refuse_foreign_code(found)
     limit_onednn_cache()
     try:
         model = CrossEncoder(
