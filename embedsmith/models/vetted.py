@@ -39,10 +39,12 @@ NO_CODE_IN_WEIGHTS: dict[str, Any] = {
     **NO_CODE,
     "use_safetensors": True,
     "weights_only": True,
-    "allow_all_kernels": False,
     "use_kernels": False,
 }
-"""Given to everything that reads weights; a folder's own words come second."""
+"""Given to everything that reads weights; a folder's own words come second.
+
+`allow_all_kernels` is not among them: transformers 5.2 does not know it, and it is off where no folder may turn it on.
+"""
 
 CANNOT_BE_READ = (
     OSError,
