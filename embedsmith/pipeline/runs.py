@@ -212,7 +212,27 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if not path.is_file():
         what = "not a run folder (no manifest.json)" if Path(folder).is_dir() else "no such run folder"
         raise RunError(f"{folder}: {what}", hint="name the folder that was given as --out")
-    return read_json(path)
+    return _manifest_of(path)
+
+
+def _manifest_of(path: Path) -> dict[str, Any]:
+    """Return what a manifest says.
+
+    Raises:
+        RunError: it is no manifest of a run.
+    """
+    found = read_json(path)
+    texts, mappings = ("command", "status"), ("settings", "inputs", "content", "seconds", "counts", "versions")
+    if isinstance(found, dict):
+        found = {**{name: {} for name in mappings}, **found}
+        wrong = [name for name in texts if not isinstance(found.get(name), str)]
+        wrong += [name for name in mappings if not isinstance(found[name], dict)]
+    else:
+        wrong = list(texts)
+    if wrong:
+        raise RunError(f"{path}: no manifest of a run: nothing fits under {wrong[0]}", hint="run the command again")
+    whole: dict[str, Any] = found
+    return whole
 
 
 def finished(folder: str | Path) -> dict[str, Any]:
@@ -241,7 +261,7 @@ def _known(folder: Path, new: dict[str, Any]) -> dict[str, Any] | None:
         if folder.is_dir() and any(not _is_first(path.name) for path in folder.iterdir()):
             raise RunError(f"{folder}: not empty and not a run folder", hint="choose another --out")
         return None
-    manifest: dict[str, Any] = read_json(folder / "manifest.json")
+    manifest = _manifest_of(folder / "manifest.json")
     hint = "choose another --out, or remove the folder"
     if manifest.get("fingerprint") != new["fingerprint"]:
         raise RunError(f"{folder}: holds another run ({_difference(manifest, new)})", hint=hint)
