@@ -21,16 +21,21 @@ _LONGEST_NAME, _MOST_NAMES = 100, 1000
 """What is compared for the nearest name: each comparison takes the product of two lengths."""
 
 
+_ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+
+
 class EmbedsmithError(Exception):
     """A caller's mistake: what is wrong, and what to do about it.
+
+    Both are one line: where they quote a file, its control characters are shown as escapes.
 
     >>> str(InputError("queries.jsonl:3: no text", hint="give every query a text"))
     'queries.jsonl:3: no text'
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
+        super().__init__(message.translate(_ESCAPES))
+        self.hint = hint.translate(_ESCAPES)
 
     def within(self, place: str) -> EmbedsmithError:
         """Return the same mistake with the place where it was met before its message.

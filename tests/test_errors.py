@@ -35,6 +35,13 @@ def test_an_error_carries_its_remedy_beside_its_message():
     assert error.hint == "give every query a text"
 
 
+def test_an_error_is_one_line_whatever_it_quotes():
+    error = InputError('a.csv:3: the id "a\nb\u2028\x1b[31m" is taken', hint="rename\r\n it")
+    assert str(error) == 'a.csv:3: the id "a\\nb\\u2028\\x1b[31m" is taken'
+    assert error.hint == "rename\\r\\n it"
+    assert str(error.within("data nq")) == f"data nq: {error}"
+
+
 def test_an_error_without_a_remedy_has_an_empty_hint():
     assert EmbedsmithError("broken").hint == ""
 

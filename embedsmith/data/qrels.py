@@ -112,14 +112,22 @@ def look_up(
     judgements: Judgements, query_ids: Texts, passage_ids: Texts, on_bad: OnBad
 ) -> tuple[Int64[np.ndarray, " J"], Int64[np.ndarray, " J"], Int64[np.ndarray, " J"]]:
     """Return query rows, passage rows and line places of the judgements whose ids are known; others are bad rows."""
-    queries = Rows(query_ids).of(judgements.query_ids.arrow)
-    passages = Rows(passage_ids).of(judgements.passage_ids.arrow)
+    row_of_query, row_of_passage = Rows(query_ids), Rows(passage_ids)
+    queries = row_of_query.of(judgements.query_ids.arrow)
+    passages = row_of_passage.of(judgements.passage_ids.arrow)
     seen: set[str] = set()
     for row in np.flatnonzero((queries < 0) | (passages < 0)).tolist():
-        if queries[row] < 0:
-            flaw = _unknown("query", judgements.query_ids[row], query_ids, seen)
+        query, passage = judgements.query_ids[row], judgements.passage_ids[row]
+        if query in row_of_passage and passage in row_of_query:
+            flaw = Unusable(
+                f'unknown query id "{query}"; there is a passage of that id, and a query "{passage}"',
+                reason="unknown query id",
+                hint=f"say in a first line which column is which: {', '.join(HEADER)} in any order",
+            )
+        elif queries[row] < 0:
+            flaw = _unknown("query", query, query_ids, seen)
         else:
-            flaw = _unknown("passage", judgements.passage_ids[row], passage_ids, seen)
+            flaw = _unknown("passage", passage, passage_ids, seen)
         on_bad(BadRow(judgements.place(row), flaw))
     known = np.flatnonzero((queries >= 0) & (passages >= 0))
     return queries[known], passages[known], known

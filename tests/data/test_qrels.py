@@ -213,6 +213,12 @@ def test_a_header_that_does_not_say_it_is_refused(tmp_path, read, header):
         read(tmp_path, f"{header}\nq1\td1\t1\n")
 
 
+def test_columns_in_another_order_without_a_header_are_recognised_by_their_ids(tmp_path):
+    with pytest.raises(InputError, match=r'new\.tsv:1: unknown query id "d1"; there is a passage of that id') as caught:
+        of_folder(tmp_path, "d1\tq1\t1\n")
+    assert "which column is which" in caught.value.hint
+
+
 def test_an_unknown_header_is_not_skipped_as_a_bad_row(tmp_path):
     write_beir(tmp_path / "toy", {"train": toy({"q1": {"d1": 1}})})
     (tmp_path / "toy" / "qrels" / "train.tsv").write_text("doc\tquery-id\tvalue\nd1\tq1\t1\n")
