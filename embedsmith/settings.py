@@ -53,6 +53,21 @@ def is_title(name: str) -> bool:
     return name.isprintable() and not re.match(r"\.|$", name) and not re.search(r"[/\\]", name)
 
 
+def checked_template(template: str) -> str:
+    """Return a template that has a place for the instruction, and for nothing else.
+
+    Raises:
+        ValueError: it has none, or another one.
+    """
+    try:
+        filled = template.format(instruction="\0")
+    except (KeyError, IndexError, ValueError, AttributeError):
+        filled = ""
+    if "\0" not in filled:
+        raise ValueError("a template has {instruction} where the instruction stands, and no other braces")
+    return template
+
+
 class Settings(BaseModel):
     """Frozen settings that refuse unknown keys, and numbers that are not finite.
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pydantic import field_validator
+
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.labelled import TaskType
-from embedsmith.settings import Settings
+from embedsmith.settings import Settings, checked_template
 
 
 class ScoringSettings(Settings):
@@ -38,6 +40,12 @@ class ScoringSettings(Settings):
     model's own query prompt where that has this form, and no instruction else."""
     skip_bad: bool = False
     """Leave out rows and judgements that cannot be used, and count them."""
+
+    @field_validator("template")
+    @classmethod
+    def _has_a_place(cls, value: str | None) -> str | None:
+        """Refuse a template that has no place for the instruction, or one for something else."""
+        return None if value is None else checked_template(value)
 
     @property
     def labelled_columns(self) -> LabelledColumns:

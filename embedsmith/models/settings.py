@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from embedsmith.models.instructions import task_of
-from embedsmith.settings import Settings
+from embedsmith.settings import Settings, checked_template
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -68,13 +68,7 @@ class StudentSettings(Settings):
     @classmethod
     def _has_a_place(cls, value: str) -> str:
         """Refuse a template that has no place for the instruction, or one for something else."""
-        try:
-            filled = value.format(instruction="\0")
-        except (KeyError, IndexError, ValueError, AttributeError):
-            filled = ""
-        if "\0" not in filled:
-            raise ValueError("a template has {instruction} where the instruction stands, and no other braces")
-        return value
+        return checked_template(value)
 
     @property
     def prompt(self) -> str:
