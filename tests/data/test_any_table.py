@@ -158,6 +158,10 @@ def save(writer: str, at: Path, rows: Rows) -> Path | None:
     import polars
     import pyarrow as pa
 
+    if writer in ("csv, pandas", "csv, datasets") and any(
+        str(value).endswith("\r") for row in rows for value in row.values()
+    ):
+        return None  # written without quotes: at the end of a line it is a part of the line's end
     try:
         return WRITERS[writer](at, rows)
     except (OverflowError, TypeError, pa.ArrowInvalid, polars.exceptions.PolarsError, UnicodeEncodeError):

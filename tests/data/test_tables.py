@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedsmith.data.bad_rows import Tally, refuse
-from embedsmith.data.corpus import load_corpus
+from embedsmith.data.corpus import load_corpus, read_queries
 from embedsmith.data.examples import read_examples
 from embedsmith.data.listed import read_listed
 from embedsmith.data.load import load_collection
+from embedsmith.data.pool import Pool
 from embedsmith.data.tables import open_table
 from embedsmith.errors import InputError
 
@@ -211,3 +212,36 @@ def test_every_line_of_a_file_is_kept_or_told(tmp_path, suffix, ending):
         number = len(header) + 2
         with pytest.raises(InputError, match=rf"rows\.{suffix}:{number}: "):
             list(open_table(tmp_path / f"rows.{suffix}").rows(refuse))
+
+
+BAD_PASSAGES = [
+    {"_id": "d1", "text": "an id that is taken"},
+    {"_id": "x1", "text": " "},
+    {"_id": "x2", "text": None},
+    {"_id": None, "text": ""},
+]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("side", ["corpus", "queries"])
+def test_every_passage_and_query_is_kept_or_told(tmp_path, suffix, side):
+    rows = [{"_id": "d1", "text": "a"}, *BAD_PASSAGES, {"_id": "d2", "text": "b"}, *BAD_PASSAGES]
+    told: list[str] = []
+    path = tmp_path / f"corpus.{suffix}"
+    if suffix == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif suffix == "csv":
+        path.write_text(
+            csv_text([["_id", "text"], *([row["_id"] or "", row["text"] or ""] for row in rows)], ",", quoted=True)
+        )
+    else:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    if side == "corpus":
+        kept = list(load_corpus(path, skip_bad=True, on_skip=told.append).ids)
+    else:
+        tally, pool = Tally(), Pool("q")
+        read_queries(open_table(path), pool, tally)
+        kept = list(pool.pooled(tally).ids)
+        told = tally.lines()
+    assert kept == ["d1", "d2"]
+    assert sum(int(note.split()[0]) for note in told) == 2 * len(BAD_PASSAGES)
