@@ -370,7 +370,9 @@ _COLON = re.compile(rb'(?<!\\)"[ \t\r\n]*:')
 
 def _may_double(raw: bytes, row: dict[str, Any]) -> bool:
     """Return whether there are more ends of keys in a line than keys in its object: quick, for each line is asked."""
-    return raw.count(b'":') > len(row) or any(space in raw for space in (b" :", b"\t:", b"\r:"))
+    if raw.count(b":") <= len(row):
+        return False
+    return raw.count(b'":') > len(row) or b" :" in raw or b"\t:" in raw or b"\r:" in raw
 
 
 def _doubled_key(raw: bytes, row: dict[str, Any]) -> str | None:
