@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.bad_rows import BadRow, Tally, refuse
+from embedsmith.data.bad_rows import Tally, refuse
 from embedsmith.data.beir import unanswered
 from embedsmith.data.files import read_json, write_json, write_jsonl
 from embedsmith.data.labelled import Labelled, TaskType, read_labelled, task_of
 from embedsmith.data.load import known_splits, load_collection, usual_split
-from embedsmith.data.qrels import read_judgements, two_grades
+from embedsmith.data.qrels import read_judgements
 from embedsmith.data.tables import HUB
 from embedsmith.data.trec import Ranking, separated, write_judgements, write_ranking
 from embedsmith.errors import InputError, SettingsError
@@ -534,14 +534,10 @@ def _holds_judgements(data: str | Path) -> bool:
 def _judgements(path: Path, scoring: ScoringSettings, on_skip: OnSkip | None) -> dict[str, dict[str, int]]:
     """Return the judgements of a file: query id -> passage id -> grade."""
     tally = Tally()
-    on_bad = tally if scoring.skip_bad else refuse
-    found = read_judgements(path, on_bad, trec=True)
+    found = read_judgements(path, tally if scoring.skip_bad else refuse, trec=True)
     qrels: dict[str, dict[str, int]] = {}
-    judged = zip(found.query_ids, found.passage_ids, found.grades.tolist(), strict=True)
-    for row, (query, passage, grade) in enumerate(judged):
-        earlier = qrels.setdefault(query, {}).setdefault(passage, grade)
-        if grade != earlier:
-            on_bad(BadRow(found.place(row), two_grades(query, passage, grade, earlier)))
+    for query, passage, grade in zip(found.query_ids, found.passage_ids, found.grades.tolist(), strict=True):
+        qrels.setdefault(query, {})[passage] = grade
     if on_skip:
         for line in tally.lines():
             on_skip(line)
