@@ -496,7 +496,8 @@ class _ContrastiveTrainer(Trainer):
         """
         batch: Batch = inputs["batch"]
         chunks: list[Chunk] = inputs["chunks"]
-        if self.cache is None or not model.training:
+        # Of several processes the model that is handed in is a wrapper, which does not see that `embed` ended training.
+        if self.cache is None or not (model.training and self.embedder.training):
             model.train()  # looks at every module
         if self.cache is None:
             self.cache = self._grad_cache()

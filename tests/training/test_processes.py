@@ -43,7 +43,9 @@ atexit.register(lambda: left.write_text(str(not dist.is_initialized())))  # the 
 model = build_student(StudentSettings.model_validate_json(student), seed=1, device="cpu")
 sources = [Source("toy", read_examples(Path(examples)), prompt="")]
 stage = StageSettings.model_validate_json(settings)
-reports = train_stage(model, sources, stage, folder=Path(out) / "checkpoints", seed=3)
+# Who embeds between steps leaves the model without dropout.
+embed = lambda report: model.embed(["a cat"], "query")
+reports = train_stage(model, sources, stage, folder=Path(out) / "checkpoints", seed=3, on_step=embed)
 processes = Processes.running()
 save_file({name: weight.contiguous() for name, weight in model.state_dict().items()}, f"{out}/{processes.rank}")
 Path(f"{out}/reports-{processes.rank}.json").write_text(json.dumps([asdict(report) for report in reports]))
