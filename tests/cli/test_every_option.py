@@ -117,6 +117,7 @@ VALUES = {
     ("quickstart", "--student"): "smollm2",
     ("train", "--set"): "stage.steps=7",
     ("train", "--template"): "Task: {instruction}",
+    ("evaluate", "--template"): "Task: {instruction}",
     ("ablate", "--set"): "student.layers=1",
     ("ablate", "--vary"): "student.pooling=mean,last",
     ("ablate", "--data"): "other.jsonl",

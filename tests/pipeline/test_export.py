@@ -46,7 +46,9 @@ def run_with(model: Path, folder: Path, status: str = "finished") -> Path:
     data.mkdir()
     (data / "README.md").write_text("---\nlicense: cc-by-4.0\n---\n")
     paths = {"toy": {"path": str(data)}, "bare": {"path": str(folder / "nowhere")}}
-    write_json(folder / "manifest.json", {"status": status, "settings": {"data": paths}, "inputs": {}})
+    write_json(
+        folder / "manifest.json", {"command": "train", "status": status, "settings": {"data": paths}, "inputs": {}}
+    )
     write_json(folder / "scores.json", {"toy": {"before": {"ndcg@10": 0.25}, "after": {"ndcg@10": 0.5}}})
     return folder
 
