@@ -63,11 +63,11 @@ def ablate(
         environment=os.environ,
     )
     if dry_run:
-        check(ablation, out)
+        check(ablation, out, console.note)
         _show_plan(plan(ablation), as_json=as_json)
         return
     with console.progress() as tell:
-        run = carry_out(ablation, out=out, shared=shared, on_progress=tell)
+        run = carry_out(ablation, out=out, shared=shared, on_skip=console.note, on_progress=tell)
     table = read_json(run.folder / "table.json")
     if as_json:
         console.print_json({"run": str(run.folder), "seconds": run.seconds, **table})

@@ -147,12 +147,12 @@ def _train_recipe(
         from embedsmith.pipeline.training_plan import plan_of_recipe
 
         with console.progress() as tell:
-            plan = plan_of_recipe(recipe, on_progress=tell)
+            plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=tell)
         _show_plan(plan, as_json=as_json)
         return
     assert out
     with console.progress() as tell:
-        run = forge(recipe, out=out, on_progress=tell)
+        run = forge(recipe, out=out, on_skip=console.note, on_progress=tell)
     _show_forged(run, as_json=as_json, search_hint="")
 
 

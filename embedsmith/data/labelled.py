@@ -256,13 +256,14 @@ def _unlearned(path: str | Path, split: str, labels: Sequence[str], train: Seque
     if not counts:
         return []
     some = ", ".join(f'"{label}"' for label, _ in counts.most_common(5)) + (", ..." if len(counts) > 5 else "")
-    what = f"{len(counts):,} label{'s' if len(counts) > 1 else ''} of {split} ({some})"
     if len(counts) == len(set(labels)):
         raise InputError(
             f"{path}: no label of {split} is in train: {some}; train has {len(known):,} others",
             hint="write the labels of both splits in the same way, or name their column with --label-column",
         )
-    return [f"{path}: {what} stand in no row of train: {counts.total():,} of {len(labels):,} rows cannot be right"]
+    what = "1 label" if len(counts) == 1 else f"{len(counts):,} labels"
+    rows = f"{counts.total():,} of {len(labels):,} rows"
+    return [f"{path}: train has no row with {what} of {split} ({some}): {rows} cannot be predicted correctly"]
 
 
 def _check_varied(path: str | Path, values: Sequence[Any], what: str) -> None:

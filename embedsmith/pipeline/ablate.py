@@ -8,6 +8,7 @@ RUN/report.html              the same to look at
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,12 @@ class Planned:
 
 
 def ablate(
-    ablation: Ablation, *, out: str | Path, shared: str | Path | None = None, on_progress: Progress = silent
+    ablation: Ablation,
+    *,
+    out: str | Path,
+    shared: str | Path | None = None,
+    on_skip: Callable[[str], None] | None = None,
+    on_progress: Progress = silent,
 ) -> Run:
     """Carry out every cell of an ablation into a run folder; one that was cut short goes on.
 
@@ -49,6 +55,7 @@ def ablate(
         out: the run folder.
         shared: a shelf that several ablations use, so that one with more seeds or rows makes nothing twice; the run's
             own when not given.
+        on_skip: told, when a run begins, what of each data set is left out and what its labels mean.
         on_progress: told of the work.
 
     Raises:
@@ -57,7 +64,7 @@ def ablate(
     with Run.open(out, command="ablate", settings=ablation, inputs={}) as run:
         shelf = Shelf(shared or run.folder / "shared")
         cells = cells_of(ablation)
-        preconditions = check(ablation, run.folder) if run.is_new else Preconditions()
+        preconditions = check(ablation, run.folder, on_skip) if run.is_new else Preconditions()
         teacher = teacher_of_hardness(ablation) if varies_mining(ablation) else None
         for number, cell in enumerate(cells):
             on_progress("cells", number, len(cells), cell.name)
@@ -79,11 +86,12 @@ def ablate(
     return run
 
 
-def check(ablation: Ablation, folder: Path) -> Preconditions:
+def check(ablation: Ablation, folder: Path, on_skip: Callable[[str], None] | None = None) -> Preconditions:
     """Return what has looked at every row, if all of them can be carried out and compared.
 
     Args:
         folder: of the ablation's run.
+        on_skip: told, once for each data set, what of it is left out and what its labels mean.
 
     Raises:
         InputError, ModelError, SettingsError: a cell could not be carried out, which is named; or its scores could not
@@ -94,7 +102,7 @@ def check(ablation: Ablation, folder: Path) -> Preconditions:
             f"metric: {ablation.metric} is not measured{did_you_mean(ablation.metric, DEFAULT_METRICS)}",
             hint=f"name one of {', '.join(DEFAULT_METRICS)}",
         )
-    preconditions = Preconditions()
+    preconditions = Preconditions(on_skip)
     for cell in cells_of(ablation):
         if cell.seed == 0:
             try:

@@ -17,7 +17,7 @@ RUN/report.html             the scores with intervals, and the queries won and l
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -99,6 +99,7 @@ def forge(
     command: str = "train",
     shelf: Shelf | None = None,
     preconditions: Preconditions | None = None,
+    on_skip: Callable[[str], None] | None = None,
     on_progress: Progress = silent,
 ) -> Run:
     """Carry out a recipe into a run folder; one that was cut short goes on.
@@ -108,7 +109,8 @@ def forge(
         out: the run folder.
         command: the command's name, which the folder remembers.
         shelf: what other runs have made of the same things, and where this one leaves what it makes.
-        preconditions: what has looked at other recipes already.
+        preconditions: what has looked at other recipes already, and tells of what it sees itself.
+        on_skip: told, when a run begins, what of each data set is left out and what its labels mean.
         on_progress: told of the work.
 
     Raises:
@@ -122,7 +124,7 @@ def forge(
             run.vectors = shelf.vectors
         opened: Mapping[str, Opened] = {}
         if run.is_new:
-            opened = (preconditions or Preconditions()).check(recipe, run)
+            opened = (preconditions or Preconditions(on_skip)).check(recipe, run)
         elif not (run.folder / "model").is_dir():
             before_the_first_open_stage(run, recipe.student, recipe.stages, seed=recipe.seed)
         ready = {

@@ -12,7 +12,7 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.pipeline.contender import Contender
 from embedsmith.pipeline.convert import instruction_of
-from embedsmith.pipeline.evaluate import need_mteb, read_scored, score
+from embedsmith.pipeline.evaluate import OnSkip, need_mteb, read_scored, score
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.recipe_data import evaluation_split
 
@@ -27,8 +27,12 @@ _KINDS: dict[Task, tuple[TaskType, str]] = {
 """Task of `convert` -> what its test split is scored as, and mteb's name for that."""
 
 
-def scoring_of(settings: DataSettings) -> ScoringSettings | None:
+def scoring_of(settings: DataSettings, on_skip: OnSkip | None = None) -> ScoringSettings | None:
     """Return how the test split of converted data is scored; None where there is none.
+
+    Args:
+        settings: of the data set.
+        on_skip: told what was left out, and what labels are taken for.
 
     Raises:
         InputError: the data cannot be opened or lacks the split that is asked for, or its rows cannot be scored; they
@@ -56,7 +60,7 @@ def scoring_of(settings: DataSettings) -> ScoringSettings | None:
         positive_labels=settings.convert.positive_labels,
         skip_bad=settings.skip_bad,
     )
-    read_scored(settings.path, _KINDS[settings.convert.task][0], scoring)
+    read_scored(settings.path, _KINDS[settings.convert.task][0], scoring, on_skip)
     return scoring
 
 

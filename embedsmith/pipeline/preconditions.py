@@ -7,7 +7,7 @@ encoded and nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,8 +57,14 @@ class Opened:
 class Preconditions:
     """Looks at what recipes need; what several of them have in common is looked at once."""
 
-    def __init__(self) -> None:
-        """Begin with nothing seen."""
+    def __init__(self, on_skip: Callable[[str], None] | None = None) -> None:
+        """Begin with nothing seen.
+
+        Args:
+            on_skip: told, for each data set that is looked at, what of it is left out and what its labels mean.
+        """
+        self._on_skip = on_skip
+        self._told: set[str] = set()
         self._opened: dict[str, Opened] = {}
         self._widths: dict[str, int | None] = {}
         self._trainable: set[str] = set()
@@ -90,8 +96,14 @@ class Preconditions:
         """Return what is known of a data set, which is opened unless it was for another recipe."""
         key = settings.fingerprint()
         if key not in self._opened:
-            self._opened[key] = _opened(name, settings)
+            self._opened[key] = _opened(name, settings, self._tell)
         return self._opened[key]
+
+    def _tell(self, line: str) -> None:
+        """Pass on what is told; what several readers of one data set say is passed on once."""
+        if self._on_skip and line not in self._told:
+            self._told.add(line)
+            self._on_skip(line)
 
     def _open_models(self, recipe: Recipe, data: dict[str, Opened]) -> dict[str, int | None]:
         """Open every teacher and baseline that a step asks for; return the widths of the teachers' vectors."""
@@ -133,7 +145,7 @@ class Preconditions:
         self._trainable.add(key)
 
 
-def _opened(name: str, settings: DataSettings) -> Opened:
+def _opened(name: str, settings: DataSettings, on_skip: Callable[[str], None]) -> Opened:
     """Open a data set as each step will."""
     for path in settings.against:
         check_evaluation_set(path, settings.contamination, skip_bad=settings.skip_bad)
@@ -149,13 +161,14 @@ def _opened(name: str, settings: DataSettings) -> Opened:
             columns=settings.labelled_columns,
             split=settings.split,
             skip_bad=settings.skip_bad,
+            on_skip=on_skip,
         )
-        scoring = scoring_of(settings)
+        scoring = scoring_of(settings, on_skip)
         count = sum(1 for _ in found.examples(settings.convert))
         has = settings.convert.negatives > 0
         return Opened(scoring=scoring, examples=count, negatives=has, scores=settings.mined and has)
-    train, listed = read_source(settings.path, settings.source, None)
-    test = evaluation_side(Path(), name, settings)
+    train, listed = read_source(settings.path, settings.source, on_skip)
+    test = evaluation_side(Path(), name, settings, on_skip)
     return Opened(train, listed, test, examples=len(train.queries))
 
 

@@ -92,11 +92,14 @@ def training_side(
     return read_source(ready.path, ready.source, on_skip)
 
 
-def evaluation_side(folder: Path, name: str, settings: DataSettings) -> Collection | None:
+def evaluation_side(
+    folder: Path, name: str, settings: DataSettings, on_skip: Callable[[str], None] | None = None
+) -> Collection | None:
     """Return what a data set is evaluated on as retrieval, None where there is nothing.
 
     Args:
         folder: of the run, where harvested code lies.
+        on_skip: told of rows that were left out.
 
     Raises:
         InputError: it cannot be read as the settings say, or there is no such split.
@@ -109,7 +112,7 @@ def evaluation_side(folder: Path, name: str, settings: DataSettings) -> Collecti
     if split is None:
         return None
     source = settings.source.model_copy(update={"split": split, "exclude_qrels": [], "exclude_ids": None})
-    return read_source(settings.path, source, None)[0]
+    return read_source(settings.path, source, on_skip)[0]
 
 
 def evaluation_split(settings: DataSettings, known: Sequence[str]) -> str | None:

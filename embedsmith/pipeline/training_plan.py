@@ -6,7 +6,7 @@ times the number of texts; time and memory are those of one chunk of the sample,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -83,15 +83,22 @@ class TrainingPlan:
     stages: list[StagePlan]
 
 
-def plan_of_recipe(recipe: Recipe, *, on_progress: Progress = silent) -> TrainingPlan:
+def plan_of_recipe(
+    recipe: Recipe, *, on_skip: Callable[[str], None] | None = None, on_progress: Progress = silent
+) -> TrainingPlan:
     """Return the plan of a recipe; its data are read and cleaned, and neither mined nor kept.
+
+    Args:
+        recipe: what is planned.
+        on_skip: told what of each data set is left out and what its labels mean.
+        on_progress: told of the work.
 
     Raises:
         InputError, ModelError, SettingsError: a step could not be done; see `embedsmith.pipeline.preconditions`.
     """
     refuse_spreading()
     with TemporaryDirectory() as folder:
-        Preconditions().check(recipe, Run.follow(folder))
+        Preconditions(on_skip).check(recipe, Run.follow(folder))
     data, sources, removed = [], [], {}
     for name, settings, contaminated in _cleaned(recipe, on_progress):
         removed[name] = contaminated

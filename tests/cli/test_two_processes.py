@@ -25,8 +25,18 @@ import torch, sentence_transformers, transformers.models.bert.modeling_bert, bm2
 from embedsmith.cli import main as command_line
 # Imported once: every command is a fork of this process.
 from embedsmith.pipeline import ablate, contamination, convert, encode, evaluate, export, judge, mining_report
-from embedsmith.pipeline import synthesize, synthesize_tasks, write
+from embedsmith.pipeline import quickstart, synthesize, synthesize_tasks, write
 
+whole_quickstart = quickstart.quickstart_recipe
+
+
+def short_quickstart(**asked):
+    recipe = whole_quickstart(**asked)
+    stages = [stage.model_copy(update={"steps": 2, "batch_size": 4, "dtype": "float32"}) for stage in recipe.stages]
+    return recipe.model_copy(update={"stages": stages})
+
+
+quickstart.quickstart_recipe = short_quickstart
 torch.set_num_threads(1)
 place, rounds, scenarios = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 
@@ -160,6 +170,14 @@ def scenarios(tmp_path: Path, tiny_bert: Path, chat_server) -> dict[str, dict]:
             }
         )
     )
+    code = tmp_path / "code"
+    code.mkdir()
+    for module in "abcdef":
+        functions = [
+            f'def {module}{name}(value):\n    """Return the {name} of the {module}."""\n    return value + {name!r}\n'
+            for name in ("first", "last", "sum", "count")
+        ]
+        (code / f"{module}.py").write_text("\n\n".join(functions))
     labelled = tmp_path / "labelled.jsonl"
     labelled.write_text("".join(json.dumps({"text": f"{a} {b}", "label": a}) + "\n" for a in "pqrs" for b in "vwxyz"))
     rows = tmp_path / "rows.jsonl"
@@ -176,6 +194,7 @@ def scenarios(tmp_path: Path, tiny_bert: Path, chat_server) -> dict[str, dict]:
         "select": (["select", mined, "--negatives", 2, "--out", "out"], [0.4], []),
         "train": (["train", mined, "--student", tiny_bert, *stage, "--out", "out"], [0.2, 0.7], [0.6]),
         "recipe": (["train", recipe, "--out", "out"], [0.5], [0.7]),
+        "quickstart": (["quickstart", "--source", code, "--out", "out"], [0.5], []),
         "ablate": (
             ["ablate", recipe, "--vary", "mining.negatives=1,2", "--seeds", 1, "--shared", "shared", "--out", "out"],
             [0.5],

@@ -269,7 +269,7 @@ def test_labels_of_the_test_split_that_training_lacks_are_told(tmp_path):
     write_split("train", "aabb")
     write_split("test", "abccd")
     assert read_labelled(tmp_path, "classification").notes == [
-        f'{tmp_path}: 2 labels of test ("c", "d") stand in no row of train: 3 of 5 rows cannot be right'
+        f'{tmp_path}: train has no row with 2 labels of test ("c", "d"): 3 of 5 rows cannot be predicted correctly'
     ]
     write_split("test", "ccd")
     with pytest.raises(InputError, match='no label of test is in train: "c", "d"; train has 2 others'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -234,3 +235,54 @@ def test_a_cross_encoder_as_first_teacher_and_as_baseline_is_scored_on_what_anot
     # BM25 finds only what shares a word with the query: every passage here does.
     assert scores["teacher"] == scores[f"cross-encoder:{cross}"]
     assert scores["teacher"]["recall@10"] == 1.0
+
+
+def test_what_is_left_out_of_a_recipes_data_and_what_its_labels_mean_is_told_once(
+    good: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    rows = [
+        {"query": f"where is the {a}", "positive": f"the {a} is here", "label": n > 1} for n, a in enumerate(ANIMALS)
+    ]
+    lines(tmp_path / "pairs.jsonl", [*rows, {"query": "", "positive": "nothing", "label": 1}])
+    texts = [{"text": f"{mood} {a}", "label": mood} for mood in ("good", "bad") for a in ANIMALS]
+    lines(tmp_path / "moods" / "train.jsonl", texts)
+    lines(tmp_path / "moods" / "test.jsonl", [*texts, {"text": "so so", "label": "fair"}])
+    pairs = [{"premise": a, "hypothesis": f"an {a}", "label": n % 3} for n, a in enumerate(ANIMALS)]
+    lines(tmp_path / "nli" / "train.jsonl", pairs)
+    lines(tmp_path / "nli" / "test.jsonl", pairs)
+    recipe = Recipe.parse(
+        {
+            **good,
+            "data": {
+                "pairs": {"path": str(tmp_path / "pairs.jsonl"), "skip_bad": True},
+                "moods": {"path": str(tmp_path / "moods"), "convert": {"task": "classification", "negatives": 1}},
+                "nli": {"path": str(tmp_path / "nli"), "convert": {"task": "nli", "negatives": 0}},
+            },
+        },
+        where="recipe",
+    )
+    wanted = [
+        r'pairs.jsonl:9: "query" is empty',
+        r"pairs.*label",
+        r'moods.*"fair"',
+        r"nli: labels: 0 = entailment",
+    ]
+    ways: dict[str, list[str]] = {"dry run": [], "run": []}
+    plan_of_recipe(recipe, on_skip=ways["dry run"].append)
+    monkeypatch.setattr("embedsmith.pipeline.forge.mine_into", stop)
+    with pytest.raises(Stopped):
+        forge(recipe, out=tmp_path / "run", on_skip=ways["run"].append)
+    for way, told in ways.items():
+        for line in wanted:
+            assert any(re.search(line, one) for one in told), (way, line, told)
+        assert len(set(told)) == len(told), told
+    assert ways["run"] == ways["dry run"]
+
+
+class Stopped(Exception):
+    """What is raised where the work begins."""
+
+
+def stop(*args: Any, **keywords: Any) -> None:
+    """Begin no work."""
+    raise Stopped
