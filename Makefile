@@ -58,8 +58,9 @@ setup:  ## make .venv, or bring it up to date
 quickstart: setup  ## mine, train and measure a small model on this machine
 	@$(BIN)/embedsmith quickstart $(ARGS)
 
+# One process per core, each with one thread; so many that they fit in the memory of a laptop.
 test: setup  ## run the tests, the doctests among them
-	@$(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: setup  ## check the format and the rules
 	@$(BIN)/python -m ruff format --check .

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertConfig, BertForSequenceClassification
 
 from embedsmith.errors import EmbedsmithError, ModelError
@@ -268,13 +270,9 @@ def test_a_cross_encoder_keeps_the_activation_of_its_folder(cross_encoder, name)
 
 
 def test_code_in_a_tokenizer_beside_a_gguf_file_is_neither_asked_for_nor_run(tmp_path, mark, monkeypatch):
-    from embedsmith.models.names import find_model
-    from embedsmith.models.settings import SMOLLM2
-
-    source = find_model(SMOLLM2)
     folder = tmp_path / "gguf"
     folder.mkdir()
-    (folder / "model.gguf").symlink_to(source.path)
+    write_gguf(folder / "model.gguf")
     code_beside(folder, mark)
     (folder / "config.json").unlink()
     monkeypatch.setattr("builtins.input", lambda *words: pytest.fail("asked at the terminal"))
@@ -353,30 +351,51 @@ def test_adapters_over_themselves_are_one_line(embedder):
         load(str(embedder), device="cpu")
 
 
-@pytest.mark.parametrize("missing", ["token_embd.weight", "blk.1.attn_q.weight", "output_norm.weight"])
-def test_a_gguf_file_without_a_tensor_is_refused_by_its_name(tmp_path, missing):
-    from gguf import GGMLQuantizationType, GGUFReader, GGUFValueType, GGUFWriter
+def write_gguf(path: Path, *, without: str = "") -> None:
+    """Write a decoder of two layers with random weights, all but the tensor of a name."""
+    from gguf import GGUFWriter
 
-    from embedsmith.models.names import find_model
-    from embedsmith.models.settings import SMOLLM2
-
-    reader = GGUFReader(find_model(SMOLLM2).path)
-    writer = GGUFWriter(tmp_path / "cut.gguf", "llama")
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name == "general.architecture":
-            continue
-        inner = field.types[-1] if field.types[0] == GGUFValueType.ARRAY else None
-        writer.add_key_value(field.name, field.contents(), field.types[0], sub_type=inner)
-    writer.add_uint32("llama.block_count", 2)
-    for tensor in reader.tensors:
-        layer = tensor.name.split(".")[1] if tensor.name.startswith("blk.") else "0"
-        if tensor.name != missing and int(layer) < 2:
-            kind = GGMLQuantizationType(tensor.tensor_type)
-            writer.add_tensor(tensor.name, tensor.data, raw_dtype=kind)
+    tokens = ["<s>", "</s>", *sorted(ByteLevel.alphabet()), "ab"]
+    width, heads, wide, vocabulary = 32, 2, 64, len(tokens)
+    writer = GGUFWriter(path, "llama")
+    writer.add_block_count(2)
+    writer.add_context_length(512)
+    writer.add_embedding_length(width)
+    writer.add_feed_forward_length(wide)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_vocab_size(vocabulary)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3] + [1] * (vocabulary - 2))
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    layer = {"attn_norm": (width,), "ffn_norm": (width,)}
+    layer |= {f"attn_{name}": (width, width) for name in ("q", "k", "v", "output")}
+    layer |= {"ffn_gate": (wide, width), "ffn_up": (wide, width), "ffn_down": (width, wide)}
+    shapes = {f"blk.{number}.{name}.weight": shape for number in range(2) for name, shape in layer.items()}
+    shapes |= {"token_embd.weight": (vocabulary, width), "output_norm.weight": (width,)}
+    random = np.random.default_rng(0)
+    for name, shape in shapes.items():
+        if name != without:
+            writer.add_tensor(name, random.standard_normal(shape).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def test_a_whole_gguf_file_is_opened(tmp_path):
+    write_gguf(tmp_path / "whole.gguf")
+    _build_and_embed(str(tmp_path / "whole.gguf"))
+
+
+@pytest.mark.parametrize("missing", ["token_embd.weight", "blk.1.attn_q.weight", "output_norm.weight"])
+def test_a_gguf_file_without_a_tensor_is_refused_by_its_name(tmp_path, missing):
+    write_gguf(tmp_path / "cut.gguf", without=missing)
     with pytest.raises(ModelError, match="no tensor"):
         build_student(StudentSettings(name=str(tmp_path / "cut.gguf")), device="cpu")
 
