@@ -25,6 +25,7 @@ LEVELS = [
     ["search"],
     ["models", "vectors", "services"],
     ["data"],
+    ["variables"],
     ["settings"],
     ["collector", "errors", "progress", "__version__"],
 ]

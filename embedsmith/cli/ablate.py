@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any
@@ -60,7 +59,6 @@ def ablate(
         seeds=seeds,
         metric=metric,
         keep_models=keep_models,
-        environment=os.environ,
     )
     if dry_run:
         check(ablation, out, console.note)

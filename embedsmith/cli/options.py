@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 from typer.models import OptionInfo
 
 from embedsmith.settings import Settings
+from embedsmith.variables import Place
 
 S = TypeVar("S", bound=Settings)
 
@@ -153,4 +154,4 @@ def _plain(annotation: Any) -> Any:
         return _plain(inner[0]) if len(inner) == 1 else None
     if get_origin(annotation) is Literal or annotation in (str, int, float, bool, list[str], list[float]):
         return annotation
-    return None
+    return str if annotation is Place else None

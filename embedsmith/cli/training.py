@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
@@ -142,7 +141,7 @@ def _train_recipe(
             hint=f"change them in {path}, or with --set, such as --set stages.0.learning_rate=1e-5",
         )
     changes = changes if seed is None else [*changes, f"seed={seed}"]
-    recipe = read_recipe(path, changes=changes, environment=os.environ)
+    recipe = read_recipe(path, changes=changes)
     if dry_run:
         from embedsmith.pipeline.training_plan import plan_of_recipe
 

@@ -28,6 +28,7 @@ from embedsmith.pipeline.runs import Run, finished, read_manifest
 from embedsmith.pipeline.shelf import Shelf
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
+from embedsmith.variables import Written
 
 
 @dataclass
@@ -61,9 +62,11 @@ def ablate(
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
-    with Run.open(out, command="ablate", settings=ablation, inputs={}) as run:
+    cells = cells_of(ablation)
+    written = Written(*(cell.recipe for cell in cells))
+    on_progress = written.progress(on_progress)
+    with written.errors(), Run.open(out, command="ablate", settings=ablation, inputs={}) as run:
         shelf = Shelf(shared or run.folder / "shared")
-        cells = cells_of(ablation)
         preconditions = check(ablation, run.folder, on_skip) if run.is_new else Preconditions()
         teacher = teacher_of_hardness(ablation) if varies_mining(ablation) else None
         for number, cell in enumerate(cells):

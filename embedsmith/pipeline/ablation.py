@@ -24,6 +24,7 @@ from pydantic import Field
 from embedsmith.errors import SettingsError, did_you_mean
 from embedsmith.pipeline.recipe import Recipe, read_yaml, recipe_of, yaml_value
 from embedsmith.settings import Settings, fingerprint, folder_name, is_title
+from embedsmith.variables import Place
 
 Changes = dict[str, Any]
 """Dotted name of a setting -> its value."""
@@ -112,7 +113,6 @@ def read_ablation(
     seeds: int | None = None,
     metric: str = "ndcg@10",
     keep_models: bool = True,
-    environment: Mapping[str, str] | None = None,
 ) -> Ablation:
     """Return the ablation of a recipe's file, or of a file that describes an ablation.
 
@@ -124,14 +124,13 @@ def read_ablation(
         seeds: how many; the file's when not given, or 3.
         metric: what the rows are compared by.
         keep_models: keep what every cell trained.
-        environment: values for `${NAME}` in the recipe's data.
 
     Raises:
         InputError: a file is missing or not YAML.
         SettingsError: a name or a value does not fit; gives the nearest name. Or there are fewer than two rows.
     """
     file = _read_file(path)
-    recipe = _recipe_of(file, path, environment)
+    recipe = _recipe_of(file, path)
     recipe = with_changes(_with_data(recipe, data), {**file.set, **dict(map(_setting, set_))})
     axes = {**file.vary, **dict(map(_axis, vary))}
     rows = rows_of(file.rows, axes)
@@ -150,21 +149,19 @@ def _read_file(path: str | Path) -> AblationFile:
     return AblationFile.parse(values if "recipe" in values else {"recipe": values}, where=str(path))
 
 
-def _recipe_of(
-    file: AblationFile, path: str | Path, environment: Mapping[str, str] | None, seen: frozenset[Path] = frozenset()
-) -> Recipe:
+def _recipe_of(file: AblationFile, path: str | Path, seen: frozenset[Path] = frozenset()) -> Recipe:
     """Return the recipe of an ablation's file, which may be that of another ablation.
 
     Raises:
         SettingsError: the files name each other in a circle.
     """
     if not isinstance(file.recipe, str):
-        return recipe_of(file.recipe, where=str(path), environment=environment)
+        return recipe_of(file.recipe, where=str(path))
     other = Path(path).parent / file.recipe
     seen |= {Path(path).resolve()}
     if other.resolve() in seen:
         raise SettingsError(f"{path}: recipe: {file.recipe} names this file again", hint="name a recipe's file")
-    return _recipe_of(_read_file(other), other, environment, seen)
+    return _recipe_of(_read_file(other), other, seen)
 
 
 def rows_of(named: Mapping[str, Changes], axes: Mapping[str, Sequence[Any]]) -> dict[str, Changes]:
@@ -246,7 +243,7 @@ def _with_data(recipe: Recipe, path: str | None) -> Recipe:
             hint=f"set each path: --set data.{next(iter(recipe.data))}.path={path}",
         )
     (old,) = recipe.data.values()
-    new = old.model_copy(update={"path": path, "format": "auto"})
+    new = old.model_copy(update={"path": Place(path), "format": "auto"})
     return recipe.model_copy(update={"data": {folder_name(Path(path).stem): new}})
 
 

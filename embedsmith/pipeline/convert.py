@@ -45,6 +45,7 @@ from embedsmith.pipeline.mine import mine_into
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
+from embedsmith.variables import names_in
 
 _DEEPEST = 2000
 """Candidates of a query at most, where most of the best are of its own class."""
@@ -124,6 +125,7 @@ def convert(
     columns: LabelledColumns | None = None,
     split: str | None = None,
     mining: MiningSettings | None = None,
+    asked: tuple[str, ConvertSettings] | None = None,
     skip_bad: bool = False,
     on_skip: Callable[[str], None] | None = None,
     on_progress: Progress = silent,
@@ -138,6 +140,7 @@ def convert(
         split: which part of the data; train where there is one.
         mining: teachers and method of mined negatives; None for random ones. Its number of negatives is that of
             `settings`, and so is whether the method counts: see `ConvertSettings.trust_labels`.
+        asked: data and settings as a recipe writes them, which the folder of mining keeps in the place of those above.
         skip_bad: leave out rows that cannot be used, and count them.
         on_skip: told how many, by reason; and what the labels of pairs are taken for.
         on_progress: told of the work.
@@ -162,8 +165,9 @@ def convert(
     work = out.with_name(f"{out.name}.mining")
     mined: dict[str, Example] = {}
     if mining is not None:
-        asked = ConversionSettings(convert=settings, mining=mining)
-        mined = _mined(work, found, asked, _inputs(data, split, columns or LabelledColumns()), on_progress)
+        place, written = asked or (str(data), settings)
+        inputs = _inputs(place, split, columns or LabelledColumns())
+        mined = _mined(work, found, ConversionSettings(convert=written, mining=mining), inputs, on_progress)
     count = write(
         out,
         counted(drafted.examples(settings, mined)),
@@ -261,8 +265,8 @@ def _noting(texts: Iterable[LabelledText], labels: set[str]) -> Iterator[Labelle
         yield item
 
 
-def _inputs(data: str | Path, split: str | None, columns: LabelledColumns) -> dict[str, Any]:
-    place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
+def _inputs(data: str, split: str | None, columns: LabelledColumns) -> dict[str, Any]:
+    place = str(data) if data.startswith(HUB) or names_in(data) else str(Path(data).resolve())
     return {"data": place, "split": split, "columns": columns.model_dump(mode="json")}
 
 

@@ -67,6 +67,7 @@ from embedsmith.pipeline.shelf import (
 )
 from embedsmith.pipeline.train import before_the_first_open_stage, train_into
 from embedsmith.progress import Progress, silent
+from embedsmith.settings import fingerprint
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.named import Teacher, is_rescorer, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
@@ -75,6 +76,7 @@ from embedsmith.training.blend import capped_examples
 from embedsmith.training.guide import Guide, read_guides
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
+from embedsmith.variables import Written, filled, filled_places
 
 
 @dataclass(frozen=True)
@@ -117,18 +119,21 @@ def forge(
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`. What the recipe asks for and cannot be
             done is refused before anything is made.
     """
+    # Before the folder is made: here a variable that is not set is told.
+    written = Written(recipe)
     if not Processes.running().leads:
         return _follow(recipe, Path(out))
-    with Run.open(out, command=command, settings=recipe, inputs={}) as run:
+    on_progress = written.progress(on_progress)
+    with written.errors(), Run.open(out, command=command, settings=recipe, inputs={}) as run:
         if shelf:
             run.vectors = shelf.vectors
-        opened: Mapping[str, Opened] = {}
+        found: Mapping[str, Opened] = {}
         if run.is_new:
-            opened = (preconditions or Preconditions(on_skip)).check(recipe, run)
+            found = (preconditions or Preconditions(on_skip)).check(recipe, run)
         elif not (run.folder / "model").is_dir():
             before_the_first_open_stage(run, recipe.student, recipe.stages, seed=recipe.seed)
         ready = {
-            name: _prepare(run, recipe, name, opened.get(name, Opened()), shelf, on_progress)
+            name: _prepare(run, recipe, name, found.get(name, Opened()), shelf, on_progress)
             # What is converted may be mined for it, which takes long: first all that may yet turn out to be broken.
             for name in sorted(recipe.data, key=lambda name: recipe.data[name].convert is not None)
         }
@@ -250,14 +255,24 @@ def _candidates_of(recipe: Recipe, collection: Collection) -> Any:
 
 
 def _prepare(
-    run: Run, recipe: Recipe, name: str, opened: Opened, shelf: Shelf | None, on_progress: Progress
+    run: Run, recipe: Recipe, name: str, known: Opened, shelf: Shelf | None, on_progress: Progress
 ) -> Prepared:
     """Return the collections of one data set; what must be made of it first is made once, in the run."""
     settings = recipe.data[name]
+    if places := filled_places(settings):
+        # The settings are the same where a variable has another value: what lies there has to be.
+        files = {written: identity_of_files(Path(path)) for written, path in places.items()}
+        run.same_content(f"{name} (files)", fingerprint(files))
     if settings.format == "code":
         folder = run.folder / "data" / name
         code = code_of(settings)
-        with once(shelf, "code", lambda: [code.model_dump(), sources_hash(code), __version__], folder, on_progress):
+        with once(
+            shelf,
+            "code",
+            lambda: [{**code.model_dump(), "source": settings.path}, sources_hash(code), __version__],
+            folder,
+            on_progress,
+        ):
             if not (folder / "done.json").is_file():
                 with run.timed("harvest"):
                     _harvest(run, folder, name, code, on_progress)
@@ -273,9 +288,9 @@ def _prepare(
         file = examples_file(run.folder, "mined", recipe, name)
         run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
         return Prepared(name, settings, train=None, test=None, scoring=scoring)
-    test = opened.test or evaluation_side(run.folder, name, settings)
-    if opened.train and not settings.against:
-        return Prepared(name, settings, opened.train, test, opened.listed)
+    test = known.test or evaluation_side(run.folder, name, settings)
+    if known.train and not settings.against:
+        return Prepared(name, settings, known.train, test, known.listed)
     train, listed = training_side(run.folder, name, settings)
     return Prepared(name, settings, train, test, listed)
 
@@ -283,9 +298,10 @@ def _prepare(
 def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:
     """Return all that the examples of labelled data depend on."""
     mining = recipe.mining if data.mined else None
+    there = filled(data)
     return {
-        "files": identity_of_files(Path(data.path)),
-        "labels": read_labels(data.convert.labels) if data.convert and data.convert.labels else None,
+        "files": identity_of_files(Path(there.path)),
+        "labels": read_labels(there.convert.labels) if there.convert and there.convert.labels else None,
         "data": data.model_dump(mode="json"),
         "mining": mining.model_dump(mode="json") if mining else None,
         "teachers": [identity_of_model(name) for name in mining.teachers] if mining else None,

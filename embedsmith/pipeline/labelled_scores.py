@@ -15,6 +15,7 @@ from embedsmith.pipeline.convert import instruction_of
 from embedsmith.pipeline.evaluate import OnSkip, need_mteb, read_scored, score
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.recipe_data import evaluation_split
+from embedsmith.variables import filled
 
 _KINDS: dict[Task, tuple[TaskType, str]] = {
     "classification": ("classification", "Classification"),
@@ -41,7 +42,8 @@ def scoring_of(settings: DataSettings, on_skip: OnSkip | None = None) -> Scoring
     """
     if settings.convert is None:
         return None
-    known = table_splits(settings.path)
+    data = filled(settings)
+    known = table_splits(data.path)
     split = evaluation_split(settings, known)
     if split is None:
         return None
@@ -51,16 +53,17 @@ def scoring_of(settings: DataSettings, on_skip: OnSkip | None = None) -> Scoring
             hint=f"name one of {', '.join(known)}",
         )
     need_mteb(f"{settings.path}: its split {split}")
+    assert data.convert
     is_related = settings.convert.task in ("nli", "pairs")
     scoring = ScoringSettings(
         task=_KINDS[settings.convert.task][0],
         split=split,
         columns=settings.labelled_columns,
-        labels=settings.convert.labels if is_related else None,
+        labels=data.convert.labels if is_related else None,
         positive_labels=settings.convert.positive_labels,
         skip_bad=settings.skip_bad,
     )
-    read_scored(settings.path, _KINDS[settings.convert.task][0], scoring, on_skip)
+    read_scored(data.path, _KINDS[settings.convert.task][0], scoring, on_skip)
     return scoring
 
 
@@ -68,7 +71,7 @@ def score_labelled(settings: DataSettings, scoring: ScoringSettings, contender: 
     """Return the scores of what a contender makes of labelled data; None where it has no vectors to make them of."""
     if scoring.task != "reranking" and contender.encoder is None:
         return None
-    return score(contender, settings.path, scoring).scores.mean
+    return score(contender, filled(settings).path, scoring).scores.mean
 
 
 def instructed(model: EmbeddingModel, recipe: Recipe, settings: DataSettings) -> EmbeddingModel:

@@ -34,6 +34,7 @@ from embedsmith.teachers.named import has_vectors, open_encoder, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.blend import draw_shares
 from embedsmith.training.settings import StageSettings
+from embedsmith.variables import Written, filled
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,9 @@ class Preconditions:
         """Return what is known of a data set, which is opened unless it was for another recipe."""
         key = settings.fingerprint()
         if key not in self._opened:
-            self._opened[key] = _opened(name, settings, self._tell)
+            written = Written(settings)
+            with written.errors():
+                self._opened[key] = _opened(name, settings, lambda line: self._tell(written(line)))
         return self._opened[key]
 
     def _tell(self, line: str) -> None:
@@ -147,34 +150,34 @@ class Preconditions:
 
 def _opened(name: str, settings: DataSettings, on_skip: Callable[[str], None]) -> Opened:
     """Open a data set as each step will."""
-    for path in settings.against:
-        check_evaluation_set(path, settings.contamination, skip_bad=settings.skip_bad)
+    data = filled(settings)
+    for path in data.against:
+        check_evaluation_set(path, data.contamination, skip_bad=data.skip_bad)
     if settings.format == "code":
         check_sources(code_of(settings))
         return Opened()
     if settings.format == "examples":
-        return _examples(settings)
-    if settings.convert:
+        return _examples(Path(data.path))
+    if data.convert:
         found = draft(
-            settings.path,
-            settings.convert,
-            columns=settings.labelled_columns,
-            split=settings.split,
-            skip_bad=settings.skip_bad,
+            data.path,
+            data.convert,
+            columns=data.labelled_columns,
+            split=data.split,
+            skip_bad=data.skip_bad,
             on_skip=on_skip,
         )
         scoring = scoring_of(settings, on_skip)
-        count = sum(1 for _ in found.examples(settings.convert))
-        has = settings.convert.negatives > 0
+        count = sum(1 for _ in found.examples(data.convert))
+        has = data.convert.negatives > 0
         return Opened(scoring=scoring, examples=count, negatives=has, scores=settings.mined and has)
-    train, listed = read_source(settings.path, settings.source, on_skip)
+    train, listed = read_source(data.path, settings.source, on_skip)
     test = evaluation_side(Path(), name, settings, on_skip)
     return Opened(train, listed, test, examples=len(train.queries))
 
 
-def _examples(settings: DataSettings) -> Opened:
+def _examples(path: Path) -> Opened:
     """Read a file of examples to its end."""
-    path = Path(settings.path)
     if not path.is_file():
         raise InputError(f"{path}: no such file of examples", hint="check the path of the recipe's data")
     count, negatives, scores = 0, False, False

@@ -6,14 +6,15 @@ mining:      teacher, method, number of negatives
 student:     which model, and what is made of it
 stages:      a list; each with its data, negatives, steps and learning rates
 evaluation:  what is scored beside the trained model
+
+A path of `data` may hold `${NAME}`; no other setting may. See `embedsmith.variables`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,12 +33,13 @@ from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import Dtype, StudentSettings
 from embedsmith.settings import Seed, Settings, is_folder_name, is_title
 from embedsmith.training.settings import StageSettings
+from embedsmith.variables import Place, filled, refuse_elsewhere, refuse_names
 
 
 class DataSettings(Settings):
     """One data set of a recipe."""
 
-    path: str
+    path: Place
     """A BEIR folder, pairs (a file, a `datasets` folder, hf:OWNER/NAME), or (`format: code`) Python sources, of which
     `stdlib` is the running Python's."""
     format: Literal["auto", "code", "examples"] = "auto"
@@ -48,13 +50,13 @@ class DataSettings(Settings):
     test_split: str | None = "test"
     """Split to evaluate on, where the data has it; several with commas between; null for none. It is read as the split
     to train on is. `code` holds out whole modules instead."""
-    corpus: str | None = None
+    corpus: Place | None = None
     """File of passages that join the corpus: JSON lines, Parquet or CSV."""
     columns: ColumnSettings = ColumnSettings()
     """Names of the columns of pairs."""
-    exclude_qrels: list[str] = []
+    exclude_qrels: list[Place] = []
     """Files of judgements whose passages are no negatives either, such as another split's."""
-    exclude_ids: str | None = None
+    exclude_ids: Place | None = None
     """File of passage ids, one a line, that are nobody's negatives."""
     skip_bad: bool = False
     """Leave out rows that cannot be used, of the sets in `against` too."""
@@ -78,7 +80,7 @@ class DataSettings(Settings):
     mined: bool = True
     """`convert`: mine the negatives that the data does not give, with the recipe's teachers; else draw them at random,
     as NV-Embed does for classes."""
-    against: list[str] = []
+    against: list[Place] = []
     """Evaluation sets: training rows with a text that is in one of them, in its test split, are left out."""
     contamination: ContaminationSettings = ContaminationSettings()
     """`against`: which texts count as the same."""
@@ -89,9 +91,10 @@ class DataSettings(Settings):
 
     @property
     def source(self) -> SourceSettings:
-        """Which part of the data is mined, and how it is read."""
+        """Which part of the data is mined, and how it is read, with the paths of its files as they are opened."""
+        data = filled(self)
         return SourceSettings.model_validate(
-            {name: getattr(self, name) for name in SourceSettings.model_fields if name in type(self).model_fields}
+            {name: getattr(data, name) for name in SourceSettings.model_fields if name in type(self).model_fields}
         )
 
     def model_post_init(self, context: Any) -> None:
@@ -100,6 +103,8 @@ class DataSettings(Settings):
             raise ValueError(f"convert is for labelled data, the format is {self.format}")
         if self.against and self.format == "code":
             raise ValueError("against is not for code, which holds out whole modules")
+        if self.convert and self.convert.labels and "=" in self.convert.labels:
+            refuse_names(self.convert.labels, "convert.labels")
 
 
 class EvaluationSettings(Settings):
@@ -125,7 +130,8 @@ class Recipe(Settings):
     evaluation: EvaluationSettings = EvaluationSettings()
 
     def model_post_init(self, context: Any) -> None:
-        """Refuse names that two things would have: of folders, and of scores."""
+        """Refuse names that two things would have, of folders and of scores; and variables where nothing fills them."""
+        refuse_elsewhere(self, but="name")
         if not is_title(self.name):
             raise ValueError(f"name: {self.name!r} is to be a folder's name, and cannot be one")
         names = [stage.name for stage in self.stages]
@@ -176,20 +182,18 @@ def remined(recipe: Recipe, data: DataSettings, teacher: str) -> MiningSettings:
     )
 
 
-def read_recipe(
-    path: str | Path, *, changes: Sequence[str] = (), environment: Mapping[str, str] | None = None
-) -> Recipe:
-    """Return the recipe of a YAML file.
+def read_recipe(path: str | Path, *, changes: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a YAML file; its paths are as they stand there, and filled when the recipe is carried out.
 
     Args:
-        environment: values for `${NAME}` in the texts of `data`, such as the folder where data sets lie.
+        path: the file.
         changes: values that differ from the file's, such as "stages.0.learning_rate=1e-5".
 
     Raises:
         InputError: the file is missing or not YAML; names the line.
         SettingsError: a key is unknown or a value does not fit; names the nearest key.
     """
-    return recipe_of(read_yaml(path), where=str(path), changes=changes, environment=environment)
+    return recipe_of(read_yaml(path), where=str(path), changes=changes)
 
 
 def recipe_of(
@@ -197,17 +201,13 @@ def recipe_of(
     *,
     where: str,
     changes: Sequence[str] = (),
-    environment: Mapping[str, str] | None = None,
 ) -> Recipe:
     """Return the recipe of plain values; see `read_recipe`.
 
     Raises:
         SettingsError: a key is unknown or a value does not fit; names the nearest key.
     """
-    values = changed(values, changes)
-    if "data" in values:
-        values["data"] = _filled(values["data"], environment or {}, f"{where}: data")
-    return Recipe.parse(values, where=where)
+    return Recipe.parse(changed(values, changes), where=where)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -233,28 +233,6 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: not a recipe", hint="a recipe is a mapping with data, student, mining, stages")
     return values
-
-
-def _filled(value: Any, environment: Mapping[str, str], where: str) -> Any:
-    """Return nested values with every `${NAME}` of their texts replaced.
-
-    >>> _filled({"sts": {"path": "${DATA}/sts"}}, {"DATA": "/data"}, "data")
-    {'sts': {'path': '/data/sts'}}
-
-    Raises:
-        SettingsError: a name has no value.
-    """
-    if isinstance(value, dict):
-        return {key: _filled(inner, environment, f"{where}.{key}") for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled(inner, environment, where) for inner in value]
-    if not isinstance(value, str):
-        return value
-    for name in dict.fromkeys(re.findall(r"\$\{(\w+)\}", value)):
-        if not environment.get(name):
-            raise SettingsError(f"{where}: {name} is not set, in {value}", hint=f"export {name}=FOLDER")
-        value = value.replace(f"${{{name}}}", environment[name])
-    return value
 
 
 def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:

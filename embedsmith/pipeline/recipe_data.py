@@ -25,6 +25,7 @@ from embedsmith.pipeline.mine import read_source
 from embedsmith.pipeline.recipe import DataSettings, Recipe
 from embedsmith.pipeline.runs import Run
 from embedsmith.progress import Progress
+from embedsmith.variables import Written, filled
 
 _USUAL_TEST = "test"
 """The default of `test_split`, which says nothing of what the data has."""
@@ -32,14 +33,15 @@ _USUAL_TEST = "test"
 
 def code_of(data: DataSettings) -> CodeSettings:
     """Return how a data set is harvested from source code."""
-    return CodeSettings(source=data.path, split_seed=data.split_seed, test_share=data.test_share)
+    return CodeSettings(source=filled(data).path, split_seed=data.split_seed, test_share=data.test_share)
 
 
 def clean_path(folder: Path, name: str, settings: DataSettings) -> str:
     """Return where the training data of a data set lie once they are clean: at their own path if nothing is against."""
+    own = filled(settings).path
     if not settings.against:
-        return settings.path
-    path = Path(settings.path)
+        return own
+    path = Path(own)
     inside = folder / "data" / name
     if (path / "qrels").is_dir():
         return str(inside / "clean")
@@ -68,7 +70,7 @@ def cleaned(folder: Path, name: str, settings: DataSettings) -> DataSettings:
     if not settings.against:
         return settings
     update: dict[str, Any] = {"path": clean_path(folder, name, settings)}
-    if (Path(settings.path) / "qrels").is_dir():
+    if (Path(filled(settings).path) / "qrels").is_dir():
         # What was chosen is one split there, and what joins the corpus has joined it.
         update |= {"split": None, "corpus": None}
     return settings.model_copy(update=update)
@@ -89,7 +91,7 @@ def training_side(
     if settings.format == "code":
         return load_collection(folder / "data" / name / "train", split="train"), Listed.nothing()
     ready = cleaned(folder, name, settings)
-    return read_source(ready.path, ready.source, on_skip)
+    return read_source(filled(ready).path, ready.source, on_skip)
 
 
 def evaluation_side(
@@ -108,11 +110,12 @@ def evaluation_side(
         return load_collection(folder / "data" / name / "test", split="test")
     if settings.convert or settings.format == "examples":
         return None
-    split = evaluation_split(settings, known_splits(settings.path))
+    path = filled(settings).path
+    split = evaluation_split(settings, known_splits(path))
     if split is None:
         return None
     source = settings.source.model_copy(update={"split": split, "exclude_qrels": [], "exclude_ids": None})
-    return read_source(settings.path, source, on_skip)[0]
+    return read_source(path, source, on_skip)[0]
 
 
 def evaluation_split(settings: DataSettings, known: Sequence[str]) -> str | None:
@@ -141,13 +144,15 @@ def evaluation_split(settings: DataSettings, known: Sequence[str]) -> str | None
 
 def decontaminate_into(path: Path, settings: DataSettings, on_progress: Progress) -> Cleaned:
     """Write the training data of a data set without what the evaluation sets hold that it names."""
+    data = filled(settings)
     return decontaminate(
-        settings.path,
-        against=settings.against,
+        data.path,
+        against=data.against,
         out=path,
         settings=settings.contamination,
+        told=Written(settings),
         split=settings.split,
-        corpus=settings.corpus,
+        corpus=data.corpus,
         names=_conventional(settings),
         skip_bad=settings.skip_bad,
         on_progress=on_progress,
@@ -173,15 +178,17 @@ def examples_path(folder: Path, name: str) -> Path:
 
 def convert_data(run: Run, recipe: Recipe, name: str, settings: DataSettings, on_progress: Progress) -> None:
     """Write the examples of labelled data, once."""
-    assert settings.convert
+    data = filled(settings)
+    assert settings.convert and data.convert
     out = examples_path(run.folder, name)
     if out.is_file():
         return
     with run.timed("convert"):
         found = convert(
-            settings.path,
+            data.path,
             out=out,
-            settings=settings.convert,
+            settings=data.convert,
+            asked=(settings.path, settings.convert),
             columns=settings.labelled_columns,
             split=settings.split,
             mining=recipe.mining if settings.mined else None,

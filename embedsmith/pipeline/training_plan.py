@@ -35,6 +35,7 @@ from embedsmith.training.processes import refuse_spreading
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import cost_of, plan_of, portions
 from embedsmith.training.weights import TrainedWeights
+from embedsmith.variables import Written, filled
 
 
 @dataclass(frozen=True)
@@ -97,25 +98,33 @@ def plan_of_recipe(
         InputError, ModelError, SettingsError: a step could not be done; see `embedsmith.pipeline.preconditions`.
     """
     refuse_spreading()
-    with TemporaryDirectory() as folder:
-        Preconditions(on_skip).check(recipe, Run.follow(folder))
+    written = Written(recipe)
+    with written.errors():
+        with TemporaryDirectory() as folder:
+            Preconditions(on_skip).check(recipe, Run.follow(folder))
+        return _plan_of(recipe, written.progress(on_progress))
+
+
+def _plan_of(recipe: Recipe, on_progress: Progress) -> TrainingPlan:
+    """Return the plan of a recipe that can be carried out."""
     data, sources, removed = [], [], {}
     for name, settings, contaminated in _cleaned(recipe, on_progress):
         removed[name] = contaminated
+        there = filled(settings)
         if settings.format == "examples":
-            examples = read_examples(Path(settings.path))
+            examples = read_examples(Path(there.path))
             sources.append(source_of(recipe, name, examples))
             data.append(_data_plan(name, examples))
             continue
-        if settings.convert:
+        if there.convert:
             drafted = draft(
-                settings.path,
-                settings.convert,
+                there.path,
+                there.convert,
                 columns=settings.labelled_columns,
                 split=settings.split,
                 skip_bad=settings.skip_bad,
             )
-            examples = list(drafted.examples(settings.convert))
+            examples = list(drafted.examples(there.convert))
             sources.append(source_of(recipe, name, examples))
             data.append(replace(_data_plan(name, examples), labels=str(drafted.meanings or "")))
             continue
@@ -180,7 +189,7 @@ def _collection(settings: DataSettings) -> Collection:
     if settings.format == "code":
         code = code_of(settings)
         return split(harvest(code), code).train
-    return read_source(settings.path, settings.source, None)[0]
+    return read_source(filled(settings).path, settings.source, None)[0]
 
 
 def _as_if_mined(collection: Collection, negatives: int) -> list[Example]:

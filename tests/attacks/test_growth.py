@@ -27,6 +27,7 @@ from embedsmith.pipeline.recipe import recipe_of
 from embedsmith.services.chat import Answer
 from embedsmith.settings import holds_password, without_passwords
 from embedsmith.teachers.bm25 import BM25Settings, tokenize
+from embedsmith.variables import Written, filled
 
 TEXTS: dict[str, Callable[[int], str]] = {
     "one letter": lambda n: "a" * n,
@@ -59,9 +60,16 @@ TEXTS: dict[str, Callable[[int], str]] = {
 
 def _recipe(text: str) -> Any:
     try:
-        return recipe_of({"data": {"nq": {"path": text}}}, where="", environment={"A": "a"})
+        recipe = recipe_of({"data": {"nq": {"path": text}}}, where="")
+        return filled(recipe), Written(recipe)(text)
     except EmbedsmithError as error:
         return error
+
+
+@pytest.fixture(autouse=True)
+def _variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the variable that texts name."""
+    monkeypatch.setenv("A", "a")
 
 
 WORK: dict[str, Callable[[str], Any]] = {

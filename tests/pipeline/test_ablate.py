@@ -32,7 +32,6 @@ from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.pipeline.test_compare import recipe_on, write_data
 
 ABLATIONS = Path(__file__).parents[2] / "recipes" / "ablations"
-FOLDERS = {"EMBEDSMITH_DATA": "data"}
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,7 @@ def test_an_ablations_file_has_rows_of_its_own(file: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("path", sorted(ABLATIONS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_ablation_of_the_repository_is_one(path: Path):
-    found = read_ablation(path, environment=FOLDERS)
+    found = read_ablation(path)
     planned = plan(found)
     assert len(planned) == len(found.rows) * found.seeds
     assert found.seeds == (1 if path.stem == "nv-embed-tiny" else 3)  # over two hours as it is
@@ -119,7 +118,7 @@ def test_every_ablation_of_the_repository_is_one(path: Path):
 
 
 def test_the_papers_tables_have_their_rows():
-    rows = {path.stem: list(read_ablation(path, environment=FOLDERS).rows) for path in ABLATIONS.glob("*.yaml")}
+    rows = {path.stem: list(read_ablation(path).rows) for path in ABLATIONS.glob("*.yaml")}
     methods = ["naive", "shifted", "abs", "marginpos", "percpos"]
     assert rows["methods"][:5] == rows["methods-three-sets"] == methods
     assert rows["pooling-attention"][:2] == [
@@ -128,10 +127,7 @@ def test_the_papers_tables_have_their_rows():
     ]
     assert rows["stages"] == ["two stages", "single, in-batch on", "single, in-batch off", "reversed"]
     assert rows["labels"] == ["label-based", "example-based"]
-    stages = {
-        c.row: c.recipe.stages
-        for c in cells_of(read_ablation(ABLATIONS / "stages.yaml", environment={"EMBEDSMITH_DATA": "d"}))
-    }
+    stages = {c.row: c.recipe.stages for c in cells_of(read_ablation(ABLATIONS / "stages.yaml"))}
     # All rows take as many steps; two of them end where another one begins.
     assert {sum(stage.steps for stage in own) for own in stages.values()} == {120}
     assert [stage.name for stage in stages["reversed"]] == ["all", "retrieval"]

@@ -9,6 +9,7 @@ import yaml
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.pipeline.quickstart import quickstart_recipe
 from embedsmith.pipeline.recipe import Recipe, read_recipe
+from embedsmith.variables import filled
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NV_EMBED = RECIPES / "nv-embed.yaml"
@@ -39,7 +40,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.name)
 def test_every_recipe_of_the_repository_is_one(path: Path):
-    assert read_recipe(path, environment={"EMBEDSMITH_DATA": "data"}).name.startswith(path.stem)
+    assert read_recipe(path).name.startswith(path.stem)
 
 
 @pytest.mark.parametrize(("name", "student"), [("quickstart", "minilm"), ("quickstart-smollm2", "smollm2")])
@@ -139,12 +140,15 @@ def test_a_quickstart_on_a_gpu_uses_every_layer():
     assert isinstance(quickstart_recipe(), Recipe)
 
 
-def test_a_variable_stands_for_the_folder_where_data_sets_lie(tmp_path: Path):
+def test_a_variable_stands_for_the_folder_where_data_sets_lie(tmp_path: Path, monkeypatch):
     path = write(tmp_path, "data: {a: {path: '${SETS}/a', against: ['${SETS}/b', c]}}\n")
-    recipe = read_recipe(path, environment={"SETS": "/sets"})
-    assert (recipe.data["a"].path, recipe.data["a"].against) == ("/sets/a", ["/sets/b", "c"])
-    with pytest.raises(SettingsError, match=r"recipe\.yaml: data\.a\.path: SETS is not set, in \$\{SETS\}/a") as caught:
-        read_recipe(path)
+    recipe = read_recipe(path)
+    monkeypatch.setenv("SETS", "/sets")
+    data = filled(recipe).data["a"]
+    assert (data.path, data.against) == ("/sets/a", ["/sets/b", "c"])
+    monkeypatch.delenv("SETS")
+    with pytest.raises(SettingsError, match=r"^data\.a\.path: SETS is not set, in \$\{SETS\}/a$") as caught:
+        filled(recipe)
     assert caught.value.hint == "export SETS=FOLDER"
 
 
@@ -204,10 +208,7 @@ def test_a_stage_that_contradicts_itself_is_refused(tmp_path: Path, stage: str, 
 
 
 def test_single_stage_and_reversed_are_the_two_stage_recipe_in_another_order():
-    sets = {"EMBEDSMITH_DATA": "sets"}
-    two, single, back = (
-        read_recipe(RECIPES / f"nv-embed-tiny{kind}.yaml", environment=sets) for kind in ("", "-single", "-reversed")
-    )
+    two, single, back = (read_recipe(RECIPES / f"nv-embed-tiny{kind}.yaml") for kind in ("", "-single", "-reversed"))
     assert two.student == single.student == back.student
     assert two.data == single.data == back.data
     assert two.mining == single.mining == back.mining
@@ -219,9 +220,8 @@ def test_single_stage_and_reversed_are_the_two_stage_recipe_in_another_order():
 
 
 def test_the_label_based_recipe_differs_from_the_example_based_one_in_that_alone():
-    sets = {"EMBEDSMITH_DATA": "sets"}
-    by_example = read_recipe(RECIPES / "nv-embed-tiny.yaml", environment=sets)
-    by_label = read_recipe(RECIPES / "nv-embed-tiny-labels.yaml", environment=sets)
+    by_example = read_recipe(RECIPES / "nv-embed-tiny.yaml")
+    by_label = read_recipe(RECIPES / "nv-embed-tiny-labels.yaml")
     one, other = by_example.model_dump(), by_label.model_dump()
     changed = [name for name in one["data"] if one["data"][name] != other["data"][name]]
     assert changed == ["banking77", "newsgroups"]

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from pydantic import Field
 
 from embedsmith.settings import Seed, Settings
+from embedsmith.variables import Place
 
 Task = Literal["classification", "clustering", "sts", "nli", "reranking", "pairs"]
 TASKS: tuple[Task, ...] = get_args(Task)
@@ -31,7 +32,7 @@ class ConvertSettings(Settings):
     style: Literal["auto", "example", "label"] = "auto"
     """classification, clustering: what stands for a class. example: another text of it (NV-Embed v2); label: the text
     of the label (v1). auto: label where there are two classes to classify, as in the paper, else example."""
-    labels: str | None = None
+    labels: Place | None = None
     """What the labels mean: LABEL=MEANING with commas between, or a YAML or JSON file with a mapping, or with a list
     for the labels 0, 1, 2... nli and pairs: entailment, neutral or contradiction (or positive, negative), as in
     0=entailment,1=neutral,2=contradiction; `*` is every other label. classification, clustering: the labels' texts, by
