@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -67,8 +67,7 @@ def whole_folder(target: Path, *, replaces: bool = True) -> Iterator[Path]:
         InputError: there is something in the place, and nothing is to be replaced; or the place is a link.
     """
     target = Path(os.path.abspath(target))
-    if target.is_symlink():
-        raise InputError(f"{target}: a link to {os.readlink(target)}", hint="name the folder itself, or another one")
+    refuse_link(target)
     if not replaces:
         _refuse_taken(target)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +84,28 @@ def whole_folder(target: Path, *, replaces: bool = True) -> Iterator[Path]:
         _sync_folder(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def refuse_link(target: Path) -> None:
+    """Raise InputError where a file or a folder is to be written and a link is, which would be gone afterwards."""
+    if target.is_symlink():
+        raise InputError(
+            f"{target}: a link to {os.readlink(target)}", hint="name the place that it leads to, or another one"
+        )
+
+
+def refuse_foreign(path: Path, *, is_ours: Callable[[Path], bool]) -> None:
+    """Raise InputError where something is that the user has not named, and that is to be written beside what he has.
+
+    Args:
+        path: of the file to write.
+        is_ours: whether a file there is what the same command has written before.
+    """
+    refuse_link(path)
+    if path.exists() and not (path.is_file() and is_ours(path)):
+        raise InputError(
+            f"{path}: there already, and to be written beside --out", hint="move it away, or choose another --out"
+        )
 
 
 def partial_name(target: Path) -> Path:

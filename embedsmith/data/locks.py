@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import sys
 import time
@@ -26,7 +27,7 @@ from functools import wraps
 from pathlib import Path
 from typing import IO, ParamSpec, TypeVar
 
-from embedsmith.data.files import remove_partials_of
+from embedsmith.data.files import refuse_link, remove_partials_of
 from embedsmith.errors import RunError
 
 P = ParamSpec("P")
@@ -38,6 +39,11 @@ OnWait = Callable[[str], None]
 _PATIENCE_S = 0.5
 """How long a lock is asked for before it is refused: who only looks whether it is held, holds it for an instant."""
 _PAUSE_S = 0.05
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+"""What a link leads to is somebody's file."""
+_LONGEST = 1000
+_OURS = re.compile(rb"(\d+ [^\n]*\n.{0,300})?", re.DOTALL)
+"""What a lock holds: its holder, and for a moment the end of a longer name; nothing when it was just made."""
 _NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 if sys.platform == "win32":
@@ -152,13 +158,18 @@ class Lock:
         with suppress(FileExistsError):  # what was there may have been removed since
             self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666), "r+b", buffering=0)
+            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666), "r+b", buffering=0)
         except FileNotFoundError:
             return False  # the folder is gone again
+        except OSError:
+            self._refuse_foreign(is_ours=not self.path.is_symlink())
+            raise
         try:
             if not _try(file.fileno()) or not self._is_in_place(file):
                 file.close()
                 return False
+            self._refuse_foreign(is_ours=_OURS.fullmatch(file.read(_LONGEST)) is not None)
+            file.seek(0)
             name = f"{os.getpid()} {socket.gethostname()}\n".encode()
             file.write(name)
             file.truncate(len(name))  # afterwards: who reads meanwhile reads the first line
@@ -167,6 +178,13 @@ class Lock:
             raise
         self._file = file
         return True
+
+    def _refuse_foreign(self, *, is_ours: bool) -> None:
+        """Raise RunError where what has the name of the lock is none: it would be written over and removed."""
+        if not is_ours:
+            raise RunError(
+                f"{self.path}: there already, and no lock of ours", hint="move it away, or choose another --out"
+            )
 
     def _is_in_place(self, file: IO[bytes]) -> bool:
         """Return whether the file that was opened is still the one of that name: its last holder has removed it."""
@@ -193,8 +211,10 @@ def sole_writer(target: Path) -> Iterator[None]:
     What a killed process has left of it is removed first.
 
     Raises:
+        InputError: there is a link in its place.
         RunError: another process is writing it.
     """
+    refuse_link(target)
     lock = Lock.beside(target)
     made = [folder for folder in lock.path.parents if not folder.exists()]
     if not lock.take():

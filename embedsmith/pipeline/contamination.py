@@ -27,7 +27,7 @@ from embedsmith.data.contamination import (
     clean_negatives,
     is_example,
 )
-from embedsmith.data.files import atomic_write, whole_folder, write_jsonl
+from embedsmith.data.files import atomic_write, read_jsonl, refuse_foreign, whole_folder, write_jsonl
 from embedsmith.data.load import known_splits, load_collection, load_tables, usual_split
 from embedsmith.data.locks import writes_out
 from embedsmith.data.tables import Table
@@ -93,13 +93,15 @@ def decontaminate(
         on_progress: told of the work.
 
     Raises:
-        InputError, RunError, SettingsError: see `embedsmith.errors`.
+        InputError, RunError, SettingsError: see `embedsmith.errors`; something else lies where what is removed is to
+            be listed.
     """
     settings, out = settings or ContaminationSettings(), Path(out)
     tally = Tally()
     on_bad: OnBad = tally if skip_bad else refuse
     index = EvaluationIndex(settings, shingles=shingles)
     found = Cleaned(out, out.with_name(f"{out.name}.removed.jsonl"))
+    refuse_foreign(found.removed_path, is_ours=_lists_removed)
     for path in against:
         name = told(str(path))
         if name in found.evaluation_rows:
@@ -223,6 +225,14 @@ def _clean_tables(
 
 def _line(place: str, role: str, match: Match) -> dict[str, Any]:
     return {"place": place, "role": role, **match._asdict()}
+
+
+def _lists_removed(path: Path) -> bool:
+    """Return whether a file is a list of what was removed, as this module writes it."""
+    try:
+        return all(row.keys() == {"place", "role", *Match._fields} for _, row in read_jsonl(path))
+    except InputError:
+        return False
 
 
 _Rows = Iterable[dict[str, Any]]

@@ -33,7 +33,7 @@ from embedsmith.data.converters.rows import (
 )
 from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.examples import Example, iter_examples, write_examples, write_examples_parquet
-from embedsmith.data.files import remove_below
+from embedsmith.data.files import refuse_link, remove_below
 from embedsmith.data.instructions import OF_TASK, instruction_for
 from embedsmith.data.load import load_tables
 from embedsmith.data.locks import writes_out
@@ -149,6 +149,10 @@ def convert(
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
     """
     out = Path(out)
+    work = out.with_name(f"{out.name}.mining")
+    if mining is not None:
+        refuse_link(work)
+        _refuse_foreign(work)
     drafted = draft(data, settings, columns=columns, split=split, skip_bad=skip_bad, on_skip=on_skip)
     found = drafted.converted
     sources: Counter[str] = Counter()
@@ -162,7 +166,6 @@ def convert(
             yield example
 
     write = write_examples_parquet if out.suffix == ".parquet" else write_examples
-    work = out.with_name(f"{out.name}.mining")
     mined: dict[str, Example] = {}
     if mining is not None:
         place, written = asked or (str(data), settings)
@@ -270,6 +273,14 @@ def _inputs(data: str, split: str | None, columns: LabelledColumns) -> dict[str,
     return {"data": place, "split": split, "columns": columns.model_dump(mode="json")}
 
 
+def _refuse_foreign(work: Path) -> None:
+    """Refuse a folder of mining that holds something else."""
+    if work.is_dir() and not (work / "manifest.json").is_file() and any(work.iterdir()):
+        raise InputError(f"{work}: needed for mining, and holds something else", hint="choose another --out")
+    if work.exists() and not work.is_dir():
+        raise InputError(f"{work}: needed for mining, and a file", hint="choose another --out")
+
+
 def _mined(
     work: Path, found: Converted, settings: ConversionSettings, inputs: dict[str, Any], on_progress: Progress
 ) -> dict[str, Example]:
@@ -277,8 +288,6 @@ def _mined(
     assert settings.mining is not None
     mining = _fitting(settings.mining, settings.convert, found)
     collection, listed = collection_of(found)
-    if work.is_dir() and not (work / "manifest.json").is_file() and any(work.iterdir()):
-        raise InputError(f"{work}: needed for mining, and holds something else", hint="choose another --out")
     with Run.open(work, command="convert", settings=settings, inputs=inputs) as run:
         mine_into(run, run.folder, collection, mining, listed=listed, on_progress=on_progress)
         return {example.query_id: example for example in iter_examples(run.folder / "negatives.jsonl")}

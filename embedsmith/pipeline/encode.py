@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from embedsmith.data.files import atomic_write, remove_below, write_json
+from embedsmith.data.files import atomic_write, read_json, refuse_foreign, refuse_link, remove_below, write_json
 from embedsmith.data.listed import read_listed
 from embedsmith.data.locks import writes_out
-from embedsmith.errors import RunError, SettingsError
+from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import Dtype, Role
 from embedsmith.progress import Progress, silent
@@ -64,25 +64,27 @@ def encode(
         on_progress: told of the work.
 
     Raises:
-        InputError, ModelError, SettingsError: see `embedsmith.errors`.
+        InputError, ModelError, SettingsError: see `embedsmith.errors`; other ids lie where these are to be written.
         RunError: the file is there already.
     """
     started = time.monotonic()
     target = Path(out)
     if target.suffix not in (".npy", ".parquet"):
         raise SettingsError(f"--out {target}: wanted .parquet or .npy", hint="the suffix says how vectors are written")
-    shards = target.with_name(f".{target.name}.vectors")
+    shards, beside = target.with_name(f".{target.name}.vectors"), target.with_suffix(".ids.json")
+    refuse_link(shards)
     if target.exists():
         _remove_stores(shards)  # of a process that was killed when all was written
         raise RunError(f"{target}: there already", hint="choose another --out, or remove it")
     ids, listed = read_listed(Path(texts))
+    if target.suffix == ".npy":
+        refuse_foreign(beside, is_ours=lambda path: _holds(path, ids))  # of a process that was killed after it
     embedder = load(str(model), dtype=dtype, dimensions=dimensions, compile=compile)
     store = VectorStore.open_or_create(shards, contract=embedder.contract(role), texts=listed, shard_size=_SHARD)
     store.fill_each(
         lambda lists: embedder.embed_each(lists, role),
         on_progress=lambda done, total: on_progress(f"encode {texts}", done, total),
     )
-    beside = target.with_suffix(".ids.json")
     if target.suffix == ".npy":
         write_json(beside, ids)
         _write_npy(target, store.shards(), len(ids), store.dimensions)
@@ -92,6 +94,15 @@ def encode(
     _remove_stores(shards)
     seconds = round(time.monotonic() - started, 1)
     return Encoded(str(target), str(beside), len(ids), store.dimensions, seconds)
+
+
+def _holds(path: Path, ids: Sequence[str]) -> bool:
+    """Return whether a file holds these ids and nothing else."""
+    try:
+        known = read_json(path)
+    except InputError:
+        return False
+    return bool(known == list(ids))
 
 
 def _remove_stores(folder: Path) -> None:

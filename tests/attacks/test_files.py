@@ -5,20 +5,27 @@ from __future__ import annotations
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import typer
 from safetensors.torch import save_file
 
+from embedsmith.cli.main import app
 from embedsmith.data.files import atomic_write, link_file, remove_partials_of, whole_folder, write_array, write_tensors
-from embedsmith.data.locks import Lock
+from embedsmith.data.locks import Lock, sole_writer
 from embedsmith.errors import InputError
+from embedsmith.mining.settings import MiningSettings
 from embedsmith.pipeline.encode import encode
+from embedsmith.pipeline.mine import mine
 from embedsmith.pipeline.runs import Run
 from embedsmith.services.journal import Journal
 from embedsmith.training.settings import StageSettings
+from tests.cli.conftest import embedsmith_command as embedsmith_command
 
 
 @pytest.mark.parametrize("replaces", [True, False])
@@ -125,3 +132,143 @@ def test_a_journal_that_is_there_keeps_the_rights_that_its_owner_gave_it(tmp_pat
     path.chmod(0o640)
     Journal(path).add("b", {})
     assert rights(path) == 0o640
+
+
+FOLDERS = {"mine", "select", "train", "ablate", "quickstart", "evaluate", "synthesize queries", "synthesize tasks"}
+"""Commands whose --out is a run folder, which may lie behind a link."""
+TARGETS = {
+    "convert": ["out.jsonl", "out.parquet"],
+    "decontaminate": ["out.jsonl"],
+    "encode": ["out.npy", "out.parquet"],
+    "export": ["out"],
+    "write": ["out.jsonl"],
+}
+"""Commands whose --out is put in its place as a whole, and names that it may have."""
+EACH_TARGET = [(command, name) for command, names in TARGETS.items() for name in names]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """What the commands read."""
+    folder = tmp_path_factory.mktemp("place")
+    pairs = [{"query": f"find the cat {n}", "positive": f"the cat {n}"} for n in range(8)]
+    texts = [{"text": f"my cat {n}", "label": n % 2} for n in range(8)]
+    for name, rows in (("pairs", pairs), ("texts", texts), ("held-out", pairs[:1])):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    mine(folder / "pairs.jsonl", out=folder / "mined", settings=MiningSettings(teachers=["bm25"], method="naive"))
+    return folder
+
+
+@pytest.fixture
+def line_of(place: Path, tiny_bert: Path):
+    """A function that returns how a command is given, but for its --out."""
+    lines: dict[str, list[object]] = {
+        "convert": [place / "texts.jsonl", "--task", "classification", "--negatives", 1],
+        "decontaminate": [place / "pairs.jsonl", "--against", place / "held-out.jsonl", "--near-duplicates", 0],
+        "encode": [tiny_bert, place / "texts.jsonl"],
+        "export": [tiny_bert],
+        "write": [place / "mined"],
+    }
+    return lambda command: [command, *lines[command], "--out"]
+
+
+def with_out(command: Any, name: str = "") -> Iterator[str]:
+    """Yield the names of the commands that have an option --out."""
+    for inner, one in getattr(command, "commands", {}).items():
+        yield from with_out(one, f"{name} {inner}".strip())
+    if any("--out" in parameter.opts for parameter in command.params):
+        yield name
+
+
+def test_every_command_that_writes_to_a_named_place_is_known():
+    assert set(with_out(typer.main.get_command(app))) == FOLDERS | TARGETS.keys()
+
+
+@pytest.mark.parametrize("leads_to", ["file", "folder", "nowhere"])
+@pytest.mark.parametrize(("command", "name"), EACH_TARGET)
+def test_no_command_writes_in_the_place_of_a_link_or_behind_it(
+    command: str, name: str, leads_to: str, line_of, tmp_path: Path, embedsmith_command
+):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / leads_to)
+    before = sorted(tmp_path.rglob("*"))
+    done = embedsmith_command(*line_of(command), tmp_path / name)
+    assert done.code == 2
+    assert done.error == f"{tmp_path / name}: a link to {tmp_path / leads_to}"
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+SIDECARS = [
+    ("decontaminate", "out.jsonl", "out.jsonl.removed.jsonl"),
+    ("encode", "out.npy", "out.ids.json"),
+    ("encode", "out.npy", ".out.npy.vectors"),
+    ("encode", "out.parquet", ".out.parquet.vectors"),
+    ("convert --teacher bm25", "out.jsonl", "out.jsonl.mining"),
+    *((command, name, f".{name}.lock") for command, name in EACH_TARGET),
+]
+"""Command, target, and what the command writes beside it."""
+NOT_OURS = {
+    "text": lambda path: path.write_text("mine\n"),
+    "rows": lambda path: path.write_text('{"place": "here", "id": "mine"}\n'),
+    "ids": lambda path: path.write_text('["mine"]\n'),
+    "a link to a file": lambda path: path.symlink_to(path.with_name("file")),
+    "a link to a folder": lambda path: path.symlink_to(path.with_name("folder")),
+    "a link to nowhere": lambda path: path.symlink_to(path.with_name("nowhere")),
+    "a folder": lambda path: (path.mkdir(), (path / "precious").write_text("mine")),
+}
+
+
+def found_in(folder: Path) -> dict[str, str]:
+    """Return the names below a folder, with what each file holds and each link names."""
+    return {
+        str(path.relative_to(folder)): os.readlink(path)
+        if path.is_symlink()
+        else path.read_text("latin-1")
+        if path.is_file()
+        else ""
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("what", NOT_OURS)
+@pytest.mark.parametrize(("command", "name", "beside"), SIDECARS)
+def test_what_the_user_has_where_a_command_writes_beside_its_target_stays(
+    command: str, name: str, beside: str, what: str, line_of, tmp_path: Path, embedsmith_command
+):
+    word, *more = command.split()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    NOT_OURS[what](tmp_path / beside)
+    before = found_in(tmp_path)
+    done = embedsmith_command(*line_of(word)[:-1], *more, "--out", tmp_path / name)
+    if what == "a folder" and beside.endswith(".vectors"):
+        assert done.code == 0  # where its own are put beside the user's
+        assert before.items() <= found_in(tmp_path).items()
+        return
+    assert done.code in (1, 2)
+    assert done.error
+    assert beside in done.err
+    assert found_in(tmp_path) == before
+
+
+@pytest.mark.parametrize(("command", "name", "beside"), SIDECARS[:2])
+def test_what_the_same_command_has_written_beside_its_target_is_written_again(
+    command: str, name: str, beside: str, line_of, tmp_path: Path, embedsmith_command
+):
+    """As it is left by a process that was killed before the target was whole."""
+    assert embedsmith_command(*line_of(command), tmp_path / name).code == 0
+    first = found_in(tmp_path)
+    assert beside in first
+    (tmp_path / name).unlink()
+    assert embedsmith_command(*line_of(command), tmp_path / name).code == 0
+    assert found_in(tmp_path) == first
+
+
+@pytest.mark.parametrize("left", ["", "4711 gpu-3\n", "4711 gpu-3\nger-name\n"])
+def test_a_lock_that_a_killed_process_left_stops_nobody(left: str, tmp_path: Path):
+    (tmp_path / ".out.lock").write_text(left)
+    with sole_writer(tmp_path / "out"):
+        pass
+    assert list(tmp_path.iterdir()) == []
