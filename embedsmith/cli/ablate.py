@@ -70,16 +70,17 @@ def ablate(
     if as_json:
         console.print_json({"run": str(run.folder), "seconds": run.seconds, **table})
         return
-    console.out.print((run.folder / "table.md").read_text(encoding="utf-8").rstrip(), markup=False)
+    for line in (run.folder / "table.md").read_text(encoding="utf-8").rstrip().split("\n"):
+        console.line(line)
     folder = shlex.quote(str(run.folder))
-    console.out.print(f"{run.seconds:,.0f} s. Look at {run.folder / 'report.html'}. Next:", markup=False)
+    console.line(f"{run.seconds:,.0f} s. Look at {run.folder / 'report.html'}. Next:")
     first = table["rows"][0]
     best = max((row for row in table["rows"] if row["is_paired"]), key=lambda row: row["mean"])
     if best is not first:
         places = [shlex.quote(f"{run.folder}/{row['folder']}/seed-0") for row in (first, best)]
-        console.out.print(f"  {typed()} compare {' '.join(places)}", markup=False)
+        console.line(f"  {typed()} compare {' '.join(places)}")
     else:
-        console.out.print(f"  {typed()} compare {folder}/{first['folder']}/seed-0", markup=False)
+        console.line(f"  {typed()} compare {folder}/{first['folder']}/seed-0")
 
 
 def _show_plan(planned: list[Any], *, as_json: bool) -> None:
@@ -99,9 +100,9 @@ def _show_plan(planned: list[Any], *, as_json: bool) -> None:
         return
     for one in planned:
         taken = f"; takes {', '.join(one.finds)}" if one.finds else ""
-        console.out.print(f"{one.cell.name}: makes {', '.join(one.makes) or 'nothing'}{taken}", markup=False)
+        console.line(f"{one.cell.name}: makes {', '.join(one.makes) or 'nothing'}{taken}")
     totals = ", ".join(f"{part} {count:,} times" for part, count in _totals(planned).items())
-    console.out.print(f"{len(planned):,} cells; made: {totals}", markup=False)
+    console.line(f"{len(planned):,} cells; made: {totals}")
 
 
 def _totals(planned: list[Any]) -> dict[str, int]:

@@ -56,16 +56,16 @@ def _show(one: Any) -> None:
         f"  B is better on {difference.wins:,} queries, worse on {difference.losses:,}, equal on {difference.ties:,}",
     ]
     for line in lines:
-        console.out.print(line, markup=False)
+        console.line(line)
     for title, queries in (("B lost most on", one.losses), ("B won most on", one.wins)):
         if queries:
-            console.out.print(f"{title}:", markup=False)
+            console.line(f"{title}:")
         for query in queries:
-            console.out.print(f"  {query.a:.3f} → {query.b:.3f}  {_short(query.query or query.query_id)}", markup=False)
+            console.line(f"  {query.a:.3f} → {query.b:.3f}  {_short(query.query or query.query_id)}")
             for label, ranked in (("A first", query.first_a), ("B first", query.first_b), ("answer", query.answer)):
                 if ranked:
                     text = _short(f"{ranked.id}: {ranked.text}" if ranked.text else ranked.id)
-                    console.out.print(f"    {label:>7}  {text}", markup=False)
+                    console.line(f"    {label:>7}  {text}")
 
 
 def in_words(p: float) -> str:

@@ -70,6 +70,16 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def line(text: str) -> None:
+    """Print one line of the results, whatever line breaks the names in it have."""
+    out.print(one_line(text))
+
+
+def line_beside(text: str) -> None:
+    """Print one line beside the results."""
+    err.print(one_line(text))
+
+
 def print_error(message: str, hint: str) -> None:
     """Print one line that says what is wrong, and one with the remedy."""
     err.print(f"error: {one_line(without_passwords(message))}", style="bold red", markup=False)

@@ -87,19 +87,19 @@ def convert(
         console.print_json({**asdict(found), "path": str(found.path)})
         return
     by = f" by {found.by} of {found.labels:,} labels" if found.by else ""
-    console.out.print(f"{found.examples:,} examples{by} in {found.path}", markup=False)
-    console.out.print(f"{found.rows:,} rows: {found.positives:,} made examples", markup=False)
+    console.line(f"{found.examples:,} examples{by} in {found.path}")
+    console.line(f"{found.rows:,} rows: {found.positives:,} made examples")
     if found.meanings:
-        console.out.print(f"labels: {found.labels_told}", markup=False)
+        console.line(f"labels: {found.labels_told}")
     if found.negatives:
-        console.out.print(f"  {found.negatives:,} gave negatives to others", markup=False)
+        console.line(f"  {found.negatives:,} gave negatives to others")
     for reason, count in found.dropped.items():
-        console.out.print(f"  {count:,} dropped: {reason}", markup=False)
+        console.line(f"  {count:,} dropped: {reason}")
     sources = ", ".join(f"{count:,} {name}" for name, count in found.negatives_by.items()) or "none"
     short = f"; {found.short:,} examples have fewer than asked for" if found.short else ""
-    console.out.print(f"negatives: {sources}{short}", markup=False)
+    console.line(f"negatives: {sources}{short}")
     sides = "queries and passages" if found.symmetric else "queries"
-    console.out.print(f"instruction of {sides}: {found.instruction or '(none)'}", markup=False)
+    console.line(f"instruction of {sides}: {found.instruction or '(none)'}")
 
 
 @app.command()
@@ -146,12 +146,10 @@ def decontaminate(
     if as_json:
         console.print_json({**asdict(found), "path": str(found.path), "removed_path": str(found.removed_path)})
         return
-    console.out.print(
-        f"{found.rows:,} rows: {found.kept:,} kept in {found.path}, {found.removed:,} removed", markup=False
-    )
+    console.line(f"{found.rows:,} rows: {found.kept:,} kept in {found.path}, {found.removed:,} removed")
     for what, counts in (("in", found.by_data), ("same text", found.by_how)):
         for name, count in counts.items():
-            console.out.print(f"  {count:,} {what}: {name}", markup=False)
+            console.line(f"  {count:,} {what}: {name}")
     if found.negatives:
-        console.out.print(f"{found.negatives:,} negatives taken out of examples that are kept", markup=False)
-    console.out.print(f"all of them: {found.removed_path}", markup=False)
+        console.line(f"{found.negatives:,} negatives taken out of examples that are kept")
+    console.line(f"all of them: {found.removed_path}")

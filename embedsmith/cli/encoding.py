@@ -46,6 +46,4 @@ def encode(
         console.print_json(vars(done))
         return
     rate = f"{done.texts / max(done.seconds, 0.1):,.0f} texts a second"
-    console.out.print(
-        f"wrote {done.file}: {done.texts:,} vectors of {done.dimensions} dimensions, {rate}", markup=False
-    )
+    console.line(f"wrote {done.file}: {done.texts:,} vectors of {done.dimensions} dimensions, {rate}")

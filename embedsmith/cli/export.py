@@ -32,9 +32,9 @@ def export(
         console.print_json(vars(done))
         return
     what = f"{done.parameters:,} parameters, {done.bytes / 1e6:,.0f} MB"
-    console.out.print(f"wrote {done.folder}: {what}; vectors differ by {done.largest_difference:.1e}", markup=False)
+    console.line(f"wrote {done.folder}: {what}; vectors differ by {done.largest_difference:.1e}")
     if done.layout == "nv-embed" or done.adapters:
-        console.out.print(f'open it: embedsmith.load("{done.folder}")', markup=False)
+        console.line(f'open it: embedsmith.load("{done.folder}")')
         return
     trust = ", trust_remote_code=True" if done.needs_code else ""
-    console.out.print(f'open it: SentenceTransformer("{done.folder}"{trust})', markup=False)
+    console.line(f'open it: SentenceTransformer("{done.folder}"{trust})')

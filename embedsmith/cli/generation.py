@@ -64,12 +64,12 @@ def queries(
     if as_json:
         console.print_json({"run": str(run.folder), "seconds": run.seconds, **counts})
         return
-    console.out.print(
+    console.line(
         f"{counts['queries']:,} queries for {counts['passages_with_queries']:,} of {counts['asked']:,} passages; "
         f"{counts['kept']:,} of {counts['written']:,} written were kept ({run.seconds:,.0f} s)"
     )
     _show_rejected(counts)
-    console.out.print(f"next: {typed()} mine {shlex.quote(str(run.folder))} --out runs/mined", markup=False)
+    console.line(f"next: {typed()} mine {shlex.quote(str(run.folder))} --out runs/mined")
 
 
 @synthesize.command()
@@ -100,22 +100,22 @@ def tasks(
         console.print_json({"run": str(run.folder), "seconds": run.seconds, **counts})
         return
     written = counts["tasks"] + sum(counts["tasks_rejected"].values())
-    console.out.print(
+    console.line(
         f"{counts['tasks']:,} of {written:,} tasks and {counts['examples']:,} of {counts['written']:,} examples "
         f"were kept ({run.seconds:,.0f} s)"
     )
     for reason, number in counts["tasks_rejected"].items():
-        console.out.print(f"  rejected: {number:,} ({number / written:.0%} of the tasks) {reason}", markup=False)
+        console.line(f"  rejected: {number:,} ({number / written:.0%} of the tasks) {reason}")
     _show_rejected(counts)
     examples = shlex.quote(str(run.folder / "examples.jsonl"))
-    console.out.print(f"next: {typed()} train {examples} --out runs/model", markup=False)
+    console.line(f"next: {typed()} train {examples} --out runs/model")
 
 
 def _show_rejected(counts: dict[str, Any]) -> None:
     """Show what was rejected and why, what the server would not answer, and what it all cost."""
     written = counts["written"]
     for reason, number in counts["rejected"].items():
-        console.out.print(f"  rejected: {number:,} ({number / written:.0%}) {reason}", markup=False)
+        console.line(f"  rejected: {number:,} ({number / written:.0%}) {reason}")
     for failure in counts["not_answered"][:3]:
         console.note(f"a question without an answer: {failure}")
     if counts["budget_spent"]:
@@ -123,7 +123,7 @@ def _show_rejected(counts: dict[str, Any]) -> None:
             f"the budget is spent: {counts['answered']:,} of {counts['asked']:,} questions have an answer; the same "
             "command with a larger --budget-tokens goes on"
         )
-    console.out.print(f"{counts['tokens']:,} tokens", markup=False)
+    console.line(f"{counts['tokens']:,} tokens")
 
 
 @app.command()
@@ -182,5 +182,5 @@ def judge(
             ["share of yes", "yes", "no", "unclear", "not answered"],
         )
     )
-    console.out.print(f"{found.tokens:,} tokens", markup=False)
-    console.out.print(f"next: {typed()} select {shlex.quote(str(run))} --out runs/judged", markup=False)
+    console.line(f"{found.tokens:,} tokens")
+    console.line(f"next: {typed()} select {shlex.quote(str(run))} --out runs/judged")

@@ -57,7 +57,7 @@ _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
     if version:
-        console.out.print(f"embedsmith {__version__}")
+        console.line(f"embedsmith {__version__}")
         raise typer.Exit()
 
 

@@ -88,11 +88,10 @@ def select(
     settings = run.manifest["settings"]
     if target_false_negatives is not None and not as_json:
         found = run.manifest["counts"]["calibration"]
-        console.out.print(
+        console.line(
             f"{settings['method']} ratio {settings['ratio']}, margin {settings['margin']}, threshold "
             f"{settings['threshold']}: false-negative rate {found['false_negative_rate']:.3f}, hardness "
-            f"{found['hardness']:.3f}, full rows {found['full_rows']:.2f}",
-            markup=False,
+            f"{found['hardness']:.3f}, full rows {found['full_rows']:.2f}"
         )
     _show_mined(run, as_json=as_json)
 
@@ -149,7 +148,7 @@ def report(
     if as_json:
         console.print_json({"run": str(run), "report": str(path), **numbers})
         return
-    console.out.print(str(path), markup=False)
+    console.line(str(path))
 
 
 @app.command()
@@ -172,13 +171,12 @@ def write(
         same = {} if written.negatives is None else {"negatives": written.negatives, "cut": written.cut}
         console.print_json({"path": str(written.path), "rows": written.rows, "left_out": written.left_out, **same})
         return
-    console.out.print(f"{written.rows:,} rows in {written.path}", markup=False)
+    console.line(f"{written.rows:,} rows in {written.path}")
     for reason, number in written.left_out.items():
-        console.out.print(f"left out: {number:,} queries with {reason}", markup=False)
+        console.line(f"left out: {number:,} queries with {reason}")
     if written.cut:
-        console.out.print(
-            f"left out: {written.cut:,} negatives beyond {written.negatives} of a query; --negatives asks for more",
-            markup=False,
+        console.line(
+            f"left out: {written.cut:,} negatives beyond {written.negatives} of a query; --negatives asks for more"
         )
 
 
@@ -191,14 +189,14 @@ def _show_mined(run: Any, *, as_json: bool) -> None:
         console.print_json({"run": str(run.folder), "seconds": run.seconds, **counts, **extra})
         return
     rare = {"filled up": counts["filled"], "dropped": counts["dropped"]}
-    console.out.print(
+    console.line(
         f"{counts['negatives']:,} negatives for {counts['queries']:,} queries: {counts['full']:,} have all "
         f"{run.manifest['settings']['negatives']}, {counts['short']:,} fewer, {counts['none']:,} none"
         + "".join(f", {number:,} {what}" for what, number in rare.items() if number)
         + f" ({run.seconds:,.0f} s)"
     )
     for teacher, recall in run.manifest["counts"].get("recall", {}).items():
-        console.out.print(f"approximate search with {teacher}: recall {recall:.3f} against exact", markup=False)
+        console.line(f"approximate search with {teacher}: recall {recall:.3f} against exact")
     folder = shlex.quote(str(run.folder))
-    console.out.print(f"next: {typed()} train {folder} --out runs/model", markup=False)
-    console.out.print(f"      {typed()} audit {folder}", markup=False)
+    console.line(f"next: {typed()} train {folder} --out runs/model")
+    console.line(f"      {typed()} audit {folder}")

@@ -213,4 +213,4 @@ def _show_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
         is_code = {"file", "line", "name"} <= where.keys()
         passage = " ".join(hit.text[:100].split())
         place = f"{where['file']}:{where['line']} {where['name']}" if is_code else f"{hit.id}: {passage}"
-        console.out.print(f"{hit.score:.3f}  {place}", markup=False)
+        console.line(f"{hit.score:.3f}  {place}")

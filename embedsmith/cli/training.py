@@ -117,8 +117,8 @@ def train(
     if as_json:
         console.print_json({"run": str(out), "seconds": run.seconds, "model": run.manifest["counts"]["model"]})
         return
-    console.out.print(f"trained {out / 'model'} in {run.seconds:,.0f} s", markup=False)
-    console.out.print(f"next: {typed()} evaluate {shlex.quote(str(out))} DATA", markup=False)
+    console.line(f"trained {out / 'model'} in {run.seconds:,.0f} s")
+    console.line(f"next: {typed()} evaluate {shlex.quote(str(out))} DATA")
 
 
 def _train_recipe(
@@ -160,20 +160,19 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
     if as_json:
         console.print_json(asdict(plan))
         return
-    console.out.print("checked: what each step needs is there", markup=False)
+    console.line("checked: what each step needs is there")
     for data in plan.data:
         mined = f"to be mined in {data.passages:,} passages" if data.to_be_mined else f"{data.negatives:,} negatives"
         without = f"; {data.removed:,} rows removed that evaluation sets hold" if data.removed else ""
         labels = f"; {data.labels}" if data.labels else ""
-        console.out.print(f"data {data.name}: {data.queries:,} queries, {mined}{without}{labels}", markup=False)
-    console.out.print(f"student: {plan.parameters:,} parameters", markup=False)
+        console.line(f"data {data.name}: {data.queries:,} queries, {mined}{without}{labels}")
+    console.line(f"student: {plan.parameters:,} parameters")
     for stage in plan.stages:
-        console.out.print(
+        console.line(
             f"stage {stage.name}: {stage.steps:,} steps of {stage.queries_a_step:,} queries and about "
             f"{stage.tokens_a_step:,} tokens; {stage.trained_parameters:,} parameters trained ({_parts(stage)}); about "
             f"{console.duration(stage.seconds)} and {stage.memory_gib:.1f} GiB, of {plan.free_gib:.1f} GiB free on "
-            f"{plan.device}",
-            markup=False,
+            f"{plan.device}"
         )
         rows = {
             part.data: [
@@ -189,7 +188,7 @@ def _show_plan(plan: Any, *, as_json: bool) -> None:
         columns = ["examples", "negatives", "weight", "drawn", "share", "passes"]
         console.out.print(console.figures_table(f"What stage {stage.name} sees", rows, columns))
     total = sum(stage.seconds for stage in plan.stages)
-    console.out.print(f"training: about {console.duration(total)}, mining and scoring aside", markup=False)
+    console.line(f"training: about {console.duration(total)}, mining and scoring aside")
 
 
 def _parts(stage: Any) -> str:
@@ -216,13 +215,13 @@ def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
         unseen = ", queries of modules never seen" if (run.folder / "data" / name / "test").is_dir() else ""
         console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, shown_metrics(rows)))
     folder = shlex.quote(str(run.folder))
-    console.out.print(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:", markup=False)
+    console.line(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:")
     if search_hint:
-        console.out.print(f"  {typed()} search {folder} {shlex.quote(search_hint)}", markup=False)
+        console.line(f"  {typed()} search {folder} {shlex.quote(search_hint)}")
     for name in scores:
         if (run.folder / "data" / name / "test").is_dir():
-            console.out.print(f"  {typed()} evaluate {folder} {folder}/data/{name}/test", markup=False)
-    console.out.print(f"  {typed()} train {folder}/recipe.yaml --out runs/again", markup=False)
+            console.line(f"  {typed()} evaluate {folder} {folder}/data/{name}/test")
+    console.line(f"  {typed()} train {folder}/recipe.yaml --out runs/again")
 
 
 def _example_query(folder: Path) -> str:
@@ -240,7 +239,7 @@ def _show_skipped(folder: Path, *, verbose: bool) -> None:
     skipped = read_json(folder / "data" / "code" / "done.json")["skipped"]
     if skipped:
         more = "" if verbose else " (--verbose names them)"
-        console.err.print(f"{len(skipped):,} files could not be read{more}", markup=False)
+        console.line_beside(f"{len(skipped):,} files could not be read{more}")
     for row in skipped if verbose else ():
         place = row["path"] if row["line"] is None else f"{row['path']}:{row['line']}"
-        console.err.print(f"  {place}: {row['reason']}", markup=False)
+        console.line_beside(f"  {place}: {row['reason']}")

@@ -6,6 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from embedsmith.data.shown import shown
+
 _SHORT, _LONG = 220, 4000
 """Characters of a text that are shown at once, and on demand."""
 
@@ -23,12 +25,19 @@ def _environment() -> Any:
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=_harmless,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["number"] = "{:,}".format
     environment.filters["percent"] = percent
     return environment
+
+
+def _harmless(value: Any) -> Any:
+    """Return what is put into a page: texts with their control characters written out, whoever wrote them."""
+    # A drawing is a `str` of its own kind, which is not escaped again.
+    return type(value)(shown(value)) if isinstance(value, str) else value
 
 
 def shortened(text: str) -> tuple[str, str]:

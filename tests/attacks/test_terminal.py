@@ -5,57 +5,35 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml
-from rich.console import Console
 from rich.text import Text
 
-from embedsmith.cli import console, scoring, training
+from embedsmith.cli import console
 from embedsmith.data.shown import shown, shown_json
+from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pipeline import card, report
 from embedsmith.pipeline.markdown import block, code, inline
+from embedsmith.pipeline.mine import mine
+from embedsmith.pipeline.mining_report import mining_report
+from embedsmith.pipeline.page import _environment
 from embedsmith.pipeline.recipe import Recipe
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
 from tests.cli.conftest import embedsmith_command as embedsmith_command
+from tests.hostile import BREAKING, CONTROLLING, FORGED, say_everywhere
+from tests.hostile import printed as printed
 
-HOSTILE = {
-    "clears the screen": "a\x1b[31337Jb",
-    "writes the clipboard": "a\x1b]52;c;aGk=\x07b",
-    "moves up, in C1": "a\x9b9Ab",
-    "links": "a\x1b]8;;http://evil\x1b\\b",
-    "turns around": "a\u202egnp.exe\u202cb",
-    "isolates": "a\u2066\u2067\u2068\u2069b",
-    "goes back": "a\x08\x08\x08b",
-    "overwrites": "a\rb",
-    "rings": "a\x07b",
-    "is deleted": "a\x7fb",
-    "is half of a pair": "a\udcffb",
-    "separates": "a\u2028\u2029\x85\x0b\x0cb",
-    "is nothing": "a\0b",
-}
-ALL = "".join(HOSTILE.values())
+ALL = "".join(CONTROLLING.values())
 OF_RICH = re.compile(r"\x1b\[(?:\?25[lh]|[0-9;]{0,3}[mAK]|2K|1A)|\r")
 """What the progress bar sends to a terminal."""
 CONTROLS = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-@pytest.fixture(params=[False, True], ids=["plain", "terminal"])
-def printed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What both consoles print."""
-    file = io.StringIO()
-    for name in ("out", "err"):
-        own: Console = getattr(console, name)
-        monkeypatch.setattr(own, "_file", file)
-        monkeypatch.setattr(own, "_width", 900)
-        if request.param:
-            monkeypatch.setattr(own, "_force_terminal", True)
-            monkeypatch.setattr(own, "_color_system", None)
-    return file
 
 
 def is_harmless(text: str, *, rich: bool = False) -> bool:
@@ -65,36 +43,32 @@ def is_harmless(text: str, *, rich: bool = False) -> bool:
     return True
 
 
-@pytest.mark.parametrize("name", [*HOSTILE.values(), ALL], ids=[*HOSTILE, "all"])
+@pytest.mark.parametrize("name", [*CONTROLLING.values(), ALL], ids=[*CONTROLLING, "all"])
 def test_nothing_that_is_printed_controls_the_terminal(name: str, printed: io.StringIO):
-    console.out.print(console.scores_table(name, {name: {name: 0.5}}, [name]))
-    console.out.print(console.figures_table(name, {name: [name]}, [name]))
+    say_everywhere(name)
     console.out.print(name, Text(name))
-    console.print_error(name, name)
-    console.note(name)
-    work = SimpleNamespace(teacher=name, texts=1, tokens=1, seconds=1.0, vector_bytes=1)
-    console.print_plan(SimpleNamespace(queries=1, passages=1, teachers=[name], encodings=[work], memory_bytes=1))
-    scoring._show_scores(name, {"scores": {name: {"ndcg@10": 0.5}}, "data": {name: {"task": "retrieval"}}}, ["ndcg@10"])
-    row = {"task": "sts", "metric": name, "before": 0.1, "after": 0.2}
-    scoring._show_before_and_after(name, {name: row}, as_json=False)
-    part = SimpleNamespace(data=name, examples=1, negatives=1.0, weight=1.0, queries=1, share=1.0, passes=1.0)
-    trained = SimpleNamespace(backbone=1, pooling=0, adapters=0)
-    stage = SimpleNamespace(name=name, steps=1, queries_a_step=1, tokens_a_step=1, trained_parameters=1, seconds=1.0)
-    stage = SimpleNamespace(**vars(stage), trained=trained, memory_gib=1.0, blend=[part])
-    data = SimpleNamespace(name=name, queries=1, passages=1, negatives=1, to_be_mined=True, removed=1, labels=name)
-    plan = SimpleNamespace(data=[data], stages=[stage], parameters=1, free_gib=1.0, device=name)
-    training._show_plan(plan, as_json=False)
     assert "a" in printed.getvalue()
     assert is_harmless(printed.getvalue())
     with console.progress() as tell:
         tell(name, 0, 2, name)
         tell(name, 2, 2, name)
     assert is_harmless(printed.getvalue(), rich=True)
-    assert not any(hostile in printed.getvalue() for hostile in HOSTILE.values())
+    assert not any(hostile in printed.getvalue() for hostile in CONTROLLING.values())
+
+
+@pytest.mark.parametrize("name", BREAKING.values(), ids=BREAKING)
+def test_nothing_that_is_printed_begins_a_line(name: str, printed: io.StringIO):
+    times = sum(say_everywhere(name).values())
+    with console.progress() as tell:
+        tell(name, 0, 2, name)
+        tell(name, 2, 2, name)
+    text = OF_RICH.sub("", printed.getvalue())
+    assert text.count(FORGED) >= times
+    assert not re.search(rf"(?m)^\s*{FORGED}", "\n".join(text.splitlines()))
 
 
 def test_tables_are_straight_whatever_their_cells_hold(printed: io.StringIO):
-    console.out.print(console.figures_table("t", {name: [name] for name in HOSTILE.values()}, ["a\nb"]))
+    console.out.print(console.figures_table("t", {name: [name] for name in CONTROLLING.values()}, ["a\nb"]))
     _, *lines = printed.getvalue().splitlines()
     assert len({len(line) for line in lines}) == 1
 
@@ -125,7 +99,7 @@ def test_what_people_write_is_left_as_it_is():
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     """A folder whose name, texts, ids and labels are hostile."""
-    name = ALL.replace("\0", "").replace("/", "").replace("\udcff", "") + "\nerror: x"
+    name = ALL.replace("\0", "").replace("/", "").replace("\udcff", "") + f"\n{FORGED}"
     folder = tmp_path_factory.mktemp("hostile") / name
     folder.mkdir()
     rows = [
@@ -162,10 +136,13 @@ def test_no_command_prints_what_controls_a_terminal(embedsmith_command, place: P
         done = embedsmith_command(*words)
         assert done.code == 0, (words, done.err)
         assert is_harmless(done.out + done.err)
+        assert not re.search(rf"(?m)^\s*{FORGED}", done.out + done.err)
+    assert is_harmless((mined / "report.html").read_text())
     for words in (["evaluate", "bm25", place / "gone"], ["evaluate", place / "x", pairs], ["train", place / "r.yaml"]):
         failed = embedsmith_command(*words)
         assert failed.code == 2
         assert is_harmless(failed.err)
+        assert not re.search(rf"(?m)^\s*{FORGED}", failed.err)
         assert failed.error
 
 
@@ -214,3 +191,78 @@ def test_a_report_has_its_own_titles_only(tmp_path: Path):
     assert len([line for line in outside.splitlines() if line.startswith("#")]) == 6
     assert "<script>" not in re.sub("````.*````", "", outside)
     assert is_harmless(text)
+
+
+def test_a_page_shows_controls_as_escapes():
+    page = _environment().from_string("<b>{{ plain }}</b>{{ drawn | safe }}{% set x = plain %}{{ x | upper }}{{ 1.5 }}")
+    text = page.render(plain=f"<i>{ALL}", drawn=f"<svg>{ALL}</svg>")
+    assert is_harmless(text)
+    assert text.encode()
+    assert "<b>&lt;i&gt;a\\x1b[31337Jb" in text
+    assert "<svg>a\\x1b[31337Jb" in text
+    assert text.endswith("1.5")
+
+
+def test_a_report_of_mining_shows_hostile_ids_and_texts_as_escapes(tmp_path: Path):
+    """Of a BEIR folder: its ids are the user's."""
+    name = ALL.replace("\0", "").replace("\udcff", "").replace("\r", "") + "<script>"
+    name = "".join(name.replace("\x85", "").split())
+    rows = {
+        "corpus": [{"_id": f"d{n}{name}", "text": f"the cat {n} {name}"} for n in range(12)],
+        "queries": [{"_id": f"q{n}{name}", "text": f"find the cat {n} {name}"} for n in range(12)],
+    }
+    (tmp_path / "beir/qrels").mkdir(parents=True)
+    for file, lines in rows.items():
+        (tmp_path / f"beir/{file}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    judged = "".join(f"q{n}{name}\td{n}{name}\t1\n" for n in range(12))
+    (tmp_path / "beir/qrels/train.tsv").write_text("query-id\tcorpus-id\tscore\n" + judged)
+    mine(tmp_path / "beir", out=tmp_path / "run", settings=MiningSettings(teachers=["bm25"], method="naive", depth=8))
+    page = mining_report(tmp_path / "run").read_text()
+    assert is_harmless(page)
+    assert "d1a\\x1b[31337Jb" in page
+    assert "<script>" not in page
+
+
+@dataclass
+class Asked:
+    """What a judge said of some passages."""
+
+    share: float | None = None
+    yes: int = 1
+    no: int = 2
+    unclear: int = 0
+    unanswered: int = 0
+
+
+@pytest.mark.parametrize("name", [ALL, *BREAKING.values()], ids=["controls", *BREAKING])
+def test_what_chat_models_say_is_printed_without_effect(name: str, embedsmith_command, tmp_path: Path, monkeypatch):
+    found: Any = SimpleNamespace(
+        failures=[name], budget_spent=True, cannot_tell=True, judge=name, tokens=1,
+        negatives=Asked(), first=Asked(), positives=Asked(),
+    )  # fmt: skip
+    counts = {
+        **dict.fromkeys(("queries", "passages_with_queries", "asked", "kept", "written", "tokens", "answered"), 1),
+        "tasks": 1,
+        "examples": 1,
+        "tasks_rejected": {name: 1},
+        "rejected": {name: 1},
+        "not_answered": [name],
+        "budget_spent": True,
+    }
+    manifest = {"counts": {"queries": counts, "tasks": counts}}
+    run = SimpleNamespace(folder=tmp_path / name.replace("\0", ""), seconds=1.0, manifest=manifest)
+    monkeypatch.setattr("embedsmith.pipeline.judge.judge", lambda *_, **__: found)
+    monkeypatch.setattr("embedsmith.pipeline.verdicts.judge_folder", lambda folder: folder / "judge")
+    monkeypatch.setattr("embedsmith.pipeline.synthesize.synthesize_queries", lambda *_, **__: run)
+    monkeypatch.setattr("embedsmith.pipeline.synthesize_tasks.synthesize_tasks", lambda *_, **__: run)
+    url = ["--url", "http://localhost/v1#m"]
+    for words in (
+        ["judge", run.folder, *url],
+        ["synthesize", "queries", tmp_path / "corpus", "--out", run.folder, *url],
+        ["synthesize", "tasks", "--out", run.folder, *url],
+    ):
+        done = embedsmith_command(*words)
+        assert done.code == 0, done.err
+        assert is_harmless(done.out + done.err)
+        assert not re.search(rf"(?m)^\s*{FORGED}", done.out + done.err)
+        assert name not in BREAKING.values() or FORGED in done.out + done.err

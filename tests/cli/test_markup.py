@@ -5,98 +5,37 @@ from __future__ import annotations
 import ast
 import io
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from rich.console import Console
 
 import embedsmith.cli
-from embedsmith.cli import console, scoring, training
-
-NAMES = [
-    "[bold]",
-    "[/]",
-    "[red]x",
-    "a[/bold]",
-    "[link=http://x]y[/link]",
-    "back\\slash[b]",
-    "\\[i]",
-    "[1,2]",
-    "[@click=x]",
-]
+from embedsmith.cli import console, training
+from tests.hostile import MARKED_UP, say_everywhere
+from tests.hostile import printed as printed
 
 
-@pytest.fixture(params=[False, True], ids=["plain", "terminal"])
-def printed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What both consoles print, as they are set up but for where they print to."""
-    file = io.StringIO()
-    for name in ("out", "err"):
-        own: Console = getattr(console, name)
-        monkeypatch.setattr(own, "_file", file)
-        monkeypatch.setattr(own, "_width", 400)
-        if request.param:
-            monkeypatch.setattr(own, "_force_terminal", True)
-            monkeypatch.setattr(own, "_color_system", None)
-    return file
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MARKED_UP)
 def test_a_name_is_printed_to_the_letter_in_every_kind_of_output(name: str, printed: io.StringIO):
-    def found(times: int = 1) -> None:
-        text = printed.getvalue()
-        assert text.count(name) >= times, text
-        printed.seek(0)
-        printed.truncate()
-
-    console.out.print(console.scores_table(name, {name: {name: 0.5}}, [name]))
-    found(3)
-    console.out.print(console.figures_table(name, {name: [name]}, [name]))
-    found(4)
-    console.print_error(name, name)
-    found(2)
-    console.note(name)
-    found()
-    work = SimpleNamespace(teacher=name, texts=1, tokens=1, seconds=1.0, vector_bytes=1)
-    plan = SimpleNamespace(queries=1, passages=1, teachers=[name], encodings=[work], memory_bytes=1)
-    console.print_plan(plan)
-    found(2)
+    times = sum(say_everywhere(name).values())
+    assert printed.getvalue().count(name) >= times, printed.getvalue()
+    printed.seek(0)
+    printed.truncate()
     with console.progress() as tell:
         tell(name, 0, 2, name)
         tell(name, 2, 2, name)
-    found(2)
-    scoring._show_scores(name, {"scores": {name: {"ndcg@10": 0.5}}, "data": {name: {"task": "retrieval"}}}, ["ndcg@10"])
-    found(2)
-    scoring._show_before_and_after(
-        name, {name: {"task": "sts", "metric": name, "before": 0.1, "after": 0.2}}, as_json=False
-    )
-    found(3)
-    part = SimpleNamespace(data=name, examples=1, negatives=1.0, weight=1.0, queries=1, share=1.0, passes=1.0)
-    stage = SimpleNamespace(
-        name=name,
-        steps=1,
-        queries_a_step=1,
-        tokens_a_step=1,
-        trained_parameters=1,
-        trained=SimpleNamespace(backbone=1, pooling=0, adapters=0),
-        seconds=1.0,
-        memory_gib=1.0,
-        blend=[part],
-    )
-    data = SimpleNamespace(name=name, queries=1, passages=1, negatives=1, to_be_mined=True, removed=1, labels="")
-    training._show_plan(
-        SimpleNamespace(data=[data], stages=[stage], parameters=1, free_gib=1.0, device=name), as_json=False
-    )
-    found(4)
+    assert printed.getvalue().count(name) >= 2
 
 
 def test_a_recipe_s_scores_name_its_data(tmp_path: Path, printed: io.StringIO):
-    scores = {name: {"before": {"ndcg@10": 0.5}, f"after {name}": {"ndcg@10": 0.5}} for name in NAMES}
+    scores = {name: {"before": {"ndcg@10": 0.5}, f"after {name}": {"ndcg@10": 0.5}} for name in MARKED_UP}
     (tmp_path / "scores.json").write_text(json.dumps(scores))
-    training._show_forged(SimpleNamespace(folder=tmp_path, seconds=1.0), as_json=False, search_hint=NAMES[0])
-    for name in NAMES:
+    training._show_forged(SimpleNamespace(folder=tmp_path, seconds=1.0), as_json=False, search_hint=MARKED_UP[0])
+    for name in MARKED_UP:
         assert f"Scores on {name}" in printed.getvalue()
         assert f"after {name}" in printed.getvalue()
 
@@ -179,3 +118,12 @@ def test_only_one_module_makes_consoles_and_nobody_else_prints():
         assert "Console" not in names or path.name == "console.py"
         attributes = {(ast.unparse(one.value), one.attr) for one in called if isinstance(one, ast.Attribute)}
         assert not {("typer", "echo"), ("rich", "print"), ("typer", "secho")} & attributes, path
+
+
+def test_what_is_no_table_is_printed_a_line_at_a_time():
+    """A name with a line break in it would begin a line of its own otherwise."""
+    for path in sorted(Path(embedsmith.cli.__file__).parent.glob("*.py")):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        for call in calls if path.name != "console.py" else ():
+            if re.fullmatch(r"(console\.)?(out|err)\.print", ast.unparse(call.func)):
+                assert re.match(r"console\.(scores|figures)_table\(", ast.unparse(call.args[0])), ast.unparse(call)
