@@ -37,7 +37,7 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     yield from ("", "## Counts", "")
     for part, counts in run.manifest["counts"].items():
         yield f"- {inline(part)}: " + ", ".join(
-            f"{inline(key.replace('_', ' '))} {value:,}" for key, value in counts.items()
+            f"{inline(key.replace('_', ' '))} {_counted(value)}" for key, value in counts.items()
         )
     yield from ("", "## Seconds", "")
     yield "- " + ", ".join(f"{name} {seconds:,.0f}" for name, seconds in run.manifest["seconds"].items())
@@ -46,6 +46,17 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     yield from ("", "## Mined negatives to read", "")
     for name in recipe.data:
         yield from _samples(examples_file(run.folder, "mined", recipe, name))
+
+
+def _counted(value: Any) -> str:
+    """Return a count, or counts by name.
+
+    >>> _counted(1200), _counted({"0": {"means": "neutral", "rows": 1200}})
+    ('1,200', '(0 (means neutral, rows 1,200))')
+    """
+    if isinstance(value, Mapping):
+        return f"({', '.join(f'{inline(name)} {_counted(inner)}' for name, inner in value.items())})"
+    return inline(value) if isinstance(value, str) else f"{value:,}"
 
 
 def _versions(manifest: dict[str, Any]) -> str:

@@ -184,7 +184,11 @@ def test_a_report_has_its_own_titles_only(tmp_path: Path):
     (tmp_path / "steps.jsonl").write_text(json.dumps({"stage": "train", "step": 1, **step}) + "\n")
     (tmp_path / "scores.json").write_text(json.dumps({MARKS: {MARKS: {MARKS: 0.5}}}))
     recipe = Recipe.parse({"data": {"a": {"path": str(tmp_path / "e.jsonl"), "format": "examples"}}}, where="")
-    manifest = {"versions": {"a": "1"}, "counts": {MARKS: {MARKS: 1}}, "seconds": {"train": 1.0}}
+    manifest = {
+        "versions": {"a": "1"},
+        "counts": {MARKS: {MARKS: 1, "labels": {MARKS: {"means": MARKS, "rows": 1}}}},
+        "seconds": {"train": 1.0},
+    }
     run = SimpleNamespace(folder=tmp_path, seconds=1.0, manifest=manifest)
     text = "\n".join(report._lines(run, recipe))
     outside = re.sub(r"(?ms)^(`{3,})$.*?^\1$", "", text)
