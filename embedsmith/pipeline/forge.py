@@ -122,7 +122,8 @@ def forge(
     # Before the folder is made: here a variable that is not set is told.
     written = Written(recipe)
     if not Processes.running().leads:
-        return _follow(recipe, Path(out))
+        with written.errors():
+            return _follow(recipe, Path(out))
     on_progress = written.progress(on_progress)
     with written.errors(), Run.open(out, command=command, settings=recipe, inputs={}) as run:
         if shelf:

@@ -169,6 +169,13 @@ def sets(tmp_path: Path) -> Path:
         lines = "".join(f"q{n}\td{n}\t1\n" for n in rows)
         (beir / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + lines)
     jsonl(folder / "texts.jsonl", [{"text": r["positive"], "label": n // 4} for n, r in enumerate(pairs)])
+    for split in ("train", "test"):
+        jsonl(
+            folder / f"intents/{split}.jsonl",
+            [{"text": f"{split} {p}", "label": ANIMALS[n % 2]} for n, p in enumerate(PLACES)],
+        )
+    alike = [{"sentence1": r["query"], "sentence2": r["positive"], "label": n % 2} for n, r in enumerate(pairs)]
+    jsonl(folder / "alike.jsonl", alike)
     (folder / "labels.yaml").write_text("".join(f"{n}: {animal}\n" for n, animal in enumerate(ANIMALS)))
     jsonl(
         folder / "examples.jsonl",
@@ -199,6 +206,8 @@ data:
   whole: {path: "${FILE}", test_split: null}
   texts: {path: "${SETS}/texts.jsonl", convert: {task: classification, labels: "${SETS}/labels.yaml", negatives: 2},
           test_split: null}
+  scored: {path: "${SETS}/intents", convert: {task: classification, negatives: 1}, mined: false}
+  alike: {path: "${SETS}/alike.jsonl", convert: {task: pairs, negatives: 1}, mined: false, test_split: null}
   mine: {path: "${SETS}/texts.jsonl", convert: {task: clustering, negatives: 2}, test_split: null, mined: false}
   examples: {path: "${SETS}/examples.jsonl", format: examples, against: ["${SETS}/held-out.jsonl"]}
   code: {path: "${SETS}/code", format: code}
@@ -293,7 +302,7 @@ def test_errors_name_the_variable(file: str, how: str, recipe: Path, sets: Path,
         done = embedsmith_command("train", recipe, *words)
         assert done.code, done.out
         assert MARK not in done.out + done.err
-        assert "${" in done.err
+        assert "${SETS}" in done.err.partition("error: ")[2]
     if (tmp_path / "run").exists():
         assert_unmarked(tmp_path / "run")
 
