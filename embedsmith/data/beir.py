@@ -64,6 +64,11 @@ def read_beir(
     return collection
 
 
+def _first_of(texts: Pooled, what: str) -> str:
+    """Return what is shown of ids: the first, or that all rows were bad."""
+    return f'the {what} "{texts.ids[0]}"' if len(texts.ids) else f"no usable {what}"
+
+
 def _judged(files: Sequence[Judgements], queries: Pooled, passages: Pooled, on_bad: OnBad) -> Judged:
     """Return the judgements of several files as rows; one that contradicts an earlier one is a bad row."""
     found = [look_up(file, queries.ids, passages.ids, on_bad) for file in files]
@@ -76,7 +81,8 @@ def _judged(files: Sequence[Judgements], queries: Pooled, passages: Pooled, on_b
         # Bad rows were left out, and all of them are.
         raise InputError(
             f"{file.path}: no judgement is of a query and a passage that are there: it judges "
-            f'"{file.query_ids[0]}" and "{file.passage_ids[0]}"; there are "{queries.ids[0]}" and "{passages.ids[0]}"',
+            f'"{file.query_ids[0]}" and "{file.passage_ids[0]}"; '
+            f"there is {_first_of(queries, 'query')} and {_first_of(passages, 'passage')}",
             hint="take the three files from one data set: ids must be equal to the character",
         )
     kept, contradicting = distinct(judged)

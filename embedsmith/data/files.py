@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from tokenize import TokenError
 from typing import IO, Any
 
 import numpy as np
@@ -241,6 +242,23 @@ def write_array(path: Path, array: np.ndarray) -> None:
     with atomic_write(path, "wb") as file:
         # Not straight from numpy to the file: where a disk is full, numpy does not say so.
         np.lib.format.write_array(_Pipe(file), array, allow_pickle=False)
+
+
+def read_array(path: Path) -> np.ndarray:
+    """Return the array of an `.npy` file as a memory map.
+
+    Raises:
+        InputError: the file is missing, is none, or is shorter than its header says.
+    """
+    try:
+        array: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file", hint="check the path") from None
+    # The header is an expression of Python, over which its parser may stumble in any way.
+    except (OSError, ValueError, TypeError, SyntaxError, OverflowError, MemoryError, EOFError, TokenError) as error:
+        what = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: damaged: {what}", hint="remove it, and make it again") from None
+    return array
 
 
 class _Pipe:

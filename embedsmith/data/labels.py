@@ -242,7 +242,7 @@ def meanings_of(
     if not all(_INTEGER.fullmatch(word) for word in words.values()):
         return {label: _in_words(label, words[label], rows) for label, rows in found.items()}
     numbers = set(words.values())
-    if is_nli and numbers <= _PUBLISHED.keys() and not {"0", "1", "2"} <= numbers:
+    if is_nli and numbers and numbers <= _PUBLISHED.keys() and not {"0", "1", "2"} <= numbers:
         raise InputError(
             f"{next(iter(found.values())).place}: the labels are {_listed(found)}, which is ambiguous: 0 is entailment "
             "in GLUE's RTE, 1 is in other sets",

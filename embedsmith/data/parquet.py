@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedsmith.data.arrow_files import one_line, whole
 from embedsmith.data.files import atomic_write, check_regular
 from embedsmith.data.tables import check_schema, parquet_batches
 from embedsmith.errors import InputError
@@ -54,7 +55,7 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (row number from 1, row) for each row.
 
     Raises:
-        InputError: the file is missing or is not Parquet.
+        InputError: the file is missing, is not Parquet, is damaged, or holds a value that Python cannot.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -68,7 +69,21 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(
             f"{path}: not a Parquet file, or only the beginning of one", hint="write it anew, or name JSON lines .jsonl"
         ) from None
-    with file:
+    except OSError as error:
+        with whole(path, "Parquet"):
+            raise error
+    with whole(path, "Parquet"), file:
         check_schema(file.schema_arrow, str(path))
-        rows = (row for group in parquet_batches(file, path) for row in group.to_pylist())
-        yield from enumerate(rows, start=1)
+        yield from enumerate(_plain(parquet_batches(file, path), path), start=1)
+
+
+def _plain(batches: Iterable[Any], path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the rows of Arrow batches."""
+    for batch in batches:
+        try:
+            rows = batch.to_pylist()
+        except (ValueError, OverflowError) as error:
+            raise InputError(
+                f"{path}: a value that is not UTF-8, or out of range: {one_line(error)}", hint="write it anew"
+            ) from None
+        yield from rows

@@ -5,13 +5,13 @@ What is read at a time is a few thousand rows; a row is a dict of plain values f
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from embedsmith.data.arrow_files import check_offsets, class_names, one_line, whole
 from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
 from embedsmith.data.csv_rows import csv_rows
 from embedsmith.data.files import check_regular, read_json, read_jsonl
@@ -154,17 +154,13 @@ def _csv_table(path: Path, *, delimiter: str) -> Table:
 
 def _parquet_table(path: Path) -> Table:
     """Return the table of a Parquet file."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
-        with pq.ParquetFile(path) as file:
-            names, classes = tuple(file.schema_arrow.names), _class_names(file.schema_arrow.metadata)
-    except pa.ArrowInvalid as error:
-        raise InputError(f"{path}: not a whole Parquet file: {_one_line(error)}", hint="write it again") from None
+    with whole(path, "Parquet"), pq.ParquetFile(path) as file:
+        names, classes = tuple(file.schema_arrow.names), class_names(file.schema_arrow.metadata, str(path))
 
     def batches(columns: Sequence[str] | None) -> Iterator[Any]:
-        with pq.ParquetFile(path) as file:
+        with whole(path, "Parquet"), pq.ParquetFile(path) as file:
             yield from parquet_batches(file, path, None if columns is None else list(columns))
 
     return _arrow_table(str(path), path.stem, names, batches, classes)
@@ -175,6 +171,7 @@ def parquet_batches(file: Any, path: Path, columns: list[str] | None = None) -> 
 
     Raises:
         InputError: a short file stands for more than anybody has written into it.
+        ArrowInvalid, OSError: the file is damaged.
     """
     size, read = path.stat().st_size, 0
     for batch in file.iter_batches(batch_size=rows_at_a_time(file), columns=columns):
@@ -209,9 +206,17 @@ def saved_tables(folder: Path) -> dict[str, Table]:
         InputError: a file is missing or cannot be used.
     """
     if (folder / "dataset_dict.json").is_file():
-        names = read_json(folder / "dataset_dict.json").get("splits", [])
+        named = read_json(folder / "dataset_dict.json")
+        names = named.get("splits") if isinstance(named, dict) else None
+        if not isinstance(names, list) or not names:
+            raise InputError(f"{folder / 'dataset_dict.json'}: names no splits", hint=_SAVE_AGAIN)
         return {name: _saved_table(_named(folder, name, "dataset_dict.json"), folder.name) for name in names}
     return {"": _saved_table(folder, folder.name)}
+
+
+_SAVE_AGAIN = "save the data again"
+_LONGEST_NAME = 255
+"""Bytes of a file's name, on every file system that is in use."""
 
 
 def _named(folder: Path, name: Any, by: str) -> Path:
@@ -220,8 +225,9 @@ def _named(folder: Path, name: Any, by: str) -> Path:
     Raises:
         InputError: the name leads elsewhere.
     """
-    if not isinstance(name, str) or not name.isprintable() or name != os.path.basename(name) or name in ("", ".", ".."):
-        raise InputError(f"{folder / by}: names {name!r}, which is no name in its folder", hint="save the data again")
+    is_name = isinstance(name, str) and name.isprintable() and len(name.encode()) <= _LONGEST_NAME
+    if not is_name or name != os.path.basename(name) or name in ("", ".", ".."):
+        raise InputError(f"{folder / by}: names {name!r:.100}, which is no name in its folder", hint=_SAVE_AGAIN)
     return folder / name
 
 
@@ -232,32 +238,50 @@ def is_saved(folder: Path) -> bool:
 
 def _saved_table(folder: Path, stem: str) -> Table:
     """Return the table of one data set: Arrow streams that `state.json` lists."""
-    import pyarrow as pa
+    files = _stream_files(folder)
 
+    def batches(columns: Sequence[str] | None) -> Iterator[Any]:
+        for file in files:
+            with whole(file, "Arrow"):
+                stream = _stream(file)
+                if stream.schema.names != schema.names:
+                    raise InputError(f"{file}: other columns than those of {files[0]}", hint=_SAVE_AGAIN)
+                for batch in stream:
+                    check_offsets(batch)
+                    yield batch if columns is None else batch.select(list(columns))
+
+    with whole(files[0], "Arrow"):
+        schema = _stream(files[0]).schema
+    classes = class_names(schema.metadata, str(files[0]))
+    return _arrow_table(str(folder), stem, tuple(schema.names), batches, classes)
+
+
+def _stream_files(folder: Path) -> list[Path]:
+    """Return the files that the `state.json` of a data set lists.
+
+    Raises:
+        InputError: it lists none, a selection of their rows, or files elsewhere.
+    """
     state = read_json(folder / "state.json")
-    files = [_named(folder, file["filename"], "state.json") for file in state.get("_data_files") or []]
-    if state.get("_indices_data_files") or not files:
+    listed = state.get("_data_files") if isinstance(state, dict) else None
+    listed = listed if isinstance(listed, list) else []
+    names = [file.get("filename") if isinstance(file, dict) else None for file in listed]
+    files = [_named(folder, name, "state.json") for name in names]
+    if not files or state.get("_indices_data_files"):
         raise InputError(
             f"{folder}: its state.json names {'a selection of rows' if files else 'no data files'}",
             hint="save it again: dataset.flatten_indices().save_to_disk(...)",
         )
+    return files
 
-    def streams() -> Iterator[Any]:
-        for file in files:
-            try:
-                yield pa.ipc.open_stream(pa.memory_map(str(file)))
-            except FileNotFoundError:
-                raise InputError(f"{file}: no such file, state.json names it", hint="copy the whole folder") from None
-            except pa.ArrowInvalid as error:
-                raise InputError(f"{file}: not a whole Arrow file: {_one_line(error)}", hint="save it again") from None
 
-    def batches(columns: Sequence[str] | None) -> Iterator[Any]:
-        for stream in streams():
-            for batch in stream:
-                yield batch if columns is None else batch.select(list(columns))
+def _stream(file: Path) -> Any:
+    """Return the Arrow stream of a file."""
+    import pyarrow as pa
 
-    schema = next(streams()).schema
-    return _arrow_table(str(folder), stem, tuple(schema.names), batches, _class_names(schema.metadata))
+    if not file.is_file():
+        raise InputError(f"{file}: no such file, state.json names it", hint="copy the whole folder")
+    return pa.ipc.open_stream(pa.memory_map(str(file)))
 
 
 def hub_tables(name: str, split: str | None) -> dict[str, Table]:
@@ -285,11 +309,11 @@ def hub_tables(name: str, split: str | None) -> dict[str, Table]:
     try:
         found = datasets.load_dataset("/".join(parts[:2]), config, split=split)
     except datasets.exceptions.DatasetNotFoundError as error:
-        raise InputError(f"{name}: {_one_line(error)}", hint="check the name, and whether it is public") from None
+        raise InputError(f"{name}: {one_line(error)}", hint="check the name, and whether it is public") from None
     except ValueError as error:  # an unknown configuration or split, also one that the cache lacks
-        raise InputError(f"{name}: {_one_line(error)}", hint="name one of those that there are") from None
+        raise InputError(f"{name}: {one_line(error)}", hint="name one of those that there are") from None
     except OSError as error:
-        raise OSError(f"{name}: the hub cannot be reached: {_one_line(error)}") from None
+        raise OSError(f"{name}: the hub cannot be reached: {one_line(error)}") from None
     splits = found if isinstance(found, dict) else {split or "": found}
     return {key: _hub_table(name, parts[1], dataset) for key, dataset in splits.items()}
 
@@ -302,17 +326,7 @@ def _hub_table(name: str, stem: str, dataset: Any) -> Table:
         yield from some.with_format("arrow").iter(batch_size=_BATCH)
 
     schema = dataset.features.arrow_schema
-    return _arrow_table(name, stem, tuple(dataset.column_names), batches, _class_names(schema.metadata))
-
-
-def _class_names(metadata: Mapping[bytes, bytes] | None) -> dict[str, tuple[str, ...]]:
-    """Return the names of classes that `datasets` has put into the metadata of a schema."""
-    features = json.loads((metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
-    return {
-        column: tuple(feature["names"])
-        for column, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel" and feature.get("names")
-    }
+    return _arrow_table(name, stem, tuple(dataset.column_names), batches, class_names(schema.metadata, name))
 
 
 def _arrow_table(
@@ -359,17 +373,20 @@ def _check_structs(kind: Any, place: str) -> None:
 def _plain_rows(table: Table, batch: Any, number: int, on_bad: OnBad) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (number, row) of an Arrow batch whose first row has that number."""
     try:
-        yield from enumerate(batch.to_pylist(), start=number)
-    except UnicodeDecodeError as error:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError) as error:  # not UTF-8; a day that Python's calendar does not have
         if batch.num_rows == 1:
-            on_bad(
-                BadRow(table.place(number), Unusable(f"not UTF-8: {error}", reason="not UTF-8", hint="write it anew"))
-            )
+            on_bad(BadRow(table.place(number), _unreadable(error)))
             return
         for row in range(batch.num_rows):
             yield from _plain_rows(table, batch.slice(row, 1), number + row, on_bad)
+        return
+    yield from enumerate(rows, start=number)
 
 
-def _one_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+def _unreadable(error: ValueError | OverflowError) -> Unusable:
+    """Return what is wrong with a row that Python cannot hold."""
+    if isinstance(error, UnicodeDecodeError):
+        return Unusable(f"not UTF-8: {error}", reason="not UTF-8", hint="write it anew")
+    what = f"a value out of range: {one_line(error)}"
+    return Unusable(what, reason="a value out of range", hint="write it as a text, or leave its column out")
