@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float32, Float64, Int64
 
-from embedsmith.data.files import remove_partials_of, write_array
+from embedsmith.data.files import read_array, remove_partials_of, write_array
 from embedsmith.data.locks import Lock, waiting
 from embedsmith.data.ties import Ties
 from embedsmith.errors import SettingsError
@@ -160,7 +160,7 @@ class JoinedTeacher:
                 blocks.append(self._reduced(block))
                 on_progress(what, sum(map(len, blocks)), self._count)
             write_array(path, np.concatenate(blocks))
-        return np.load(path, mmap_mode="r")
+        return read_array(path)
 
     def _queries(self, queries: Sequence[str]) -> Float32[np.ndarray, "Q d"]:
         """Return the queries' vectors."""

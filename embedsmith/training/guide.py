@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
@@ -22,6 +21,7 @@ from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import InputError
 from embedsmith.settings import fingerprint
 from embedsmith.vectors.known import KnownVectors, known_vectors
+from embedsmith.vectors.shards import read_description
 
 _FILE = "guide.json"
 
@@ -32,11 +32,15 @@ class Guide:
     def __init__(self, queries: Sequence[Path], passages: Sequence[Path]) -> None:
         """Open the stores of queries and of passages."""
         self._stores = {
-            "query": [KnownVectors(folder, read_json(folder / "store.json")) for folder in queries],
-            "passage": [KnownVectors(folder, read_json(folder / "store.json")) for folder in passages],
+            "query": [KnownVectors(folder) for folder in queries],
+            "passage": [KnownVectors(folder) for folder in passages],
         }
         widths = {store.dimensions for stores in self._stores.values() for store in stores if store.dimensions}
-        assert len(widths) <= 1, f"one teacher's vectors have {widths} dimensions"
+        if len(widths) > 1:
+            raise InputError(
+                f"{passages[0]}: one teacher's vectors have {min(widths)} dimensions, and {max(widths)} elsewhere",
+                hint="mine again, or train with guide: false",
+            )
         self.dimensions: int = max(widths, default=1)
         """D; 1 where nothing is stored."""
 
@@ -88,11 +92,28 @@ def stores_of_guide(folder: Path) -> dict[str, str] | None:
 
     The names are fingerprints: two guides with the same ones say the same.
     """
-    path = folder / _FILE
-    if not path.is_file():
+    if not (folder / _FILE).is_file():
         return None
-    noted = read_json(path)
+    noted = _noted(folder)
     return {"teacher": noted["teacher"], **{role: Path(noted[role]).name for role in ("queries", "passages")}}
+
+
+def _noted(folder: Path) -> dict[str, str]:
+    """Return what the guide of a folder says.
+
+    Raises:
+        InputError: it is none.
+    """
+    noted = read_json(folder / _FILE)
+    names = ("teacher", "queries", "passages")
+    if not isinstance(noted, dict) or not all(
+        isinstance(noted.get(name), str) and noted[name].isprintable() for name in names
+    ):
+        raise InputError(
+            f"{folder / _FILE}: names no teacher with its stores of vectors",
+            hint="mine again, or train with guide: false",
+        )
+    return {name: noted[name] for name in names}
 
 
 def read_guides(folders: Sequence[Path | None]) -> list[Guide | None]:
@@ -111,7 +132,7 @@ def read_guides(folders: Sequence[Path | None]) -> list[Guide | None]:
         if folder is None or not (folder / _FILE).is_file():
             keys.append(None)
             continue
-        noted: dict[str, Any] = read_json(folder / _FILE)
+        noted = _noted(folder)
         queries, passages = folder / noted["queries"], folder / noted["passages"]
         for store in (queries, passages):
             if not (store / "store.json").is_file():
@@ -119,7 +140,7 @@ def read_guides(folders: Sequence[Path | None]) -> list[Guide | None]:
                     f"{folder / _FILE}: the vectors of {noted['teacher']} are gone: {store}",
                     hint="mine again, or train with guide: false",
                 )
-        asked, offered = (fingerprint(read_json(store / "store.json")["contract"]) for store in (queries, passages))
+        asked, offered = (fingerprint(read_description(store)["contract"]) for store in (queries, passages))
         keys.append((asked, offered))
         queries_of.setdefault((asked, offered), []).append(queries)
         passages_of.setdefault(offered, []).append(passages)

@@ -8,13 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Shaped
 
-from embedsmith.data.files import write_array
-from embedsmith.vectors.shards import open_shard, shard_path
+from embedsmith.data.files import read_array, write_array
+from embedsmith.errors import InputError
+from embedsmith.vectors.shards import open_shard, read_description, shard_path
 
 HASHES = "texts.npy"
 """File of a store: 128 bits of hash and the row of every text, sorted by hash."""
@@ -32,8 +32,13 @@ def write_hashes(folder: Path, texts: Sequence[str]) -> None:
 class KnownVectors:
     """The vectors of a store, by text; of its shards, those that are whole."""
 
-    def __init__(self, folder: Path, description: dict[str, Any]) -> None:
-        """Open the store of a folder, given its store.json."""
+    def __init__(self, folder: Path) -> None:
+        """Open the store of a folder.
+
+        Raises:
+            InputError: its store.json is missing, or describes no store.
+        """
+        description = read_description(folder)
         self._folder = folder
         self._size, self._count = description["shard_size"], description["count"]
         self.dimensions: int | None = description["dimensions"]
@@ -49,7 +54,7 @@ class KnownVectors:
         row_of = {
             text: int(self._entries["row"][place])
             for text, place, there in zip(texts, places, self._entries["hash"][places] == hashes, strict=True)
-            if there
+            if there and 0 <= self._entries["row"][place] < self._count
         }
         found: dict[str, Float32[np.ndarray, " D"]] = {}
         # One shard open at a time: a memory map holds a file descriptor.
@@ -79,7 +84,7 @@ def _hashes(texts: Sequence[str]) -> Shaped[np.ndarray, " n"]:
 def _open_hashes(path: Path, count: int) -> Shaped[np.ndarray, " N"] | None:
     """Return the entries of a store as a memory map, or None if the file is missing or damaged."""
     try:
-        entries = np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        entries = read_array(path)
+    except InputError:
         return None
     return entries if entries.dtype == _ENTRY and entries.shape == (count,) else None

@@ -7,9 +7,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
+
+from embedsmith.data.files import read_array, read_json
+from embedsmith.errors import InputError
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """Return what the `store.json` of a store says: `contract`, `count`, `shard_size`, `dimensions` and more.
+
+    Raises:
+        InputError: the file is missing, or describes no store.
+    """
+    path = folder / "store.json"
+    found = read_json(path)
+    if not isinstance(found, dict):
+        wrong = ["mapping"]
+    else:
+        numbers = {name: found.get(name) for name in ("count", "shard_size", "dimensions")}
+        numbers["dimensions"] = 1 if "dimensions" in found and found["dimensions"] is None else numbers["dimensions"]
+        wrong = [name for name, value in numbers.items() if type(value) is not int or value < 1]
+        wrong += [name for name in ("contract",) if not isinstance(found.get(name), dict)]
+    if wrong:
+        raise InputError(
+            f"{path}: not the description of a vector store: {wrong[0]} does not fit",
+            hint=f"remove {folder}; it is written anew",
+        )
+    return found
 
 
 def shard_path(folder: Path, shard: int) -> Path:
@@ -22,8 +49,8 @@ def open_shard(path: Path, rows: int, dimensions: int) -> Float32[np.ndarray, "n
     if not path.exists():
         return None
     try:
-        vectors = np.load(path, mmap_mode="r")
-    except (ValueError, EOFError):  # shorter than its header says, or without one
+        vectors: np.memmap = read_array(path)  # type: ignore[assignment]
+    except InputError:  # shorter than its header says, or without one
         return None
     whole = vectors.offset + vectors.nbytes == path.stat().st_size
     fits = vectors.dtype == np.float32 and vectors.shape == (rows, dimensions)

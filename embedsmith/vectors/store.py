@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from embedsmith.data.files import read_json, remove_partials, visible, write_array, write_json
+from embedsmith.data.files import remove_partials, visible, write_array, write_json
 from embedsmith.data.locks import Lock, OnWait, waiting
 from embedsmith.errors import InputError
 from embedsmith.settings import fingerprint
 from embedsmith.vectors.known import HASHES, KnownVectors, known_vectors, write_hashes
-from embedsmith.vectors.shards import gather, open_shard, shard_path
+from embedsmith.vectors.shards import gather, open_shard, read_description, shard_path
 
 FORMAT = 1
 
@@ -86,7 +86,7 @@ class VectorStore:
                 if not path.exists():
                     size = max(shard_size, math.ceil(len(texts) / _MOST_SHARDS))
                     write_json(path, {**wanted, "shard_size": size, "dimensions": dimensions})
-        found = read_json(path)
+        found = read_description(folder)
         _check_description(path, found, wanted, dimensions)
         return cls(folder, texts, found["shard_size"], found["dimensions"])
 
@@ -137,7 +137,7 @@ class VectorStore:
             return self._filled(encode_each, on_progress)
         with waiting(Lock.in_folder(self.folder), on_wait):
             remove_partials(self.folder)
-            self._dimensions = read_json(self._description)["dimensions"]  # another process may have settled them
+            self._dimensions = read_description(self.folder)["dimensions"]  # another process may have settled them
             return self._filled(encode_each, on_progress)
 
     def _filled(
@@ -192,16 +192,16 @@ class VectorStore:
 
     def _others(self) -> list[KnownVectors]:
         """Return what other stores hold under the same contract, in the order of their folders' names."""
-        own = read_json(self._description)
+        own = read_description(self.folder)
         others = []
         for path in visible(self.folder.parent, "*/store.json"):
             try:
-                found = read_json(path)
+                found = read_description(path.parent)
             except InputError:
                 continue  # broken, or gone since: of no use here, and its owner will hear of it
-            same = isinstance(found, dict) and all(found.get(key) == own[key] for key in ("format", "contract"))
+            same = all(found.get(key) == own[key] for key in ("format", "contract"))
             if same and path != self._description:
-                others.append(KnownVectors(path.parent, found))
+                others.append(KnownVectors(path.parent))
         return others
 
     @property
@@ -254,7 +254,7 @@ class VectorStore:
     def _settle_dimensions(self, dimensions: int) -> None:
         """Note D in store.json when the first vectors arrive; hold later ones to it."""
         if self._dimensions is None:
-            write_json(self._description, {**read_json(self._description), "dimensions": dimensions})
+            write_json(self._description, {**read_description(self.folder), "dimensions": dimensions})
             self._dimensions = dimensions
         if dimensions != self._dimensions:
             raise InputError(
@@ -292,13 +292,11 @@ def hash_of_texts(texts: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def _check_description(path: Path, found: Any, wanted: dict[str, Any], dimensions: int | None) -> None:
+def _check_description(path: Path, found: dict[str, Any], wanted: dict[str, Any], dimensions: int | None) -> None:
     """Raise InputError unless a store.json describes the store that is wanted."""
     hint = f"remove {path.parent}; it is written anew"
-    if not isinstance(found, dict) or not {*wanted, "shard_size", "dimensions"} <= found.keys():
-        raise InputError(f"{path}: not the description of a vector store", hint=hint)
     for key, value in wanted.items():
-        if found[key] != value:
-            raise InputError(f"{path}: {key} is {found[key]!r}, wanted {value!r}", hint=hint)
+        if found.get(key) != value:
+            raise InputError(f"{path}: {key} is {found.get(key)!r:.200}, wanted {value!r:.200}", hint=hint)
     if dimensions is not None and found["dimensions"] not in (None, dimensions):
         raise InputError(f"{path}: dimensions is {found['dimensions']}, wanted {dimensions}", hint=hint)
