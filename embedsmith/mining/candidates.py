@@ -13,6 +13,7 @@ passages.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
@@ -23,7 +24,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import read_json, whole_folder, write_array, write_json
+from embedsmith.data.files import read_array, read_json, whole_folder, write_array, write_json
 from embedsmith.data.ties import NO_PASSAGE as NO_PASSAGE
 from embedsmith.data.ties import Ties
 from embedsmith.errors import InputError
@@ -306,17 +307,70 @@ def read_candidates(folder: Path) -> Candidates:
     Raises:
         InputError: the folder is missing, damaged or of another kind.
     """
-    if not (folder / "teachers.json").is_file():
-        raise InputError(f"{folder}: no candidates", hint="mine first: embedsmith mine DATA --out RUN")
-    plain: dict[str, Any] = read_json(folder / "teachers.json")
+    plain = _described(folder)
     arrays: dict[str, Any] = _read_arrays(folder)
     try:
         names = plain.pop("neighbours")
         plain.pop("content", None)
         neighbours = {name: arrays.pop(f"neighbours-{number}") for number, name in enumerate(names)}
-        return Candidates(**plain, **arrays, neighbours=neighbours)
+        found = Candidates(**plain, **arrays, neighbours=neighbours)
     except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{folder}: not a whole folder of candidates: {error}", hint="mine again") from None
+        raise InputError(f"{folder}: not a whole folder of candidates: {error}", hint=_MINE_AGAIN) from None
+    if flaw := _flaw(found):
+        raise InputError(f"{folder}: not a whole folder of candidates: {flaw}", hint=_MINE_AGAIN)
+    return found
+
+
+_MINE_AGAIN = "mine again"
+_ARRAY = re.compile(r"(Int64|Float32)\[np\.ndarray, ['\"]([TQKSN ]+)['\"]\]")
+"""The annotation of an array: its type and its shape."""
+
+
+def _flaw(found: Candidates) -> str | None:
+    """Return what does not fit in candidates from a file: a type, a shape, or a row that is not there."""
+    names = found.teachers
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        return "no teachers"
+    flags = found.proposes
+    if not isinstance(flags, list) or len(flags) != len(names) or not all(isinstance(flag, bool) for flag in flags):
+        return "proposes is not yes or no for each teacher"
+    if type(found.depth) is not int or found.depth < 1:
+        return f"depth is {found.depth!r:.40}"
+    if found.rows.ndim != 2 or found.pair_query.ndim != 1 or found.passage_text.ndim != 1:
+        return "arrays of other shapes"
+    sizes = dict(zip("QK", found.rows.shape, strict=True))
+    sizes |= {"T": len(names), "S": len(found.pair_query), "N": len(found.passage_text)}
+    wanted = {f.name: match for f in fields(Candidates) if (match := _ARRAY.fullmatch(str(f.type)))}
+    arrays = {name: (getattr(found, name), *match.groups()) for name, match in wanted.items()}
+    arrays |= {f"the neighbours of {name:.40}": (table, "Float32", "S K") for name, table in found.neighbours.items()}
+    for name, (array, kind, letters) in arrays.items():
+        shape = tuple(sizes[letter] for letter in letters.split())
+        if array.dtype != np.dtype(kind.lower()) or array.shape != shape:
+            return f"{name} is {array.dtype} of shape {array.shape}, wanted {kind.lower()} of shape {shape}"
+    places = {
+        "rows": (found.rows, NO_PASSAGE, sizes["N"]),
+        "pair_query": (found.pair_query, 0, sizes["Q"]),
+        "pair_passage": (found.pair_passage, 0, sizes["N"]),
+    }
+    for name, (array, low, high) in places.items():
+        if array.size and not (low <= int(array.min()) and int(array.max()) < high):
+            return f"{name} holds {int(array.min())} to {int(array.max())}, wanted {low} to {high - 1}"
+    return None if (np.diff(found.pair_query) >= 0).all() else "pair_query is not in order"
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    """Return the teachers of a folder of candidates, and what else is no array.
+
+    Raises:
+        InputError: there are no candidates, or the file is damaged.
+    """
+    path = folder / "teachers.json"
+    if not path.is_file():
+        raise InputError(f"{folder}: no candidates", hint="mine first: embedsmith mine DATA --out RUN")
+    plain = read_json(path)
+    if not isinstance(plain, dict):
+        raise InputError(f"{path}: not a description of candidates", hint=_MINE_AGAIN)
+    return plain
 
 
 def content_of_candidates(folder: Path) -> str:
@@ -325,10 +379,8 @@ def content_of_candidates(folder: Path) -> str:
     Raises:
         InputError: the folder is missing or damaged.
     """
-    if not (folder / "teachers.json").is_file():
-        raise InputError(f"{folder}: no candidates", hint="mine first: embedsmith mine DATA --out RUN")
     # Older versions have not noted it.
-    return str(read_json(folder / "teachers.json").get("content") or _hash_of(_read_arrays(folder)))
+    return str(_described(folder).get("content") or _hash_of(_read_arrays(folder)))
 
 
 def _hash_of(arrays: Mapping[str, np.ndarray]) -> str:
@@ -354,10 +406,7 @@ def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
     Raises:
         InputError: one of them is damaged.
     """
-    arrays = {}
-    for path in sorted(folder.glob("*.npy")):
-        try:
-            arrays[path.stem] = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"{path}: damaged: {error}", hint=f"remove {folder} and mine again") from None
-    return arrays
+    try:
+        return {path.stem: read_array(path) for path in sorted(folder.glob("*.npy"))}
+    except InputError as error:
+        raise InputError(str(error), hint=f"remove {folder} and mine again") from None

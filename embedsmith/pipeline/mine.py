@@ -242,7 +242,10 @@ def read_mined(folder: str | Path) -> Mined:
             f"{folder}: what {source.exclude_qrels or source.exclude_ids} excludes has changed since it was mined",
             hint="mine it again into another folder",
         )
-    return Mined(folder, settings, collection, read_candidates(folder / "candidates"), listed)
+    candidates = read_candidates(folder / "candidates")
+    if (len(candidates.rows), len(candidates.passage_text)) != (len(collection.queries), len(collection.passages)):
+        raise RunError(f"{folder}: its candidates are those of other data", hint="mine it again into another folder")
+    return Mined(folder, settings, collection, candidates, listed)
 
 
 def _exclusions_of(name: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from embedsmith.data.bad_rows import kind
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_json, read_jsonl, write_jsonl
 from embedsmith.errors import InputError
@@ -35,9 +36,35 @@ def judgement_path(run: str | Path) -> Path:
 
 
 def read_judgement(run: str | Path) -> dict[str, Any] | None:
-    """Return what the last judge has said of a run, in figures; None where none was asked."""
+    """Return what the last judge has said of a run, in figures; None where none was asked.
+
+    Raises:
+        InputError: the file says something else.
+    """
     path = judgement_path(run)
-    return read_json(path) if path.is_file() else None
+    if not path.is_file():
+        return None
+    found = read_json(path)
+    if wrong := _wrong_in(found):
+        raise InputError(f"{path}: no figures of a judge: nothing fits under {wrong}", hint="ask the judge again")
+    figures: dict[str, Any] = found
+    return figures
+
+
+def _wrong_in(found: Any) -> str | None:
+    """Return under which name a file of figures has none, or a word in its place."""
+    if not isinstance(found, dict):
+        return "judge"
+    counts, kinds = ("asked", "yes", "no", "unclear", "unanswered"), ("negatives", "first", "positives")
+    shares = ("false_negative_share", "false_negative_share_of_first", "positives_confirmed")
+    whole = {name: found.get(name) for name in ("queries", "queries_with_false_negatives")}
+    for pairs in kinds:
+        own = found.get(pairs)
+        whole |= {f"{pairs}.{name}": own.get(name) if isinstance(own, dict) else None for name in counts}
+    wrong = [name for name in ("judge", "prompt") if not isinstance(found.get(name), str)]
+    wrong += [name for name, value in whole.items() if type(value) is not int]
+    wrong += [name for name in shares if not isinstance(found.get(name, ""), float | int | None)]
+    return next(iter(wrong), None)
 
 
 def read_verdicts(run: str | Path) -> list[dict[str, Any]]:
@@ -46,8 +73,7 @@ def read_verdicts(run: str | Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file is damaged.
     """
-    path = judge_folder(run) / "verdicts.jsonl"
-    return [row for _, row in read_jsonl(path)] if path.is_file() else []
+    return _rows(judge_folder(run) / "verdicts.jsonl", ("query_id", "passage_id", "verdict", "judge", "prompt"))
 
 
 def false_negatives(run: str | Path) -> Pairs:
@@ -57,9 +83,29 @@ def false_negatives(run: str | Path) -> Pairs:
 
 
 def read_false_negatives(folder: Path) -> Pairs:
-    """Return the pairs that a run of `select` excluded because of a judge."""
-    path = folder / "judged.jsonl"
-    return [(row["query_id"], row["passage_id"]) for _, row in read_jsonl(path)] if path.is_file() else []
+    """Return the pairs that a run of `select` excluded because of a judge.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    return [(row["query_id"], row["passage_id"]) for row in _rows(folder / "judged.jsonl", ("query_id", "passage_id"))]
+
+
+def _rows(path: Path, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of a file, each with texts under some names; none where there is no file.
+
+    Raises:
+        InputError: a row has none.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, row in read_jsonl(path) if path.is_file() else ():
+        if wrong := [name for name in names if not isinstance(row.get(name), str)]:
+            raise InputError(
+                f'{path}:{number}: "{wrong[0]}" is {kind(row.get(wrong[0]))}, wanted a text',
+                hint="remove the line; what it held is asked again",
+            )
+        rows.append(row)
+    return rows
 
 
 def write_false_negatives(folder: Path, pairs: Pairs) -> None:
