@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from embedsmith.data.locks import Lock, waiting
-from embedsmith.errors import ModelError
+from embedsmith.errors import InputError, ModelError
 from embedsmith.progress import Progress, silent
 from embedsmith.services.endpoint import Endpoint
 from embedsmith.services.journal import Journal
@@ -71,6 +71,10 @@ class Answer:
     def tokens(self) -> int:
         """What it cost."""
         return self.prompt_tokens + self.answer_tokens
+
+
+_KINDS_OF_ANSWER = {"text": str, "cut_off": bool, "prompt_tokens": int, "answer_tokens": int}
+"""Fields of an answer as the journal holds it."""
 
 
 class Chat:
@@ -217,9 +221,21 @@ class Chat:
             self.tokens += answer.tokens
 
     def _answer_of(self, key: str) -> Answer | None:
-        """Return an answer that the journal holds."""
+        """Return an answer that the journal holds.
+
+        Raises:
+            InputError: what it holds is none.
+        """
         entry = self._journal.get(key)
-        return Answer(**entry) if entry else None
+        if entry is None:
+            return None
+        kinds = {name: type(value) for name, value in entry.items()}
+        if kinds != _KINDS_OF_ANSWER or min(entry["prompt_tokens"], entry["answer_tokens"]) < 0:
+            raise InputError(
+                f"{self._path}: what it holds under {key} is no answer of a chat",
+                hint="remove the line; what it held is asked again",
+            )
+        return Answer(**entry)
 
 
 class _NoChat(ModelError):
