@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import transformers
 from safetensors import SafetensorError, safe_open
 
 from embedsmith.data.files import visible
@@ -21,6 +22,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 UNUSED_POOLER = re.compile(r"(^|\.)pooler\.")
 """An encoder's own pool, which models trained on words lack, and which gives no token states."""
+
+
+_DEVICE_OF_NOTHING = "cpu" if transformers.__version__.startswith("5.2.") else "meta"
+"""Where a model is opened of which only the names of its tensors are asked; 5.2 takes all tensors on meta for tied."""
 
 
 def check_files(folder: Path, *, name: str) -> None:
@@ -55,7 +60,7 @@ def check_weights(backbone: Any, folder: Path, *, name: str, unused: re.Pattern[
         _, found = type(backbone).from_pretrained(
             folder,
             config=backbone.config,
-            device_map="meta",
+            device_map=_DEVICE_OF_NOTHING,
             local_files_only=True,
             **NO_CODE_IN_WEIGHTS,
             ignore_mismatched_sizes=True,

@@ -355,7 +355,7 @@ def write_gguf(path: Path, *, without: str = "") -> None:
     """Write a decoder of two layers with random weights, all but the tensor of a name."""
     from gguf import GGUFWriter
 
-    tokens = ["<s>", "</s>", *sorted(ByteLevel.alphabet()), "ab"]
+    tokens = ["<s>", "</s>", *sorted(ByteLevel.alphabet()), "ab", "cd"]
     width, heads, wide, vocabulary = 32, 2, 64, len(tokens)
     writer = GGUFWriter(path, "llama")
     writer.add_block_count(2)
@@ -370,7 +370,7 @@ def write_gguf(path: Path, *, without: str = "") -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_token_list(tokens)
     writer.add_token_types([3, 3] + [1] * (vocabulary - 2))
-    writer.add_token_merges(["a b"])
+    writer.add_token_merges(["a b", "c d"])
     writer.add_bos_token_id(0)
     writer.add_eos_token_id(1)
     layer = {"attn_norm": (width,), "ffn_norm": (width,)}
