@@ -33,9 +33,9 @@ SIDES = ("ours-float32", "mteb-float32", "ours-default", "mteb-default")
 
 def ours(args: argparse.Namespace, dtype: str) -> Callable[[], float]:
     """Return what scores with our command's own functions; the model is open already."""
+    from embedsmith.evaluation.contender import Contender
+    from embedsmith.evaluation.evaluate import score
     from embedsmith.evaluation.settings import ScoringSettings
-    from embedsmith.pipeline.contender import Contender
-    from embedsmith.pipeline.evaluate import score
     from embedsmith.teachers.settings import TeacherSettings
 
     contender = Contender(args.model, reading=TeacherSettings(dtype=dtype), vectors=Path(args.vectors))

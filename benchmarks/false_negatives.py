@@ -24,9 +24,9 @@ from statistics import mean
 from embedsmith import MiningSettings
 from embedsmith.data.source import SourceSettings
 from embedsmith.mining.audit import Audit, audit
+from embedsmith.mining.mine import mine, read_mined
 from embedsmith.mining.settings import SelectionSettings
 from embedsmith.models.settings import MINILM
-from embedsmith.pipeline.mine import mine, read_mined
 
 CLEANER = SelectionSettings(ratio=1.05, neighbour_ratio=1.0, veto=True, veto_deviations=2.5)
 WAYS = {

@@ -31,7 +31,7 @@ from embedsmith.mining.candidates import read_candidates
 from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import select
 from embedsmith.mining.settings import SelectionSettings
-from embedsmith.pipeline.recipe import Recipe
+from embedsmith.recipes.recipe import Recipe
 from embedsmith.training.settings import StageSettings
 
 SELECTIONS = {

@@ -106,8 +106,8 @@ def mine_theirs(pairs: Path, dtype: str) -> Negatives:
 def mine_ours(pairs: Path, dtype: str) -> Negatives:
     """Return what `embedsmith mine` takes for each query."""
     import embedsmith.teachers.dense  # noqa: F401  (imports are not timed)
+    from embedsmith.mining.mine import mine
     from embedsmith.mining.settings import MiningSettings
-    from embedsmith.pipeline.mine import mine
     from embedsmith.teachers.settings import TeacherSettings
 
     with tempfile.TemporaryDirectory() as scratch:

@@ -59,7 +59,7 @@ class Peak(threading.Thread):
 def ours(passages: np.ndarray, queries: np.ndarray, threads: int):
     import torch
 
-    from embedsmith.search.exact import top_k
+    from embedsmith.topk.exact import top_k
 
     torch.set_num_threads(threads)
     top_k(queries[:2], passages[:2], k=1)

@@ -12,61 +12,62 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from embedsmith.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from embedsmith.data.columns import ColumnSettings as ColumnSettings
-    from embedsmith.data.contamination import ContaminationSettings as ContaminationSettings
-    from embedsmith.data.converters.settings import ConvertSettings as ConvertSettings
     from embedsmith.data.dialects import DialectSettings as DialectSettings
     from embedsmith.data.load import load_collection as load_collection
     from embedsmith.data.source import SourceSettings as SourceSettings
     from embedsmith.errors import EmbedsmithError as EmbedsmithError
+    from embedsmith.evaluation.evaluate import evaluate as evaluate
+    from embedsmith.evaluation.evaluate import mteb_task as mteb_task
     from embedsmith.generation.settings import JudgeSettings as JudgeSettings
     from embedsmith.generation.settings import QuerySettings as QuerySettings
     from embedsmith.generation.settings import TaskSettings as TaskSettings
+    from embedsmith.mining.audit_run import audit_run as audit  # noqa: F401
+    from embedsmith.mining.judge import judge as judge
+    from embedsmith.mining.mine import mine as mine
+    from embedsmith.mining.mine import select_again as select  # noqa: F401
     from embedsmith.mining.settings import MiningSettings as MiningSettings
     from embedsmith.mining.settings import SelectionSettings as SelectionSettings
+    from embedsmith.mining.write import write as write
     from embedsmith.models.embedder import EmbeddingModel as EmbeddingModel
     from embedsmith.models.embedder import load as load
     from embedsmith.models.settings import StudentSettings as StudentSettings
     from embedsmith.models.student import build_student as build_student
-    from embedsmith.pipeline.ablate import ablate as ablate
-    from embedsmith.pipeline.ablation import read_ablation as read_ablation
-    from embedsmith.pipeline.audit import audit_run as audit  # noqa: F401
-    from embedsmith.pipeline.compare import compare as compare
-    from embedsmith.pipeline.contamination import decontaminate as decontaminate
-    from embedsmith.pipeline.convert import convert as convert
-    from embedsmith.pipeline.encode import encode as encode
-    from embedsmith.pipeline.evaluate import evaluate as evaluate
-    from embedsmith.pipeline.evaluate import mteb_task as mteb_task
-    from embedsmith.pipeline.export import export as export
-    from embedsmith.pipeline.find import find as find
-    from embedsmith.pipeline.forge import forge as forge
-    from embedsmith.pipeline.judge import judge as judge
-    from embedsmith.pipeline.mine import mine as mine
-    from embedsmith.pipeline.mine import select_again as select  # noqa: F401
-    from embedsmith.pipeline.recipe import Recipe as Recipe
-    from embedsmith.pipeline.recipe import read_recipe as read_recipe
-    from embedsmith.pipeline.synthesize import synthesize_queries as synthesize_queries
-    from embedsmith.pipeline.synthesize_tasks import synthesize_tasks as synthesize_tasks
-    from embedsmith.pipeline.train import train as train
-    from embedsmith.pipeline.write import write as write
+    from embedsmith.prepare.contamination import ContaminationSettings as ContaminationSettings
+    from embedsmith.prepare.convert import convert as convert
+    from embedsmith.prepare.converters.settings import ConvertSettings as ConvertSettings
+    from embedsmith.prepare.decontaminate import decontaminate as decontaminate
+    from embedsmith.prepare.synthesize import synthesize_queries as synthesize_queries
+    from embedsmith.prepare.synthesize_tasks import synthesize_tasks as synthesize_tasks
+    from embedsmith.recipes.ablation.ablate import ablate as ablate
+    from embedsmith.recipes.ablation.grid import read_ablation as read_ablation
+    from embedsmith.recipes.compare import compare as compare
+    from embedsmith.recipes.forge import forge as forge
+    from embedsmith.recipes.recipe import Recipe as Recipe
+    from embedsmith.recipes.recipe import read_recipe as read_recipe
     from embedsmith.services.chat import ServerSettings as ServerSettings
+    from embedsmith.serving.encode import encode as encode
+    from embedsmith.serving.export import export as export
+    from embedsmith.serving.search import find as find
     from embedsmith.teachers.settings import TeacherSettings as TeacherSettings
     from embedsmith.training.settings import StageSettings as StageSettings
+    from embedsmith.training.train import train as train
 
-__version__ = "0.1.0"
 
 _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "ColumnSettings": "data.columns",
-    "ContaminationSettings": "data.contamination",
-    "ConvertSettings": "data.converters.settings",
+    "ContaminationSettings": "prepare.contamination",
+    "ConvertSettings": "prepare.converters.settings",
     "DialectSettings": "data.dialects",
     "EmbeddingModel": "models.embedder",
     "EmbedsmithError": "errors",
     "JudgeSettings": "generation.settings",
     "MiningSettings": "mining.settings",
     "QuerySettings": "generation.settings",
-    "Recipe": "pipeline.recipe",
+    "Recipe": "recipes.recipe",
     "SelectionSettings": "mining.settings",
     "ServerSettings": "services.chat",
     "SourceSettings": "data.source",
@@ -74,29 +75,29 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "StudentSettings": "models.settings",
     "TaskSettings": "generation.settings",
     "TeacherSettings": "teachers.settings",
-    "ablate": "pipeline.ablate",
-    "audit": "pipeline.audit:audit_run",
+    "ablate": "recipes.ablation.ablate",
+    "audit": "mining.audit_run:audit_run",
     "build_student": "models.student",
-    "compare": "pipeline.compare",
-    "encode": "pipeline.encode",
-    "convert": "pipeline.convert",
-    "decontaminate": "pipeline.contamination",
-    "evaluate": "pipeline.evaluate",
-    "export": "pipeline.export",
-    "find": "pipeline.find",
-    "forge": "pipeline.forge",
-    "judge": "pipeline.judge",
+    "compare": "recipes.compare",
+    "encode": "serving.encode",
+    "convert": "prepare.convert",
+    "decontaminate": "prepare.decontaminate",
+    "evaluate": "evaluation.evaluate",
+    "export": "serving.export",
+    "find": "serving.search",
+    "forge": "recipes.forge",
+    "judge": "mining.judge",
     "load": "models.embedder",
     "load_collection": "data.load",
-    "mine": "pipeline.mine",
-    "mteb_task": "pipeline.evaluate",
-    "read_ablation": "pipeline.ablation",
-    "read_recipe": "pipeline.recipe",
-    "select": "pipeline.mine:select_again",
-    "synthesize_queries": "pipeline.synthesize",
-    "synthesize_tasks": "pipeline.synthesize_tasks",
-    "train": "pipeline.train",
-    "write": "pipeline.write",
+    "mine": "mining.mine",
+    "mteb_task": "evaluation.evaluate",
+    "read_ablation": "recipes.ablation.grid",
+    "read_recipe": "recipes.recipe",
+    "select": "mining.mine:select_again",
+    "synthesize_queries": "prepare.synthesize",
+    "synthesize_tasks": "prepare.synthesize_tasks",
+    "train": "training.train",
+    "write": "mining.write",
 }
 
 __all__ = sorted(_HOMES)

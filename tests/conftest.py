@@ -23,7 +23,7 @@ hypothesis.settings.load_profile("suite")
 pytest_plugins = ["tests.servers", "tests.tiny_models"]
 
 # `settings` is no part of this: beartype refuses the `Self` of a class that it has not seen whole.
-ARRAYS = ["data", "evaluation", "mining", "models", "search", "teachers", "training", "vectors"]
+ARRAYS = ["data", "evaluation", "mining", "models", "teachers", "topk", "training", "vectors"]
 
 # beartype asks `isinstance`, which a protocol answers only when it is told to.
 for protocol in (Progress, Teacher):

@@ -19,15 +19,18 @@ PACKAGE = Path(embedsmith.__file__).parent
 LEVELS = [
     ["embedsmith"],  # the package itself: __init__.py and __main__.py
     ["cli"],
-    ["pipeline"],
-    ["training", "mining", "evaluation", "generation"],
+    ["recipes"],
+    ["prepare"],
+    ["mining", "training", "evaluation", "serving"],
+    ["generation"],
     ["teachers"],
-    ["search"],
-    ["models", "vectors", "services"],
+    ["topk"],
+    ["models", "vectors", "services", "runs"],
+    ["pages"],
     ["data"],
     ["variables"],
     ["settings"],
-    ["collector", "errors", "progress", "__version__"],
+    ["collector", "errors", "progress", "version"],
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 
@@ -115,7 +118,7 @@ def test_the_arrows_run_one_way():
     [
         ("data/beir.py", "from embedsmith.models.names import find_model"),
         ("data/beir.py", "def late():\n    import embedsmith.cli.main"),
-        ("data/beir.py", "from ..search import exact"),
+        ("data/beir.py", "from ..topk import exact"),
         ("data/beir.py", "from embedsmith import load"),
         ("mining/selection.py", "from embedsmith import training"),
         ("models/student.py", "from embedsmith.vectors.store import gather"),
@@ -129,9 +132,9 @@ def test_an_arrow_that_runs_the_other_way_is_seen(path: str, source: str):
 @pytest.mark.parametrize(
     ("path", "source"),
     [
-        ("cli/main.py", "from embedsmith import __version__\nfrom embedsmith.errors import EmbedsmithError"),
-        ("teachers/dense.py", "from embedsmith.search import exact\nfrom . import bm25"),
-        ("__init__.py", "from embedsmith.pipeline import quickstart"),
+        ("cli/main.py", "from embedsmith.version import __version__\nfrom embedsmith.errors import EmbedsmithError"),
+        ("teachers/dense.py", "from embedsmith.topk import exact\nfrom . import bm25"),
+        ("__init__.py", "from embedsmith.recipes import quickstart"),
         ("errors.py", "import difflib"),
     ],
 )

@@ -8,7 +8,7 @@ from embedsmith.data.examples import Example, Passage
 from embedsmith.models.compiled import is_compiled
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
-from embedsmith.search.exact import top_k
+from embedsmith.topk.exact import top_k
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import train_stage

@@ -47,9 +47,9 @@ def ablate(
     first row.
     """
     from embedsmith.data.files import read_json
-    from embedsmith.pipeline.ablate import ablate as carry_out
-    from embedsmith.pipeline.ablate import check, plan
-    from embedsmith.pipeline.ablation import read_ablation
+    from embedsmith.recipes.ablation.ablate import ablate as carry_out
+    from embedsmith.recipes.ablation.ablate import check, plan
+    from embedsmith.recipes.ablation.grid import read_ablation
 
     ablation = read_ablation(
         recipe,

@@ -11,10 +11,10 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import TEACHER_FLAGS, Json, app
 from embedsmith.cli.options import Given, settings_of, with_options
-from embedsmith.data.contamination import ContaminationSettings
-from embedsmith.data.converters.rows import LabelledColumns
-from embedsmith.data.converters.settings import TASKS, ConvertSettings
+from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.mining.settings import MiningSettings
+from embedsmith.prepare.contamination import ContaminationSettings
+from embedsmith.prepare.converters.settings import TASKS, ConvertSettings
 from embedsmith.teachers.settings import TeacherSettings
 
 _FLAGS: dict[str, str | None] = {
@@ -62,7 +62,7 @@ def convert(
     else drawn at random. `train RECIPE` reads the file as `format: examples`.
     """
     from embedsmith.errors import SettingsError
-    from embedsmith.pipeline.convert import convert as convert_data
+    from embedsmith.prepare.convert import convert as convert_data
 
     if (mining or teacher) and "teachers" not in mining:
         flag = [*mining.flags.values(), *teacher.flags.values()][0]
@@ -129,7 +129,7 @@ def decontaminate(
 
     What is removed, and why, is listed in CLEAN.removed.jsonl.
     """
-    from embedsmith.pipeline.contamination import decontaminate as decontaminate_data
+    from embedsmith.prepare.decontaminate import decontaminate as decontaminate_data
 
     with console.progress() as tell:
         found = decontaminate_data(

@@ -36,7 +36,7 @@ def encode(
     as_json: Json = False,
 ) -> None:
     """Encode a file of texts; given again after it was cut short, it goes on where it stopped."""
-    from embedsmith.pipeline.encode import encode as encode_texts
+    from embedsmith.serving.encode import encode as encode_texts
 
     with console.progress() as tell:
         done = encode_texts(

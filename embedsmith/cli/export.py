@@ -24,7 +24,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write a model into a folder that opens elsewhere with the same vectors, and check that it does."""
-    from embedsmith.pipeline.export import export as export_model
+    from embedsmith.serving.export import export as export_model
 
     with console.progress() as tell:
         done = export_model(model, out=out, merge=merge, layout=layout, dtype=dtype, on_progress=tell)

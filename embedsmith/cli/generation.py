@@ -46,7 +46,7 @@ def queries(
 
     A query is kept when a teacher finds its passage again. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY (see README).
     """
-    from embedsmith.pipeline.synthesize import synthesize_queries
+    from embedsmith.prepare.synthesize import synthesize_queries
 
     settings = settings_of(QuerySettings, queries, teacher_settings=settings_of(TeacherSettings, teacher))
     with console.progress() as tell:
@@ -85,7 +85,7 @@ def tasks(
 
     The two steps of NV-Embed's synthetic data. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY (see README).
     """
-    from embedsmith.pipeline.synthesize_tasks import synthesize_tasks
+    from embedsmith.prepare.synthesize_tasks import synthesize_tasks
 
     with console.progress() as tell:
         run = synthesize_tasks(
@@ -141,9 +141,9 @@ def judge(
     another selection from the same candidates, is not asked again. Keys: EMBEDSMITH_API_KEY,
     OPENAI_API_KEY (see README).
     """
-    from embedsmith.pipeline.judge import judge as judge_run
-    from embedsmith.pipeline.judge import plain
-    from embedsmith.pipeline.verdicts import judge_folder
+    from embedsmith.mining.judge import judge as judge_run
+    from embedsmith.mining.judge import plain
+    from embedsmith.mining.verdicts import judge_folder
 
     with console.progress() as tell:
         found = judge_run(

@@ -8,8 +8,6 @@ from typing import Annotated, cast
 
 import typer
 
-from embedsmith import __version__
-
 # Importing a module of commands adds them.
 from embedsmith.cli import ablate as ablate
 from embedsmith.cli import compare as compare
@@ -24,6 +22,7 @@ from embedsmith.cli import training as training
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
 from embedsmith.services.endpoint import Caller, calling, hosts_in
+from embedsmith.version import __version__
 
 # The order of the help: what a newcomer types first, then data's way from texts to scores.
 _PANELS = {

@@ -46,7 +46,7 @@ def mine(
     as_json: Json = False,
 ) -> None:
     """Mine hard negatives for your queries: RUN/negatives.jsonl."""
-    from embedsmith.pipeline.mine import mine as mine_run
+    from embedsmith.mining.mine import mine as mine_run
 
     with console.progress() as tell:
         run = mine_run(
@@ -79,7 +79,7 @@ def select(
 
     What is not given stays as it was in RUN.
     """
-    from embedsmith.pipeline.mine import select_again
+    from embedsmith.mining.mine import select_again
 
     with console.progress() as tell:
         run = select_again(
@@ -108,7 +108,7 @@ def audit(
     Of each query with several positives one is kept and the others are hidden. What is mined and hidden is a false
     negative. No model and no judge is asked.
     """
-    from embedsmith.pipeline.audit import audit_run
+    from embedsmith.mining.audit_run import audit_run
 
     with console.progress() as tell:
         found = audit_run(run, seed=seed, draws=draws, on_progress=tell)
@@ -141,7 +141,7 @@ def report(
     Of mining: scores, losses, rules, suspected false negatives and samples to read. Of a recipe's run: scores beside
     the baselines, with intervals, and the queries won and lost. With --json its numbers are printed.
     """
-    from embedsmith.pipeline.pages import write_page
+    from embedsmith.recipes.report_pages import write_page
 
     with console.progress() as tell:
         path, numbers = write_page(run, on_progress=tell)
@@ -164,7 +164,7 @@ def write(
 
     What a dialect cannot say is left out and counted, never filled up.
     """
-    from embedsmith.pipeline.write import write as write_run
+    from embedsmith.mining.write import write as write_run
 
     written = write_run(run, out=out, dialect=dialect, settings=settings_of(DialectSettings, writing))
     if as_json:

@@ -14,7 +14,7 @@ from embedsmith.cli import console
 from embedsmith.cli.app import METRICS, Json, app
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.data.columns import ColumnSettings
-from embedsmith.data.converters.rows import LabelledColumns
+from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -32,7 +32,7 @@ _FLAGS: dict[str, str | None] = {
 }
 
 if TYPE_CHECKING:
-    from embedsmith.pipeline.find import Hit
+    from embedsmith.serving.search import Hit
 
 
 @app.command()
@@ -90,9 +90,9 @@ def evaluate(
     What the data asks for is found from its columns. Vectors are kept, so a second evaluation costs seconds.
     """
     from embedsmith.errors import SettingsError
-    from embedsmith.pipeline.before_and_after import before_and_after as compare_with_start
-    from embedsmith.pipeline.contender import Contender
-    from embedsmith.pipeline.evaluate import evaluate_all, evaluate_into, read_scores
+    from embedsmith.evaluation.before_and_after import before_and_after as compare_with_start
+    from embedsmith.evaluation.contender import Contender
+    from embedsmith.evaluation.evaluate import evaluate_all, evaluate_into, read_scores
 
     if not (data or benchmark or before_and_after):
         raise SettingsError("no data to score it on", hint="name a BEIR folder or a file, or --benchmark NAME")
@@ -138,7 +138,7 @@ def evaluate(
 
 def _default_panel() -> list[str]:
     """Return the data sets of the general panel that EMBEDSMITH_DATA holds."""
-    from embedsmith.pipeline.before_and_after import PANEL
+    from embedsmith.evaluation.before_and_after import PANEL
 
     folder = os.environ.get("EMBEDSMITH_DATA")
     return [str(path) for name in PANEL if (path := Path(folder) / name).is_dir()] if folder else []
@@ -193,7 +193,7 @@ def search(
 
     The model is loaded once: without QUERY, every line of the standard input is answered as soon as it is there.
     """
-    from embedsmith.pipeline.find import Finder, refuse_empty
+    from embedsmith.serving.search import Finder, refuse_empty
 
     if query is not None:
         refuse_empty(query)

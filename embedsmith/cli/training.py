@@ -14,7 +14,7 @@ from embedsmith.cli.app import Json, Seed, app, typed
 from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.errors import SettingsError
 from embedsmith.models.settings import StudentSettings
-from embedsmith.pipeline.quickstart import StudentName
+from embedsmith.recipes.quickstart import StudentName
 from embedsmith.training.settings import StageSettings
 
 
@@ -40,8 +40,8 @@ def quickstart(
     """
     import torch
 
-    from embedsmith.pipeline.forge import forge
-    from embedsmith.pipeline.quickstart import quickstart_recipe
+    from embedsmith.recipes.forge import forge
+    from embedsmith.recipes.quickstart import quickstart_recipe
 
     recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=torch.cuda.is_available())
     folder = out or Path("runs") / recipe.name
@@ -92,15 +92,15 @@ def train(
         flags = [*student.flags.values(), *stage.flags.values()]
         _train_recipe(source, out, flags, seed, changes or [], dry_run=dry_run, as_json=as_json)
         return
-    from embedsmith.pipeline.recipe import changed
-    from embedsmith.pipeline.train import TrainingSettings
-    from embedsmith.pipeline.train import train as train_run
+    from embedsmith.recipes.recipe import changed
+    from embedsmith.training.train import TrainingSettings
+    from embedsmith.training.train import train as train_run
 
     given = {"student": settings_of(StudentSettings, student), "stage": settings_of(StageSettings, stage)}
     plain = {part: settings.model_dump(mode="json", exclude_unset=True) for part, settings in given.items()}
     settings = TrainingSettings.parse(changed({**plain, "seed": seed or 0}, changes or []), where="options")
     if dry_run:
-        from embedsmith.pipeline.training_plan import plan_of_run
+        from embedsmith.recipes.plan import plan_of_run
 
         _show_plan(plan_of_run(source, settings), as_json=as_json)
         return
@@ -132,8 +132,8 @@ def _train_recipe(
     as_json: bool,
 ) -> None:
     """Carry out a recipe and show what came of it."""
-    from embedsmith.pipeline.forge import forge
-    from embedsmith.pipeline.recipe import read_recipe
+    from embedsmith.recipes.forge import forge
+    from embedsmith.recipes.recipe import read_recipe
 
     if flags:
         raise SettingsError(
@@ -143,7 +143,7 @@ def _train_recipe(
     changes = changes if seed is None else [*changes, f"seed={seed}"]
     recipe = read_recipe(path, changes=changes)
     if dry_run:
-        from embedsmith.pipeline.training_plan import plan_of_recipe
+        from embedsmith.recipes.plan import plan_of_recipe
 
         with console.progress() as tell:
             plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=tell)
@@ -200,7 +200,7 @@ def _parts(stage: Any) -> str:
 def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
     """Show the scores of a recipe's run, and what to try next."""
     from embedsmith.data.files import read_json
-    from embedsmith.pipeline.report import shown_metrics
+    from embedsmith.recipes.report import shown_metrics
 
     path = run.folder / "scores.json"
     scores = read_json(path) if path.is_file() else {}

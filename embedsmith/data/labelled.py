@@ -8,7 +8,7 @@
     clustering             a text and its label, without such a split
     reranking              a query, and positive and negative texts: two lists
 
-Columns are called as in conversion: see `embedsmith.data.converters.rows`. A data set is a folder with a file for each
+Columns are called as in conversion: see `embedsmith.data.labelled_rows`. A data set is a folder with a file for each
 split (`train.jsonl`, `test.jsonl`), one such file, or a folder that `save_to_disk` of `datasets` wrote.
 """
 
@@ -22,7 +22,8 @@ from typing import Any, Literal
 
 from embedsmith.data.bad_rows import OnBad, refuse
 from embedsmith.data.columns import is_pair
-from embedsmith.data.converters.rows import (
+from embedsmith.data.files import visible
+from embedsmith.data.labelled_rows import (
     LabelledColumns,
     Meanings,
     has_candidates,
@@ -34,7 +35,6 @@ from embedsmith.data.converters.rows import (
     pair_meanings,
     text_pairs,
 )
-from embedsmith.data.files import visible
 from embedsmith.data.labels import Relation
 from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, hub_tables, is_saved, open_table, saved_tables
 from embedsmith.errors import InputError, did_you_mean

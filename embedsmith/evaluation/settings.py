@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import field_validator
 
 from embedsmith.data.columns import ColumnSettings
-from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.labelled import TaskType
+from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.settings import Settings, checked_template
 
 

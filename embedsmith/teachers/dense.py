@@ -17,9 +17,9 @@ from jaxtyping import Float32, Int64
 from embedsmith.data.ties import Ties
 from embedsmith.models.settings import Role
 from embedsmith.progress import Progress, silent
-from embedsmith.search.approximate import ApproximateIndex, ApproximateSettings, open_faiss
-from embedsmith.search.exact import scores_of, top_k
-from embedsmith.search.tied import drawn_top_k
+from embedsmith.topk.approximate import ApproximateIndex, ApproximateSettings, open_faiss
+from embedsmith.topk.exact import scores_of, top_k
+from embedsmith.topk.tied import drawn_top_k
 from embedsmith.vectors.moments import Moments
 from embedsmith.vectors.shards import gather
 from embedsmith.vectors.store import VectorStore

@@ -21,9 +21,9 @@ from embedsmith.data.ties import Ties
 from embedsmith.errors import SettingsError
 from embedsmith.models.arithmetic import ARITHMETIC
 from embedsmith.progress import Progress, silent
-from embedsmith.search.exact import scores_of, top_k
-from embedsmith.search.tied import drawn_top_k
 from embedsmith.teachers.named import Teacher
+from embedsmith.topk.exact import scores_of, top_k
+from embedsmith.topk.tied import drawn_top_k
 from embedsmith.vectors.moments import Moments
 from embedsmith.vectors.shards import gather, open_shard
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float32, Int64
 from embedsmith.data.examples import Example, Passage
 from embedsmith.data.normalised import normalised
 from embedsmith.training.blend import draw_shares
-from embedsmith.training.guide import Guide, above_ceiling
+from embedsmith.vectors.guide import Guide, above_ceiling
 
 _Key = str | tuple[str, str]
 """What a passage is known by: its normalised text, or its data set and id."""

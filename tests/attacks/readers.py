@@ -140,9 +140,9 @@ def _rows_of(table: Any) -> list[Any]:
 
 
 def _beir(folder: Path) -> None:
-    from embedsmith.data.contamination import ContaminationSettings
     from embedsmith.data.load import known_splits, load_collection
-    from embedsmith.pipeline.contamination import check_evaluation_set
+    from embedsmith.prepare.contamination import ContaminationSettings
+    from embedsmith.prepare.decontaminate import check_evaluation_set
 
     each(
         lambda: known_splits(folder),
@@ -197,8 +197,8 @@ def _collection() -> Any:
 
 
 def _labelled(folder: Path) -> None:
-    from embedsmith.data.converters.rows import LabelledColumns
     from embedsmith.data.labelled import read_labelled, task_of
+    from embedsmith.data.labelled_rows import LabelledColumns
     from embedsmith.data.load import load_tables, table_splits
 
     path = _only(folder)
@@ -214,8 +214,8 @@ def _labelled(folder: Path) -> None:
 
 
 def _labels(folder: Path) -> None:
-    from embedsmith.data.converters.classes import read_label_texts
     from embedsmith.data.labels import read_labels
+    from embedsmith.prepare.converters.classes import read_label_texts
 
     path = _only(folder)
     each(lambda: read_labels(str(path)), lambda: read_label_texts(path))
@@ -224,8 +224,8 @@ def _labels(folder: Path) -> None:
 def _examples(folder: Path) -> None:
     from embedsmith.data.examples import read_examples
     from embedsmith.models.settings import StudentSettings
-    from embedsmith.pipeline.derived import hash_of_examples
-    from embedsmith.pipeline.train import mined_sources
+    from embedsmith.runs.origin import hash_of_examples
+    from embedsmith.training.train import mined_sources
 
     path = _only(folder)
     each(
@@ -259,9 +259,9 @@ def _texts(folder: Path) -> None:
 
 
 def _converted(folder: Path) -> None:
-    from embedsmith.data.converters.settings import ConvertSettings
     from embedsmith.mining.settings import MiningSettings
-    from embedsmith.pipeline.convert import convert
+    from embedsmith.prepare.convert import convert
+    from embedsmith.prepare.converters.settings import ConvertSettings
 
     path = _only(folder)
     mining = MiningSettings(teachers=["random"], negatives=1)
@@ -279,8 +279,8 @@ def _converted(folder: Path) -> None:
 
 
 def _recipe(folder: Path) -> None:
-    from embedsmith.pipeline.ablation import cells_of, read_ablation
-    from embedsmith.pipeline.recipe import read_recipe
+    from embedsmith.recipes.ablation.grid import cells_of, read_ablation
+    from embedsmith.recipes.recipe import read_recipe
 
     path = _only(folder)
     environment = {"EMBEDSMITH_DATA": str(folder)}
@@ -297,10 +297,10 @@ def _recipe(folder: Path) -> None:
 
 def _mined(folder: Path) -> None:
     from embedsmith.generation.settings import JudgeSettings
+    from embedsmith.mining.judge import judge
+    from embedsmith.mining.mine import mine, select_again
     from embedsmith.mining.settings import MiningSettings
-    from embedsmith.pipeline.judge import judge
-    from embedsmith.pipeline.mine import mine, select_again
-    from embedsmith.training.guide import write_guide
+    from embedsmith.vectors.guide import write_guide
 
     path = folder / "pairs.jsonl"
     rows = [
@@ -321,14 +321,14 @@ def _mined(folder: Path) -> None:
 
 
 def _read_run(folder: Path) -> None:
+    from embedsmith.mining.audit_run import audit_run
+    from embedsmith.mining.mine import read_mined, select_again
+    from embedsmith.mining.verdicts import false_negatives, read_judgement
+    from embedsmith.mining.write import write
     from embedsmith.models.settings import StudentSettings
-    from embedsmith.pipeline.audit import audit_run
-    from embedsmith.pipeline.mine import read_mined, select_again
-    from embedsmith.pipeline.pages import write_page
-    from embedsmith.pipeline.runs import read_manifest
-    from embedsmith.pipeline.train import mined_sources
-    from embedsmith.pipeline.verdicts import false_negatives, read_judgement
-    from embedsmith.pipeline.write import write
+    from embedsmith.recipes.report_pages import write_page
+    from embedsmith.runs.run import read_manifest
+    from embedsmith.training.train import mined_sources
 
     for run in (folder / "mined", folder / "selected"):
         each(
@@ -442,7 +442,7 @@ def _templates(folder: Path) -> None:
 
 
 def _code(folder: Path) -> None:
-    from embedsmith.data.code_search import CodeSettings, harvest, split
+    from embedsmith.prepare.code import CodeSettings, harvest, split
 
     settings = CodeSettings(source=str(folder))
     found = harvest(settings)

@@ -19,11 +19,11 @@ from embedsmith.cli.main import app
 from embedsmith.data.files import atomic_write, link_file, remove_partials_of, whole_folder, write_array, write_tensors
 from embedsmith.data.locks import Lock, sole_writer
 from embedsmith.errors import InputError
+from embedsmith.mining.mine import mine
 from embedsmith.mining.settings import MiningSettings
-from embedsmith.pipeline.encode import encode
-from embedsmith.pipeline.mine import mine
-from embedsmith.pipeline.runs import Run
+from embedsmith.runs.run import Run
 from embedsmith.services.journal import Journal
+from embedsmith.serving.encode import encode
 from embedsmith.training.settings import StageSettings
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 from embedsmith.data.bad_rows import refuse
-from embedsmith.data.code_search import first_sentence
 from embedsmith.data.columns import ColumnSettings, is_pair, readable
 from embedsmith.data.normalised import composed, normalised
 from embedsmith.data.tables import open_table
@@ -23,7 +22,8 @@ from embedsmith.generation.answers import json_in, lines, said
 from embedsmith.generation.passages import cut
 from embedsmith.generation.templates import Template
 from embedsmith.generation.verdicts import verdict_of
-from embedsmith.pipeline.recipe import recipe_of
+from embedsmith.prepare.code import first_sentence
+from embedsmith.recipes.recipe import recipe_of
 from embedsmith.services.chat import Answer
 from embedsmith.settings import holds_password, without_passwords
 from embedsmith.teachers.bm25 import BM25Settings, tokenize

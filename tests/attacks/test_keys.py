@@ -9,7 +9,7 @@ import pytest
 from embedsmith.cli.main import main
 from embedsmith.errors import EmbedsmithError, ModelError, SettingsError
 from embedsmith.mining.settings import MiningSettings
-from embedsmith.pipeline.recipe import Recipe
+from embedsmith.recipes.recipe import Recipe
 from embedsmith.services.endpoint import Caller, calling, endpoint, key_for
 from tests.servers import serving
 from tests.teachers.test_remote import EmbeddingServer

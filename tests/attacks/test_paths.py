@@ -11,10 +11,10 @@ import pytest
 from embedsmith.data.files import remove_below, remove_partials, remove_partials_of
 from embedsmith.data.load import load_tables
 from embedsmith.errors import EmbedsmithError, InputError, RunError, SettingsError
-from embedsmith.pipeline.ablation import Ablation, read_ablation
-from embedsmith.pipeline.evaluate import places_of
-from embedsmith.pipeline.recipe import Recipe
-from embedsmith.pipeline.runs import Run
+from embedsmith.evaluation.evaluate import places_of
+from embedsmith.recipes.ablation.grid import Ablation, read_ablation
+from embedsmith.recipes.recipe import Recipe
+from embedsmith.runs.run import Run
 from embedsmith.training.settings import StageSettings
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.test_architecture import modules
@@ -164,7 +164,7 @@ def test_what_removes_anything_goes_through_the_function_that_looks_where_it_lie
             if name in ("rmtree", "unlink", "rmdir", "removedirs")
             or (name == "remove" and getattr(getattr(call.func, "value", None), "id", "") == "os")
         }
-        if str(path) == "pipeline/runs.py":
+        if str(path) == "runs/run.py":
             called -= {"rmdir"}  # the run's own folder, which is empty
         assert not called or str(path) in REMOVERS, (path, called)
 

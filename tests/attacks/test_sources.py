@@ -13,7 +13,6 @@ import pytest
 
 from embedsmith.data import tables
 from embedsmith.data.bad_rows import refuse
-from embedsmith.data.code_search import CodeSettings, sources_hash
 from embedsmith.data.files import read_json, read_jsonl
 from embedsmith.data.labels import read_labels
 from embedsmith.data.listed import read_listed
@@ -23,8 +22,9 @@ from embedsmith.data.qrels import read_judgements
 from embedsmith.data.tables import open_table
 from embedsmith.data.trec import read_ranking
 from embedsmith.errors import InputError
-from embedsmith.pipeline.ablation import read_ablation
-from embedsmith.pipeline.recipe import read_recipe
+from embedsmith.prepare.code import CodeSettings, sources_hash
+from embedsmith.recipes.ablation.grid import read_ablation
+from embedsmith.recipes.recipe import read_recipe
 
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     "JSON": (".json", read_json),

@@ -16,14 +16,15 @@ from rich.text import Text
 
 from embedsmith.cli import console
 from embedsmith.data.shown import shown, shown_json
+from embedsmith.mining.mine import mine
+from embedsmith.mining.page import mining_report
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import StudentSettings
-from embedsmith.pipeline import card, report
-from embedsmith.pipeline.markdown import block, code, inline
-from embedsmith.pipeline.mine import mine
-from embedsmith.pipeline.mining_report import mining_report
-from embedsmith.pipeline.page import _environment
-from embedsmith.pipeline.recipe import Recipe
+from embedsmith.pages.markdown import block, code, inline
+from embedsmith.pages.page import _environment
+from embedsmith.recipes import report
+from embedsmith.recipes.recipe import Recipe
+from embedsmith.training import card
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
 from tests.cli.conftest import embedsmith_command as embedsmith_command
@@ -255,10 +256,10 @@ def test_what_chat_models_say_is_printed_without_effect(name: str, embedsmith_co
     }
     manifest = {"counts": {"queries": counts, "tasks": counts}}
     run = SimpleNamespace(folder=tmp_path / name.replace("\0", ""), seconds=1.0, manifest=manifest)
-    monkeypatch.setattr("embedsmith.pipeline.judge.judge", lambda *_, **__: found)
-    monkeypatch.setattr("embedsmith.pipeline.verdicts.judge_folder", lambda folder: folder / "judge")
-    monkeypatch.setattr("embedsmith.pipeline.synthesize.synthesize_queries", lambda *_, **__: run)
-    monkeypatch.setattr("embedsmith.pipeline.synthesize_tasks.synthesize_tasks", lambda *_, **__: run)
+    monkeypatch.setattr("embedsmith.mining.judge.judge", lambda *_, **__: found)
+    monkeypatch.setattr("embedsmith.mining.verdicts.judge_folder", lambda folder: folder / "judge")
+    monkeypatch.setattr("embedsmith.prepare.synthesize.synthesize_queries", lambda *_, **__: run)
+    monkeypatch.setattr("embedsmith.prepare.synthesize_tasks.synthesize_tasks", lambda *_, **__: run)
     url = ["--url", "http://localhost/v1#m"]
     for words in (
         ["judge", run.folder, *url],

@@ -14,7 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from embedsmith.errors import InputError, SettingsError
-from embedsmith.pipeline.recipe import Recipe, read_recipe
+from embedsmith.recipes.recipe import Recipe, read_recipe
 from embedsmith.variables import Place, Written, filled
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 
@@ -314,7 +314,7 @@ def test_a_run_goes_on_where_the_data_lie_elsewhere_and_not_with_other_data(
     """Killed before training: what was converted and cleaned lies in the run, and is of the data as they were."""
     out = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr("embedsmith.pipeline.forge.train_into", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
+        patched.setattr("embedsmith.recipes.forge.train_into", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
         assert embedsmith_command("train", recipe, "--out", out).code == 1
     other = tmp_path / "elsewhere" / MARK
     shutil.copytree(sets, other)
@@ -337,7 +337,7 @@ def test_a_run_goes_on_where_the_data_lie_elsewhere_and_not_with_other_data(
 
 
 def test_a_program_gets_errors_that_name_the_variable(recipe: Path, sets: Path, tmp_path: Path):
-    from embedsmith.pipeline.forge import forge
+    from embedsmith.recipes.forge import forge
 
     (sets / "pairs.jsonl").write_text("{broken")
     with pytest.raises(InputError, match=r"\$\{SETS\}/pairs\.jsonl:1: broken JSON") as caught:

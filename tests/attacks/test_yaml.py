@@ -6,8 +6,8 @@ import yaml
 from embedsmith.data.labels import read_labels
 from embedsmith.data.plain_yaml import licence_in, plain_yaml
 from embedsmith.errors import EmbedsmithError, InputError
-from embedsmith.pipeline.ablation import read_ablation
-from embedsmith.pipeline.recipe import read_recipe, yaml_value
+from embedsmith.recipes.ablation.grid import read_ablation
+from embedsmith.recipes.recipe import read_recipe, yaml_value
 
 LAUGHS = "\n".join(["l0: &l0 [ha]", *(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 30))])
 ODD = {

@@ -12,7 +12,7 @@ import pytest
 
 import embedsmith
 from embedsmith.data import files
-from embedsmith.pipeline.runs import read_manifest
+from embedsmith.runs.run import read_manifest
 from tests.cli.conftest import Done
 
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
@@ -131,7 +131,7 @@ def test_a_finished_or_foreign_folder_is_refused(embedsmith_command, pairs: Path
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
     embedsmith_command, mined: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from embedsmith.pipeline import train
+    from embedsmith.training import train
 
     words = ["train", mined, "--student", tiny_bert, "--steps", 3, "--batch-size", 8, "--save-steps", 1, "--out"]
     train_stage = train.train_stage
@@ -249,7 +249,7 @@ def test_a_public_name_is_loaded_when_it_is_used():
     program = "import embedsmith, sys; a = set(sys.modules); embedsmith.MiningSettings; print(*set(sys.modules) - a)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "embedsmith.mining.settings" in done.stdout.split()
-    assert "embedsmith.pipeline" not in done.stdout.split()
+    assert "embedsmith.recipes" not in done.stdout.split()
 
 
 def test_a_report_is_one_page_and_its_numbers_are_one_object(embedsmith_command, mined: Path):

@@ -12,7 +12,7 @@ from embedsmith.data.listed import read_listed
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
-from embedsmith.pipeline import encode as encoding
+from embedsmith.serving import encode as encoding
 
 TEXTS = ["the cat sat on the mat", "red apple", "the cat sat on the mat", "10 times 100"]
 IDS = ["a", "b", "c", "d"]

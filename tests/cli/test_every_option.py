@@ -14,15 +14,15 @@ import typer
 
 from embedsmith.cli.main import app
 from embedsmith.data.columns import ColumnSettings
-from embedsmith.data.contamination import ContaminationSettings
-from embedsmith.data.converters.rows import LabelledColumns
-from embedsmith.data.converters.settings import ConvertSettings
 from embedsmith.data.dialects import DialectSettings
+from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.data.source import SourceSettings
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.models.settings import StudentSettings
+from embedsmith.prepare.contamination import ContaminationSettings
+from embedsmith.prepare.converters.settings import ConvertSettings
 from embedsmith.services.chat import ServerSettings
 from embedsmith.settings import Settings
 from embedsmith.teachers.settings import TeacherSettings
@@ -36,45 +36,47 @@ class Command(NamedTuple):
 
     words: str
     called: str
-    """The function of the pipeline."""
+    """The function that it calls."""
     groups: dict[str, type[Settings]] = {}
     """Heading of its options in the help -> the settings that they are of."""
 
 
 COMMANDS = {
-    "quickstart": Command("", "embedsmith.pipeline.forge.forge"),
-    "search": Command("RUN a-query", "embedsmith.pipeline.find.Finder"),
+    "quickstart": Command("", "embedsmith.recipes.forge.forge"),
+    "search": Command("RUN a-query", "embedsmith.serving.search.Finder"),
     "mine": Command(
         "DATA --out OUT",
-        "embedsmith.pipeline.mine.mine",
+        "embedsmith.mining.mine.mine",
         {"Source": SourceSettings, "Columns": ColumnSettings, "Mining": MiningSettings, "Teacher": TeacherSettings},
     ),
-    "select": Command("RUN --out OUT", "embedsmith.pipeline.mine.select_again", {"Selection": SelectionSettings}),
-    "audit": Command("RUN", "embedsmith.pipeline.audit.audit_run"),
-    "report": Command("RUN", "embedsmith.pipeline.pages.write_page"),
+    "select": Command("RUN --out OUT", "embedsmith.mining.mine.select_again", {"Selection": SelectionSettings}),
+    "audit": Command("RUN", "embedsmith.mining.audit_run.audit_run"),
+    "report": Command("RUN", "embedsmith.recipes.report_pages.write_page"),
     "judge": Command(
         f"RUN --url {URL}",
-        "embedsmith.pipeline.judge.judge",
+        "embedsmith.mining.judge.judge",
         {"Judge": JudgeSettings, "Server": ServerSettings},
     ),
-    "write": Command("RUN --out OUT", "embedsmith.pipeline.write.write", {"Writing": DialectSettings}),
+    "write": Command("RUN --out OUT", "embedsmith.mining.write.write", {"Writing": DialectSettings}),
     "train": Command(
         "RUN --out OUT",
-        "embedsmith.pipeline.train.train",
+        "embedsmith.training.train.train",
         {"Student": StudentSettings, "Stage": StageSettings},
     ),
-    "encode": Command("MODEL TEXTS --out OUT", "embedsmith.pipeline.encode.encode"),
-    "export": Command("MODEL --out OUT", "embedsmith.pipeline.export.export"),
+    "encode": Command("MODEL TEXTS --out OUT", "embedsmith.serving.encode.encode"),
+    "export": Command("MODEL --out OUT", "embedsmith.serving.export.export"),
     "evaluate": Command(
         "MODEL DATA",
-        "embedsmith.pipeline.evaluate.evaluate_all",
+        "embedsmith.evaluation.evaluate.evaluate_all",
         {"Scoring": ScoringSettings, "Columns": LabelledColumns, "Pairs": ColumnSettings, "Reading": TeacherSettings},
     ),
-    "compare": Command("RUN RUN-2", "embedsmith.pipeline.compare.compare"),
-    "ablate": Command("recipe.yaml --vary mining.method=naive,abs --out OUT", "embedsmith.pipeline.ablate.ablate"),
+    "compare": Command("RUN RUN-2", "embedsmith.recipes.compare.compare"),
+    "ablate": Command(
+        "recipe.yaml --vary mining.method=naive,abs --out OUT", "embedsmith.recipes.ablation.ablate.ablate"
+    ),
     "convert": Command(
         "DATA --task classification --teacher random --out OUT",
-        "embedsmith.pipeline.convert.convert",
+        "embedsmith.prepare.convert.convert",
         {
             "Convert": ConvertSettings,
             "Columns": LabelledColumns,
@@ -84,17 +86,17 @@ COMMANDS = {
     ),
     "decontaminate": Command(
         "DATA --against EVAL --out OUT",
-        "embedsmith.pipeline.contamination.decontaminate",
+        "embedsmith.prepare.decontaminate.decontaminate",
         {"Contamination": ContaminationSettings},
     ),
     "synthesize queries": Command(
         f"CORPUS --url {URL} --out OUT",
-        "embedsmith.pipeline.synthesize.synthesize_queries",
+        "embedsmith.prepare.synthesize.synthesize_queries",
         {"Queries": QuerySettings, "Server": ServerSettings, "Teacher": TeacherSettings},
     ),
     "synthesize tasks": Command(
         f"--url {URL} --out OUT",
-        "embedsmith.pipeline.synthesize_tasks.synthesize_tasks",
+        "embedsmith.prepare.synthesize_tasks.synthesize_tasks",
         {"Tasks": TaskSettings, "Server": ServerSettings},
     ),
 }
@@ -136,11 +138,11 @@ VALUES = {
 METHODS = {"mine": "naive", "select": "naive", "convert": "abs"}
 
 ELSEWHERE = {
-    ("evaluate", "--out"): "embedsmith.pipeline.evaluate.evaluate_into",
-    ("evaluate", "--before-and-after"): "embedsmith.pipeline.before_and_after.before_and_after",
-    ("evaluate", "--panel"): "embedsmith.pipeline.before_and_after.before_and_after",
-    ("train", "--dry-run"): "embedsmith.pipeline.training_plan.plan_of_run",
-    ("ablate", "--dry-run"): "embedsmith.pipeline.ablate.check",
+    ("evaluate", "--out"): "embedsmith.evaluation.evaluate.evaluate_into",
+    ("evaluate", "--before-and-after"): "embedsmith.evaluation.before_and_after.before_and_after",
+    ("evaluate", "--panel"): "embedsmith.evaluation.before_and_after.before_and_after",
+    ("train", "--dry-run"): "embedsmith.recipes.plan.plan_of_run",
+    ("ablate", "--dry-run"): "embedsmith.recipes.ablation.ablate.check",
 }
 """What is called in the usual function's stead."""
 
@@ -160,7 +162,7 @@ ALSO = {
 
 
 class Called(Exception):
-    """The pipeline was called."""
+    """The function was called."""
 
 
 def walk(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
@@ -218,7 +220,7 @@ def flat(value: Any, place: str = "") -> dict[str, Any]:
 
 
 def call(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch, called: str) -> dict[str, Any]:
-    """Return what the pipeline was called with, by places."""
+    """Return what the function was called with, by places."""
     given: dict[str, Any] = {}
 
     def noted(*arguments: Any, **keywords: Any) -> None:
@@ -284,7 +286,7 @@ def test_a_description_is_that_of_one_setting_of_its_command():
 
 
 BEFORE: dict[tuple[str, ...], dict[str, Any]] = {}
-"""What a command calls the pipeline with when no other option is given."""
+"""What a command calls its function with when no other option is given."""
 SETTING = [(name, parameter) for name, parameter in OPTIONS if parameter.opts[0] not in PRINTED]
 
 

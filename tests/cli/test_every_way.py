@@ -17,7 +17,7 @@ import typer
 from embedsmith.cli import main
 from embedsmith.data.files import write_jsonl
 from embedsmith.data.normalised import normalised
-from embedsmith.pipeline import mine
+from embedsmith.mining import mine
 from tests.cli.conftest import Done
 
 METHODS = ["naive", "shifted", "abs", "marginpos", "percpos", "percpos+abs", "marginpos+percpos+shifted"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from embedsmith.data import files
-from embedsmith.pipeline.runs import read_manifest
+from embedsmith.runs.run import read_manifest
 from embedsmith.teachers import dense
 
 
@@ -82,7 +82,7 @@ def test_a_truncated_shard_is_encoded_again_and_a_truncated_block_is_named(
 
     assert mine("whole").code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("embedsmith.pipeline.mine.write_candidates", full)
+        patch.setattr("embedsmith.mining.mine.write_candidates", full)
         assert mine("cut").code == 1
     cut = tmp_path / "cut"
     shard = sorted(cut.glob("vectors/*/shard-00001.npy"))[0]
@@ -108,7 +108,7 @@ def test_a_model_that_changed_under_its_name_is_no_part_of_a_run_that_goes_on(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("embedsmith.pipeline.mine.write_candidates", full)
+        patch.setattr("embedsmith.mining.mine.write_candidates", full)
         assert mine("cut").code == 1
     weights = tmp_path / "model" / "model.safetensors"
     changed = bytearray(weights.read_bytes())

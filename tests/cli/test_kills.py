@@ -10,7 +10,7 @@ import json, os, random, re, signal, sys
 from embedsmith.cli.main import main
 from embedsmith.data import files
 from embedsmith.mining import candidates
-from embedsmith.pipeline import mine  # imported once: every attempt is a fork of this process
+from embedsmith.mining import mine  # imported once: every attempt is a fork of this process
 from embedsmith.teachers import dense, joined
 
 candidates.mine_candidates.__kwdefaults__["block"] = 6

@@ -102,7 +102,7 @@ def test_a_chat_model_s_judgement_names_the_run_and_the_judge(
         failures=["[red]failed[/]"], budget_spent=True, cannot_tell=True, judge="http://x#[bold]m", tokens=1,
         negatives=Row(), first=Row(), positives=Row(),
     )  # fmt: skip
-    monkeypatch.setattr("embedsmith.pipeline.judge.judge", lambda *_, **__: found)
+    monkeypatch.setattr("embedsmith.mining.judge.judge", lambda *_, **__: found)
     done = embedsmith_command("judge", place / "mined", "--url", "http://localhost/v1#m")
     assert done.code == 0
     assert f"http://x#[bold]m on {place / 'mined'}" in done.out

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.test_compare import write_data
+from tests.recipes.test_compare import write_data
 
 ROUNDS = int(os.environ.get("EMBEDSMITH_ROUNDS", "1"))
 """How often each command is tried; from the second time on at random moments."""
@@ -24,8 +24,18 @@ import json, os, random, shutil, signal, sys, time, traceback
 import torch, sentence_transformers, transformers.models.bert.modeling_bert, bm25s, ir_measures, pyarrow.parquet
 from embedsmith.cli import main as command_line
 # Imported once: every command is a fork of this process.
-from embedsmith.pipeline import ablate, contamination, convert, encode, evaluate, export, judge, mining_report
-from embedsmith.pipeline import quickstart, synthesize, synthesize_tasks, write
+from embedsmith.recipes.ablation import ablate
+from embedsmith.prepare import decontaminate as contamination
+from embedsmith.prepare import convert
+from embedsmith.serving import encode
+from embedsmith.evaluation import evaluate
+from embedsmith.serving import export
+from embedsmith.mining import judge
+from embedsmith.mining import page as mining_report
+from embedsmith.recipes import quickstart
+from embedsmith.prepare import synthesize
+from embedsmith.prepare import synthesize_tasks
+from embedsmith.mining import write
 
 whole_quickstart = quickstart.quickstart_recipe
 

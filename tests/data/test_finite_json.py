@@ -59,8 +59,8 @@ def test_every_writer_of_json_refuses_what_is_not_finite():
         ("data/files.py", "json"),  # of a line that was read, to find half of a surrogate pair
         ("data/texts.py", "json"),  # metadata, in memory
         ("models/end_of_text.py", "json"),  # a tokenizer's rules, in memory
-        ("pipeline/export.py", "json"),  # a name, in quotes
-        ("pipeline/shelf.py", "orjson"),  # for a hash
+        ("serving/export.py", "json"),  # a name, in quotes
+        ("recipes/shelf.py", "orjson"),  # for a hash
         ("services/journal.py", "orjson"),  # answers in words
         ("services/requests.py", "json"),  # a request
         ("settings.py", "json"),  # for a hash

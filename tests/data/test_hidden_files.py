@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from embedsmith.data.beir import splits, write_beir
-from embedsmith.data.code_search import CodeSettings, harvest
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import visible, write_json
 from embedsmith.data.labelled import read_labelled, task_of
@@ -19,9 +18,10 @@ from embedsmith.evaluation.per_query import labels_of
 from embedsmith.generation.templates import Template, read_templates, write_templates
 from embedsmith.models.embedder import load
 from embedsmith.models.names import find_model
-from embedsmith.pipeline.compare import sides_of
-from embedsmith.pipeline.find import _corpus as corpus_of_run
-from embedsmith.pipeline.shelf import identity_of_files
+from embedsmith.prepare.code import CodeSettings, harvest
+from embedsmith.recipes.compare import sides_of
+from embedsmith.recipes.shelf import identity_of_files
+from embedsmith.serving.search import _corpus as corpus_of_run
 
 
 def with_hidden(folder: Path) -> None:

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from embedsmith.data.bad_rows import Tally
-from embedsmith.data.converters.rows import LabelledColumns
 from embedsmith.data.labelled import read_labelled, task_of
+from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.errors import InputError
 
 STS = {"sentence1": "a cat", "sentence2": "a dog", "score": 2.5}

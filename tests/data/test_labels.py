@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from embedsmith.data.bad_rows import Tally, Unusable
-from embedsmith.data.converters.rows import (
+from embedsmith.data.examples import read_examples
+from embedsmith.data.labelled import read_labelled, task_of
+from embedsmith.data.labelled_rows import (
     FIRST,
     LABEL,
     NEGATIVE,
@@ -27,13 +29,11 @@ from embedsmith.data.converters.rows import (
     VALUE,
     LabelledColumns,
 )
-from embedsmith.data.converters.settings import ConvertSettings
-from embedsmith.data.examples import read_examples
-from embedsmith.data.labelled import read_labelled, task_of
 from embedsmith.data.labels import Relation, counted, label_of, meanings_of, read_labels, score_of, told
 from embedsmith.data.load import load_collection
 from embedsmith.errors import InputError
-from embedsmith.pipeline.convert import Conversion, convert
+from embedsmith.prepare.convert import Conversion, convert
+from embedsmith.prepare.converters.settings import ConvertSettings
 from tests.data.test_relevance import judged, write
 
 

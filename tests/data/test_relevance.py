@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 import embedsmith
 from embedsmith.data.collection import Collection
 from embedsmith.data.columns import RELEVANCE, ColumnSettings
-from embedsmith.data.contamination import ContaminationSettings
 from embedsmith.data.dialects import DialectSettings, write_dialect
 from embedsmith.data.examples import Example, Passage, read_examples
 from embedsmith.data.labelled import task_of
 from embedsmith.data.load import load_collection
 from embedsmith.errors import InputError
+from embedsmith.evaluation.contender import Contender
+from embedsmith.evaluation.evaluate import score
 from embedsmith.evaluation.settings import ScoringSettings
-from embedsmith.pipeline.contamination import decontaminate
-from embedsmith.pipeline.contender import Contender
-from embedsmith.pipeline.evaluate import score
+from embedsmith.prepare.contamination import ContaminationSettings
+from embedsmith.prepare.decontaminate import decontaminate
 
 PAIRS = [("purr?", "a cat", 1), ("purr?", "a dog", 0), ("bark?", "a dog", 2), ("bark?", "a cat", 0)]
 

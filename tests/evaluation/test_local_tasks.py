@@ -12,10 +12,10 @@ import embedsmith
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.errors import InputError, ModelError, SettingsError
+from embedsmith.evaluation.contender import Contender
+from embedsmith.evaluation.evaluate import evaluate_all, evaluate_into, score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel, load
-from embedsmith.pipeline.contender import Contender
-from embedsmith.pipeline.evaluate import evaluate_all, evaluate_into, score
 from embedsmith.teachers.settings import TeacherSettings
 
 mteb = pytest.importorskip("mteb")

@@ -8,11 +8,11 @@ import pytest
 
 from embedsmith.data.labelled import Labelled
 from embedsmith.errors import InputError, SettingsError
+from embedsmith.evaluation.contender import Contender
+from embedsmith.evaluation.evaluate import evaluate_into, score_benchmark
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel, load
-from embedsmith.pipeline.contender import Contender
-from embedsmith.pipeline.evaluate import evaluate_into, score_benchmark
-from embedsmith.pipeline.runs import read_manifest
+from embedsmith.runs.run import read_manifest
 from embedsmith.teachers.settings import TeacherSettings
 
 mteb = pytest.importorskip("mteb")

@@ -12,9 +12,9 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.source import SourceSettings
 from embedsmith.mining.candidates import NO_PASSAGE, mine_candidates
 from embedsmith.mining.exclusions import Listed
+from embedsmith.mining.mine import mine
 from embedsmith.mining.selection import select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
-from embedsmith.pipeline.mine import mine
 
 PASSAGES = 90
 

@@ -16,7 +16,7 @@ from embedsmith.models.names import ADAPTERS
 from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student, describe
-from embedsmith.pipeline.export import export
+from embedsmith.serving.export import export
 
 pytest.importorskip("peft")
 

@@ -114,9 +114,9 @@ from embedsmith.models.precision import has_bfloat16, multiplies_wide
 from embedsmith.models.products import SHORT_TEXT
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
-from embedsmith.pipeline.encode import encode
-from embedsmith.pipeline.export import export
-from embedsmith.search.exact import top_k
+from embedsmith.serving.encode import encode
+from embedsmith.serving.export import export
+from embedsmith.topk.exact import top_k
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import train_stage

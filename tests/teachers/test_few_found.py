@@ -9,9 +9,9 @@ from embedsmith.evaluation.retrieval import evaluate_retrieval, rank
 from embedsmith.mining.candidates import mine_candidates
 from embedsmith.mining.selection import select
 from embedsmith.mining.settings import SelectionSettings
-from embedsmith.search.approximate import ApproximateIndex, ApproximateSettings
 from embedsmith.teachers.bm25 import BM25, BM25Settings
 from embedsmith.teachers.dense import DenseTeacher
+from embedsmith.topk.approximate import ApproximateIndex, ApproximateSettings
 
 COUNT, DEPTH = 400, 200
 

@@ -9,10 +9,10 @@ import torch
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import SettingsError
 from embedsmith.training.batches import Batch, BatchPlan, Source
-from embedsmith.training.guide import Guide
 from embedsmith.training.losses import info_nce, margin_error, matryoshka, score_divergence, vector_distance
 from embedsmith.training.objective import accuracy, check_objective, objective, targets_of, teacher_vectors
 from embedsmith.training.settings import StageSettings
+from embedsmith.vectors.guide import Guide
 from embedsmith.vectors.store import VectorStore
 
 B, U, D = 4, 7, 6

@@ -8,8 +8,8 @@ import pytest
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import InputError
 from embedsmith.training.batches import BatchPlan, Source
-from embedsmith.training.guide import Guide, above_ceiling, read_guides, write_guide
 from embedsmith.training.objective import teacher_vectors
+from embedsmith.vectors.guide import Guide, above_ceiling, read_guides, write_guide
 from embedsmith.vectors.store import VectorStore
 
 D = 3

@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.errors import SettingsError
-from embedsmith.pipeline.forge import forge
-from embedsmith.pipeline.recipe import Recipe
-from embedsmith.pipeline.train import TrainingSettings, train
-from embedsmith.pipeline.training_plan import plan_of_recipe, plan_of_run
+from embedsmith.recipes.forge import forge
+from embedsmith.recipes.plan import plan_of_recipe, plan_of_run
+from embedsmith.recipes.recipe import Recipe
 from embedsmith.training.processes import Processes
+from embedsmith.training.train import TrainingSettings, train
 
 PROGRAM = """
 import atexit, json, os, sys

@@ -13,15 +13,15 @@ from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.embedder import load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
-from embedsmith.pipeline import train as training
-from embedsmith.pipeline.recipe import Recipe
-from embedsmith.pipeline.runs import Run, read_manifest
-from embedsmith.pipeline.train import train_into
-from embedsmith.pipeline.training_plan import plan_of_recipe
+from embedsmith.recipes.plan import plan_of_recipe
+from embedsmith.recipes.recipe import Recipe
+from embedsmith.runs.run import Run, read_manifest
+from embedsmith.training import train as training
 from embedsmith.training import trainer
 from embedsmith.training.batches import Source
 from embedsmith.training.memory import weights_to_train
 from embedsmith.training.settings import StageSettings
+from embedsmith.training.train import train_into
 from embedsmith.training.trainer import OVERRIDDEN, check_trainer, cost_of, plan_of, train_stage
 from embedsmith.training.weights import trained_weights
 

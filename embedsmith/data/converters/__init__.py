@@ -1,1 +1,0 @@
-"""Labelled data of every kind, made training examples."""

@@ -1,0 +1,1 @@
+"""Drawing of pages, charts and Markdown; knows nothing of what is drawn."""

@@ -1,0 +1,1 @@
+"""What makes training data: conversion, decontamination, synthesis, source code."""

@@ -1,0 +1,1 @@
+"""Labelled data of each kind to training examples."""

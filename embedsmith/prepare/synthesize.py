@@ -1,0 +1,255 @@
+"""Queries for a user's own passages, written by a chat model and found again by a teacher: a run and a BEIR folder.
+
+RUN/corpus.jsonl, queries.jsonl, qrels/train.tsv    what `mine` reads
+RUN/rejected.jsonl                                  each query that was not kept, with the reason
+RUN/answers.jsonl                                   what was paid for
+RUN/prompts/                                        the prompts as they were used
+RUN/vectors/                                        the teacher's vectors
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from embedsmith.data.beir import write_beir
+from embedsmith.data.collection import Collection
+from embedsmith.data.corpus import load_corpus
+from embedsmith.data.files import write_jsonl
+from embedsmith.data.normalised import normalised
+from embedsmith.data.pool import Pooled
+from embedsmith.data.ties import NO_PASSAGE
+from embedsmith.errors import InputError
+from embedsmith.generation.answers import ALMOST_SAID_TWICE, Different, Rejects
+from embedsmith.generation.passages import cut
+from embedsmith.generation.queries import queries_in
+from embedsmith.generation.settings import QuerySettings
+from embedsmith.generation.templates import Template, read_templates, write_templates
+from embedsmith.mining.near_duplicates import shingles
+from embedsmith.progress import Progress, silent
+from embedsmith.runs.run import Run
+from embedsmith.services.chat import Chat, Question, ServerSettings
+from embedsmith.services.endpoint import endpoint, key_for
+from embedsmith.settings import fingerprint
+from embedsmith.teachers.named import open_teacher
+
+
+def synthesize_queries(
+    corpus: str | Path,
+    *,
+    out: str | Path,
+    settings: QuerySettings,
+    server: ServerSettings | None = None,
+    prompts: str | Path | None = None,
+    skip_bad: bool = False,
+    on_skip: Callable[[str], None] | None = None,
+    on_progress: Progress = silent,
+) -> Run:
+    """Write queries for passages, and keep those whose passage the teacher finds again.
+
+    A budget that is spent ends the work with what is there; the run then waits for a larger one.
+
+    Args:
+        corpus: a file of passages, or a BEIR folder.
+        out: the run folder, a BEIR folder when the work is done; a run that was cut short goes on.
+        settings: which model, how many queries, which are kept.
+        server: how the server is asked.
+        prompts: a folder with a `queries.txt` in the place of ours.
+        skip_bad: leave out rows of the corpus that cannot be used.
+        on_skip: told how many rows were left out for each reason.
+        on_progress: told of the work.
+
+    Raises:
+        InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
+        ConnectionError: the server cannot be reached, or is busy or failing for too long.
+    """
+    template = read_templates({"queries": ["passage", "queries"]}, prompts)["queries"]
+    # What is missing for it is told before anything is paid for.
+    different = Different(settings.near_duplicates, shingles=shingles)
+    where = endpoint(settings.url)
+    key = key_for(where)
+    pooled = load_corpus(Path(corpus), skip_bad=skip_bad, on_skip=on_skip)
+    ids, passages, metadata = _cut(pooled, settings.passage_characters)
+    inputs = {"corpus": str(Path(corpus).resolve()), "prompts": {"queries": fingerprint(template.text)}}
+    with Run.open(out, command="synthesize queries", settings=settings, inputs=inputs) as run:
+        run.same_content("corpus", fingerprint([ids, passages]))
+        chat = Chat(where, run.folder / "answers.jsonl", key=key, settings=server)
+        write_templates(run.folder / "prompts", {"queries": template})
+        rejects = Rejects()
+        with run.timed("ask"):
+            drawn = _drawn(len(passages), settings)
+            questions = [_question(template, passages[row], row, settings) for row in drawn]
+            answers = chat.ask(questions, what=f"ask {where.model}", on_progress=on_progress)
+        written = _Written()
+        for row, answer in zip(drawn, answers, strict=True):
+            if answer:
+                given = queries_in(
+                    answer,
+                    passages[row],
+                    wanted=settings.queries,
+                    prompt=template.text,
+                    rejects=rejects,
+                    passage_id=ids[row],
+                )
+                written.add(given, row)
+        with run.timed("find"):
+            found = _found_again(written, passages, run, settings, rejects, ids, on_progress)
+            kept = _without_twins(found, different, rejects, ids)
+        run.count(
+            "queries",
+            {
+                "documents": len(pooled.ids),
+                "passages": len(passages),
+                "asked": len(drawn),
+                "answered": sum(answer is not None for answer in answers),
+                "not_answered": chat.failures[:10],
+                "written": len(kept.pairs) + sum(rejects.counts.values()),
+                "kept": len(kept.pairs),
+                "queries": len(kept.texts),
+                "passages_with_queries": len({row for _, row in kept.pairs}),
+                "rejected": dict(rejects.counts.most_common()),
+                "tokens": chat.tokens,
+                "budget_spent": chat.is_spent,
+            },
+        )
+        write_jsonl(run.folder / "rejected.jsonl", rejects.rows)
+        if kept.pairs:
+            write_beir(run.folder, {"train": _collection(kept, ids, passages, metadata)})
+        if not chat.is_spent:
+            if not kept.pairs:
+                raise InputError(
+                    f"{run.folder}: of {len(drawn):,} passages none has a query that can be used "
+                    f"({_in_words(rejects)})",
+                    hint="read rejected.jsonl there; try a larger model, another prompt, or a larger --found-within",
+                )
+            run.finish()
+    return run
+
+
+_NOT_FOUND = "passage not found again"
+
+
+class _Written:
+    """Different queries, and which passages each of them was written for."""
+
+    def __init__(self) -> None:
+        self.texts: dict[str, str] = {}
+        """Normalised -> as it was first written."""
+        self.pairs: list[tuple[str, int]] = []
+
+    def add(self, queries: Iterable[str], row: int) -> None:
+        """Add the queries of a passage."""
+        for query in queries:
+            same = normalised(query)
+            self.texts.setdefault(same, query)
+            self.pairs.append((same, row))
+
+
+def _cut(pooled: Pooled, limit: int) -> tuple[list[str], list[str], list[dict[str, Any]]]:
+    """Return the ids, texts and metadata of the passages; what is too long becomes several: `ID#1`, `ID#2`."""
+    ids, passages, metadata = [], [], []
+    for row, (document, text) in enumerate(zip(pooled.ids, pooled.texts, strict=True)):
+        parts = cut(text, limit)
+        ids += [document] if len(parts) == 1 else [f"{document}#{number}" for number in range(1, len(parts) + 1)]
+        passages += parts
+        metadata += [pooled.metadata[row]] * len(parts) if pooled.metadata else []
+    return ids, passages, metadata
+
+
+def _drawn(count: int, settings: QuerySettings) -> list[int]:
+    """Return the rows of the passages that queries are written for, ascending."""
+    if settings.passages is None or settings.passages >= count:
+        return list(range(count))
+    return sorted(random.Random(settings.seed).sample(range(count), settings.passages))
+
+
+def _question(template: Template, passage: str, row: int, settings: QuerySettings) -> Question:
+    """Return what is asked about a passage."""
+    values = {"passage": passage, "queries": str(settings.queries)}
+    return Question(
+        template.filled(values, random.Random(f"{settings.seed} {row}")),
+        max_tokens=settings.max_tokens,
+        temperature=settings.temperature,
+        seed=settings.seed,
+    )
+
+
+def _found_again(
+    written: _Written,
+    passages: list[str],
+    run: Run,
+    settings: QuerySettings,
+    rejects: Rejects,
+    ids: list[str],
+    on_progress: Progress,
+) -> _Written:
+    """Return the pairs whose passage is among the first that the teacher finds for the query."""
+    kept = _Written()
+    if not written.pairs:
+        return kept
+    teacher = open_teacher(
+        settings.teacher,
+        passages,
+        vectors=run.folder / "vectors",
+        settings=settings.teacher_settings,
+        on_progress=on_progress,
+    )
+    if not teacher.proposes:
+        raise InputError(f"{settings.teacher} scores passages and finds none", hint="name a --teacher that searches")
+    within = settings.found_within
+    rows, scores = teacher.search(list(written.texts.values()), min(within + 1, len(passages)))
+    # What ties with the first one that is too far back was not found.
+    above = scores[:, :within] > scores[:, within:] if len(passages) > within else rows != NO_PASSAGE
+    # By text: which of two copies of a passage stands first says nothing.
+    found = {
+        same: {normalised(passages[row]) for row in own[:within][ahead].tolist()}
+        for same, own, ahead in zip(written.texts, rows, above, strict=True)
+    }
+    for same, row in written.pairs:
+        if normalised(passages[row]) in found[same]:
+            kept.add([written.texts[same]], row)
+        else:
+            rejects.add(_NOT_FOUND, query=written.texts[same], passage_id=ids[row])
+    return kept
+
+
+def _without_twins(found: _Written, different: Different, rejects: Rejects, ids: list[str]) -> _Written:
+    """Return the pairs without those whose query is almost one that comes before it."""
+    twins: dict[str, str] = {}
+    for same, query in found.texts.items():
+        if (twin := different.twin(query)) is not None:
+            twins[same] = twin
+        else:
+            different.add(query)
+    kept = _Written()
+    for same, row in found.pairs:
+        if same in twins:
+            rejects.add(ALMOST_SAID_TWICE, query=found.texts[same], other=twins[same], passage_id=ids[row])
+        else:
+            kept.add([found.texts[same]], row)
+    return kept
+
+
+def _collection(kept: _Written, ids: list[str], passages: list[str], metadata: list[dict[str, Any]]) -> Collection:
+    """Return the kept queries, each with the passages that it was written for."""
+    # Named by their text: a query keeps its id when a larger budget brings more of them.
+    query_ids = {same: f"q-{fingerprint(same)}" for same in kept.texts}
+    qrels: dict[str, dict[str, int]] = {query_id: {} for query_id in query_ids.values()}
+    for same, row in kept.pairs:
+        qrels[query_ids[same]][ids[row]] = 1
+    return Collection.of(
+        name="synthetic",
+        passage_ids=ids,
+        passages=passages,
+        query_ids=query_ids.values(),
+        queries=kept.texts.values(),
+        qrels=qrels,
+        metadata=metadata,
+    )
+
+
+def _in_words(rejects: Rejects) -> str:
+    """Return how many were rejected for each reason."""
+    return ", ".join(f"{number:,} {reason}" for reason, number in rejects.counts.most_common(3)) or "no answer"

@@ -1,0 +1,1 @@
+"""Ablations: a recipe with every combination of some settings."""

@@ -1,0 +1,464 @@
+"""A recipe carried out: data, mining, scores before, training, scores after; each once, however often it is cut short.
+
+RUN/data/NAME/train, test   BEIR folders of harvested code
+RUN/data/NAME/clean…        data without what evaluation sets hold
+RUN/data/NAME/examples.jsonl  labelled data, converted
+RUN/mined/NAME/             candidates and negatives.jsonl of each data set
+RUN/remined/STAGE/NAME/     the same, mined by the student as a stage found it
+RUN/vectors/                every vector that was needed, by fingerprint
+RUN/stages/STAGE/           the model after each stage but the last
+RUN/model/                  the trained model
+RUN/scores.json             scores of each data set: before, after each stage, after, teacher, baselines
+RUN/scores/NAME/WHAT.jsonl  the same for each query, to compare runs by
+RUN/report.md               all of it to read
+RUN/report.html             the scores with intervals, and the queries won and lost
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from embedsmith.data.beir import write_beir
+from embedsmith.data.collection import Collection
+from embedsmith.data.examples import Example, read_examples
+from embedsmith.data.files import read_json, write_json
+from embedsmith.data.labels import read_labels
+from embedsmith.evaluation.contender import Contender
+from embedsmith.evaluation.metrics import score_run
+from embedsmith.evaluation.per_query import per_query_path, read_per_query, write_per_query
+from embedsmith.evaluation.retrieval import rank
+from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.mining.ensembles import PCA
+from embedsmith.mining.exclusions import Listed
+from embedsmith.mining.mine import mine_into
+from embedsmith.mining.settings import MiningSettings
+from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.student import build_student
+from embedsmith.prepare.code import CodeSettings, harvest, sources_hash, split
+from embedsmith.progress import Progress, silent
+from embedsmith.recipes.comparison_page import write_evaluation_report
+from embedsmith.recipes.data import (
+    clean,
+    code_of,
+    convert_data,
+    evaluation_side,
+    examples_file,
+    examples_path,
+    training_side,
+)
+from embedsmith.recipes.labelled_scores import instructed, score_labelled, scoring_of
+from embedsmith.recipes.preconditions import Opened, Preconditions
+from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, remined
+from embedsmith.recipes.report import write_report
+from embedsmith.recipes.shelf import (
+    Shelf,
+    identity_of_files,
+    identity_of_model,
+    once,
+    shared_candidates,
+    shared_stages,
+    versions_of_arithmetic,
+)
+from embedsmith.runs.run import Run
+from embedsmith.settings import fingerprint
+from embedsmith.teachers.dense import DenseTeacher
+from embedsmith.teachers.named import Teacher, is_rescorer, open_teacher
+from embedsmith.teachers.settings import TeacherSettings
+from embedsmith.training.batches import Source
+from embedsmith.training.blend import capped_examples
+from embedsmith.training.processes import Processes
+from embedsmith.training.settings import StageSettings
+from embedsmith.training.train import before_the_first_open_stage, train_into
+from embedsmith.variables import Written, filled, filled_places
+from embedsmith.vectors.guide import Guide, read_guides
+from embedsmith.version import __version__
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One data set of a recipe, ready to be mined and scored."""
+
+    name: str
+    settings: DataSettings
+    train: Collection | None
+    """None where the examples are there already."""
+    test: Collection | None
+    listed: Listed | None = None
+    """What is nobody's negative, as the settings say."""
+    scoring: ScoringSettings | None = None
+    """How the test split of labelled data is scored."""
+
+
+def forge(
+    recipe: Recipe,
+    *,
+    out: str | Path,
+    command: str = "train",
+    shelf: Shelf | None = None,
+    preconditions: Preconditions | None = None,
+    on_skip: Callable[[str], None] | None = None,
+    on_progress: Progress = silent,
+) -> Run:
+    """Carry out a recipe into a run folder; one that was cut short goes on.
+
+    Args:
+        recipe: what to do.
+        out: the run folder.
+        command: the command's name, which the folder remembers.
+        shelf: what other runs have made of the same things, and where this one leaves what it makes.
+        preconditions: what has looked at other recipes already, and tells of what it sees itself.
+        on_skip: told, when a run begins, what of each data set is left out and what its labels mean.
+        on_progress: told of the work.
+
+    Raises:
+        InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`. What the recipe asks for and cannot be
+            done is refused before anything is made.
+    """
+    # Before the folder is made: here a variable that is not set is told.
+    written = Written(recipe)
+    if not Processes.running().leads:
+        with written.errors():
+            return _follow(recipe, Path(out))
+    on_progress = written.progress(on_progress)
+    with written.errors(), Run.open(out, command=command, settings=recipe, inputs={}) as run:
+        if shelf:
+            run.vectors = shelf.vectors
+        found: Mapping[str, Opened] = {}
+        if run.is_new:
+            found = (preconditions or Preconditions(on_skip)).check(recipe, run)
+        elif not (run.folder / "model").is_dir():
+            before_the_first_open_stage(run, recipe.student, recipe.stages, seed=recipe.seed)
+        ready = {
+            name: _prepare(run, recipe, name, found.get(name, Opened()), shelf, on_progress)
+            # What is converted may be mined for it, which takes long: first all that may yet turn out to be broken.
+            for name in sorted(recipe.data, key=lambda name: recipe.data[name].convert is not None)
+        }
+        prepared = [ready[name] for name in recipe.data]
+        for data in prepared:
+            if data.train:
+                folder = run.folder / "mined" / data.name
+                with shared_candidates(shelf, partial(_candidates_of, recipe, data.train), folder, on_progress):
+                    selection = mine_into(
+                        run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
+                    )
+                run.count(f"mining {data.name}", selection.counts)
+        _score_before(run, recipe, prepared, shelf, on_progress)
+        sources = _sources(run.folder, "mined", recipe, list(recipe.data))
+        with shared_stages(
+            shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed, on_progress=on_progress
+        ):
+            Processes.running().wait()
+            train_into(
+                run,
+                sources,
+                recipe.student,
+                recipe.stages,
+                seed=recipe.seed,
+                remine=_Remine(run, recipe, prepared, on_progress),
+                on_progress=on_progress,
+            )
+        _score_after(run, recipe, prepared, on_progress)
+        write_report(run, recipe)
+        if (run.folder / "scores").is_dir():
+            write_evaluation_report(run.folder)
+        run.finish()
+    return run
+
+
+def _follow(recipe: Recipe, out: Path) -> Run:
+    """Take part in the training of a recipe that the first process carries out."""
+    Processes.running().wait()
+    run = Run.follow(out)
+    sources = _sources(run.folder, "mined", recipe, list(recipe.data))
+    train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, remine=_Remine(run, recipe, [], silent))
+    return run
+
+
+@dataclass(frozen=True)
+class _Remine:
+    """Mines a stage's data again with the model as it stands."""
+
+    run: Run
+    recipe: Recipe
+    prepared: list[Prepared]
+    """Of the process that leads; the others wait for it."""
+    on_progress: Progress
+
+    def __call__(self, stage: StageSettings, model: EmbeddingModel) -> list[Source]:
+        """Return the stage's data sets with new negatives; those that came with negatives keep them."""
+        part = f"remined/{stage.name}"
+        folder = self.run.folder / part
+        names = stage.data or list(self.recipe.data)
+        for data in self.prepared:
+            if data.name in names and data.train:
+                selection = mine_into(
+                    self.run,
+                    folder / data.name,
+                    data.train,
+                    self._settings(data, folder / "model", model),
+                    listed=data.listed,
+                    on_progress=self.on_progress,
+                )
+                self.run.count(f"mining {data.name} for {stage.name}", selection.counts)
+        Processes.running().wait()
+        return _sources(self.run.folder, part, self.recipe, names)
+
+    def _settings(self, data: Prepared, teacher: Path, model: EmbeddingModel) -> MiningSettings:
+        """Return the recipe's mining with the model as the only teacher."""
+        if not teacher.is_dir():
+            model.save(str(teacher), create_model_card=False)
+        return remined(self.recipe, data.settings, str(teacher))
+
+
+def _sources(folder: Path, part: str, recipe: Recipe, names: Sequence[str]) -> list[Source]:
+    """Return the examples of data sets, as training reads them; what was mined lies in a part of the run folder."""
+    guides = read_guides([folder / part / name for name in names])
+    return [
+        source_of(recipe, name, read_examples(examples_file(folder, part, recipe, name)), guide)
+        for name, guide in zip(names, guides, strict=True)
+    ]
+
+
+def source_of(recipe: Recipe, name: str, examples: list[Example], guide: Guide | None = None) -> Source:
+    """Return examples as a recipe says that they are trained on."""
+    settings = recipe.data[name]
+    prompt = prompt_of(recipe, settings)
+    return Source(
+        name,
+        capped_examples(examples, settings.max_examples, seed=recipe.seed),
+        prompt=prompt,
+        # What the recipe says goes before what the examples say.
+        template=recipe.student.template if settings.instruction is None else None,
+        weight=settings.weight,
+        share=settings.share,
+        passage_prompt=prompt if settings.symmetric else None,
+        in_batch=settings.in_batch,
+        guide=guide,
+    )
+
+
+def _candidates_of(recipe: Recipe, collection: Collection) -> Any:
+    """Return all that a collection's candidates depend on."""
+    mining = recipe.mining
+    return {
+        "collection": collection.content_hash(),
+        "teachers": [identity_of_model(name) for name in mining.teachers],
+        "reading": mining.teacher_settings.model_dump(mode="json"),
+        "depth": mining.depth,
+        "joined": mining.pca_variance if mining.ensemble == PCA else None,
+        "versions": versions_of_arithmetic(),
+    }
+
+
+def _prepare(
+    run: Run, recipe: Recipe, name: str, known: Opened, shelf: Shelf | None, on_progress: Progress
+) -> Prepared:
+    """Return the collections of one data set; what must be made of it first is made once, in the run."""
+    settings = recipe.data[name]
+    if places := filled_places(settings):
+        # The settings are the same where a variable has another value: what lies there has to be.
+        files = {written: identity_of_files(Path(path)) for written, path in places.items()}
+        run.same_content(f"{name} (files)", fingerprint(files))
+    if settings.format == "code":
+        folder = run.folder / "data" / name
+        code = code_of(settings)
+        with once(
+            shelf,
+            "code",
+            lambda: [{**code.model_dump(), "source": settings.path}, sources_hash(code), __version__],
+            folder,
+            on_progress,
+        ):
+            if not (folder / "done.json").is_file():
+                with run.timed("harvest"):
+                    _harvest(run, folder, name, code, on_progress)
+        train, listed = training_side(run.folder, name, settings)
+        return Prepared(name, settings, train, evaluation_side(run.folder, name, settings), listed)
+    scoring = scoring_of(settings)
+    ready = clean(run, name, settings, on_progress)
+    if settings.convert or settings.format == "examples":
+        if settings.convert:
+            target = examples_path(run.folder, name)
+            with once(shelf, "examples", partial(_conversion_of, recipe, ready), target, on_progress):
+                convert_data(run, recipe, name, ready, on_progress)
+        file = examples_file(run.folder, "mined", recipe, name)
+        run.same_content(name, hashlib.sha256(file.read_bytes()).hexdigest()[:16])
+        return Prepared(name, settings, train=None, test=None, scoring=scoring)
+    test = known.test or evaluation_side(run.folder, name, settings)
+    if known.train and not settings.against:
+        return Prepared(name, settings, known.train, test, known.listed)
+    train, listed = training_side(run.folder, name, settings)
+    return Prepared(name, settings, train, test, listed)
+
+
+def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:
+    """Return all that the examples of labelled data depend on."""
+    mining = recipe.mining if data.mined else None
+    there = filled(data)
+    return {
+        "files": identity_of_files(Path(there.path)),
+        "labels": read_labels(there.convert.labels) if there.convert and there.convert.labels else None,
+        "data": data.model_dump(mode="json"),
+        "mining": mining.model_dump(mode="json") if mining else None,
+        "teachers": [identity_of_model(name) for name in mining.teachers] if mining else None,
+        "versions": versions_of_arithmetic(),
+    }
+
+
+def _harvest(run: Run, folder: Path, name: str, code: CodeSettings, on_progress: Progress) -> None:
+    """Write the train and the test side of a source tree as BEIR folders."""
+    found = harvest(code, on_file=lambda done, total: on_progress(f"read {code.source}", done, total))
+    sides = split(found, code)
+    write_beir(folder / "train", {"train": sides.train})
+    write_beir(folder / "test", {"test": sides.test})
+    skipped = [{"path": s.path, "line": s.line, "reason": s.reason} for s in found.skipped]
+    counts = {
+        "functions": len(found.functions),
+        "files_skipped": len(skipped),
+        "passages": len(sides.test.passages),
+        "train_queries": len(sides.train.queries),
+        "test_queries": len(sides.test.queries),
+        "several_positives": sum(len(sides.train.positives(q)) > 1 for q in sides.train.query_ids),
+    }
+    run.count(f"data {name}", counts)
+    # Written last: without it the harvest was cut short and is done again.
+    write_json(folder / "done.json", {"skipped": skipped, "test_modules": sides.test_modules})
+
+
+def _score_before(
+    run: Run, recipe: Recipe, prepared: list[Prepared], shelf: Shelf | None, on_progress: Progress
+) -> None:
+    """Score baselines, teacher and the untrained student on every test side, those that are not scored yet."""
+    with run.timed("evaluate"):
+        for data in prepared:
+            if data.scoring:
+                _score_labelled_before(run, recipe, data, on_progress)
+            if not data.test:
+                continue
+            run.same_content(f"{data.name} (test)", data.test.content_hash())
+            names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teachers[0]}
+            for label, name in names.items():
+                if label not in _scores(run).get(data.name, {}):
+                    reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
+                    reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
+                    path = per_query_path(run.folder, data.name, label)
+                    first = _first_stage(recipe, name)
+                    identity = partial(_baseline_of, name, first, reading, data.test)
+                    with once(shelf, "scores", identity, path, on_progress):
+                        if not path.is_file():
+                            opening: dict[str, Any] = {"vectors": run.vectors, "ties": data.test.ties}
+                            opening["on_progress"] = on_progress
+                            finds = None
+                            if first:
+                                how = recipe.mining.teacher_settings.model_copy(update={"dtype": reading.dtype})
+                                finds = open_teacher(first, data.test.passages, settings=how, **opening)
+                            teacher = open_teacher(name, data.test.passages, settings=reading, **opening)
+                            _rank(path, teacher, data.test, finds)
+                    _note(run, data.name, label)
+            if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
+                model = build_student(recipe.student, seed=recipe.seed)
+                model.use_dtype(recipe.evaluation.dtype)
+                _score_model(run, recipe, data, "before", model, on_progress)
+
+
+def _score_after(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress: Progress) -> None:
+    """Score the model after each stage on every test side that it is not scored on yet."""
+    folders = {f"after {stage.name}": run.folder / "stages" / stage.name for stage in recipe.stages[:-1]}
+    with run.timed("evaluate"):
+        for data in prepared:
+            for label, folder in {**folders, "after": run.folder / "model"}.items():
+                if (data.test or data.scoring) and label not in _scores(run).get(data.name, {}):
+                    model = load(str(folder), dtype=recipe.evaluation.dtype)
+                    _score_model(run, recipe, data, label, model, on_progress)
+
+
+def _score_model(
+    run: Run, recipe: Recipe, data: Prepared, label: str, model: EmbeddingModel, on_progress: Progress
+) -> None:
+    """Score an embedding model on one test side, with the data set's instruction."""
+    name = f"the student {label}"
+    if data.scoring:
+        encoder = instructed(model, recipe, data.settings)
+        contender = Contender(name, vectors=run.vectors, encoder=encoder, on_progress=on_progress)
+        _score_labelled(run, data, label, contender)
+        return
+    assert data.test
+    if (prompt := prompt_of(recipe, data.settings)) is not None:
+        model.set_prompt("query", prompt)
+        if data.settings.symmetric:
+            model.set_prompt("passage", prompt)
+    test = data.test
+    teacher = DenseTeacher(model, test.passages, name=name, folder=run.vectors, ties=test.ties, on_progress=on_progress)
+    _rank(per_query_path(run.folder, data.name, label), teacher, test)
+    _note(run, data.name, label)
+
+
+def _score_labelled_before(run: Run, recipe: Recipe, data: Prepared, on_progress: Progress) -> None:
+    """Score baselines, teacher and the untrained student on labelled data, those that are not scored yet."""
+    names = {name: name for name in recipe.evaluation.baselines} | {"teacher": recipe.mining.teachers[0]}
+    for label, name in names.items():
+        if label not in _scores(run).get(data.name, {}):
+            reading = recipe.mining.teacher_settings if label == "teacher" else TeacherSettings()
+            reading = reading.model_copy(update={"dtype": recipe.evaluation.dtype})
+            contender = Contender(name, reading=reading, vectors=run.vectors, on_progress=on_progress)
+            _score_labelled(run, data, label, contender)
+    if recipe.evaluation.before and "before" not in _scores(run).get(data.name, {}):
+        model = build_student(recipe.student, seed=recipe.seed)
+        model.use_dtype(recipe.evaluation.dtype)
+        _score_model(run, recipe, data, "before", model, on_progress)
+
+
+def _score_labelled(run: Run, data: Prepared, label: str, contender: Contender) -> None:
+    """Add the scores of labelled data to the run, where the contender can have any."""
+    assert data.scoring
+    found = score_labelled(data.settings, data.scoring, contender)
+    if found is not None:
+        _add_scores(run, data.name, label, found)
+
+
+def _scores(run: Run) -> dict[str, dict[str, dict[str, float]]]:
+    """Return what is scored so far: data set -> what -> metric -> value."""
+    path = run.folder / "scores.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _first_stage(recipe: Recipe, name: str) -> str | None:
+    """Return which teacher finds the passages that a cross-encoder is scored on; None for what searches itself."""
+    return (
+        next(teacher for teacher in recipe.mining.teachers if not is_rescorer(teacher)) if is_rescorer(name) else None
+    )
+
+
+def _baseline_of(name: str, first_stage: str | None, reading: TeacherSettings, test: Collection) -> Any:
+    """Return all that a baseline's scores depend on."""
+    return {
+        **({"first_stage": identity_of_model(first_stage)} if first_stage else {}),
+        "collection": test.content_hash(),
+        "model": identity_of_model(name),
+        "reading": reading.model_dump(mode="json"),
+        "versions": versions_of_arithmetic(),
+    }
+
+
+def _rank(path: Path, teacher: Teacher, test: Collection, first_stage: Teacher | None = None) -> None:
+    """Write what each query of a test side scores by what ranks its passages."""
+    ranking = rank(teacher, test, first_stage=first_stage)
+    write_per_query(path, score_run(ranking, test.qrels), ranking)
+
+
+def _note(run: Run, data: str, label: str) -> None:
+    """Add the means of what each query scored to the run's scores."""
+    found = read_per_query(per_query_path(run.folder, data, label))
+    _add_scores(run, data, label, {name: float(values.mean()) for name, values in found.metrics.items()})
+
+
+def _add_scores(run: Run, data: str, label: str, scores: Mapping[str, float]) -> None:
+    """Add scores to the run's; what is in there is scored."""
+    known = _scores(run)
+    known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.items()}
+    write_json(run.folder / "scores.json", known)

@@ -1,0 +1,300 @@
+"""A recipe: everything that a run from raw data to a scored model needs, as one YAML file.
+
+name, seed
+data:        name -> where it lies, its instruction, its weight
+mining:      teacher, method, number of negatives
+student:     which model, and what is made of it
+stages:      a list; each with its data, negatives, steps and learning rates
+evaluation:  what is scored beside the trained model
+
+A path of `data` may hold `${NAME}`; no other setting may. See `embedsmith.variables`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from embedsmith.data.columns import ColumnSettings
+from embedsmith.data.files import check_regular
+from embedsmith.data.labelled_rows import LabelledColumns
+from embedsmith.data.plain_yaml import plain_yaml
+from embedsmith.data.source import SourceSettings
+from embedsmith.errors import InputError, SettingsError
+from embedsmith.mining.settings import MiningSettings
+from embedsmith.models.settings import Dtype, StudentSettings
+from embedsmith.prepare.contamination import ContaminationSettings
+from embedsmith.prepare.converters.settings import ConvertSettings
+from embedsmith.settings import Seed, Settings, is_folder_name, is_title
+from embedsmith.training.settings import StageSettings
+from embedsmith.variables import Place, filled, refuse_elsewhere, refuse_names
+
+
+class DataSettings(Settings):
+    """One data set of a recipe."""
+
+    path: Place
+    """A BEIR folder, pairs (a file, a `datasets` folder, hf:OWNER/NAME), or (`format: code`) Python sources, of which
+    `stdlib` is the running Python's."""
+    format: Literal["auto", "code", "examples"] = "auto"
+    """`auto`: a BEIR folder or pairs; `code`: harvest (docstring, function) pairs from a tree of Python files;
+    `examples`: a JSON lines or Parquet file of examples that have their negatives, which are not mined again."""
+    split: str | None = None
+    """Split to mine and train on; `train` where there is one."""
+    test_split: str | None = "test"
+    """Split to evaluate on, where the data has it; several with commas between; null for none. It is read as the split
+    to train on is. `code` holds out whole modules instead."""
+    corpus: Place | None = None
+    """File of passages that join the corpus: JSON lines, Parquet or CSV."""
+    columns: ColumnSettings = ColumnSettings()
+    """Names of the columns of pairs."""
+    exclude_qrels: list[Place] = []
+    """Files of judgements whose passages are no negatives either, such as another split's."""
+    exclude_ids: Place | None = None
+    """File of passage ids, one a line, that are nobody's negatives."""
+    skip_bad: bool = False
+    """Leave out rows that cannot be used, of the sets in `against` too."""
+    instruction: str | None = None
+    """Instruction of its queries; the student's when not given."""
+    symmetric: bool = False
+    """Put the instruction before the passages too: both sides are of a kind."""
+    in_batch: bool = True
+    """Whether its queries are contrasted with other queries' passages, in stages that do that. Not for labels: another
+    text of the same label is no negative."""
+    weight: float = Field(1.0, gt=0)
+    """How often its examples are drawn, relative to their number."""
+    share: float | None = Field(None, gt=0, le=1)
+    """Its part of all draws of a stage, in place of a weight: a small data set may be drawn again and again."""
+    max_examples: int | None = Field(None, gt=0)
+    """Examples to train on, at most; which ones is drawn at random."""
+    convert: ConvertSettings | None = None
+    """Make examples of labelled texts, pairs or a reranking set, which lie at the path."""
+    labelled_columns: LabelledColumns = LabelledColumns()
+    """`convert`: names of the columns of labelled data."""
+    mined: bool = True
+    """`convert`: mine the negatives that the data does not give, with the recipe's teachers; else draw them at random,
+    as NV-Embed does for classes."""
+    against: list[Place] = []
+    """Evaluation sets: training rows with a text that is in one of them, in its test split, are left out."""
+    contamination: ContaminationSettings = ContaminationSettings()
+    """`against`: which texts count as the same."""
+    split_seed: Seed = 0
+    """`code`: seed of the choice of test modules."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    """`code`: share of the pairs held out, in whole modules."""
+
+    @property
+    def source(self) -> SourceSettings:
+        """Which part of the data is mined, and how it is read, with the paths of its files as they are opened."""
+        data = filled(self)
+        return SourceSettings.model_validate(
+            {name: getattr(data, name) for name in SourceSettings.model_fields if name in type(self).model_fields}
+        )
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse what says nothing for the format."""
+        if self.convert and self.format != "auto":
+            raise ValueError(f"convert is for labelled data, the format is {self.format}")
+        if self.against and self.format == "code":
+            raise ValueError("against is not for code, which holds out whole modules")
+        if self.convert and self.convert.labels and "=" in self.convert.labels:
+            refuse_names(self.convert.labels, "convert.labels")
+
+
+class EvaluationSettings(Settings):
+    """What is scored beside the trained model."""
+
+    before: bool = True
+    """Score the student before training."""
+    baselines: list[str] = ["bm25"]
+    """Other models to score, by name; the teacher is always scored."""
+    dtype: Dtype = "auto"
+    """Precision. `auto`: bfloat16 where the hardware has it (on a CPU for products of longer texts)."""
+
+
+class Recipe(Settings):
+    """A run from raw data to a scored model."""
+
+    name: str = "recipe"
+    seed: Seed = 0
+    data: dict[str, DataSettings]
+    mining: MiningSettings = MiningSettings()
+    student: StudentSettings = StudentSettings()
+    stages: list[StageSettings] = Field(default=[StageSettings()], min_length=1)
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse names that two things would have, of folders and of scores; and variables where nothing fills them."""
+        refuse_elsewhere(self, but="name")
+        if not is_title(self.name):
+            raise ValueError(f"name: {self.name!r} is to be a folder's name, and cannot be one")
+        names = [stage.name for stage in self.stages]
+        if len(set(names)) < len(names):
+            raise ValueError(f"two stages have the same name: {', '.join(names)}")
+        folders: dict[str, str] = {}
+        for name in self.data:
+            if not is_folder_name(name):
+                raise ValueError(
+                    f"data: {name!r} is to be a folder's name, and cannot be one: "
+                    "up to 100 letters of a to z, digits and ._-, a letter or a digit first"
+                )
+            # Some disks take `NQ` for `nq`.
+            if (twin := folders.setdefault(name.casefold(), name)) != name:
+                raise ValueError(f"data: {twin} and {name} would lie in one folder")
+        labels = {"before", "after", "teacher", *(f"after {stage.name}" for stage in self.stages)}
+        for name in self.evaluation.baselines:
+            if name in labels:
+                raise ValueError(f'baselines: "{name}" is what the run calls a score of its own; write ./{name}')
+        for stage in self.stages:
+            if missing := [name for name in stage.data if name not in self.data]:
+                raise ValueError(f"stage {stage.name} names data that the recipe does not have: {missing[0]}")
+
+
+def prompt_of(recipe: Recipe, data: DataSettings) -> str | None:
+    """Return what stands before a data set's queries; None is whatever the model has of its own.
+
+    Raises:
+        SettingsError: the instruction names a task that is not known.
+    """
+    if data.instruction is None:
+        return recipe.student.prompt or None
+    return recipe.student.model_copy(update={"instruction": data.instruction}).prompt
+
+
+def remined(recipe: Recipe, data: DataSettings, teacher: str) -> MiningSettings:
+    """Return a recipe's mining of a data set with one teacher alone, reading as it is trained to read."""
+    prompt = prompt_of(recipe, data)
+    reading = recipe.mining.teacher_settings.model_copy(
+        update={
+            "max_tokens": None,
+            "query_prompt": prompt,
+            "passage_prompt": prompt if data.symmetric else None,
+        }
+    )
+    return recipe.mining.model_copy(
+        update={"teachers": [teacher], "ensemble": "first", "weights": [], "teacher_settings": reading}
+    )
+
+
+def read_recipe(path: str | Path, *, changes: Sequence[str] = ()) -> Recipe:
+    """Return the recipe of a YAML file; its paths are as they stand there, and filled when the recipe is carried out.
+
+    Args:
+        path: the file.
+        changes: values that differ from the file's, such as "stages.0.learning_rate=1e-5".
+
+    Raises:
+        InputError: the file is missing or not YAML; names the line.
+        SettingsError: a key is unknown or a value does not fit; names the nearest key.
+    """
+    return recipe_of(read_yaml(path), where=str(path), changes=changes)
+
+
+def recipe_of(
+    values: dict[str, Any],
+    *,
+    where: str,
+    changes: Sequence[str] = (),
+) -> Recipe:
+    """Return the recipe of plain values; see `read_recipe`.
+
+    Raises:
+        SettingsError: a key is unknown or a value does not fit; names the nearest key.
+    """
+    return Recipe.parse(changed(values, changes), where=where)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the mapping that a recipe's file holds.
+
+    Raises:
+        InputError: the file is missing or not YAML; names the line.
+        SettingsError: it is no mapping.
+    """
+    check_regular(Path(path))
+    try:
+        values = plain_yaml(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such recipe", hint="the repository's recipes/ holds complete ones") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: a folder, wanted a recipe", hint="name a YAML file") from None
+    # A ValueError is bytes that are not UTF-8.
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
+        raise InputError(f"{place}: not YAML: {reason}", hint="mend the file") from None
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: not a recipe", hint="a recipe is a mapping with data, student, mining, stages")
+    return values
+
+
+def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
+    """Return nested values with some of them replaced; a key that does not exist is left to those who know the keys.
+
+    Args:
+        changes: dotted path, equals sign, and the value as YAML has it.
+
+    Raises:
+        SettingsError: a change is not of that form, or its path leads nowhere.
+
+    >>> changed({"stages": [{"steps": 5}]}, ["stages.0.steps=9", "student.pooling=mean", "stages.0.lr=1e-5"])
+    {'stages': [{'steps': 9, 'lr': 1e-05}], 'student': {'pooling': 'mean'}}
+    """
+    values = copy.deepcopy(values)
+    for change in changes:
+        path, equals, text = change.partition("=")
+        if not equals or not path:
+            raise SettingsError(f"--set {change}: no value", hint="write --set stages.0.learning_rate=1e-5")
+        *parents, last = path.split(".")
+        place: Any = values
+        for number, key in enumerate(parents):
+            if isinstance(place, dict):
+                place = place.setdefault(key, {})
+            else:
+                place = _member(place, key, ".".join(parents[:number]), change)
+        if isinstance(place, dict):
+            place[last] = yaml_value(text, of=f"--set {change}")
+        else:
+            _member(place, last, ".".join(parents), change)
+            place[int(last)] = yaml_value(text, of=f"--set {change}")
+    return values
+
+
+def _member(place: Any, key: str, path: str, change: str) -> Any:
+    """Return a member of a list by its number."""
+    if not isinstance(place, list):
+        raise SettingsError(f"--set {change}: {path} is {place!r}, and has nothing inside", hint="check the path")
+    if not key.isdecimal() or int(key) >= len(place):
+        raise SettingsError(f"--set {change}: {path} has members 0 to {len(place) - 1}", hint="count from 0")
+    return place[int(key)]
+
+
+def yaml_value(text: str, *, of: str) -> Any:
+    """Return a value as YAML reads it; 1e-5 is a number here, though YAML wants 1.0e-5.
+
+    >>> yaml_value("[1e-5, mean]", of="--set a=[1e-5, mean]")
+    [1e-05, 'mean']
+
+    Raises:
+        SettingsError: it is not YAML.
+    """
+    try:
+        value = plain_yaml(text)
+    except yaml.YAMLError:
+        raise SettingsError(f"{of}: not a YAML value", hint="put quotes around text") from None
+    return [_number(one) for one in value] if isinstance(value, list) else _number(value)
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text is, and anything else as it is."""
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value

@@ -1,0 +1,1 @@
+"""Run folders: opened, locked, resumed, finished, and what they were made from."""

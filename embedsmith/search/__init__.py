@@ -1,1 +1,0 @@
-"""Top-k passages by inner product; knows vectors, no model."""

@@ -1,0 +1,1 @@
+"""What uses a finished model: encoding, search, export."""

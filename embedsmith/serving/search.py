@@ -1,0 +1,122 @@
+"""Searching what a run was made of: a query in, the passages that answer it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedsmith.data.collection import Collection
+from embedsmith.data.files import visible
+from embedsmith.data.load import known_splits, load_collection
+from embedsmith.errors import InputError, RunError
+from embedsmith.models.embedder import load
+from embedsmith.models.settings import Dtype
+from embedsmith.progress import Progress, silent
+from embedsmith.runs.run import finished
+from embedsmith.teachers.dense import DenseTeacher
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A passage that was found."""
+
+    score: float
+    """Cosine of query and passage."""
+    id: str
+    text: str
+    metadata: dict[str, Any]
+    """What the corpus says of the passage: file, line and name of a function."""
+
+
+class Finder:
+    """A run's model and its corpus, opened once for any number of queries.
+
+    Args:
+        run: a finished run with a model.
+        data: the corpus: a BEIR folder or a file of pairs; by default the code that the run harvested.
+        dtype: precision; the same as in evaluation finds the vectors that are stored already.
+        on_progress: told of the work.
+
+    Raises:
+        RunError: the run is missing, not finished, or has no corpus of its own.
+    """
+
+    def __init__(
+        self,
+        run: str | Path,
+        *,
+        data: str | Path | None = None,
+        dtype: Dtype = "auto",
+        on_progress: Progress = silent,
+    ) -> None:
+        finished(run)
+        self._collection = _corpus(Path(run), data)
+        self._model = load(str(run), dtype=dtype)
+        self._index = DenseTeacher(
+            self._model,
+            self._collection.passages,
+            name=str(run),
+            folder=Path(run) / "vectors",
+            ties=self._collection.ties,
+            on_progress=on_progress,
+        )
+
+    def find(self, query: str, k: int = 5) -> list[Hit]:
+        """Return the k passages that the model finds for a query, best first.
+
+        Raises:
+            InputError: the query is empty.
+        """
+        refuse_empty(query)
+        rows, scores = self._index.search_vectors(self._model.embed([query], "query"), [query], k)
+        return [
+            Hit(
+                score=round(float(score), 4),
+                id=self._collection.passage_ids[row],
+                text=self._collection.passages[row],
+                metadata=self._collection.metadata[row] if self._collection.metadata else {},
+            )
+            for row, score in zip(rows[0], scores[0], strict=True)
+        ]
+
+
+def refuse_empty(query: str) -> None:
+    """Refuse a query without a word.
+
+    Raises:
+        InputError: it is empty.
+    """
+    if not query.strip():
+        raise InputError("the query is empty", hint='say what to look for: embedsmith search RUN "open a zip file"')
+
+
+def find(
+    run: str | Path,
+    query: str,
+    *,
+    k: int = 5,
+    data: str | Path | None = None,
+    dtype: Dtype = "auto",
+    on_progress: Progress = silent,
+) -> list[Hit]:
+    """Return the k passages that a run's model finds for one query; for several, open a `Finder` once.
+
+    Raises:
+        InputError, RunError: see `Finder`.
+    """
+    refuse_empty(query)
+    return Finder(run, data=data, dtype=dtype, on_progress=on_progress).find(query, k)
+
+
+def _corpus(run: Path, data: str | Path | None) -> Collection:
+    """Return the collection to search."""
+    if data:
+        return load_collection(data, split="all" if known_splits(data) else None)
+    harvested = visible(run, "data/*/test")
+    if not harvested:
+        raise RunError(f"{run}: the run has no corpus of its own", hint="name one with --data")
+    if len(harvested) > 1:
+        names = ", ".join(str(folder) for folder in harvested)
+        raise RunError(f"{run}: the run has several corpora", hint=f"name one of them with --data: {names}")
+    return load_collection(harvested[0], split="test")

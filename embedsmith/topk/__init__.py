@@ -1,0 +1,1 @@
+"""Exact and approximate top-k over stored vectors; knows no model."""

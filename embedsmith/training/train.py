@@ -1,0 +1,313 @@
+"""Training a student on mined examples, stage by stage, into a run folder.
+
+RUN/model/          the trained model, a sentence-transformers folder
+RUN/stages/NAME/    the model after each stage but the last
+RUN/steps.jsonl     loss, accuracy and gradient lengths of every step
+RUN/tensorboard/    the same as curves, where TensorBoard is installed
+
+Under `torchrun` every process runs this; only the first one writes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedsmith.data.examples import read_examples
+from embedsmith.data.files import read_jsonl, remove_below, visible, write_jsonl
+from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
+from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.lora import merge_adapters
+from embedsmith.models.settings import StudentSettings
+from embedsmith.models.student import build_student, describe
+from embedsmith.progress import Progress, silent
+from embedsmith.runs.lineage import lineage
+from embedsmith.runs.origin import check_origin, hash_of_examples
+from embedsmith.runs.run import Run, finished
+from embedsmith.settings import Seed, Settings
+from embedsmith.training.batches import Source
+from embedsmith.training.card import write_card
+from embedsmith.training.memory import check_memory, enough_memory
+from embedsmith.training.objective import check_objective, check_widths
+from embedsmith.training.processes import Processes
+from embedsmith.training.settings import StageSettings
+from embedsmith.training.trainer import StepReport, portions, trackers, train_stage
+from embedsmith.training.weights import TrainedWeights
+from embedsmith.vectors.guide import read_guides
+
+Remine = Callable[[StageSettings, EmbeddingModel], list[Source]]
+"""Mines a stage's data again with the model as it stands, and returns it."""
+
+
+class TrainingSettings(Settings):
+    """What `train` was asked for."""
+
+    student: StudentSettings = StudentSettings()
+    stage: StageSettings = StageSettings()
+    seed: Seed = 0
+
+
+def train(
+    mined: str | Path,
+    *,
+    out: str | Path,
+    student: StudentSettings | None = None,
+    stage: StageSettings | None = None,
+    seed: int = 0,
+    on_progress: Progress = silent,
+) -> Run:
+    """Train a student on the negatives of a mining run.
+
+    Args:
+        mined: the run folder of `mine`, or a JSON lines or Parquet file of examples.
+        out: the run folder; a run that was cut short goes on from its last checkpoint.
+        student: which model, and what is made of it.
+        stage: data order, loss and optimizer.
+        seed: of new weights, batches and dropout.
+        on_progress: told of the work.
+
+    Raises:
+        InputError, ModelError, RunError: see `embedsmith.errors`.
+    """
+    settings = TrainingSettings(student=student or StudentSettings(), stage=stage or StageSettings(), seed=seed)
+    if settings.stage.remine:
+        raise SettingsError(f"stage {settings.stage.name}: remine needs a recipe, which knows the data to mine")
+    processes = Processes.running()
+    sources = mined_sources(Path(mined), settings.student)
+    if not processes.leads:
+        processes.wait()
+    run = (
+        Run.open(out, command="train", settings=settings, inputs={"mined": str(Path(mined).resolve())})
+        if processes.leads
+        else Run.follow(out)
+    )
+    with run:
+        for path in example_files(Path(mined)):
+            run.same_content(str(path.resolve()), hash_of_examples(path))
+        if processes.leads:
+            processes.wait()
+        train_into(run, sources, settings.student, [settings.stage], seed=seed, on_progress=on_progress)
+        run.finish()
+    return run
+
+
+def mined_sources(mined: Path, student: StudentSettings) -> list[Source]:
+    """Return the examples of a run of `mine` or of a file, as training reads them."""
+    paths = example_files(mined)
+    guides = read_guides([_guide_folder(path.parent) for path in paths])
+    return [
+        Source(
+            path.parent.name, read_examples(path), prompt=student.prompt or None, template=student.template, guide=guide
+        )
+        for path, guide in zip(paths, guides, strict=True)
+    ]
+
+
+def train_into(
+    run: Run,
+    sources: Sequence[Source],
+    student: StudentSettings,
+    stages: Sequence[StageSettings],
+    *,
+    seed: int,
+    remine: Remine | None = None,
+    on_progress: Progress = silent,
+) -> None:
+    """Train a student through all stages and save it; stages that are done are not done again."""
+    processes = Processes.running()
+    if not (run.folder / "model").is_dir():
+        with run.timed("train"):
+            model = before_the_first_open_stage(run, student, stages, seed=seed)
+            for stage in stages:
+                if not stage.remine and not (run.folder / "stages" / stage.name).is_dir():
+                    check_objective(sources_of(stage, sources), stage, model.get_embedding_dimension() or 0)
+            for number, stage in enumerate(stages):
+                saved = run.folder / "stages" / stage.name
+                if saved.is_dir():
+                    continue
+                data = sources_of(stage, sources)
+                if stage.remine:
+                    assert remine, "only a recipe's stages mine again"
+                    data = remine(stage, model)
+                if processes.leads:
+                    seen = portions(data, stage, seed + number)
+                    run.count(f"queries of stage {stage.name}", {part.data: part.queries for part in seen})
+                _train_one(run, model, data, stages, number, seed=seed + number, on_progress=on_progress)
+                if processes.leads and number + 1 < len(stages):
+                    model.save(str(saved), create_model_card=False)
+                if number + 1 < len(stages) and model.has_adapters:
+                    merge_adapters(model)
+            if processes.leads:
+                run.count("model", describe(model))
+                model.save(str(run.folder / "model"), create_model_card=False)
+    if processes.leads:
+        write_card(run, student, stages, sources)
+        remove_below(run.folder, run.folder / "checkpoints")
+
+
+def _train_one(
+    run: Run,
+    model: EmbeddingModel,
+    sources: Sequence[Source],
+    stages: Sequence[StageSettings],
+    number: int,
+    *,
+    seed: int,
+    on_progress: Progress,
+) -> None:
+    """Train a model in place for one stage and log its steps."""
+    stage = stages[number]
+    folder = run.folder / "checkpoints"
+    goes_on = number + 1 < len(stages) and not stages[number + 1].restart_optimizer
+    pace = _Pace()
+
+    def begin(done: int, steps: int, warning: str) -> None:
+        on_progress(f"stage {stage.name}", done, steps, warning)
+
+    def note(weights: TrainedWeights) -> None:
+        counts = asdict(weights)
+        run.manifest.setdefault("trained_names", {})[stage.name] = counts.pop("names")
+        run.count(f"weights trained in {stage.name}", counts)
+
+    def tell(report: StepReport) -> None:
+        on_progress(f"stage {report.stage}", report.step, report.steps, pace.note(report))
+
+    reports = train_stage(
+        model,
+        with_prompts(sources, model),
+        stage,
+        folder=folder / stage.name,
+        seed=seed,
+        optimizer_from=None if stage.restart_optimizer or not number else _optimizer(folder, stages[number - 1]),
+        optimizer_to=_optimizer(folder, stage) if goes_on else None,
+        log_folder=run.folder / "tensorboard" / stage.name,
+        on_weights=note,
+        on_start=begin,
+        on_step=tell,
+    )
+    if Processes.running().leads:
+        _add_steps(run.folder / "steps.jsonl", reports)
+
+
+def _optimizer(folder: Path, stage: StageSettings) -> Path:
+    """Return where the state of the optimizer lies that a stage ended with."""
+    return folder / f"{stage.name}-optimizer.safetensors"
+
+
+class _Pace:
+    """What is said of a step: loss and accuracy, and the speed of the steps since this process began."""
+
+    def __init__(self) -> None:
+        self._steps, self._queries, self._tokens, self._seconds = 0, 0, 0, 0.0
+
+    def note(self, report: StepReport) -> str:
+        """Return loss, accuracy, speed and the time that is left."""
+        self._steps += 1
+        self._queries += report.queries
+        self._tokens += report.tokens
+        self._seconds += report.seconds
+        seconds = max(self._seconds, 1e-9)
+        left = (report.steps - report.step) * seconds / self._steps
+        held_out = "" if report.held_out_loss is None else f" (held out {report.held_out_loss:.3f})"
+        return (
+            f"loss {report.loss:.3f}{held_out}, in-batch accuracy {report.accuracy:.0%}, "
+            f"{self._queries / seconds:,.1f} examples/s, {self._tokens / seconds:,.0f} tokens/s, {_minutes(left)} left"
+        )
+
+
+def _minutes(seconds: float) -> str:
+    """Return a time in minutes and seconds, or hours.
+
+    >>> _minutes(75), _minutes(9000)
+    ('1:15', '2.5 h')
+    """
+    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+def with_prompts(sources: Sequence[Source], model: EmbeddingModel) -> list[Source]:
+    """Return data sets that have no instruction of their own with what the model puts before its texts."""
+    return [
+        replace(
+            source,
+            prompt=model.prompt_of("query") if source.prompt is None else source.prompt,
+            passage_prompt=model.prompt_of("passage") if source.passage_prompt is None else source.passage_prompt,
+        )
+        for source in sources
+    ]
+
+
+def sources_of(stage: StageSettings, sources: Sequence[Source]) -> list[Source]:
+    """Return the data sets that a stage names, or all of them.
+
+    Raises:
+        SettingsError: a name is unknown; gives the nearest.
+    """
+    by_name = {source.name: source for source in sources}
+    for name in stage.data:
+        if name not in by_name:
+            raise SettingsError(
+                f'stage {stage.name}: unknown data set "{name}"{did_you_mean(name, by_name)}',
+                hint=f"known: {', '.join(by_name)}",
+            )
+    return [by_name[name] for name in stage.data] or list(sources)
+
+
+def before_the_first_open_stage(
+    run: Run, student: StudentSettings, stages: Sequence[StageSettings], *, seed: int
+) -> EmbeddingModel:
+    """Return the model as the last finished stage left it, or a new student, if it can be trained as the stages say.
+
+    Raises:
+        SettingsError: there is too little memory, a width that the model does not have, or a tracker is not there.
+    """
+    finished = [path for stage in stages if (path := run.folder / "stages" / stage.name).is_dir()]
+    name = str(finished[-1]) if finished else student.name
+    with enough_memory(lambda: f"{name}: its weights", torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+        if finished:
+            model = load(name, attention_backend=student.attention_backend, compile=student.compile)
+        else:
+            model = build_student(student, seed=seed)
+    if model.has_adapters:  # as after the stage that has kept them
+        merge_adapters(model)
+    for stage in stages[len(finished) :]:
+        trackers(stage.report_to)
+        check_widths(stage, model.get_embedding_dimension() or 0)
+        check_memory(model, stage)
+    return model
+
+
+def example_files(mined: Path) -> list[Path]:
+    """Return the files of examples that a run folder holds, or the file itself.
+
+    Raises:
+        RunError, InputError: the run has none, or there is no such folder or file.
+    """
+    if mined.is_file():
+        return [mined]
+    if not mined.exists():
+        raise InputError(f"{mined}: no such run folder or file", hint="mine first: embedsmith mine DATA --out RUN")
+    finished(mined)
+    check_origin(mined)
+    files = visible(mined, "negatives.jsonl") or visible(mined, "mined/*/negatives.jsonl")
+    if not files:
+        raise RunError(f"{mined}: a run without negatives.jsonl", hint="mine first: embedsmith mine DATA --out RUN")
+    return files
+
+
+def _guide_folder(folder: Path) -> Path:
+    """Return the folder of the run that noted the teacher's vectors: that of `mine` behind one of `select`."""
+    if not (folder / "manifest.json").is_file():
+        return folder
+    *_, (origin, _) = lineage(folder)
+    return origin
+
+
+def _add_steps(path: Path, reports: Sequence[StepReport]) -> None:
+    """Add a stage's steps to the run's log, in place of what an earlier attempt wrote of it."""
+    stages = {report.stage for report in reports}
+    earlier: list[dict[str, Any]] = [row for _, row in read_jsonl(path)] if path.is_file() else []
+    write_jsonl(path, [row for row in earlier if row["stage"] not in stages] + [vars(report) for report in reports])
