@@ -30,7 +30,9 @@ Data = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Run folder to write; one that was cut short goes on.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of new weights, batches and dropout.")]
+MOST_SEED = 2**31 - 1
+"""As `embedsmith.settings.Seed` has it."""
+Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of new weights, batches and dropout.")]
 
 TEACHER_FLAGS: dict[str, str | None] = {
     "teacher.dtype": "teacher-dtype",

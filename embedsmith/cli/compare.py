@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import Json, app
+from embedsmith.cli.app import MOST_SEED, Json, app
 
 _SHOWN_CHARACTERS = 110
 
@@ -26,7 +26,9 @@ def compare(
         str, typer.Option(help="With one run: what its trained model is held against: before, teacher, bm25.")
     ] = "before",
     show: Annotated[int, typer.Option(min=0, help="Queries to read, of those lost and of those won.")] = 5,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the bootstrap and of the randomisation test.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=MOST_SEED, help="Seed of the bootstrap and of the randomisation test.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Compare two runs on the same queries: difference, interval, p value, the queries won and lost.

@@ -20,7 +20,7 @@ from embedsmith.cli import mining as mining
 from embedsmith.cli import scoring as scoring
 from embedsmith.cli import training as training
 from embedsmith.cli.app import app
-from embedsmith.errors import EmbedsmithError
+from embedsmith.errors import EmbedsmithError, SettingsError
 from embedsmith.services.endpoint import Caller, calling, hosts_in
 from embedsmith.version import __version__
 
@@ -72,11 +72,19 @@ def _remedy(error: OSError) -> str:
     return f"mend what the system says, and give the command again; {goes_on}"
 
 
+def _refuse_nul(words: list[str]) -> None:
+    """Raise SettingsError where an argument holds a NUL byte, over which every system call stumbles in its own way."""
+    for word in words:
+        if "\0" in word:
+            raise SettingsError(f"{word}: a NUL byte, which no path may hold", hint="leave it out")
+
+
 def main() -> None:
     """Run the command line; turn what went wrong into one line and an exit code."""
     console.quiet_libraries()
     console.let_the_first_process_speak()
     try:
+        _refuse_nul(sys.argv[1:])
         caller = Caller(key_hosts=hosts_in(sys.argv[1:]), on_contact=console.note)
         with console.quick_imports(), calling(caller):
             code = app(standalone_mode=False)

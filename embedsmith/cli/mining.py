@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import TEACHER_FLAGS, Data, Json, Out, app, typed
+from embedsmith.cli.app import MOST_SEED, TEACHER_FLAGS, Data, Json, Out, app, typed
 from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.dialects import DIALECTS, DialectSettings
@@ -99,7 +99,7 @@ def select(
 @app.command()
 def audit(
     run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the draws.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the draws.")] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of the positive that is kept; figures are means.")] = 5,
     as_json: Json = False,
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import Json, Seed, app, typed
+from embedsmith.cli.app import MOST_SEED, Json, Seed, app, typed
 from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.errors import SettingsError
 from embedsmith.models.settings import StudentSettings
@@ -72,7 +72,7 @@ def train(
     student: Given,
     stage: Given,
     out: Annotated[Path | None, typer.Option(help="Run folder to write; one that was cut short goes on.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; the recipe's, or 0.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Seed; the recipe's, or 0.")] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option("--set", help="Change a value by its path, such as stages.0.learning_rate=1e-5; may be repeated."),

@@ -13,6 +13,7 @@ The readers run in a process of their own, which begins again after its end.
 from __future__ import annotations
 
 import argparse
+import errno
 import itertools
 import json
 import os
@@ -106,6 +107,10 @@ def what_is_wrong(place: Place, files: Files, *, seconds: float) -> tuple[str, s
             signal.setitimer(signal.ITIMER_REAL, 0)
     except KeyboardInterrupt:
         raise
+    except OSError as error:
+        # A path that a file names may be longer than any: the system says so, in one line.
+        if error.errno != errno.ENAMETOOLONG:
+            return f"OSError: {' '.join(str(error).split())[:200]}", _where(error)
     except BaseException as error:
         return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", _where(error)
     grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
