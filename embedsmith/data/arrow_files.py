@@ -22,7 +22,8 @@ def whole(path: Path, what: str) -> Iterator[None]:
 
     try:
         yield
-    except (pa.ArrowException, OSError) as error:
+    # A name of a column may be other than UTF-8.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         # What the system says has a number; what Arrow says of a file's content has none.
         if isinstance(error, OSError) and error.errno:
             raise

@@ -69,7 +69,7 @@ def read_parquet(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(
             f"{path}: not a Parquet file, or only the beginning of one", hint="write it anew, or name JSON lines .jsonl"
         ) from None
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         with whole(path, "Parquet"):
             raise error
     with whole(path, "Parquet"), file:

@@ -174,7 +174,7 @@ def parquet_batches(file: Any, path: Path, columns: list[str] | None = None) -> 
         ArrowInvalid, OSError: the file is damaged.
     """
     size, read = path.stat().st_size, 0
-    for batch in file.iter_batches(batch_size=rows_at_a_time(file), columns=columns):
+    for batch in file.iter_batches(batch_size=rows_at_a_time(file, columns), columns=columns):
         read += batch.nbytes
         if read > max(_MOST_BYTES, _MOST_TO_ONE * size):
             raise InputError(
@@ -184,15 +184,23 @@ def parquet_batches(file: Any, path: Path, columns: list[str] | None = None) -> 
         yield batch
 
 
-def rows_at_a_time(file: Any) -> int:
+def rows_at_a_time(file: Any, columns: list[str] | None = None) -> int:
     """Return how many rows of an open Parquet file are read at a time.
 
     A text that a dictionary holds once stands in any number of rows: where little was compressed from much, a batch of
     the longest text that there may be still fits into memory.
     """
     metadata, longest = file.metadata, 1
+    paths = [file.schema.column(number).path for number in range(metadata.num_columns)]
+    read = [
+        number
+        for number, path in enumerate(paths)
+        if columns is None or any(path == name or path.startswith(f"{name}.") for name in columns)
+    ]
     for group in range(metadata.num_row_groups):
-        for column in range(metadata.num_columns):
+        # Where a group is damaged reading raises; what its metadata is asked would end the process.
+        next(file.iter_batches(batch_size=1, row_groups=[group], columns=columns), None)
+        for column in read:
             chunk = metadata.row_group(group).column(column)
             if chunk.total_uncompressed_size > _FEWEST_TO_ONE * chunk.total_compressed_size:
                 longest = max(longest, chunk.total_uncompressed_size)
@@ -252,8 +260,8 @@ def _saved_table(folder: Path, stem: str) -> Table:
 
     with whole(files[0], "Arrow"):
         schema = _stream(files[0]).schema
-    classes = class_names(schema.metadata, str(files[0]))
-    return _arrow_table(str(folder), stem, tuple(schema.names), batches, classes)
+        names = tuple(schema.names)
+    return _arrow_table(str(folder), stem, names, batches, class_names(schema.metadata, str(files[0])))
 
 
 def _stream_files(folder: Path) -> list[Path]:

@@ -231,10 +231,12 @@ def read_mined(folder: str | Path) -> Mined:
         listed = excluded_by(read_false_negatives(folder), origin.listed, origin.collection)
         return Mined(folder, settings, origin.collection, origin.candidates, listed)
     settings = MiningSettings.parse(manifest["settings"], where=str(folder))
-    data = manifest["inputs"]["data"]
+    data = manifest["inputs"].get("data")
+    if not isinstance(data, str):
+        raise RunError(f"{folder}: its manifest names no data", hint="mine again into another folder")
     if not data.startswith(HUB) and not Path(data).exists():
         raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
-    source = SourceSettings.parse(manifest["inputs"]["source"], where=str(folder))
+    source = SourceSettings.parse(manifest["inputs"].get("source"), where=str(folder))
     collection, listed = read_source(data, source, None)
     if manifest["content"].get(collection.name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")

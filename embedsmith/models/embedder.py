@@ -46,15 +46,14 @@ from embedsmith.models.static import read_static
 from embedsmith.models.threads import on_cores, one_at_a_time, turn
 from embedsmith.models.tokens import tokens_of
 from embedsmith.models.vetted import (
-    CANNOT_BE_READ,
     NO_CODE,
     NO_CODE_IN_WEIGHTS,
     OUR_FILE,
     OUR_MODULES,
-    reason,
+    Told,
     vetted,
 )
-from embedsmith.models.weights import check_files, check_weights
+from embedsmith.models.weights import check_files, check_tokenizer, check_weights
 
 _CPU_TOKENS = 1024
 """Of one core: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
@@ -655,7 +654,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         modules, prompts = read(folder, name=source.name, dtype=dtype or torch.bfloat16)
         return cast(EmbeddingModel(modules=modules, prompts=prompts, device=device), dtype)
     check_files(folder, name=source.name)
-    try:
+    with Told(source.name, "cannot be opened"):
         model = EmbeddingModel(
             source.path,
             device=device,
@@ -669,16 +668,31 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
             trust_remote_code=False,
             local_files_only=True,
         )
-    except CANNOT_BE_READ as error:
-        raise ModelError(f"{source.name}: cannot be opened: {reason(error)}", hint="check the folder") from error
     if model.backbone is not None:
         check_weights(model.backbone, folder / first_part(folder), name=source.name)
+        check_tokenizer(model.tokenizer, model.backbone, name=source.name)
     if isinstance(model[0], InstructedTransformer) and not getattr(model.tokenizer, "is_fast", False):
         raise ModelError(
             f"{source.name}: its tokenizer gives no character offsets, which masks of instructions need",
             hint="use the tokenizer that the model was saved with",
         )
+    _check_reads(model, source.name)
     return cast(model, dtype)
+
+
+def _check_reads(model: EmbeddingModel, name: str) -> None:
+    """Refuse a model whose parts do not fit each other: it opens, and stumbles over the first text.
+
+    Raises:
+        ModelError: in the words of the library that stumbled.
+    """
+    training = [module for module in model.modules() if module.training]
+    with Told(name, "opens, and reads no text"), torch.no_grad():
+        model.eval()  # no dropout: nothing may be drawn from what a caller has seeded
+        features = tokens_of(model, ["a word that it knows, and \N{SNOWMAN}"])
+        model({key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in features.items()})
+    for module in training:
+        module.training = True
 
 
 def first_part(folder: Path) -> str:

@@ -32,6 +32,7 @@ from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.names import ADAPTERS
 from embedsmith.models.settings import Role, StudentSettings
 from embedsmith.models.student import build_student
+from embedsmith.models.vetted import Told
 from embedsmith.settings import Settings, fingerprint
 
 _FORMAT = 2
@@ -220,17 +221,44 @@ def load_adapters(folder: Path, *, name: str, device: str | None = None) -> Embe
     if not (folder / _FOLDER / "adapter_model.safetensors").is_file():
         raise ModelError(f"{name}: no {_FOLDER}/adapter_model.safetensors", hint="copy the folder whole")
     model.base_weights = _fingerprint(model[0].model)
+    _check_configuration(folder / _FOLDER / "adapter_config.json", name)
     try:
-        rest = load_file(folder / _REST)
-        model[0].model = PeftModel.from_pretrained(model[0].model, str(folder / _FOLDER), is_trainable=True)
-    except (OSError, SafetensorError) as error:
+        with Told(name, "its adapters cannot be opened"):
+            rest = load_file(folder / _REST)
+            model[0].model = PeftModel.from_pretrained(model[0].model, str(folder / _FOLDER), is_trainable=True)
+            missing, unknown = model.load_state_dict(rest, strict=False)
+    except SafetensorError as error:
         raise ModelError(f"{name}: {error}", hint="copy the folder whole") from error
-    missing, unknown = model.load_state_dict(rest, strict=False)
     if odd := [*unknown, *(key for key in missing if not key.startswith("0."))]:
         raise ModelError(f"{name}: {_REST} and the base do not fit: {odd[0]!r}", hint="copy the folder whole")
     model.prompts = known.prompts
+    if absent := {"query", "passage"} - known.max_tokens.keys():
+        raise ModelError(f"{name}: {ADAPTERS} has no max_tokens of a {min(absent)}", hint="copy the folder whole")
     model.set_max_tokens(**known.max_tokens)
     return model
+
+
+_WRITTEN = frozenset({"r", "lora_alpha", "lora_dropout", "target_modules", "inference_mode"})
+"""Keys of adapter_config.json that say what `add_adapters` was asked for."""
+_UNREAD = frozenset({"auto_mapping", "base_model_name_or_path", "peft_version", "revision"})
+
+
+def _check_configuration(path: Path, name: str) -> None:
+    """Refuse a configuration of adapters that says more than ours do: peft imports modules that it names.
+
+    Raises:
+        ModelError: names the key.
+    """
+    from peft import LoraConfig
+
+    found = read_json(path)
+    usual = LoraConfig(inference_mode=True).to_dict()
+    odd = [key for key, value in found.items() if value != usual.get(key)] if isinstance(found, dict) else ["r"]
+    if more := [key for key in odd if key not in _WRITTEN | _UNREAD]:
+        raise ModelError(
+            f"{name}: {path.name} sets {more[0]!r:.60}, which adapters that are opened here do not have",
+            hint="merge the adapters into their base with peft, and open that",
+        )
 
 
 class _Folder(Settings):

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 
 from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
+from embedsmith.models.vetted import Told
 
 _MATRICES = ("embedding.weight", "embeddings")
 """Names of the matrix in the files of sentence-transformers and wordllama, and of model2vec."""
@@ -32,8 +33,11 @@ def read_static(folder: Path, *, name: str) -> StaticEmbedding:
     matrix = _only([path for path in _files(folder, "*.safetensors") if _matrix_in(path)], "token matrix", folder, name)
     beside = _files(matrix.parent, "tokenizer.json", deep=False)
     candidates = beside or [path for path in _files(folder, "*.json") if _is_tokenizer(path)]
-    tokenizer = Tokenizer.from_file(str(_only(candidates, "tokenizer", folder, name)))
-    weights = _weights(matrix)
+    found = _only(candidates, "tokenizer", folder, name)
+    with Told(name, "cannot be opened"):
+        tokenizer = Tokenizer.from_file(str(found))
+        tokenizer.encode("a word that it knows, and \N{SNOWMAN}")
+        weights = _weights(matrix)
     # The highest id, not the number of tokens: ids may have gaps.
     highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
     if highest >= len(weights):

@@ -32,8 +32,8 @@ from embedsmith.models.names import ADAPTERS, ModelSource, find_model
 from embedsmith.models.probe import check_attention, measure_attention, promised_attention
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.threads import one_at_a_time
-from embedsmith.models.vetted import CANNOT_BE_READ, NO_CODE, NO_CODE_IN_WEIGHTS, reason, vetted
-from embedsmith.models.weights import check_files, check_gguf, check_weights
+from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, Told, vetted
+from embedsmith.models.weights import check_files, check_gguf, check_tokenizer, check_weights
 
 # Text only, no chat template: a tokenizer that has one would otherwise wrap every text in it.
 _TEXT_ONLY: dict[str, Any] = {
@@ -121,14 +121,11 @@ def _transformer(source: ModelSource) -> Transformer:
     is_gguf = source.kind == "gguf"
     if not is_gguf:
         check_files(path, name=source.name)
-    try:
+    with Told(source.name, "cannot be opened", hint="check that it is a model transformers knows"):
         transformer = _from_gguf(path) if is_gguf else _from_folder(path)
-    except CANNOT_BE_READ as error:
-        raise ModelError(
-            f"{source.name}: cannot be opened: {reason(error)}", hint="check that it is a model transformers knows"
-        ) from error
     check = check_gguf if is_gguf else check_weights
     check(transformer.model, path, name=source.name)
+    check_tokenizer(transformer.tokenizer, transformer.model, name=source.name)
     return _padded(transformer)
 
 

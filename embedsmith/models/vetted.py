@@ -22,6 +22,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
+
 from embedsmith.errors import ModelError
 from embedsmith.models import modeling_embedsmith
 from embedsmith.models.modeling_embedsmith import (
@@ -57,6 +59,7 @@ CANNOT_BE_READ = (
     AssertionError,
     EOFError,
     struct.error,
+    StrictDataclassError,
 )
 """What libraries raise over files that are cut off, or hold values of another kind than they expect."""
 
@@ -125,11 +128,39 @@ def vetted(source: ModelSource) -> ModelSource:
     return ModelSource(source.name, "folder" if source.kind == "hub" else source.kind, str(folder))
 
 
+class Told:
+    """The block in which a library that stumbles over what a folder holds is a ModelError."""
+
+    def __init__(self, name: str, what: str, *, hint: str = "check the folder") -> None:
+        """Take note of the model.
+
+        Args:
+            name: of the model.
+            what: it cannot do then, such as "cannot be opened".
+            hint: the remedy.
+        """
+        self._start = f"{name}: {what}"
+        self._hint = hint
+
+    def __enter__(self) -> None:
+        """Begin the block."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Raise ModelError for what libraries raise."""
+        # What the tokenizers raise is of no class of its own.
+        if error is not None and (kind is Exception or isinstance(error, CANNOT_BE_READ)):
+            raise ModelError(f"{self._start}: {reason(error)}", hint=self._hint) from error
+
+
 def reason(error: BaseException) -> str:
     """Return in one line why a library could not read a folder."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     # A RuntimeError is a part whose weights do not fit it, and names them over several lines.
-    said = " ".join(" ".join(lines).split()) if isinstance(error, RuntimeError) else lines[0].strip()
+    said = (
+        " ".join(" ".join(lines).split())
+        if isinstance(error, RuntimeError | StrictDataclassError)
+        else lines[0].strip()
+    )
     return f"no entry {said}" if isinstance(error, KeyError) else said
 
 
@@ -268,6 +299,13 @@ def _vet_entry(key: str, value: Any, where: str) -> None:
     elif key in ("max_seq_length", "query_length", "document_length"):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ModelError(f"{where}: {key} is {_shown(value)}, wanted a number of tokens", hint=_MEND)
+    elif key == "prompts":
+        texts = value.values() if isinstance(value, dict) else [value]
+        if value is not None and not all(isinstance(text, str) for text in texts):
+            raise ModelError(f"{where}: prompts is {_shown(value)}, wanted texts by name", hint=_MEND)
+    elif key in ("default_prompt_name", "suffix"):
+        if value is not None and not isinstance(value, str):
+            raise ModelError(f"{where}: {key} is {_shown(value)}, wanted a text", hint=_MEND)
     elif key == "modality_config" and isinstance(value, dict):
         for params in value.values():
             method = params.get("method") if isinstance(params, dict) else None

@@ -80,6 +80,24 @@ def check_weights(backbone: Any, folder: Path, *, name: str, unused: re.Pattern[
             )
 
 
+def check_tokenizer(tokenizer: Any, backbone: Any, *, name: str) -> None:
+    """Refuse a tokenizer with an id beyond the last row of the embeddings: a text with its token could not be read.
+
+    Raises:
+        ModelError: names the two numbers.
+    """
+    table = getattr(backbone, "get_input_embeddings", lambda: None)()
+    count = getattr(table, "num_embeddings", None)
+    # Some tokenizers add tokens of their own behind the vocabulary, which no text has.
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    known = backend.get_vocab(with_added_tokens=False) if count and backend is not None else {}
+    if known and max(known.values()) >= count:
+        raise ModelError(
+            f"{name}: its tokenizer's highest id is {max(known.values()):,}, and it has {count:,} tokens",
+            hint="name a folder whose weights and tokenizer belong together",
+        )
+
+
 def check_gguf(backbone: Any, path: Path, *, name: str) -> None:
     """Refuse a backbone that was opened from a GGUF file without all of its tensors.
 

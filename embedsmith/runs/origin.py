@@ -47,7 +47,7 @@ def check_origin(run: str | Path) -> None:
     known = manifest["content"].get(CANDIDATES)
     if manifest["command"] != "select" or known is None:
         return
-    origin = Path(manifest["inputs"]["run"])
+    origin = Path(manifest["inputs"].get("run", ""))
     if (origin / "manifest.json").is_file() and content_of(origin) != known:
         raise RunError(
             f"{run}: {origin} was mined again since these negatives were selected from it",

@@ -227,6 +227,8 @@ def _manifest_of(path: Path) -> dict[str, Any]:
         found = {**{name: {} for name in mappings}, **found}
         wrong = [name for name in texts if not isinstance(found.get(name), str)]
         wrong += [name for name in mappings if not isinstance(found[name], dict)]
+        places = [found["inputs"].get(name, "") for name in ("data", "mined", "run") if "inputs" not in wrong]
+        wrong += ["inputs"] if not all(isinstance(place, str) for place in places) else []
     else:
         wrong = list(texts)
     if wrong:

@@ -21,8 +21,8 @@ from embedsmith.models.names import find_model
 from embedsmith.models.precision import limit_onednn_cache, resolve_dtype
 from embedsmith.models.settings import Dtype
 from embedsmith.models.threads import one_at_a_time
-from embedsmith.models.vetted import CANNOT_BE_READ, NO_CODE, NO_CODE_IN_WEIGHTS, reason, vetted
-from embedsmith.models.weights import check_weights
+from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, Told, vetted
+from embedsmith.models.weights import check_tokenizer, check_weights
 from embedsmith.progress import Progress, silent
 
 _BLOCK = 16_384
@@ -173,7 +173,7 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
         raise ModelError(f"{name}: not the folder or hub id of a cross-encoder", hint="name a folder or a hub id")
     found = vetted(source)
     limit_onednn_cache()
-    try:
+    with Told(name, "cannot be opened"):
         model = CrossEncoder(
             found.path,
             device=device,
@@ -183,8 +183,6 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
             trust_remote_code=False,
             local_files_only=True,
         )
-    except CANNOT_BE_READ as error:
-        raise ModelError(f"{name}: cannot be opened: {reason(error)}", hint="check the folder") from error
     architectures = model.config.architectures or []
     if len(model) == 1 and not any(kind.endswith("ForSequenceClassification") for kind in architectures):
         # transformers puts a random head on it, with no more than a warning.
@@ -194,9 +192,12 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
         )
     if model.transformers_model is not None:
         check_weights(model.transformers_model, Path(found.path) / first_part(Path(found.path)), name=name, unused=None)
+        check_tokenizer(model.tokenizer, model.transformers_model, name=name)
     if model.num_labels != 1:
         raise ModelError(
             f"{name}: has {model.num_labels} outputs, a cross-encoder that ranks has 1",
             hint="name a model that was trained to rank, not to classify",
         )
+    with Told(name, "opens, and scores no pair"):
+        model.predict([("a word that it knows", "\N{SNOWMAN}")], show_progress_bar=False)
     return model

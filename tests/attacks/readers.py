@@ -283,12 +283,11 @@ def _recipe(folder: Path) -> None:
     from embedsmith.recipes.recipe import read_recipe
 
     path = _only(folder)
-    environment = {"EMBEDSMITH_DATA": str(folder)}
     each(
-        lambda: read_recipe(path, environment=environment).fingerprint(),
-        lambda: read_recipe(path, changes=["stages.0.steps=3"], environment=environment),
-        lambda: cells_of(read_ablation(path, environment=environment)),
-        lambda: cells_of(read_ablation(path, vary=["mining.method=naive,abs"], environment=environment)),
+        lambda: read_recipe(path).fingerprint(),
+        lambda: read_recipe(path, changes=["stages.0.steps=3"]),
+        lambda: cells_of(read_ablation(path)),
+        lambda: cells_of(read_ablation(path, vary=["mining.method=naive,abs"])),
     )
 
 
