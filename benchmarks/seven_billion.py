@@ -39,8 +39,9 @@ from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
 from embedsmith.training.batches import Source
+from embedsmith.training.report import StepReport
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import StepReport, train_stage
+from embedsmith.training.trainer import train_stage
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": {

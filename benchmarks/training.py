@@ -77,7 +77,7 @@ def _cut(row: Any, negatives: int) -> Any:
 def in_drawing_order(batches: Batches, stage: Any) -> list[Any]:
     """Return the examples arranged so that our plan, which shuffles them, draws the batches one after the other."""
     from embedsmith.training.batches import Source
-    from embedsmith.training.trainer import plan_of
+    from embedsmith.training.plan import plan_of
 
     wanted = [row for batch in batches for row in batch]
     numbered = [replace(row, query_id=str(number)) for number, row in enumerate(wanted)]

@@ -33,9 +33,12 @@ from embedsmith.training.batches import Source
 from embedsmith.training.card import write_card
 from embedsmith.training.memory import check_memory, enough_memory
 from embedsmith.training.objective import check_objective, check_widths
+from embedsmith.training.plan import portions
 from embedsmith.training.processes import Processes
+from embedsmith.training.report import Pace, StepReport
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import StepReport, portions, trackers, train_stage
+from embedsmith.training.trackers import trackers
+from embedsmith.training.trainer import train_stage
 from embedsmith.training.weights import TrainedWeights
 from embedsmith.vectors.guide import read_guides
 
@@ -163,7 +166,7 @@ def _train_one(
     stage = stages[number]
     folder = run.folder / "checkpoints"
     goes_on = number + 1 < len(stages) and not stages[number + 1].restart_optimizer
-    pace = _Pace()
+    pace = Pace()
 
     def begin(done: int, steps: int, warning: str) -> None:
         on_progress(f"stage {stage.name}", done, steps, warning)
@@ -196,36 +199,6 @@ def _train_one(
 def _optimizer(folder: Path, stage: StageSettings) -> Path:
     """Return where the state of the optimizer lies that a stage ended with."""
     return folder / f"{stage.name}-optimizer.safetensors"
-
-
-class _Pace:
-    """What is said of a step: loss and accuracy, and the speed of the steps since this process began."""
-
-    def __init__(self) -> None:
-        self._steps, self._queries, self._tokens, self._seconds = 0, 0, 0, 0.0
-
-    def note(self, report: StepReport) -> str:
-        """Return loss, accuracy, speed and the time that is left."""
-        self._steps += 1
-        self._queries += report.queries
-        self._tokens += report.tokens
-        self._seconds += report.seconds
-        seconds = max(self._seconds, 1e-9)
-        left = (report.steps - report.step) * seconds / self._steps
-        held_out = "" if report.held_out_loss is None else f" (held out {report.held_out_loss:.3f})"
-        return (
-            f"loss {report.loss:.3f}{held_out}, in-batch accuracy {report.accuracy:.0%}, "
-            f"{self._queries / seconds:,.1f} examples/s, {self._tokens / seconds:,.0f} tokens/s, {_minutes(left)} left"
-        )
-
-
-def _minutes(seconds: float) -> str:
-    """Return a time in minutes and seconds, or hours.
-
-    >>> _minutes(75), _minutes(9000)
-    ('1:15', '2.5 h')
-    """
-    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def with_prompts(sources: Sequence[Source], model: EmbeddingModel) -> list[Source]:

@@ -6,9 +6,7 @@ Precision, clipping, schedules and reports are the Trainer's; the step and the c
 from __future__ import annotations
 
 import gc
-import importlib.util
 import math
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -25,7 +23,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments, set_seed
 
 from embedsmith.data.files import remove_below
-from embedsmith.errors import InputError, ModelError, SettingsError, did_you_mean
+from embedsmith.errors import InputError, ModelError, SettingsError
 from embedsmith.models.attention import training_attention
 from embedsmith.models.compiled import inputs_with_gradients
 from embedsmith.models.embedder import EmbeddingModel
@@ -36,7 +34,6 @@ from embedsmith.models.trained_embeddings import gradients_of_rows
 from embedsmith.models.trained_products import trained_products
 from embedsmith.training import checkpoints
 from embedsmith.training.batches import Batch, BatchPlan, Source
-from embedsmith.training.blend import Portion
 from embedsmith.training.chunks import (
     Chunk,
     are_rounded,
@@ -48,7 +45,7 @@ from embedsmith.training.chunks import (
 )
 from embedsmith.training.draws import own_draws
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
-from embedsmith.training.held_out import Best, held_out_batches, without_held_out
+from embedsmith.training.held_out import Best, held_out_batches
 from embedsmith.training.memory import (
     BYTES_A_TRAINED_WEIGHT,
     activation_bytes,
@@ -57,8 +54,11 @@ from embedsmith.training.memory import (
     tightness,
 )
 from embedsmith.training.objective import accuracy, check_objective, objective, targets_of
+from embedsmith.training.plan import plan_of
 from embedsmith.training.processes import Processes
+from embedsmith.training.report import StepReport
 from embedsmith.training.settings import StageSettings
+from embedsmith.training.trackers import tensorboard_in, trackers
 from embedsmith.training.weights import TrainedWeights, in_pooling, trained, trained_weights
 
 _SAMPLED_BATCHES = 8
@@ -87,31 +87,6 @@ def check_trainer(upstream: type) -> None:
 
 
 check_trainer(Trainer)
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What one optimizer step showed."""
-
-    stage: str
-    step: int
-    steps: int
-    loss: float
-    accuracy: float
-    """Share of the batch's queries whose positive beat every negative."""
-    gradient_norm: float
-    pooling_gradient_norm: float
-    """Length of the trained pooling's gradient before clipping; 0 where the pooling has no weights."""
-    learning_rate: float
-    """The backbone's, in this step."""
-    queries: int
-    tokens: int
-    """Of queries and passages, padding aside, over all devices."""
-    seconds: float
-    held_out_loss: float | None = None
-    """Loss on what was held out, after this step, where it was measured."""
-    guide_masked: float = 0.0
-    """Share of the other queries' passages that the guide took out of the loss."""
 
 
 @own_draws()
@@ -207,44 +182,6 @@ def _run(
     finally:
         trainer.unwrap()
     return trainer.reports
-
-
-def plan_of(sources: Sequence[Source], settings: StageSettings, seed: int) -> BatchPlan:
-    """Return the batches of a stage, without what is held out: `accumulation` of them to an optimizer step."""
-    sources = without_held_out(sources, settings.held_out, seed)
-    count = sum(len(source.examples) for source in sources)
-    batch_size = min(settings.batch_size, count)
-    steps = settings.steps or math.ceil((settings.epochs or 1) * count / (batch_size * settings.accumulation))
-    return BatchPlan(
-        sources,
-        steps=steps * settings.accumulation,
-        batch_size=batch_size,
-        hard_negatives=settings.hard_negatives,
-        in_batch=settings.in_batch,
-        seed=seed,
-        blend=settings.batches == "blended",
-        guide_margin=settings.guide_margin if settings.guide else None,
-        guide_relative=settings.guide_relative,
-    )
-
-
-def portions(sources: Sequence[Source], settings: StageSettings, seed: int) -> list[Portion]:
-    """Return what a stage will see of each data set: exactly what its batches hold."""
-    sources = without_held_out(sources, settings.held_out, seed)
-    drawn = plan_of(sources, settings.model_copy(update={"held_out": 0}), seed).drawn()
-    return [
-        Portion(
-            stage=settings.name,
-            data=source.name,
-            examples=len(source.examples),
-            negatives=sum(len(example.negatives) for example in source.examples) / len(source.examples),
-            weight=source.weight,
-            queries=queries,
-            share=queries / sum(drawn),
-            passes=queries / len(source.examples),
-        )
-        for source, queries in zip(sources, drawn, strict=True)
-    ]
 
 
 @dataclass(frozen=True)
@@ -353,35 +290,6 @@ def _arguments(settings: StageSettings, folder: Path, *, device: str, steps: int
     )
 
 
-def trackers(names: str) -> list[str]:
-    """Return the trackers of a setting; `auto` is TensorBoard where it is installed.
-
-    Raises:
-        SettingsError: transformers does not know one, or it is not installed.
-
-    >>> trackers("none")
-    []
-    """
-    from transformers.integrations.integration_utils import (
-        INTEGRATION_TO_CALLBACK,
-        get_available_reporting_integrations,
-    )
-
-    if names == "auto":
-        return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
-    asked = [] if names == "none" else [name.strip() for name in names.split(",")]
-    installed = get_available_reporting_integrations()
-    for name in asked:
-        if name not in INTEGRATION_TO_CALLBACK:
-            raise SettingsError(
-                f'report_to: unknown "{name}"{did_you_mean(name, INTEGRATION_TO_CALLBACK)}',
-                hint=f"transformers knows {', '.join(sorted(INTEGRATION_TO_CALLBACK))}; none for none",
-            )
-        if name not in installed:
-            raise SettingsError(f"report_to: {name} is not installed", hint=f"pip install {name}, or report_to: none")
-    return asked
-
-
 class _ContrastiveTrainer(Trainer):
     """A Trainer whose batches are made by a plan, and whose step is GradCache's."""
 
@@ -418,7 +326,7 @@ class _ContrastiveTrainer(Trainer):
         self.to_draw: Callable[[], Any] | None = None
         self.done = 0
         """Steps before an interruption."""
-        with _tensorboard_in(log_folder):
+        with tensorboard_in(log_folder):
             super().__init__(model=model, args=arguments, train_dataset=plan, data_collator=self._prepared)
         packed = _reads_packed(model, bfloat16=bool(self.args.bf16))
         # Chunks are shared out by their number, so they are the same in every process, whatever GPU it has.
@@ -818,20 +726,6 @@ def _lengths(model: EmbeddingModel, settings: StageSettings) -> Iterator[None]:
     finally:
         first.query_length, first.document_length = before[:2]
         model.max_seq_length = before[2]
-
-
-@contextmanager
-def _tensorboard_in(folder: Path | None) -> Iterator[None]:
-    """Let the Trainer's TensorBoard write below a folder: it asks the environment, and only when it is made."""
-    name = "TENSORBOARD_LOGGING_DIR"
-    before = os.environ.get(name)
-    if folder is not None and before is None:
-        os.environ[name] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(name, None)
 
 
 @contextmanager

@@ -14,8 +14,9 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.models.student import build_student
 from embedsmith.training.batches import Source
 from embedsmith.training.chunks import chunks_of
+from embedsmith.training.plan import plan_of
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import plan_of, train_stage
+from embedsmith.training.trainer import train_stage
 
 TEXTS = ["the cat", "on", "10 apples in a long list of files with parsers", "def read(path)", "the dog sat on the log"]
 

@@ -12,8 +12,8 @@ from embedsmith.errors import SettingsError
 from embedsmith.training.batches import Source
 from embedsmith.training.blend import capped_examples, draw_shares
 from embedsmith.training.held_out import held_out_batches
+from embedsmith.training.plan import plan_of, portions
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import plan_of, portions
 
 
 def examples(name: str, count: int, negatives: int = 2) -> list[Example]:

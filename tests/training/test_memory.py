@@ -19,8 +19,9 @@ from embedsmith.training import memory, trainer
 from embedsmith.training.batches import Source
 from embedsmith.training.checkpoints import checkpoints
 from embedsmith.training.memory import check_memory, enough_memory, missing_bytes, room_in_group, weights_to_train
+from embedsmith.training.plan import plan_of
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import cost_of, plan_of, train_stage
+from embedsmith.training.trainer import cost_of, train_stage
 
 GIB = 2**30
 STAGE = StageSettings(name="one", steps=2, batch_size=4, dtype="float32", report_to="none")

@@ -20,9 +20,10 @@ from embedsmith.training import train as training
 from embedsmith.training import trainer
 from embedsmith.training.batches import Source
 from embedsmith.training.memory import weights_to_train
+from embedsmith.training.plan import plan_of
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.train import train_into
-from embedsmith.training.trainer import OVERRIDDEN, check_trainer, cost_of, plan_of, train_stage
+from embedsmith.training.trainer import OVERRIDDEN, check_trainer, cost_of, train_stage
 from embedsmith.training.weights import trained_weights
 
 EXAMPLES = [

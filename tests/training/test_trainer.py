@@ -22,9 +22,11 @@ from embedsmith.training.batches import BatchPlan, Source
 from embedsmith.training.chunks import chunks_of, encode
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.held_out import held_out_batches, without_held_out
+from embedsmith.training.plan import plan_of
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import plan_of, trackers, train_stage
+from embedsmith.training.trackers import trackers
+from embedsmith.training.trainer import train_stage
 from embedsmith.vectors.guide import Guide
 
 PAIRS = {
