@@ -186,7 +186,7 @@ def watched(name: str, *, minutes: float, seed: int, out: Path) -> None:
             process = subprocess.Popen([sys.executable, "-m", "tests.attacks.fuzz", *words])
             while process.poll() is None:
                 time.sleep(0.2)
-                if now.exists() and time.time() - now.stat().st_mtime > 4 * READERS[name].seconds + 10:
+                if now.exists() and time.time() - now.stat().st_mtime > 25 * READERS[name].seconds:
                     process.kill()
             if process.returncode == 0:
                 return
