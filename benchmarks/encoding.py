@@ -39,7 +39,7 @@ ROWS = 1024
 
 def prepare(folder: Path, texts: list[str], settings: StudentSettings) -> dict[str, float]:
     """Write the student and the texts; return the operations of the texts without padding, and their tokens."""
-    from embedsmith.models.student import build_student
+    from embedsmith.models.opening import build_student
 
     model = build_student(settings)
     model.save(str(folder / "model"))
@@ -69,7 +69,7 @@ def operations(model: Any, lengths: list[int]) -> float:
 
 
 def ours(folder: Path, dtype: str):
-    from embedsmith.models.embedder import load
+    from embedsmith.models.opening import load
 
     model = load(str(folder), dtype=dtype, device="cpu")
     return lambda texts: model.embed(texts, "passage")

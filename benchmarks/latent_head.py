@@ -18,7 +18,8 @@ import torch
 from embedsmith.data.files import read_jsonl
 from embedsmith.data.load import load_collection
 from embedsmith.evaluation.retrieval import evaluate_retrieval
-from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import load
 from embedsmith.teachers.dense import DenseTeacher
 
 

@@ -36,8 +36,8 @@ from torch.profiler import ProfilerActivity, profile
 from embedsmith.data.examples import Example, Passage
 from embedsmith.models.compiled import compile_layers
 from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.training.batches import Source
 from embedsmith.training.report import StepReport
 from embedsmith.training.settings import StageSettings

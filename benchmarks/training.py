@@ -102,8 +102,8 @@ def _counted(stamps: list[float], arguments: argparse.Namespace) -> list[float]:
 
 def ours(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dict[str, Any]:
     """Train with our trainer; return seconds and losses of each step."""
+    from embedsmith.models.opening import build_student
     from embedsmith.models.settings import StudentSettings
-    from embedsmith.models.student import build_student
     from embedsmith.training.batches import Source
     from embedsmith.training.settings import StageSettings
     from embedsmith.training.trainer import train_stage

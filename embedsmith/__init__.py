@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     from embedsmith.mining.settings import SelectionSettings as SelectionSettings
     from embedsmith.mining.write import write as write
     from embedsmith.models.embedder import EmbeddingModel as EmbeddingModel
-    from embedsmith.models.embedder import load as load
+    from embedsmith.models.opening import build_student as build_student
+    from embedsmith.models.opening import load as load
     from embedsmith.models.settings import StudentSettings as StudentSettings
-    from embedsmith.models.student import build_student as build_student
     from embedsmith.prepare.contamination import ContaminationSettings as ContaminationSettings
     from embedsmith.prepare.convert import convert as convert
     from embedsmith.prepare.converters.settings import ConvertSettings as ConvertSettings
@@ -77,7 +77,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "TeacherSettings": "teachers.settings",
     "ablate": "recipes.ablation.ablate",
     "audit": "mining.audit_run:audit_run",
-    "build_student": "models.student",
+    "build_student": "models.opening",
     "compare": "recipes.compare",
     "encode": "serving.encode",
     "convert": "prepare.convert",
@@ -87,7 +87,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "find": "serving.search",
     "forge": "recipes.forge",
     "judge": "mining.judge",
-    "load": "models.embedder",
+    "load": "models.opening",
     "load_collection": "data.load",
     "mine": "mining.mine",
     "mteb_task": "evaluation.evaluate",

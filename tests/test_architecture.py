@@ -121,7 +121,7 @@ def test_the_arrows_run_one_way():
         ("data/beir.py", "from ..topk import exact"),
         ("data/beir.py", "from embedsmith import load"),
         ("mining/selection.py", "from embedsmith import training"),
-        ("models/student.py", "from embedsmith.vectors.store import gather"),
+        ("models/backbone.py", "from embedsmith.vectors.store import gather"),
         ("errors.py", "from embedsmith.settings import Settings"),
     ],
 )

@@ -6,8 +6,8 @@ import torch
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.models.compiled import is_compiled
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.topk.exact import top_k
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings

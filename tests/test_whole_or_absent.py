@@ -28,7 +28,7 @@ INSIDE = {
     # What a library writes by a name goes into a folder that appears whole, or into one that is thrown away.
     ("training/checkpoints.py", "write_checkpoint", "save_to_json"): "into a whole folder",
     ("models/nv_embed.py", "write_nv_embed", "save_pretrained"): "into the folder that it is given",
-    ("models/lora.py", "save_adapters", "save_pretrained"): "into the folder that it is given",
+    ("models/adapters.py", "save_adapters", "save_pretrained"): "into the folder that it is given",
     ("models/nv_embed.py", "around", "copy"): "into a folder that is thrown away",
     ("models/nv_embed.py", "around", "save_pretrained"): "into a folder that is thrown away",
     (

@@ -71,7 +71,7 @@ def before_and_after(
         RunError: the run is missing, not finished or without a model.
         InputError, ModelError, SettingsError: see `embedsmith.errors`.
     """
-    from embedsmith.models.student import build_student
+    from embedsmith.models.opening import build_student
 
     scoring, reading = scoring or ScoringSettings(), reading or TeacherSettings()
     manifest = _trained(run)

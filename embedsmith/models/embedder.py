@@ -6,7 +6,6 @@ opens it where embedsmith is not installed. `load` uses the installed modules an
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -24,36 +23,21 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from sentence_transformers.util import truncate_embeddings
 from torch import Tensor
 
-from embedsmith.data.files import read_json, whole_folder, write_json
-from embedsmith.errors import ModelError, SettingsError
+from embedsmith.data.files import whole_folder
+from embedsmith.errors import SettingsError
+from embedsmith.models.adapters import save_adapters
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.card_data import CardData
-from embedsmith.models.compiled import compile_layers
 from embedsmith.models.contract import contract_of, hash_of_weights
-from embedsmith.models.modeling_embedsmith import (
-    InstructedTransformer,
-)
-from embedsmith.models.names import ADAPTERS, ModelSource, find_model
-from embedsmith.models.nv_embed import read_nv_embed
-from embedsmith.models.nv_retriever import read_nv_retriever
+from embedsmith.models.folder import OUR_MODULES, add_old_pooling_keys, name_modules_by_file
 from embedsmith.models.packed import can_pack, may_pack, on_device, pack, packs_right, token_states
 from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
-from embedsmith.models.precision import limit_onednn_cache, mixes, resolve_dtype
+from embedsmith.models.precision import SHORT_TEXT, cast, limit_onednn_cache, mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, promised_attention
-from embedsmith.models.products import SHORT_TEXT, Activations, Copies, activations_of, fast_products
-from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSettings
-from embedsmith.models.static import read_static
-from embedsmith.models.threads import on_cores, one_at_a_time, turn
+from embedsmith.models.products import Activations, Copies, activations_of, fast_products
+from embedsmith.models.settings import Dtype, Role, StudentSettings
+from embedsmith.models.threads import on_cores, turn
 from embedsmith.models.tokens import tokens_of
-from embedsmith.models.vetted import (
-    NO_CODE,
-    NO_CODE_IN_WEIGHTS,
-    OUR_FILE,
-    OUR_MODULES,
-    Told,
-    vetted,
-)
-from embedsmith.models.weights import check_files, check_tokenizer, check_weights
 
 _CPU_TOKENS = 1024
 """Of one core: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
@@ -66,18 +50,6 @@ _WINDOW_CHARACTERS = 8 * 2**20
 
 _LOOKED_AT = 32
 """Numbers of a weight that are looked at to see whether it is the same."""
-
-_OLD_POOLING_KEYS = {
-    "cls": "pooling_mode_cls_token",
-    "mean": "pooling_mode_mean_tokens",
-    "max": "pooling_mode_max_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
-}
-
-_RELEASED = {"nvembed": read_nv_embed, "nvretriever": read_nv_retriever}
-"""What reads a folder of NVIDIA's in place of the code that lies in it, by its configuration's `model_type`."""
 
 
 class EmbeddingModel(SentenceTransformer):
@@ -258,13 +230,11 @@ class EmbeddingModel(SentenceTransformer):
             with self._products():
                 check_attention(self.backbone, promised, name=name)
         if self.has_adapters:
-            from embedsmith.models.lora import save_adapters  # it knows how a base is built, and so knows this module
-
             save_adapters(self, folder)
             return
         super().save(str(folder), *args, **kwargs)
-        _name_modules_by_file(folder)
-        _add_old_pooling_keys(folder)
+        name_modules_by_file(folder)
+        add_old_pooling_keys(folder)
 
     @property
     def backbone(self) -> Any:
@@ -515,115 +485,6 @@ def _state(weight: Tensor) -> tuple[Any, ...]:
     return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version, some
 
 
-def cast(model: EmbeddingModel, dtype: torch.dtype | None) -> EmbeddingModel:
-    """Bring weights into a type, and return the model; None leaves them as they are.
-
-    Buffers that are not saved are built anew from the configuration, as exact as they need be: the angles of rotary
-    positions, in float32 always. `Module.to` would round them to bfloat16, and turn far tokens by other angles.
-    """
-    for module in model.modules():
-        unsaved = module._non_persistent_buffers_set
-        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            if dtype and tensor.is_floating_point() and name not in unsaved:
-                tensor.data = tensor.data.to(dtype)
-    return model
-
-
-@one_at_a_time
-def load(
-    name: str,
-    *,
-    dtype: Dtype = "float32",
-    device: str | None = None,
-    dimensions: int | None = None,
-    attention_backend: AttentionBackend = "auto",
-    compile: bool = False,
-) -> EmbeddingModel:
-    """Open an embedding model by name: a run, a folder, a hub id, `package:NAME/path` or `static:FOLDER`.
-
-    Never runs code from the folder and never opens a pickle.
-
-    Args:
-        name: see `embedsmith.models.names`.
-        dtype: precision; `auto` is bfloat16 where the hardware computes in it (on a CPU for products of long texts),
-            float32 elsewhere; `bfloat16` is float32 on a CPU that has none. See `EmbeddingModel.use_dtype`.
-        device: a torch device; default: a GPU where there is one.
-        dimensions: keep as many of the first numbers of each vector, and bring it back to length 1 (Matryoshka).
-        attention_backend: what computes attention, on the device as it is.
-        compile: compile the layers, on a GPU: half a minute at first, then a quarter faster where it is large.
-
-    Raises:
-        ModelError: the model is missing, needs foreign code, or cannot be opened; or the back end or what compiles is
-            not there.
-        CausalityError: the attention is not what the configuration promises.
-        SettingsError: there are more dimensions wanted than the model has.
-    """
-    model = _load(name, dtype=dtype, device=device, attention_backend=attention_backend)
-    width = model.get_embedding_dimension()
-    if dimensions is not None and not 0 < dimensions <= width:
-        raise SettingsError(f"{name}: {dimensions} dimensions wanted, it has {width}", hint=f"ask for 1 to {width}")
-    model.truncate_dim = dimensions
-    if compile:
-        compile_layers(model, name=name)
-    return model
-
-
-def _load(name: str, *, dtype: Dtype, device: str | None, attention_backend: AttentionBackend) -> EmbeddingModel:
-    """Open an embedding model of any kind, and probe it."""
-    source = find_model(name)
-    if source.kind == "static":
-        embedding = read_static(Path(source.path), name=name)
-        # Nothing is multiplied: a shorter type would save no time.
-        exact = torch.float32 if dtype == "auto" else resolve_dtype(dtype, device)
-        return cast(EmbeddingModel(modules=[embedding], device=device), exact)
-    if source.kind == "gguf":
-        raise ModelError(
-            f"{name}: a GGUF file holds a language model, not an embedding model",
-            hint="use it as --student, which makes an embedding model of it",
-        )
-    found = vetted(source)
-    # As it was saved where each module gets a type of its own: nothing is rounded twice, nor larger than it need be.
-    is_mixed = mixes(dtype, device)
-    model = _open(found, dtype=None if is_mixed else resolve_dtype(dtype, device), device=device)
-    use_backend(model[0], attention_backend, name=name)
-    promised = promised_attention(model.backbone)
-    if promised:
-        check_attention(model.backbone, promised, name=name)
-    if is_mixed:
-        model.use_dtype(dtype)
-    here = StudentSettings(name=_lasting(source))
-    if model.has_adapters:
-        model.merged_origin = here
-    else:
-        model.origin = here
-    return model
-
-
-def use_backend(transformer: Any, backend: AttentionBackend, *, name: str) -> None:
-    """Let a transformer compute attention with a back end.
-
-    Raises:
-        ModelError: it is not installed, or the model cannot use it.
-    """
-    if backend == "auto":
-        return
-    try:
-        transformer.model.set_attn_implementation(backend)
-    except (ImportError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"{name}: no attention with {backend}: {first_line}", hint="install it, or choose sdpa or eager"
-        ) from error
-    # Flash attention would have texts without padding in one row, where the masks of instructions do not follow.
-    transformer.unpad_inputs = False
-
-
-def _lasting(source: ModelSource) -> str:
-    """Return a name of a source that means the same in another working directory."""
-    is_path = source.local and not source.name.startswith(("package:", "static:"))
-    return str(Path(source.name).expanduser().resolve()) if is_path else source.name
-
-
 def _finished(vectors: Float[Tensor, "N D"], *, normalize: bool) -> Float32[np.ndarray, "N D"]:
     """Return vectors as they are handed out."""
     # In float32: a length of 1 in bfloat16 is off by up to a percent.
@@ -638,99 +499,12 @@ def _static_length(module: StaticEmbedding) -> int | None:
     return truncation["max_length"] if truncation else None
 
 
-def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None) -> EmbeddingModel:
-    """Open a vetted folder as a SentenceTransformer; no dtype: that of its files.
-
-    Raises:
-        ModelError: what is wrong, in one line.
-    """
-    folder = Path(source.path)
-    if (folder / ADAPTERS).is_file():
-        from embedsmith.models.lora import load_adapters  # it knows how a base is built, and so knows this module
-
-        return cast(load_adapters(folder, name=source.name, device=device), dtype)
-    if is_released(folder):
-        read = _RELEASED[_model_type(folder)]
-        modules, prompts = read(folder, name=source.name, dtype=dtype or torch.bfloat16)
-        return cast(EmbeddingModel(modules=modules, prompts=prompts, device=device), dtype)
-    check_files(folder, name=source.name)
-    with Told(source.name, "cannot be opened"):
-        model = EmbeddingModel(
-            source.path,
-            device=device,
-            model_kwargs={
-                "dtype": dtype or "auto",
-                "ignore_mismatched_sizes": True,  # check_weights names them
-                **NO_CODE_IN_WEIGHTS,
-            },
-            config_kwargs=dict(NO_CODE),
-            processor_kwargs=dict(NO_CODE),
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-    if model.backbone is not None:
-        check_weights(model.backbone, folder / first_part(folder), name=source.name)
-        check_tokenizer(model.tokenizer, model.backbone, name=source.name)
-    if isinstance(model[0], InstructedTransformer) and not getattr(model.tokenizer, "is_fast", False):
-        raise ModelError(
-            f"{source.name}: its tokenizer gives no character offsets, which masks of instructions need",
-            hint="use the tokenizer that the model was saved with",
-        )
-    _check_reads(model, source.name)
-    return cast(model, dtype)
-
-
-def _check_reads(model: EmbeddingModel, name: str) -> None:
-    """Refuse a model whose parts do not fit each other: it opens, and stumbles over the first text.
-
-    Raises:
-        ModelError: in the words of the library that stumbled.
-    """
-    training = [module for module in model.modules() if module.training]
-    with Told(name, "opens, and reads no text"), torch.no_grad():
-        model.eval()  # no dropout: nothing may be drawn from what a caller has seeded
-        features = tokens_of(model, ["a word that it knows, and \N{SNOWMAN}"])
-        model({key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in features.items()})
-    for module in training:
-        module.training = True
-
-
-def first_part(folder: Path) -> str:
-    """Return where in a folder its backbone lies."""
-    path = folder / "modules.json"
-    return str(read_json(path)[0].get("path", "")) if path.is_file() else ""
-
-
-def is_released(folder: Path) -> bool:
-    """Return whether a folder holds an NV-Embed or NV-Retriever as it was released."""
-    return _model_type(folder) in _RELEASED
-
-
-def _model_type(folder: Path) -> str:
-    """Return what a folder's config.json calls its kind of model."""
-    path = folder / "config.json"
-    config = read_json(path) if path.is_file() else {}
-    return str(config.get("model_type")) if isinstance(config, dict) else ""
-
-
-def _name_modules_by_file(folder: Path) -> None:
-    """Let modules.json name our modules by the file that lies in the folder, as code from a folder must be."""
-    path = folder / "modules.json"
-    modules = json.loads(path.read_text(encoding="utf-8"))
-    for module in modules:
-        if module["type"] in OUR_MODULES:
-            module["type"] = f"{OUR_FILE}.{module['type'].rsplit('.', 1)[1]}"
-    write_json(path, modules)
-
-
-def _add_old_pooling_keys(folder: Path) -> None:
-    """Write a flag for each way of pooling beside the one name that sentence-transformers writes since 5.4.
-
-    Servers that read the file themselves, text-embeddings-inference among them, still ask for the flags.
-    """
-    for path in folder.glob("*_Pooling/config.json"):
-        config = read_json(path)
-        modes = config.get("pooling_mode", [])
-        chosen = [modes] if isinstance(modes, str) else modes
-        flags = {key: mode in chosen for mode, key in _OLD_POOLING_KEYS.items()}
-        write_json(path, {**config, **flags})
+def describe(model: EmbeddingModel) -> dict[str, Any]:
+    """Return the sizes of a model: parameters in all, in the pooling, layers and dimensions."""
+    parameters = [(name, p.numel()) for name, p in model.named_parameters()]
+    return {
+        "parameters": sum(count for _, count in parameters),
+        "pooling_parameters": sum(count for name, count in parameters if not name.startswith("0.")),
+        "layers": getattr(model.backbone.config, "num_hidden_layers", None),
+        "dimensions": model.get_embedding_dimension(),
+    }

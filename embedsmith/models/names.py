@@ -22,7 +22,7 @@ from embedsmith.errors import ModelError, did_you_mean
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 ADAPTERS = "adapters.json"
-"""What a folder of adapters has in place of a configuration; see `embedsmith.models.lora`."""
+"""What a folder of adapters has in place of a configuration; see `embedsmith.models.adapters`."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -136,3 +136,9 @@ def _refuse_pickles(name: str, folder: Path) -> None:
                 f"{name}: pickled weights only ({found}), which can run code when they are opened",
                 hint="convert them to safetensors first",
             )
+
+
+def lasting(source: ModelSource) -> str:
+    """Return a name of a source that means the same in another working directory."""
+    is_path = source.local and not source.name.startswith(("package:", "static:"))
+    return str(Path(source.name).expanduser().resolve()) if is_path else source.name

@@ -10,12 +10,24 @@ import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from embedsmith.models.settings import Dtype
+from embedsmith.models.settings import Dtype, Role
+
+SHORT_TEXT: Mapping[Role, int] = {"query": 16, "passage": 30}
+"""Texts of fewer tokens are computed in float32 by `auto`, longer ones with products in bfloat16.
+
+What moves a query's vector moves the scores of all its candidates much alike, and negatives are chosen by how scores
+differ; what moves a passage's vector moves one score. So exactness is worth more for passages: with queries alone in
+bfloat16 3.0% of float32's negatives are others in nl2bash, with passages alone 4.3%. With these two lengths
+all-MiniLM-L6-v2 keeps 97% of them in nl2bash and 98% in squad_sentences, with bfloat16 for all texts 95% and 98%;
+encoding takes 76% and 74% of float32's time, bfloat16 for all texts 62%.
+"""
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 _CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
@@ -36,6 +48,20 @@ def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
 def mixes(dtype: Dtype, device: str | None = None) -> bool:
     """Return whether only products are computed in bfloat16, all else in float32: so it is on a CPU."""
     return _kind(device) == "cpu" and resolve_dtype(dtype, device) is torch.bfloat16
+
+
+def cast(model: Model, dtype: torch.dtype | None) -> Model:
+    """Bring weights into a type, and return the model; None leaves them as they are.
+
+    Buffers that are not saved are built anew from the configuration, as exact as they need be: the angles of rotary
+    positions, in float32 always. `Module.to` would round them to bfloat16, and turn far tokens by other angles.
+    """
+    for module in model.modules():
+        unsaved = module._non_persistent_buffers_set
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            if dtype and tensor.is_floating_point() and name not in unsaved:
+                tensor.data = tensor.data.to(dtype)
+    return model
 
 
 def has_bfloat16(device: str | None = None) -> bool:

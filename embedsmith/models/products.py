@@ -5,7 +5,7 @@ Intel's: 90 against 260 billion operations a second on one core of a fifth-gener
 uses it for shorter types only. Both sum in float32; a vector moves in its last bits.
 
 In bfloat16 a processor multiplies at least twice as fast, with 8 bits of each factor in place of 24. What that moves a
-vector by is much the same for a short text and a long one, and the time it saves is not: see `SHORT_TEXT`.
+vector by is much the same for a short text and a long one, and the time it saves is not: see `precision.SHORT_TEXT`.
 
 Where an activation follows a product, oneDNN applies it before the numbers leave the processor: that saves a pass over
 memory, and in bfloat16 a rounding. What follows what is found by watching the model at work: see `activations_of`.
@@ -24,17 +24,6 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from embedsmith.models.precision import limit_onednn_cache, multiplies_wide, onednn_multiplies, onednn_product
-from embedsmith.models.settings import Role
-
-SHORT_TEXT: Mapping[Role, int] = {"query": 16, "passage": 30}
-"""Texts of fewer tokens are computed in float32 by `auto`, longer ones with products in bfloat16.
-
-What moves a query's vector moves the scores of all its candidates much alike, and negatives are chosen by how scores
-differ; what moves a passage's vector moves one score. So exactness is worth more for passages: with queries alone in
-bfloat16 3.0% of float32's negatives are others in nl2bash, with passages alone 4.3%. With these two lengths
-all-MiniLM-L6-v2 keeps 97% of them in nl2bash and 98% in squad_sentences, with bfloat16 for all texts 95% and 98%;
-encoding takes 76% and 74% of float32's time, bfloat16 for all texts 62%.
-"""
 
 
 class Activation(NamedTuple):

@@ -25,13 +25,7 @@ from typing import Any
 from huggingface_hub.errors import StrictDataclassError
 
 from embedsmith.errors import ModelError
-from embedsmith.models import modeling_embedsmith
-from embedsmith.models.modeling_embedsmith import (
-    InstructedTransformer,
-    LatentAttentionPooling,
-    MultiLayerPooling,
-    SelfAttentionPooling,
-)
+from embedsmith.models.folder import OUR_MODULES
 from embedsmith.models.names import ADAPTERS, PICKLES, ModelSource
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -81,13 +75,6 @@ _MODULES = {
 }
 """Modules of sentence-transformers that a folder may name. Others read pickles, or name classes in turn."""
 
-OUR_FILE = Path(modeling_embedsmith.__file__).stem
-OUR_MODULES: dict[str, type] = {
-    f"{prefix}.{cls.__name__}": cls
-    for cls in (InstructedTransformer, LatentAttentionPooling, SelfAttentionPooling, MultiLayerPooling)
-    for prefix in (OUR_FILE, modeling_embedsmith.__name__)
-}
-"""Our own modules, by the names that a folder may have for them: the file that lies in it, or the package's."""
 
 _WITH_WEIGHTS = {"Dense", "LayerNorm", "WeightedLayerPooling", "StaticEmbedding"}
 """Modules that fall back to a pickle where there is no `model.safetensors`."""

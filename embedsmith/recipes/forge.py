@@ -37,8 +37,8 @@ from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.mine import mine_into
 from embedsmith.mining.settings import MiningSettings
-from embedsmith.models.embedder import EmbeddingModel, load
-from embedsmith.models.student import build_student
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import build_student, load
 from embedsmith.prepare.code import CodeSettings, harvest, sources_hash, split
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.comparison_page import write_evaluation_report

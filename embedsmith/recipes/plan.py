@@ -17,7 +17,7 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, read_examples
 from embedsmith.mining.mine import read_source
 from embedsmith.models.embedder import EmbeddingModel
-from embedsmith.models.student import build_student
+from embedsmith.models.opening import build_student
 from embedsmith.prepare.code import harvest, split
 from embedsmith.prepare.convert import draft
 from embedsmith.progress import Progress, silent

@@ -19,8 +19,8 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.mine import read_source
 from embedsmith.mining.settings import MiningSettings
+from embedsmith.models.adapters import add_adapters
 from embedsmith.models.embedder import EmbeddingModel
-from embedsmith.models.lora import add_adapters
 from embedsmith.prepare.code import check_sources
 from embedsmith.prepare.convert import draft
 from embedsmith.prepare.decontaminate import check_evaluation_set

@@ -18,7 +18,7 @@ from embedsmith.data.files import atomic_write, read_json, refuse_foreign, refus
 from embedsmith.data.listed import read_listed
 from embedsmith.data.locks import writes_out
 from embedsmith.errors import InputError, RunError, SettingsError
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import load
 from embedsmith.models.settings import Dtype, Role
 from embedsmith.progress import Progress, silent
 from embedsmith.vectors.known import HASHES

@@ -23,13 +23,14 @@ from embedsmith.data.locks import writes_out
 from embedsmith.data.plain_yaml import licence_in
 from embedsmith.data.shown import one_line
 from embedsmith.errors import ModelError, RunError
-from embedsmith.models.embedder import EmbeddingModel, cast, load
+from embedsmith.models.adapters import merge_adapters
+from embedsmith.models.embedder import EmbeddingModel, describe
 from embedsmith.models.licence import UNSTATED, licence_of
-from embedsmith.models.lora import merge_adapters
 from embedsmith.models.names import ADAPTERS, find_model
 from embedsmith.models.nv_embed import write_nv_embed
+from embedsmith.models.opening import load
+from embedsmith.models.precision import cast
 from embedsmith.models.settings import Dtype, Layout
-from embedsmith.models.student import describe
 from embedsmith.pages.markdown import code, inline
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.lineage import lineage

@@ -10,7 +10,7 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.files import visible
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError, RunError
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import load
 from embedsmith.models.settings import Dtype
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import finished

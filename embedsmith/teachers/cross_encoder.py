@@ -16,7 +16,7 @@ from jaxtyping import Float32, Int64
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.contract import contract_of, name_of
-from embedsmith.models.embedder import first_part
+from embedsmith.models.folder import first_part
 from embedsmith.models.names import find_model
 from embedsmith.models.precision import limit_onednn_cache, resolve_dtype
 from embedsmith.models.settings import Dtype

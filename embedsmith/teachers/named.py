@@ -185,7 +185,7 @@ def _remote(name: str, settings: TeacherSettings) -> Any:
 
 def _local(name: str, settings: TeacherSettings, device: str | None) -> Any:
     """Return an embedding model of this machine."""
-    from embedsmith.models.embedder import load
+    from embedsmith.models.opening import load
 
     model = load(name, dtype=settings.dtype, device=device, compile=settings.compile)
     if settings.max_tokens:

@@ -20,10 +20,10 @@ import torch
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import read_jsonl, remove_below, visible, write_jsonl
 from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
-from embedsmith.models.embedder import EmbeddingModel, load
-from embedsmith.models.lora import merge_adapters
+from embedsmith.models.adapters import merge_adapters
+from embedsmith.models.embedder import EmbeddingModel, describe
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student, describe
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.lineage import lineage
 from embedsmith.runs.origin import check_origin, hash_of_examples

@@ -24,10 +24,10 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 
 from embedsmith.data.files import remove_below
 from embedsmith.errors import InputError, ModelError, SettingsError
+from embedsmith.models.adapters import add_adapters, halved, inputs_as_they_are, merge_adapters, remove_adapters
 from embedsmith.models.attention import training_attention
 from embedsmith.models.compiled import inputs_with_gradients
 from embedsmith.models.embedder import EmbeddingModel
-from embedsmith.models.lora import add_adapters, halved, inputs_as_they_are, merge_adapters, remove_adapters
 from embedsmith.models.packed import attention_within_texts
 from embedsmith.models.precision import resolve_dtype
 from embedsmith.models.trained_embeddings import gradients_of_rows

@@ -482,9 +482,8 @@ def tiny_bert_in(folder: Path) -> None:
 
 
 def _read_model(folder: Path) -> None:
-    from embedsmith.models.embedder import load
+    from embedsmith.models.opening import build_student, load
     from embedsmith.models.settings import StudentSettings
-    from embedsmith.models.student import build_student
 
     name = str(folder / "model")
     each(
@@ -494,9 +493,9 @@ def _read_model(folder: Path) -> None:
 
 
 def _adapters(folder: Path) -> None:
-    from embedsmith.models.lora import add_adapters, save_adapters
+    from embedsmith.models.adapters import add_adapters, save_adapters
+    from embedsmith.models.opening import build_student
     from embedsmith.models.settings import StudentSettings
-    from embedsmith.models.student import build_student
 
     tiny_bert_in(folder / "base")
     model = build_student(StudentSettings(name=str(folder / "base")), device="cpu")
@@ -519,7 +518,7 @@ def _static(folder: Path) -> None:
 
 
 def _read_static(folder: Path) -> None:
-    from embedsmith.models.embedder import load
+    from embedsmith.models.opening import load
 
     load(f"static:{folder / 'model'}", device="cpu").embed(["a cat", "a dog"], "query")
 

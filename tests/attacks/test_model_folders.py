@@ -21,9 +21,8 @@ from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertConfig, BertForSequenceClassification
 
 from embedsmith.errors import EmbedsmithError, ModelError
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 
 

@@ -9,9 +9,8 @@ import pytest
 
 from embedsmith.data.files import write_array
 from embedsmith.data.listed import read_listed
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.serving import encode as encoding
 
 TEXTS = ["the cat sat on the mat", "red apple", "the cat sat on the mat", "10 times 100"]

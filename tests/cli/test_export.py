@@ -2,8 +2,8 @@
 
 import pytest
 
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 
 @pytest.fixture(scope="module")

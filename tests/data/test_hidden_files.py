@@ -16,8 +16,8 @@ from embedsmith.data.labelled import read_labelled, task_of
 from embedsmith.data.load import known_splits, load_collection, load_tables, table_splits
 from embedsmith.evaluation.per_query import labels_of
 from embedsmith.generation.templates import Template, read_templates, write_templates
-from embedsmith.models.embedder import load
 from embedsmith.models.names import find_model
+from embedsmith.models.opening import load
 from embedsmith.prepare.code import CodeSettings, harvest
 from embedsmith.recipes.compare import sides_of
 from embedsmith.recipes.shelf import identity_of_files

@@ -113,11 +113,11 @@ def test_the_second_evaluation_of_a_bare_model_encodes_nothing(
 
 
 def test_one_model_is_opened_once_for_several_data_sets(beir: Path, tiny_bert: Path, tmp_path: Path, monkeypatch):
-    from embedsmith.models import embedder
+    from embedsmith.models import opening
 
     opened = []
-    load = embedder.load
-    monkeypatch.setattr(embedder, "load", lambda name, **keywords: opened.append(name) or load(name, **keywords))
+    load = opening.load
+    monkeypatch.setattr(opening, "load", lambda name, **keywords: opened.append(name) or load(name, **keywords))
     other = tmp_path / "animals.jsonl"
     other.write_text('{"query": "where is the cat", "positive": "the cat sat on the mat"}\n')
     contender = Contender(str(tiny_bert), vectors=tmp_path / "vectors")

@@ -15,7 +15,8 @@ from embedsmith.errors import InputError, ModelError, SettingsError
 from embedsmith.evaluation.contender import Contender
 from embedsmith.evaluation.evaluate import evaluate_all, evaluate_into, score
 from embedsmith.evaluation.settings import ScoringSettings
-from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import load
 from embedsmith.teachers.settings import TeacherSettings
 
 mteb = pytest.importorskip("mteb")

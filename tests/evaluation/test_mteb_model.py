@@ -11,7 +11,8 @@ from embedsmith.errors import InputError, SettingsError
 from embedsmith.evaluation.contender import Contender
 from embedsmith.evaluation.evaluate import evaluate_into, score_benchmark
 from embedsmith.evaluation.settings import ScoringSettings
-from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import load
 from embedsmith.runs.run import read_manifest
 from embedsmith.teachers.settings import TeacherSettings
 

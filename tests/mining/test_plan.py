@@ -9,7 +9,7 @@ import pytest
 from embedsmith.mining.mine import mine
 from embedsmith.mining.plan import Plan, candidate_bytes
 from embedsmith.mining.settings import MiningSettings
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import load
 from embedsmith.teachers.settings import TeacherSettings
 
 

@@ -23,10 +23,9 @@ from transformers import (
 from transformers.utils import is_flash_attn_2_available
 
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import NV_RETRIEVER_V1, StudentSettings
-from embedsmith.models.student import build_student
 
 SIZES = {
     "hidden_size": 32,

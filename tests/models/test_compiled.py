@@ -5,10 +5,10 @@ import torch
 
 from embedsmith.errors import ModelError
 from embedsmith.models import compiled
-from embedsmith.models.embedder import EmbeddingModel, load
-from embedsmith.models.lora import add_adapters
+from embedsmith.models.adapters import add_adapters
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 
 @pytest.fixture

@@ -30,9 +30,9 @@ from transformers import (
 
 from embedsmith.models import contract
 from embedsmith.models.contract import WITHOUT_EFFECT
-from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 TEXTS = ["where is the parser of the file", "the dog", "How to Sort 10 numbers, or 100 <s> of them: " * 2]
 
@@ -213,7 +213,7 @@ def test_what_computes_attention_is_in_the_contract(backend, encoder_folder):
 
 def test_adapters_are_in_the_contract_with_their_scale_and_whether_they_are_used(encoder_folder):
     pytest.importorskip("peft")
-    from embedsmith.models.lora import add_adapters
+    from embedsmith.models.adapters import add_adapters
 
     model = load(str(encoder_folder), device="cpu")
     add_adapters(model, rank=2)

@@ -13,10 +13,10 @@ import torch
 
 from embedsmith.errors import CausalityError, ModelError, SettingsError
 from embedsmith.models import embedder
-from embedsmith.models.embedder import EmbeddingModel, load
-from embedsmith.models.products import SHORT_TEXT
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import build_student, load
+from embedsmith.models.precision import SHORT_TEXT
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 TEXTS = [
     "where is the parser",

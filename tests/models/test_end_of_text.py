@@ -9,8 +9,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from embedsmith.errors import ModelError
 from embedsmith.models.end_of_text import append_end_of_text
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 LONG = "the cat sat on the mat and the dog sat on the log, " * 9
 BEGIN = processors.TemplateProcessing(single="<s> $A", pair="<s> $A $B", special_tokens=[("<s>", 1)])

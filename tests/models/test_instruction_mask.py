@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from embedsmith.models.modeling_embedsmith import pooling_mask
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 TEXTS = [
     "where is the parser",

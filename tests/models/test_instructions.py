@@ -5,10 +5,9 @@ import pytest
 
 from embedsmith.data.instructions import OF_DATA
 from embedsmith.errors import SettingsError
-from embedsmith.models.embedder import load
 from embedsmith.models.instructions import ONE_SIDED, task_of
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 TEXTS = ["where is the parser", "10 times 100", " the cat"]
 

@@ -9,10 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from embedsmith.errors import ModelError
-from embedsmith.models.embedder import load
 from embedsmith.models.nv_embed import parse_config, read_nv_embed, write_nv_embed
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from tests.models import nv_embed_oracle as oracle
 from tests.tiny_models import SENTENCES
 

@@ -12,9 +12,8 @@ from safetensors.torch import load_file, save_file
 from transformers import MistralConfig, MistralModel, PreTrainedTokenizerFast
 
 from embedsmith.errors import ModelError
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from tests.models.nv_embed_oracle import tokenizer
 from tests.tiny_models import SENTENCES
 

@@ -8,10 +8,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
-from embedsmith.models.embedder import load
 from embedsmith.models.modeling_embedsmith import MultiLayerPooling, SelfAttentionPooling
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 D, R, H, W, L = 6, 5, 2, 3, 4
 MASKS = {

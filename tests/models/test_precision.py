@@ -109,11 +109,11 @@ import torch
 from safetensors.torch import load_file
 
 from embedsmith.data.examples import Example, Passage
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import load
 from embedsmith.models.precision import has_bfloat16, multiplies_wide
-from embedsmith.models.products import SHORT_TEXT
+from embedsmith.models.precision import SHORT_TEXT
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
+from embedsmith.models.opening import build_student
 from embedsmith.serving.encode import encode
 from embedsmith.serving.export import export
 from embedsmith.topk.exact import top_k

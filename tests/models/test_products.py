@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional
 
 from embedsmith.models import embedder, precision, products
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 TEXTS = ["where is the parser", "s", "", "the cat sat on the mat and the dog sat on the log, " * 3]

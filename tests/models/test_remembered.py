@@ -10,10 +10,9 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoTokenizer, MistralConfig, MistralModel
 
 from embedsmith.models import packed, products
-from embedsmith.models.precision import onednn_multiplies
-from embedsmith.models.products import SHORT_TEXT
+from embedsmith.models.opening import build_student
+from embedsmith.models.precision import SHORT_TEXT, onednn_multiplies
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 LONG = [" ".join("abcdefgh"[(n * step) % 8] for n in range(SHORT_TEXT["passage"])) for step in (1, 2, 3, 5)]
 WINDOW = 12

@@ -9,9 +9,8 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.teachers.named import open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 

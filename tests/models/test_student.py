@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from embedsmith.errors import CausalityError, ModelError, SettingsError
-from embedsmith.models.embedder import load
+from embedsmith.models.embedder import describe
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student, describe
 
 TEXTS = ["where is the parser", "10 times 100", " the cat"]
 SMALL = {"latents": 4, "heads": 2, "head_width": 8}

@@ -10,12 +10,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from embedsmith.models import embedder
+from embedsmith.models import opening
 from embedsmith.models.attention import steady_attention, training_attention
 from embedsmith.models.compiled import uncompiled
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.models.threads import Shared, on_cores, one_at_a_time, set_cores
 from embedsmith.models.tokens import tokens_of
 
@@ -93,7 +92,7 @@ def test_models_are_opened_in_turn_and_used_meanwhile(tiny_bert, tiny_llama, tmp
             folders.append(str(tmp_path / f"{name}-{dtype}"))
             student.to(dtype).save(folders[-1])
     within = []
-    opened = embedder._open
+    opened = opening._open
 
     def one(*arguments, **keywords):
         within.append(1)
@@ -103,7 +102,7 @@ def test_models_are_opened_in_turn_and_used_meanwhile(tiny_bert, tiny_llama, tmp
         within.pop()
         return found
 
-    monkeypatch.setattr(embedder, "_open", one)
+    monkeypatch.setattr(opening, "_open", one)
     known = load(folders[0], device="cpu")
     calls = [
         lambda folder=folder: load(folder, device="cpu", dtype="float16").embed(TEXTS, "query") for folder in folders

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.models.tokens import tokens_of
 
 TEXTS = [

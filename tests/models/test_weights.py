@@ -10,9 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import ByT5Tokenizer
 
 from embedsmith.errors import ModelError
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 
 POOLING = "1_LatentAttentionPooling/model.safetensors"
 

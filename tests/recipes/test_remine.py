@@ -10,7 +10,7 @@ from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.examples import Example, Passage, read_examples, write_examples
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.mining.settings import MiningSettings
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.recipes.forge import forge
 from embedsmith.recipes.plan import plan_of_recipe, plan_of_run

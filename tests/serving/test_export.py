@@ -12,9 +12,9 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from embedsmith.data.files import write_json
 from embedsmith.errors import ModelError, RunError
-from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.serving import export as exporting
 from embedsmith.serving.export import export
 

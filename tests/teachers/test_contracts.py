@@ -13,8 +13,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import BertConfig, BertForSequenceClassification
 
 from embedsmith.evaluation.contender import Contender
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.services.endpoint import endpoint
 from embedsmith.teachers import bm25, chance, joined, remote
 from embedsmith.teachers.bm25 import BM25, BM25Settings, contract_of_words

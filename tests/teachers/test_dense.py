@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from embedsmith.models.embedder import EmbeddingModel, load
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.teachers.dense import DenseTeacher
 
 PASSAGES = [

@@ -5,8 +5,8 @@ import pytest
 
 from embedsmith.data.ties import NO_PASSAGE
 from embedsmith.errors import ModelError, SettingsError
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.teachers import named
 from embedsmith.teachers.bm25 import BM25, BM25Settings
 from embedsmith.teachers.named import Teacher, open_teacher

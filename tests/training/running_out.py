@@ -12,8 +12,8 @@ from pathlib import Path
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import SettingsError
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.trainer import train_stage

@@ -12,9 +12,9 @@ import torch
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import SettingsError
-from embedsmith.models.lora import add_adapters
+from embedsmith.models.adapters import add_adapters
+from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.training import memory, trainer
 from embedsmith.training.batches import Source
 from embedsmith.training.checkpoints import checkpoints

@@ -31,7 +31,7 @@ torch.set_num_threads(1)
 
 from embedsmith.data.examples import read_examples
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
+from embedsmith.models.opening import build_student
 from embedsmith.training.batches import Source
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings

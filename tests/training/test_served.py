@@ -7,9 +7,8 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.models import packed
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.training.batches import BatchPlan, Source
 from embedsmith.training.chunks import chunks_of, encode
 from embedsmith.training.grad_cache import ActivationMemory, GradCache

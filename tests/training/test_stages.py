@@ -10,9 +10,8 @@ from transformers import Trainer
 
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.recipes.plan import plan_of_recipe
 from embedsmith.recipes.recipe import Recipe
 from embedsmith.runs.run import Run, read_manifest

@@ -14,9 +14,8 @@ from safetensors.torch import load_file
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.models import trained_products
-from embedsmith.models.embedder import load
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.training import trainer
 from embedsmith.training.batches import BatchPlan, Source
 from embedsmith.training.chunks import chunks_of, encode

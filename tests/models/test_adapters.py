@@ -9,13 +9,13 @@ import torch
 
 from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models import lora
-from embedsmith.models.embedder import load
-from embedsmith.models.lora import add_adapters, halved, merge_adapters, merged, remove_adapters
+from embedsmith.models import adapters
+from embedsmith.models.adapters import add_adapters, halved, merge_adapters, merged, remove_adapters
+from embedsmith.models.embedder import describe
 from embedsmith.models.names import ADAPTERS
+from embedsmith.models.opening import build_student, load
 from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import StudentSettings
-from embedsmith.models.student import build_student, describe
 from embedsmith.serving.export import export
 
 pytest.importorskip("peft")
@@ -335,7 +335,7 @@ def test_adapters_that_an_earlier_version_wrote_are_opened_and_written_as_now(ti
     trained(student(tiny_llama)).save(str(tmp_path / "adapters"))
     path = tmp_path / "adapters" / ADAPTERS
     base = build_student(StudentSettings.parse(read_json(path)["base"], where="base"), device="cpu").backbone
-    write_json(path, {**read_json(path), "format": 1, "base_weights": lora._fingerprint(base, version=1)})
+    write_json(path, {**read_json(path), "format": 1, "base_weights": adapters._fingerprint(base, version=1)})
     opened = load(str(tmp_path / "adapters"), device="cpu")
     opened.save(str(tmp_path / "again"))
     assert read_json(tmp_path / "again" / ADAPTERS)["format"] == 2

@@ -12,11 +12,11 @@ Source: Hu et al., LoRA, https://arxiv.org/abs/2106.09685; NV-Embed trains with 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -28,10 +28,8 @@ from safetensors.torch import load_file
 from embedsmith.data.files import read_json, remove_below, write_json, write_tensors
 from embedsmith.errors import ModelError, SettingsError, did_you_mean
 from embedsmith.models.contract import configuration_of
-from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.names import ADAPTERS
 from embedsmith.models.settings import Role, StudentSettings
-from embedsmith.models.student import build_student
 from embedsmith.models.vetted import Told
 from embedsmith.settings import Settings, fingerprint
 
@@ -44,8 +42,73 @@ _PROBES = ("where is the parser", "def add(a, b): return a + b", "It costs 10 or
 """Texts whose vectors a merge must leave where they are."""
 
 
+@runtime_checkable
+class Adapted(Protocol):
+    """What adapters need of an embedding model."""
+
+    training: bool
+    prompts: dict[str, str]
+    origin: StudentSettings | None
+    merged_origin: StudentSettings | None
+    base_weights: str
+    frozen_anyway: frozenset[str]
+
+    @property
+    def backbone(self) -> Any:
+        """The transformers model inside."""
+
+    @property
+    def has_adapters(self) -> bool:
+        """Whether there are some already."""
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether some matrices are multiplied in bfloat16."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+
+    def __getitem__(self, place: int) -> Any:
+        """Return one of its modules."""
+
+    def modules(self) -> Iterator[torch.nn.Module]:
+        """Yield all modules within."""
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Yield its weights."""
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Return its weights by name."""
+
+    def load_state_dict(self, state: dict[str, torch.Tensor], *, strict: bool) -> Any:
+        """Read weights by name."""
+
+    def train(self, mode: bool) -> Any:
+        """Have it train, or not."""
+
+    def embed(self, texts: Sequence[str], role: Role) -> Float32[np.ndarray, "N D"]:
+        """Return the vectors of texts."""
+
+    def contract_length(self, role: Role) -> int | None:
+        """Return where texts are cut."""
+
+    def set_max_tokens(self, *, query: int, passage: int) -> None:
+        """Cut texts there."""
+
+
+class SavedAdapters(Settings):
+    """What `adapters.json` holds."""
+
+    format: int = Field(_FORMAT, gt=0)
+    base: StudentSettings
+    base_weights: str
+    prompts: dict[str, str]
+    max_tokens: dict[Role, Annotated[int, Field(gt=0)]]
+
+
 def add_adapters(
-    model: EmbeddingModel, *, rank: int, alpha: int = 32, dropout: float = 0.1, targets: Sequence[str] = ()
+    model: Adapted, *, rank: int, alpha: int = 32, dropout: float = 0.1, targets: Sequence[str] = ()
 ) -> None:
     """Freeze a model's backbone and put new adapters beside its linear layers; its pooling stays trained in full.
 
@@ -79,7 +142,7 @@ def add_adapters(
 
 
 @contextmanager
-def halved(model: EmbeddingModel) -> Iterator[None]:
+def halved(model: Adapted) -> Iterator[None]:
     """Keep within the block, in bfloat16, those frozen matrices of linear layers that are the same in it.
 
     Most decoders are published in bfloat16, and built in float32 to be trained. Where the products are computed in
@@ -102,7 +165,7 @@ def halved(model: EmbeddingModel) -> Iterator[None]:
             weight.data = weight.data.float()
 
 
-def inputs_as_they_are(model: EmbeddingModel) -> AbstractContextManager[None]:
+def inputs_as_they_are(model: Adapted) -> AbstractContextManager[None]:
     """Return the block in which adapters read the bfloat16 of products as it is.
 
     peft turns it into the float32 of the adapters' weights first, and autocast rounds it back: two passes over memory
@@ -113,7 +176,7 @@ def inputs_as_they_are(model: EmbeddingModel) -> AbstractContextManager[None]:
     return disable_input_dtype_casting(model.backbone)
 
 
-def merge_adapters(model: EmbeddingModel, texts: Sequence[str] = _PROBES) -> float:
+def merge_adapters(model: Adapted, texts: Sequence[str] = _PROBES) -> float:
     """Add a model's adapters to its weights for good, and return how far that moved the vectors of some texts.
 
     The model is an ordinary one then: the weights that the adapters had frozen can be trained again.
@@ -128,12 +191,12 @@ def merge_adapters(model: EmbeddingModel, texts: Sequence[str] = _PROBES) -> flo
     return difference
 
 
-def remove_adapters(model: EmbeddingModel) -> None:
+def remove_adapters(model: Adapted) -> None:
     """Take a model's adapters away: its weights are those that they lay beside, and can be trained again."""
     _leave(model, model[0].model.unload())
 
 
-def _leave(model: EmbeddingModel, backbone: Any) -> None:
+def _leave(model: Adapted, backbone: Any) -> None:
     """Give a model its backbone without adapters, of which that is frozen which was before there were any."""
     model[0].model = backbone
     for name, weight in backbone.named_parameters():
@@ -142,7 +205,7 @@ def _leave(model: EmbeddingModel, backbone: Any) -> None:
 
 
 @contextmanager
-def merged(model: EmbeddingModel, texts: Sequence[str] = _PROBES) -> Iterator[float]:
+def merged(model: Adapted, texts: Sequence[str] = _PROBES) -> Iterator[float]:
     """Add a model's adapters to its weights within the block; after it every bit is as before.
 
     Yields:
@@ -175,7 +238,7 @@ def _note_change(weights: Sequence[torch.Tensor]) -> None:
             torch.autograd.graph.increment_version(weight)
 
 
-def save_adapters(model: EmbeddingModel, folder: Path) -> None:
+def save_adapters(model: Adapted, folder: Path) -> None:
     """Write a model's adapters, its pooling and the name of its base into a folder that exists.
 
     Raises:
@@ -199,20 +262,26 @@ def save_adapters(model: EmbeddingModel, folder: Path) -> None:
     write_json(folder / ADAPTERS, {**known, "prompts": model.prompts, "max_tokens": lengths})
 
 
-def load_adapters(folder: Path, *, name: str, device: str | None = None) -> EmbeddingModel:
-    """Return the model of a folder of adapters, which stay beside the weights.
+def read_adapters(folder: Path, *, name: str) -> SavedAdapters:
+    """Return what a folder of adapters says of itself.
 
     Raises:
-        ModelError: the base is missing or has other weights, or a file is missing or broken.
+        ModelError: the file is broken.
         SettingsError: peft is not installed.
     """
-    try:
-        from peft import PeftModel
-    except ImportError:
-        raise SettingsError(f"{name}: adapters need the package peft", hint='pip install "embedsmith[lora]"') from None
-    known = _Folder.parse(read_json(folder / ADAPTERS), where=f"{name}: {ADAPTERS}")
-    with _opening_once(folder, name):
-        model = build_student(known.base, device=device)
+    if importlib.util.find_spec("peft") is None:
+        raise SettingsError(f"{name}: adapters need the package peft", hint='pip install "embedsmith[lora]"')
+    return SavedAdapters.parse(read_json(folder / ADAPTERS), where=f"{name}: {ADAPTERS}")
+
+
+def put_adapters(model: Adapted, known: SavedAdapters, folder: Path, *, name: str) -> None:
+    """Put the adapters of a folder beside the weights of their base, with all else that the folder holds.
+
+    Raises:
+        ModelError: the base has other weights, or a file is missing or broken.
+    """
+    from peft import PeftModel
+
     if _fingerprint(model[0].model, version=known.format) != known.base_weights:
         raise ModelError(
             f"{name}: its base {known.base.name} is another model than the one that the adapters were trained over",
@@ -235,7 +304,6 @@ def load_adapters(folder: Path, *, name: str, device: str | None = None) -> Embe
     if absent := {"query", "passage"} - known.max_tokens.keys():
         raise ModelError(f"{name}: {ADAPTERS} has no max_tokens of a {min(absent)}", hint="copy the folder whole")
     model.set_max_tokens(**known.max_tokens)
-    return model
 
 
 _WRITTEN = frozenset({"r", "lora_alpha", "lora_dropout", "target_modules", "inference_mode"})
@@ -261,34 +329,7 @@ def _check_configuration(path: Path, name: str) -> None:
         )
 
 
-class _Folder(Settings):
-    """What `adapters.json` holds."""
-
-    format: int = Field(_FORMAT, gt=0)
-    base: StudentSettings
-    base_weights: str
-    prompts: dict[str, str]
-    max_tokens: dict[Role, Annotated[int, Field(gt=0)]]
-
-
-_opened: ContextVar[tuple[Path, ...]] = ContextVar("opened", default=())
-"""The folders of adapters whose bases are being opened."""
-
-
-@contextmanager
-def _opening_once(folder: Path, name: str) -> Iterator[None]:
-    """Refuse a folder within whose block it is to be opened again: its base would be itself."""
-    here = folder.resolve()
-    if here in _opened.get():
-        raise ModelError(f"{name}: adapters over themselves", hint=f"name their base in {ADAPTERS}")
-    token = _opened.set((*_opened.get(), here))
-    try:
-        yield
-    finally:
-        _opened.reset(token)
-
-
-def _difference(model: EmbeddingModel, texts: Sequence[str], before: Float32[np.ndarray, "N D"]) -> float:
+def _difference(model: Adapted, texts: Sequence[str], before: Float32[np.ndarray, "N D"]) -> float:
     """Return how far the vectors of some texts have moved, if it is no further than rounding moves them."""
     difference = float(np.abs(model.embed(texts, "passage") - before).max(initial=0.0))
     coarsest = torch.bfloat16 if model.is_mixed else model.dtype
