@@ -34,7 +34,7 @@ SIDES = ("ours-float32", "mteb-float32", "ours-default", "mteb-default")
 def ours(args: argparse.Namespace, dtype: str) -> Callable[[], float]:
     """Return what scores with our command's own functions; the model is open already."""
     from embedsmith.evaluation.contender import Contender
-    from embedsmith.evaluation.evaluate import score
+    from embedsmith.evaluation.scoring import score
     from embedsmith.evaluation.settings import ScoringSettings
     from embedsmith.teachers.settings import TeacherSettings
 

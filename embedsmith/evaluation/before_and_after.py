@@ -14,7 +14,8 @@ from embedsmith.data.files import visible
 from embedsmith.data.load import known_splits
 from embedsmith.errors import InputError, RunError
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.evaluate import OnSkip, check_names, evaluate_all, read_scores, score_into
+from embedsmith.evaluation.evaluate import check_names, evaluate_all, read_scores, score_into
+from embedsmith.evaluation.scoring import OnSkip
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.progress import Progress, silent

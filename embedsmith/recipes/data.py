@@ -10,6 +10,7 @@ RUN/data/NAME/examples.jsonl    labelled data, converted
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.files import remove_below
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError, did_you_mean
+from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.mine import read_source
 from embedsmith.prepare.code import CodeSettings
@@ -29,6 +31,21 @@ from embedsmith.variables import Written, filled
 
 _USUAL_TEST = "test"
 """The default of `test_split`, which says nothing of what the data has."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One data set of a recipe, ready to be mined and scored."""
+
+    name: str
+    settings: DataSettings
+    train: Collection | None
+    """None where the examples are there already."""
+    test: Collection | None
+    listed: Listed | None = None
+    """What is nobody's negative, as the settings say."""
+    scoring: ScoringSettings | None = None
+    """How the test split of labelled data is scored."""
 
 
 def code_of(data: DataSettings) -> CodeSettings:

@@ -8,7 +8,7 @@ from embedsmith.data.labelled import TaskType
 from embedsmith.data.load import table_splits
 from embedsmith.errors import SettingsError
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.evaluate import OnSkip, need_mteb, read_scored, score
+from embedsmith.evaluation.scoring import OnSkip, need_mteb, read_scored, score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.prepare.convert import instruction_of

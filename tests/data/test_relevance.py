@@ -22,7 +22,7 @@ from embedsmith.data.labelled import task_of
 from embedsmith.data.load import load_collection
 from embedsmith.errors import InputError
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.evaluate import score
+from embedsmith.evaluation.scoring import score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.decontaminate import decontaminate

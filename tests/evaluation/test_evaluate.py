@@ -11,7 +11,8 @@ from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.evaluate import evaluate_into, score
+from embedsmith.evaluation.evaluate import evaluate_into
+from embedsmith.evaluation.scoring import score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.teachers.settings import TeacherSettings

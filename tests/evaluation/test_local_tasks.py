@@ -13,7 +13,8 @@ from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.errors import InputError, ModelError, SettingsError
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.evaluate import evaluate_all, evaluate_into, score
+from embedsmith.evaluation.evaluate import evaluate_all, evaluate_into
+from embedsmith.evaluation.scoring import score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.opening import load

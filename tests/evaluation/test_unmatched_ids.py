@@ -14,9 +14,9 @@ from embedsmith.data.load import load_collection
 from embedsmith.data.qrels import read_exclusions, read_passage_ids
 from embedsmith.errors import InputError
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.evaluate import score
 from embedsmith.evaluation.metrics import Scores
 from embedsmith.evaluation.per_query import per_query_path, write_per_query
+from embedsmith.evaluation.scoring import score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.verdicts import excluded_by

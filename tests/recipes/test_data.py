@@ -12,7 +12,7 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import read_json
 from embedsmith.errors import InputError
-from embedsmith.evaluation.evaluate import read_scored
+from embedsmith.evaluation.scoring import read_scored
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings
