@@ -24,7 +24,8 @@ from statistics import mean
 from embedsmith import MiningSettings
 from embedsmith.data.source import SourceSettings
 from embedsmith.mining.audit import Audit, audit
-from embedsmith.mining.mine import mine, read_mined
+from embedsmith.mining.mine import mine
+from embedsmith.mining.select import read_mined
 from embedsmith.mining.settings import SelectionSettings
 from embedsmith.models.settings import MINILM
 

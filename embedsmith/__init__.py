@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from embedsmith.generation.settings import JudgeSettings as JudgeSettings
     from embedsmith.generation.settings import QuerySettings as QuerySettings
     from embedsmith.generation.settings import TaskSettings as TaskSettings
-    from embedsmith.mining.audit_run import audit_run as audit  # noqa: F401
     from embedsmith.mining.judge import judge as judge
     from embedsmith.mining.mine import mine as mine
-    from embedsmith.mining.mine import select_again as select  # noqa: F401
+    from embedsmith.mining.select import audit_run as audit  # noqa: F401
+    from embedsmith.mining.select import select_again as select  # noqa: F401
+    from embedsmith.mining.select import write as write
     from embedsmith.mining.settings import MiningSettings as MiningSettings
     from embedsmith.mining.settings import SelectionSettings as SelectionSettings
-    from embedsmith.mining.write import write as write
     from embedsmith.models.embedder import EmbeddingModel as EmbeddingModel
     from embedsmith.models.opening import build_student as build_student
     from embedsmith.models.opening import load as load
@@ -76,7 +76,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "TaskSettings": "generation.settings",
     "TeacherSettings": "teachers.settings",
     "ablate": "recipes.ablation.ablate",
-    "audit": "mining.audit_run:audit_run",
+    "audit": "mining.select:audit_run",
     "build_student": "models.opening",
     "compare": "recipes.compare",
     "encode": "serving.encode",
@@ -93,11 +93,11 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "mteb_task": "evaluation.evaluate",
     "read_ablation": "recipes.ablation.grid",
     "read_recipe": "recipes.recipe",
-    "select": "mining.mine:select_again",
+    "select": "mining.select:select_again",
     "synthesize_queries": "prepare.synthesize",
     "synthesize_tasks": "prepare.synthesize_tasks",
     "train": "training.train",
-    "write": "mining.write",
+    "write": "mining.select",
 }
 
 __all__ = sorted(_HOMES)

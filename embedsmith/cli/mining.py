@@ -79,7 +79,7 @@ def select(
 
     What is not given stays as it was in RUN.
     """
-    from embedsmith.mining.mine import select_again
+    from embedsmith.mining.select import select_again
 
     with console.progress() as tell:
         run = select_again(
@@ -108,7 +108,7 @@ def audit(
     Of each query with several positives one is kept and the others are hidden. What is mined and hidden is a false
     negative. No model and no judge is asked.
     """
-    from embedsmith.mining.audit_run import audit_run
+    from embedsmith.mining.select import audit_run
 
     with console.progress() as tell:
         found = audit_run(run, seed=seed, draws=draws, on_progress=tell)
@@ -164,7 +164,7 @@ def write(
 
     What a dialect cannot say is left out and counted, never filled up.
     """
-    from embedsmith.mining.write import write as write_run
+    from embedsmith.mining.select import write as write_run
 
     written = write_run(run, out=out, dialect=dialect, settings=settings_of(DialectSettings, writing))
     if as_json:

@@ -10,10 +10,9 @@ RUN/judge/             what a judge has said of negatives, where one was asked
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -26,8 +25,6 @@ from embedsmith.data.load import load_collection, usual_split
 from embedsmith.data.qrels import read_exclusions, read_passage_ids
 from embedsmith.data.source import SourceSettings
 from embedsmith.data.tables import HUB
-from embedsmith.errors import InputError, RunError, SettingsError
-from embedsmith.mining.audit import calibrate
 from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
@@ -36,33 +33,13 @@ from embedsmith.mining.plan import Plan, plan_of
 from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
-from embedsmith.mining.verdicts import excluded_by, false_negatives, write_false_negatives
 from embedsmith.progress import Progress, silent
-from embedsmith.runs.lineage import selected_from
-from embedsmith.runs.mined import read_false_negatives
-from embedsmith.runs.origin import CANDIDATES, check_origin, content_of
-from embedsmith.runs.run import Run, finished, read_manifest
+from embedsmith.runs.run import Run
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
 from embedsmith.vectors.guide import write_guide
-
-
-@dataclass(frozen=True)
-class Mined:
-    """A finished run of `mine` or `select`, read again."""
-
-    folder: Path
-    settings: SelectionSettings
-    collection: Collection
-    candidates: Candidates
-    listed: Listed
-    """What the source's settings exclude."""
-
-    def excluded(self, settings: SelectionSettings) -> Listed:
-        """Return all that some settings exclude beside the known positives."""
-        return _with_given(self.listed, self.collection, settings)
 
 
 @spared()
@@ -120,7 +97,7 @@ def mine_into(
     """Write candidates and negatives of one collection into a folder of a run; candidates that are there are used."""
     name = collection.name if folder == run.folder else folder.name
     run.same_content(name, collection.content_hash())
-    run.same_content(_exclusions_of(name), _hash_of(listed))
+    run.same_content(exclusions_of(name), hash_of_listed(listed))
     path = folder / "candidates"
     if not path.is_dir():
         with run.timed("mine"):
@@ -138,7 +115,7 @@ def mine_into(
                 teachers,
                 collection,
                 depth=settings.depth,
-                listed=_with_given(listed, collection, settings).pairs,
+                listed=with_given(listed, collection, settings).pairs,
                 parts=parts,
                 on_progress=on_progress,
             )
@@ -153,110 +130,17 @@ def mine_into(
     with run.timed("select"):
         candidates = read_candidates(path)
         near = near_of(candidates, collection, settings, on_progress)
-        selection = select(candidates, settings, listed=_with_given(listed, collection, settings), near=near)
-        _write(folder, selection, candidates, collection, settings)
+        selection = select(candidates, settings, listed=with_given(listed, collection, settings), near=near)
+        write_selection(folder, selection, candidates, collection, settings)
     return selection
 
 
-def select_again(
-    source: str | Path,
-    *,
-    out: str | Path,
-    changes: dict[str, Any] | None = None,
-    target_false_negatives: float | None = None,
-    on_progress: Progress = silent,
-) -> Run:
-    """Select negatives from the candidates of a run with other settings, into another run folder.
-
-    Args:
-        source: a finished run of `mine` or `select`.
-        changes: the settings that differ from the source's.
-        target_false_negatives: choose the ceiling by the audit, the highest with at most this rate.
-        on_progress: told of the audits that this takes.
-
-    Raises:
-        InputError, RunError, SettingsError: see `embedsmith.errors`.
-    """
-    if target_false_negatives is not None and not 0 <= target_false_negatives <= 1:
-        raise SettingsError(
-            f"target_false_negatives: {target_false_negatives:g}, wanted a rate", hint="give a number from 0 to 1"
-        )
-    mined, content = read_mined(source), content_of(source)
-    judged = false_negatives(source)
-    mined = replace(mined, listed=excluded_by(judged, mined.listed, mined.collection))
-    kept = mined.settings.model_dump(include=set(SelectionSettings.model_fields))
-    settings = SelectionSettings.parse({**kept, **(changes or {})}, where="options")
-    listed = mined.excluded(settings)
-    inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
-    if judged:
-        inputs["judged"] = fingerprint(judged)
-    with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
-        run.same_content(CANDIDATES, content)
-        near = near_of(mined.candidates, mined.collection, settings, on_progress)
-        if target_false_negatives is not None:
-            settings, measured = calibrate(
-                mined.candidates, settings, target_false_negatives, listed=listed, near=near, on_progress=on_progress
-            )
-            run.choose(settings)
-            run.count("calibration", vars(measured))
-        selection = select(mined.candidates, settings, listed=listed, near=near)
-        # A later verdict must not change what is reported of this run.
-        write_false_negatives(run.folder, judged)
-        _write(run.folder, selection, mined.candidates, mined.collection, settings)
-        run.count("mining", selection.counts)
-        run.finish()
-    return run
-
-
-def read_mined(folder: str | Path) -> Mined:
-    """Return what a run of `mine` or `select` was made of.
-
-    Raises:
-        RunError: the run is missing, unfinished, or of another command; or its data has changed.
-        InputError: its data or candidates are gone.
-    """
-    folder = Path(folder)
-    manifest = read_manifest(folder)
-    if manifest["command"] not in ("mine", "select"):
-        raise RunError(
-            f"{folder}: made by `{manifest['command']}`, wanted a run of `mine` or `select`",
-            hint="mine first: embedsmith mine DATA --out RUN",
-        )
-    finished(folder)
-    if manifest["command"] == "select":
-        selected_from(folder)  # a run that is gone, or made from itself, is an error
-        check_origin(folder)
-        origin = read_mined(manifest["inputs"]["run"])
-        settings: SelectionSettings = SelectionSettings.parse(manifest["settings"], where=str(folder))
-        listed = excluded_by(read_false_negatives(folder), origin.listed, origin.collection)
-        return Mined(folder, settings, origin.collection, origin.candidates, listed)
-    settings = MiningSettings.parse(manifest["settings"], where=str(folder))
-    data = manifest["inputs"].get("data")
-    if not isinstance(data, str):
-        raise RunError(f"{folder}: its manifest names no data", hint="mine again into another folder")
-    if not data.startswith(HUB) and not Path(data).exists():
-        raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
-    source = SourceSettings.parse(manifest["inputs"].get("source"), where=str(folder))
-    collection, listed = read_source(data, source, None)
-    if manifest["content"].get(collection.name) != collection.content_hash():
-        raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
-    if manifest["content"].get(_exclusions_of(collection.name), _hash_of(listed)) != _hash_of(listed):
-        raise RunError(
-            f"{folder}: what {source.exclude_qrels or source.exclude_ids} excludes has changed since it was mined",
-            hint="mine it again into another folder",
-        )
-    candidates = read_candidates(folder / "candidates")
-    if (len(candidates.rows), len(candidates.passage_text)) != (len(collection.queries), len(collection.passages)):
-        raise RunError(f"{folder}: its candidates are those of other data", hint="mine it again into another folder")
-    return Mined(folder, settings, collection, candidates, listed)
-
-
-def _exclusions_of(name: str) -> str:
+def exclusions_of(name: str) -> str:
     """Return what a run calls the content of what a data set's settings exclude."""
     return f"exclusions of {name}"
 
 
-def _hash_of(listed: Listed | None) -> str:
+def hash_of_listed(listed: Listed | None) -> str:
     """Return a hash of what is excluded."""
     return fingerprint([array.tolist() for array in vars(listed or Listed.nothing()).values()])
 
@@ -337,7 +221,7 @@ def _joined(
     ]
 
 
-def _write(
+def write_selection(
     folder: Path, selection: Selection, candidates: Candidates, collection: Collection, settings: SelectionSettings
 ) -> None:
     """Write the examples of a selection."""
@@ -347,7 +231,7 @@ def _write(
     write_examples(folder / "negatives.jsonl", rows)
 
 
-def _with_given(listed: Listed | None, collection: Collection, settings: SelectionSettings) -> Listed:
+def with_given(listed: Listed | None, collection: Collection, settings: SelectionSettings) -> Listed:
     """Return what is excluded, with the negatives that each row has already: they must not come twice."""
     listed = listed or Listed.nothing()
     if not settings.keep_negatives:

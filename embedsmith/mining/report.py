@@ -11,29 +11,26 @@ Shapes: Q queries, K candidates, S pairs of a query and its positive, R rows, M 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import combinations, pairwise
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from embedsmith.mining.candidates import Candidates
 from embedsmith.mining.ensembles import PCA, View, views
-from embedsmith.mining.exclusions import Fate, Listed
-from embedsmith.mining.methods import ceiling
+from embedsmith.mining.exclusions import Fate
+from embedsmith.mining.histograms import Histogram, evenly, histogram, rank_groups, round_edges
 from embedsmith.mining.rules import neighbour_cosines, positive_scores
 from embedsmith.mining.samplers import NONE
+from embedsmith.mining.samples import SAMPLED
 from embedsmith.mining.selection import OUTCOMES, Selection
 from embedsmith.mining.settings import SelectionSettings
 
-BINS = 30
 SUSPECTS = 10
 """Suspected false negatives in each list."""
-SAMPLED = 10_000
-"""Queries, spread evenly, that a mean over the queries is taken of where each costs much: an error below 0.01."""
 TOP = (4, 10)
 """How many of the teachers' best are compared; 4 is the paper's."""
-_FIRST_RANKS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 _KNOWN = (
     Fate.ABSENT,
     Fate.POSITIVE,
@@ -45,17 +42,6 @@ _KNOWN = (
     Fate.NEAR_DUPLICATE,
 )
 """Fates that say what a candidate is, whatever the method."""
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """How often values fall into each of some bins."""
-
-    edges: list[float]
-    counts: list[int]
-    """One fewer than the edges."""
-    median: float | None
-    """None of no values."""
 
 
 @dataclass(frozen=True)
@@ -101,23 +87,6 @@ class Suspect:
     """See `score_ratios`."""
     cosine: float | None
     """With the nearest positive passage; None where no teacher has vectors."""
-
-
-@dataclass(frozen=True)
-class ReadRow:
-    """One row, as a reader goes through it."""
-
-    row: int
-    query: int
-    teacher: str
-    ceiling: float
-    """The score that a negative had to stay under; infinite where there was none."""
-    pairs: list[int]
-    pair_scores: list[float]
-    places: list[int]
-    """Its candidates, best first."""
-    scores: Float32[np.ndarray, " K"]
-    """Of all places."""
 
 
 @dataclass(frozen=True)
@@ -179,112 +148,6 @@ def figures(
     )
 
 
-def sample_rows(selection: Selection, count: int) -> list[int]:
-    """Return rows to read: every outcome that occurs has its share, and at least two; spread evenly over the rows."""
-    there = [np.flatnonzero(selection.outcome == number) for number in range(len(OUTCOMES))]
-    shares = [max(min(2, len(own)), round(count * len(own) / len(selection.outcome))) for own in there]
-    picked = [own[evenly(len(own), n)] for own, n in zip(there, shares, strict=True) if n]
-    return sorted(np.concatenate(picked).tolist())
-
-
-def some_queries(
-    candidates: Candidates, listed: Listed, near: Bool[np.ndarray, "S K"] | None
-) -> tuple[Candidates, Listed, Bool[np.ndarray, "s K"] | None]:
-    """Return at most `SAMPLED` of the queries, what is listed for them, and the near-duplicates of their positives."""
-    queries = evenly(len(candidates.rows), SAMPLED)
-    if len(queries) == len(candidates.rows):
-        return candidates, listed, near
-    pairs = np.flatnonzero(np.isin(candidates.pair_query, queries))
-    few = replace(
-        candidates,
-        rows=candidates.rows[queries],
-        scores=candidates.scores[:, queries],
-        mean=candidates.mean[:, queries],
-        deviation=candidates.deviation[:, queries],
-        pair_query=np.searchsorted(queries, candidates.pair_query[pairs]),
-        pair_passage=candidates.pair_passage[pairs],
-        pair_scores=candidates.pair_scores[:, pairs],
-        query_text=candidates.query_text[queries],
-        neighbours={name: cosines[pairs] for name, cosines in candidates.neighbours.items()},
-    )
-    listed_queries, listed_passages = listed.pairs
-    here = np.isin(listed_queries, queries)
-    own = np.searchsorted(queries, listed_queries[here])
-    few_listed = Listed(own, listed_passages[here], listed.everywhere)
-    return few, few_listed, None if near is None else near[pairs]
-
-
-def evenly(total: int, count: int) -> Int64[np.ndarray, " _"]:
-    """Return `count` numbers below `total` at even distances, or all of them.
-
-    >>> evenly(10, 4), evenly(2, 4)
-    (array([0, 2, 5, 7]), array([0, 1]))
-    """
-    count = min(total, count)
-    return np.arange(count) * total // max(count, 1)
-
-
-def read_rows(
-    selection: Selection, candidates: Candidates, settings: SelectionSettings, rows: list[int]
-) -> list[ReadRow]:
-    """Return some rows as they are to be read: by their first negative's teacher, where there are several."""
-    opinions = views(candidates, settings)
-    found = []
-    for row in rows:
-        view = opinions[int(selection.teacher[row, 0]) if selection.places[row, 0] != NONE else 0]
-        query = int(selection.row_query[row])
-        pairs = range(*np.searchsorted(candidates.pair_query, [query, query + 1]).tolist())
-        if selection.row_pair is not None:
-            pairs = range(row, row + 1)
-        positive = positive_scores(view.pair_scores, candidates.pair_query, settings)[row]
-        order = np.argsort(-view.scores[query], kind="stable")
-        found.append(
-            ReadRow(
-                row=row,
-                query=query,
-                teacher=view.teacher,
-                ceiling=float(ceiling(positive[None], settings)[0]),
-                pairs=list(pairs),
-                pair_scores=view.pair_scores[list(pairs)].tolist(),
-                places=order[selection.fates[row, order] != Fate.ABSENT].tolist(),
-                scores=view.scores[query],
-            )
-        )
-    return found
-
-
-def histogram(values: np.ndarray, edges: Float64[np.ndarray, " _"]) -> Histogram:
-    """Return how many values fall between the edges; the outermost bins hold what lies beyond.
-
-    >>> histogram(np.array([0.1, 0.2, 0.9, 7.0]), np.array([0.0, 0.5, 1.0])).counts
-    [2, 2]
-    """
-    values = values[np.isfinite(values)]
-    counts, _ = np.histogram(np.clip(values, edges[0], edges[-1]), edges)
-    return Histogram(edges.tolist(), counts.tolist(), float(np.median(values)) if len(values) else None)
-
-
-def round_edges(*values: np.ndarray, through: tuple[float, ...] = (), bins: int = BINS) -> Float64[np.ndarray, " _"]:
-    """Return edges at round numbers that span the values, at most `bins` bins or two more.
-
-    One value in a thousand may lie beyond each end, so that one far off does not press the others into one bin.
-
-    Args:
-        through: values that are spanned whatever the others are.
-
-    >>> round_edges(np.array([0.12, 0.48, 0.3]), bins=4).tolist()
-    [0.1, 0.2, 0.3, 0.4, 0.5]
-    """
-    joined = np.concatenate([value[np.isfinite(value)] for value in values]).astype(np.float64)
-    low, high = np.quantile(joined, [0.001, 0.999]) if len(joined) else (0.0, 1.0)
-    low, high = min(low, *through, high), max(high, *through, low)
-    rough = max(float(high - low), 1e-3) / bins
-    power = 10.0 ** np.floor(np.log10(rough))
-    step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= rough * 0.999)
-    first, last = int(np.floor(low / step + 1e-9)), int(np.ceil(high / step - 1e-9))
-    return np.round(np.arange(first, max(last, first + 1) + 1) * step, 12)
-
-
 def score_ratios(negative: Float32[np.ndarray, " n"], positive: Float32[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """Return negative / positive, as percpos reads it: 1 + (negative - positive) / |positive|.
 
@@ -308,23 +171,6 @@ def row_losses(
     logits = (negatives.astype(np.float64) - positive[:, None]) / temperature
     logits = np.where(np.isnan(logits), -np.inf, logits)
     return np.logaddexp.reduce(np.concatenate([np.zeros((len(logits), 1)), logits], axis=1), axis=1)
-
-
-def rank_groups(ranks: Int64[np.ndarray, " n"]) -> dict[str, int]:
-    """Return how many ranks fall into groups that grow as ranks do, up to the last that occurs.
-
-    >>> rank_groups(np.array([1, 1, 2, 4, 11]))
-    {'1': 2, '2': 1, '3-4': 1, '5-9': 0, '10-19': 1}
-    """
-    highest = int(ranks.max(initial=0))
-    groups = {
-        str(first) if after == first + 1 else f"{first}-{after - 1}": int(((ranks >= first) & (ranks < after)).sum())
-        for first, after in pairwise(_FIRST_RANKS)
-        if first <= highest
-    }
-    if highest >= _FIRST_RANKS[-1]:
-        groups[f"{_FIRST_RANKS[-1]} and more"] = int((ranks >= _FIRST_RANKS[-1]).sum())
-    return groups
 
 
 def jaccard(

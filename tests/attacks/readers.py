@@ -297,7 +297,8 @@ def _recipe(folder: Path) -> None:
 def _mined(folder: Path) -> None:
     from embedsmith.generation.settings import JudgeSettings
     from embedsmith.mining.judge import judge
-    from embedsmith.mining.mine import mine, select_again
+    from embedsmith.mining.mine import mine
+    from embedsmith.mining.select import select_again
     from embedsmith.mining.settings import MiningSettings
     from embedsmith.vectors.guide import write_guide
 
@@ -320,10 +321,8 @@ def _mined(folder: Path) -> None:
 
 
 def _read_run(folder: Path) -> None:
-    from embedsmith.mining.audit_run import audit_run
-    from embedsmith.mining.mine import read_mined, select_again
+    from embedsmith.mining.select import audit_run, read_mined, select_again, write
     from embedsmith.mining.verdicts import false_negatives, read_judgement
-    from embedsmith.mining.write import write
     from embedsmith.models.settings import StudentSettings
     from embedsmith.recipes.report_pages import write_page
     from embedsmith.runs.run import read_manifest

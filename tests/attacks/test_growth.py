@@ -22,7 +22,7 @@ from embedsmith.generation.answers import json_in, lines, said
 from embedsmith.generation.passages import cut
 from embedsmith.generation.templates import Template
 from embedsmith.generation.verdicts import verdict_of
-from embedsmith.prepare.code import first_sentence
+from embedsmith.prepare.first_sentence import first_sentence
 from embedsmith.recipes.recipe import recipe_of
 from embedsmith.services.chat import Answer
 from embedsmith.settings import holds_password, without_passwords

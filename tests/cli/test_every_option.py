@@ -49,15 +49,15 @@ COMMANDS = {
         "embedsmith.mining.mine.mine",
         {"Source": SourceSettings, "Columns": ColumnSettings, "Mining": MiningSettings, "Teacher": TeacherSettings},
     ),
-    "select": Command("RUN --out OUT", "embedsmith.mining.mine.select_again", {"Selection": SelectionSettings}),
-    "audit": Command("RUN", "embedsmith.mining.audit_run.audit_run"),
+    "select": Command("RUN --out OUT", "embedsmith.mining.select.select_again", {"Selection": SelectionSettings}),
+    "audit": Command("RUN", "embedsmith.mining.select.audit_run"),
     "report": Command("RUN", "embedsmith.recipes.report_pages.write_page"),
     "judge": Command(
         f"RUN --url {URL}",
         "embedsmith.mining.judge.judge",
         {"Judge": JudgeSettings, "Server": ServerSettings},
     ),
-    "write": Command("RUN --out OUT", "embedsmith.mining.write.write", {"Writing": DialectSettings}),
+    "write": Command("RUN --out OUT", "embedsmith.mining.select.write", {"Writing": DialectSettings}),
     "train": Command(
         "RUN --out OUT",
         "embedsmith.training.train.train",

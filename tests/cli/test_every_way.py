@@ -17,7 +17,7 @@ import typer
 from embedsmith.cli import main
 from embedsmith.data.files import write_jsonl
 from embedsmith.data.normalised import normalised
-from embedsmith.mining import mine
+from embedsmith.mining import select
 from tests.cli.conftest import Done
 
 METHODS = ["naive", "shifted", "abs", "marginpos", "percpos", "percpos+abs", "marginpos+percpos+shifted"]
@@ -95,7 +95,7 @@ def test_every_row_of_every_way_obeys_the_rules(
     embedsmith_command, mined: Path, toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ensemble: str
 ):
     made_once(monkeypatch)
-    known = mine.read_mined(mined)
+    known = select.read_mined(mined)
     whole = Way("naive", "top", "keep", ensemble, "min", None, [])
     floor = median(
         score for row in whole.rows(embedsmith_command, mined, tmp_path / "whole") for score in whole.scores(row)
@@ -168,11 +168,11 @@ def made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let hundreds of commands share what is the same in each of them."""
     command = typer.main.get_command(main.app)
     monkeypatch.setattr(main, "app", lambda **keywords: command(**keywords))
-    monkeypatch.setattr(mine, "read_mined", functools.cache(mine.read_mined))
+    monkeypatch.setattr(select, "read_mined", functools.cache(select.read_mined))
     monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
-def check_row(row: dict, toy: Toy, way: Way, known: mine.Mined) -> None:
+def check_row(row: dict, toy: Toy, way: Way, known: select.Mined) -> None:
     """Assert what must hold of a row, whichever way it was selected."""
     query, negatives = row["query_id"], row["negatives"]
     answers = {passage["id"] for passage in row["positives"]}
@@ -199,7 +199,7 @@ def check_row(row: dict, toy: Toy, way: Way, known: mine.Mined) -> None:
             check_score(row, passage, way, known)
 
 
-def check_score(row: dict, passage: dict, way: Way, known: mine.Mined) -> None:
+def check_score(row: dict, passage: dict, way: Way, known: select.Mined) -> None:
     """Assert that a negative stays under its ceiling and over the floor, by the teacher that took it."""
     scores = [positive["score"] for positive in row["positives"]]
     if way.ensemble not in ONE_SCALE:

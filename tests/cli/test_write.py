@@ -14,9 +14,9 @@ from embedsmith.cli.main import main
 from embedsmith.data.dialects import DialectSettings
 from embedsmith.data.examples import read_examples
 from embedsmith.errors import RunError
-from embedsmith.mining.mine import mine, select_again
+from embedsmith.mining.mine import mine
+from embedsmith.mining.select import select_again, write
 from embedsmith.mining.settings import MiningSettings
-from embedsmith.mining.write import write
 
 SETTINGS = MiningSettings(teachers=["bm25"], method="naive", floor=0.1, negatives=3, depth=10)
 

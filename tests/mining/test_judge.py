@@ -11,8 +11,9 @@ from embedsmith.errors import InputError, RunError
 from embedsmith.generation.settings import JudgeSettings
 from embedsmith.mining.exclusions import Fate
 from embedsmith.mining.judge import judge
-from embedsmith.mining.mine import mine, read_mined, select_again
+from embedsmith.mining.mine import mine
 from embedsmith.mining.page import write_mining_report
+from embedsmith.mining.select import read_mined, select_again
 from embedsmith.mining.selection import select
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.mining.verdicts import false_negatives, judge_folder, read_verdicts

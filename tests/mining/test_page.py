@@ -12,8 +12,9 @@ from embedsmith import MiningSettings
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.errors import RunError
-from embedsmith.mining.mine import mine, select_again
+from embedsmith.mining.mine import mine
 from embedsmith.mining.page import FATES, mining_report, write_mining_report
+from embedsmith.mining.select import select_again
 from embedsmith.pages.charts import Series, histogram_svg, round_ticks
 from embedsmith.runs.run import read_manifest
 

@@ -8,12 +8,14 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from embedsmith.mining import report
+from embedsmith.mining import histograms, report, samples
 from embedsmith.mining.candidates import NO_PASSAGE
 from embedsmith.mining.ensembles import views
 from embedsmith.mining.exclusions import Fate, Listed
-from embedsmith.mining.report import figures, histogram, read_rows, round_edges, sample_rows, score_ratios, some_queries
+from embedsmith.mining.histograms import histogram, round_edges
+from embedsmith.mining.report import figures, score_ratios
 from embedsmith.mining.samplers import NONE
+from embedsmith.mining.samples import read_rows, sample_rows, some_queries
 from embedsmith.mining.selection import OUTCOMES, select
 from embedsmith.mining.settings import SelectionSettings
 from tests.mining.toy import toy_candidates
@@ -124,7 +126,7 @@ def test_the_figures_of_a_selection_without_negatives_are_empty():
 def test_edges_are_round_and_hold_all_but_a_thousandth_at_each_end(spread: float):
     values = np.random.default_rng(0).normal(size=20_000) * spread + 3
     edges = round_edges(values)
-    assert len(edges) - 1 <= report.BINS + 2
+    assert len(edges) - 1 <= histograms.BINS + 2
     assert np.mean((values < edges[0]) | (values > edges[-1])) <= 0.002
     assert sum(histogram(values, edges).counts) == len(values)
 
@@ -164,7 +166,7 @@ def test_a_row_is_read_in_the_order_of_the_deciding_teacher():
 
 def test_some_queries_keep_their_pairs_and_lists(monkeypatch: pytest.MonkeyPatch):
     candidates = toy_candidates(7, queries=20)
-    monkeypatch.setattr(report, "SAMPLED", 5)
+    monkeypatch.setattr(samples, "SAMPLED", 5)
     listed = Listed(np.array([0, 1, 4]), np.array([10, 11, 12]), np.array([3]))
     near = np.random.default_rng(0).random((len(candidates.pair_query), candidates.rows.shape[1])) < 0.5
     few, own, few_near = some_queries(candidates, listed, near)

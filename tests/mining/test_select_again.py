@@ -15,12 +15,11 @@ from embedsmith.data.locks import Lock
 from embedsmith.data.source import SourceSettings
 from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.generation.settings import JudgeSettings
-from embedsmith.mining.audit_run import audit_run
 from embedsmith.mining.judge import judge
-from embedsmith.mining.mine import mine, read_mined, select_again
+from embedsmith.mining.mine import mine
 from embedsmith.mining.page import write_mining_report
+from embedsmith.mining.select import audit_run, read_mined, select_again, write
 from embedsmith.mining.settings import MiningSettings
-from embedsmith.mining.write import write
 from embedsmith.models.settings import StudentSettings
 from embedsmith.runs.mined import content_of_candidates
 from embedsmith.training.settings import StageSettings

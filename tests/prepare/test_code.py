@@ -11,17 +11,9 @@ import pytest
 
 from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
-from embedsmith.prepare.code import (
-    MAX_FILE_BYTES,
-    CodeSearch,
-    CodeSettings,
-    Function,
-    Harvest,
-    Skipped,
-    first_sentence,
-    harvest,
-    split,
-)
+from embedsmith.prepare.code import CodeSearch, CodeSettings, Harvest, harvest, split
+from embedsmith.prepare.first_sentence import first_sentence
+from embedsmith.prepare.functions import MAX_FILE_BYTES, Function, Skipped, read_functions
 
 STDLIB = Path(sysconfig.get_path("stdlib"))
 
@@ -235,11 +227,10 @@ def test_every_text_of_real_modules_is_the_parsed_function_without_its_docstring
 
 
 def _harvest_files(settings: CodeSettings, names: list[str]) -> list[Function]:
-    from embedsmith.prepare import code as code_search
 
     found: list[Function] = []
     for name in names:
-        functions = code_search._read_functions(Path(settings.source), name)
+        functions = read_functions(Path(settings.source), name)
         assert isinstance(functions, list)
         found += functions
     return found

@@ -5,9 +5,8 @@ import pytest
 from embedsmith.data.files import write_json
 from embedsmith.errors import RunError
 from embedsmith.evaluation.before_and_after import own_data
-from embedsmith.mining.audit_run import audit_run
 from embedsmith.mining.judge import read_verdicts
-from embedsmith.mining.mine import read_mined, select_again
+from embedsmith.mining.select import audit_run, read_mined, select_again
 from embedsmith.models.settings import StudentSettings
 from embedsmith.runs.lineage import lineage, selected_from
 from embedsmith.serving.export import _licences

@@ -15,8 +15,9 @@ from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import InputError
 from embedsmith.mining.audit import audit
 from embedsmith.mining.candidates import read_candidates
-from embedsmith.mining.mine import Mined, near_of
+from embedsmith.mining.mine import near_of
 from embedsmith.mining.samplers import NONE
+from embedsmith.mining.select import Mined
 from embedsmith.mining.selection import OUTCOMES, select
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.progress import Progress, silent

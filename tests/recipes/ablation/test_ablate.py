@@ -22,7 +22,7 @@ from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.mining.audit import audit
 from embedsmith.mining.candidates import read_candidates
 from embedsmith.mining.settings import SelectionSettings
-from embedsmith.recipes import forge as forging
+from embedsmith.recipes import scores as scoring
 from embedsmith.recipes.ablation.ablate import plan
 from embedsmith.recipes.ablation.grid import Ablation, cells_of, read_ablation, rows_of, with_changes
 from embedsmith.recipes.ablation.page import ablation_page, sweeps_of
@@ -194,7 +194,7 @@ def test_what_is_equal_is_made_once(ablation: Ablation, tmp_path: Path, monkeypa
         train, "train_stage", lambda *a, **k: (done.append(f"stage {a[2].name}"), train_stage(*a, **k))[1]
     )
     monkeypatch.setattr(
-        forging, "open_teacher", lambda name, *a, **k: (done.append(name), OPEN_TEACHER(name, *a, **k))[1]
+        scoring, "open_teacher", lambda name, *a, **k: (done.append(name), OPEN_TEACHER(name, *a, **k))[1]
     )
     once = ablation.model_copy(update={"seeds": 1})
     embedsmith.ablate(once, out=tmp_path / "run", shared=tmp_path / "shared")
@@ -206,7 +206,7 @@ def test_what_is_equal_is_made_once(ablation: Ablation, tmp_path: Path, monkeypa
     assert sorted(done) == ["stage one", "stage two", "stage two"]
 
 
-OPEN_TEACHER = forging.open_teacher
+OPEN_TEACHER = scoring.open_teacher
 
 
 def test_a_cell_is_what_its_recipe_makes_alone(run: Path, ablation: Ablation, tmp_path: Path):
