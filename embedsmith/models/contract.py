@@ -14,13 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from sentence_transformers.sentence_transformer.modules import Module
+from sentence_transformers.sentence_transformer.modules import Module, StaticEmbedding
 from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from embedsmith.models.arithmetic import ARITHMETIC
 from embedsmith.models.compiled import is_compiled
+from embedsmith.models.precision import precision_of
 from embedsmith.models.probe import promised_attention
+from embedsmith.models.settings import Role
 from embedsmith.settings import fingerprint
 
 WITHOUT_EFFECT = frozenset(
@@ -94,6 +96,35 @@ def contract_of(model: Any) -> dict[str, Any]:
         "compiled": is_compiled(model),
         "device": model.device.type,
     }
+
+
+def contracts_of(model: Any) -> dict[Role, dict[str, Any]]:
+    """Return what determines the vectors of each role; weights and tokenizer, which they share, are hashed once.
+
+    Args:
+        model: an embedding model.
+    """
+    shared = {**contract_of(model), **({"dimensions": model.truncate_dim} if model.truncate_dim else {})}
+    roles: tuple[Role, ...] = ("query", "passage")
+    return {
+        role: {
+            **shared,
+            "role": role,
+            "dtype": precision_of(model, role),
+            "prompt": model.prompt_of(role),
+            "max_tokens": model.contract_length(role),
+        }
+        for role in roles
+    }
+
+
+def length_of(model: Any, role: Role) -> int | None:
+    """Return at how many tokens the texts of a role are cut by an embedding model, None for never."""
+    first = model[0]
+    if isinstance(first, StaticEmbedding):
+        truncation = first.tokenizer.truncation
+        return truncation["max_length"] if truncation else None
+    return getattr(first, "query_length" if role == "query" else "document_length", None) or model.max_seq_length
 
 
 def configuration_of(config: Any) -> dict[str, Any]:

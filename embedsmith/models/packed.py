@@ -14,7 +14,7 @@ Shapes: n texts of a batch (and m, one more), T tokens of the longest, S tokens 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from embedsmith.models import transfer
 from embedsmith.models.attention import attention_function
 from embedsmith.models.compiled import uncompiled
 from embedsmith.models.packing import of_tokens
-from embedsmith.models.threads import Shared
+from embedsmith.models.threads import Shared, turn
 from embedsmith.models.transfer import sent
 
 _NAME = "embedsmith_packed"
@@ -126,6 +126,14 @@ def token_states(transformer: Transformer, features: Mapping[str, Any]) -> dict[
         "token_embeddings": padded.view(*mask.shape, -1),
         "attention_mask": features.get("pooling_mask", mask),
     }
+
+
+def alone(model: Any) -> AbstractContextManager[Any]:
+    """Return the block that one thread is in at a time: packed texts have the backbone be another meanwhile.
+
+    On a CPU none are, and every core has a batch of its own.
+    """
+    return nullcontext() if model.device.type == "cpu" else turn(model)
 
 
 def packs_right(transformer: Any, device: torch.device) -> bool:

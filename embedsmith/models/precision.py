@@ -64,6 +64,32 @@ def cast(model: Model, dtype: torch.dtype | None) -> Model:
     return model
 
 
+def mix(model: Model, *, all_short: bool) -> Model:
+    """Have a model compute in float32, but for products with weights in bfloat16; return it.
+
+    Args:
+        model: changed in place.
+        all_short: bring all weights of products into bfloat16; else those stay in it that are already.
+    """
+    for module in model.modules():
+        for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
+            is_product = isinstance(module, torch.nn.Linear) and name == "weight"
+            is_short = is_product and (tensor.dtype == torch.bfloat16 or all_short)
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(torch.bfloat16 if is_short else torch.float32)
+    return model
+
+
+def precision_of(model: Any, role: Role) -> str:
+    """Return what an embedding model computes products in for a role's texts, and all else."""
+    if not model.is_mixed:
+        return str(model.dtype)
+    weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    short = sum(weight.dtype == torch.bfloat16 for weight in weights)
+    rest = f", the rest from {SHORT_TEXT[role]} tokens on" if model.shortens and short < len(weights) else ""
+    return f"float32, {short}/{len(weights)} products bfloat16{rest}"
+
+
 def has_bfloat16(device: str | None = None) -> bool:
     """Return whether a device has instructions that multiply bfloat16."""
     kind = _kind(device)

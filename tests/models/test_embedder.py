@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from embedsmith.errors import CausalityError, ModelError, SettingsError
-from embedsmith.models import embedder
+from embedsmith.models import encoding
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.precision import SHORT_TEXT
@@ -77,7 +77,7 @@ def test_a_vector_is_the_same_for_any_batch_size_and_order(students, kind, role,
 @pytest.mark.parametrize("role", ["query", "passage"])
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_vectors_are_those_of_sentence_transformers_own_encode(students, kind, role, monkeypatch):
-    monkeypatch.setattr(embedder, "_WINDOW", 3)  # several lists are tokenised
+    monkeypatch.setattr(encoding, "_WINDOW", 3)  # several lists are tokenised
     student = students[kind]
     encode = student.encode_query if role == "query" else student.encode_document
     expected = encode(TEXTS, batch_size=3)
@@ -176,11 +176,11 @@ def test_lists_that_are_encoded_ahead_have_the_bytes_of_each_list_alone(students
     model = students["mean"]
     lists = [TEXTS * 7, [], TEXTS[:1], TEXTS * 3, TEXTS[1:2], []]
     begun, done, cores = [], [], []
-    forward = model._forward
+    forward = encoding.vectors_of_batch
 
-    def noted(batch, **keywords):
+    def noted(model, batch, **keywords):
         cores.append((len(batch["input_ids"]), torch.get_num_threads()))
-        return forward(batch, **keywords)
+        return forward(model, batch, **keywords)
 
     def given():
         for texts in lists:
@@ -191,7 +191,7 @@ def test_lists_that_are_encoded_ahead_have_the_bytes_of_each_list_alone(students
     torch.set_num_threads(2)
     try:
         alone = [model.embed(texts, "passage", tokens=40) for texts in lists]
-        monkeypatch.setattr(model, "_forward", noted, raising=False)
+        monkeypatch.setattr(encoding, "vectors_of_batch", noted)
         together, seen = [], []
         for vectors in model.embed_each(given(), "passage", tokens=40, on_done=done.append):
             together.append(vectors)

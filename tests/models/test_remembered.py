@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, MistralConfig, MistralModel
 from embedsmith.models import packed, products
 from embedsmith.models.opening import build_student
 from embedsmith.models.precision import SHORT_TEXT, onednn_multiplies
+from embedsmith.models.remembered import Remembered
 from embedsmith.models.settings import StudentSettings
 
 LONG = [" ".join("abcdefgh"[(n * step) % 8] for n in range(SHORT_TEXT["passage"])) for step in (1, 2, 3, 5)]
@@ -87,7 +88,7 @@ class TestWhetherTextsArePacked:
     def test_it_is_asked_again(self, windowed, change):
         assert windowed.packs(torch.float32)
         change(windowed)
-        known, windowed._packed = windowed.packs(torch.float32), None
+        known, windowed._remembered = windowed.packs(torch.float32), Remembered()
         assert windowed.packs(torch.float32) == known
         assert not known or windowed.dtype == torch.float64
 
@@ -145,10 +146,10 @@ class TestCopiesAndActivations:
     def test_vectors_are_those_of_a_model_that_remembers_nothing(self, model, change):
         texts = [*LONG, "a"]
         before = model.embed(texts, "passage")
-        assert model._copies
+        assert model._remembered.copies
         change(model)
         other = copy.deepcopy(model)
-        other._copies = other._activations = None
+        other._remembered = Remembered()
         np.testing.assert_array_equal(model.embed(texts, "passage"), other.embed(texts, "passage"))
         assert np.abs(model.embed(texts, "passage") - before).max() > 1e-4
         for role in SHORT_TEXT:

@@ -1,0 +1,105 @@
+"""What was found out about a model by trying it, for as long as its modules and weights are the same.
+
+Whether it reads packed texts right, which of its products go into an activation, and copies of its weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import is_
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedsmith.models.packed import alone, may_pack, packs_right
+from embedsmith.models.products import Activations, Copies, activations_of, fast_products
+from embedsmith.models.threads import turn
+from embedsmith.models.tokens import tokens_of
+
+_LOOKED_AT = 32
+"""Numbers of a weight that are looked at to see whether it is the same."""
+
+_finding = Lock()
+
+
+class Remembered:
+    """What is known of one model; asked each time, and found anew when the model is another.
+
+    A part holds what it was found of: modules, or the state of weights.
+    """
+
+    packed: tuple[list[Any], dict[Any, bool]] | None = None
+    """Whether these modules read packed texts right, by all else that was so when it was tried."""
+    activations: tuple[list[Any], Activations] | None = None
+    """What was found of these modules."""
+    copies: tuple[list[tuple[Any, ...]], Copies] | None = None
+    """Copies of weights as they were."""
+
+    def packs(self, model: Any, dtype: torch.dtype) -> bool:
+        """Return whether a model reads the texts of a batch in one row, where products are computed in a type."""
+        device = model.device
+        if not may_pack(model[0], device, dtype):
+            return False
+        with alone(model):
+            parts, known = self.packed or ([], {})
+            if not _are_same(parts, found := _parts(model.backbone)):
+                parts, known = self.packed = found, {}
+            autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
+            asked = dtype, model.dtype, device, autocast, repr(vars(model.backbone.config))
+            if asked not in known:
+                known[asked] = packs_right(model[0], device)
+            return known[asked]
+
+    def fused(self, model: Any, forward: Callable[[Any], Any]) -> Activations | None:
+        """Return which products of a model go straight into an activation.
+
+        Args:
+            model: an embedding model.
+            forward: computes its vectors, by products that nothing is known of.
+        """
+        if model.device.type != "cpu" or model.backbone is None or not torch.is_inference_mode_enabled():
+            return None
+        parts = _parts(model)
+        with _finding:
+            known = self.activations
+            if known is None or not _are_same(known[0], parts):
+                features = tokens_of(model, ["what follows what"])
+                with fast_products(model.device, mixed=model.is_mixed):
+                    known = parts, activations_of(lambda: forward(features))
+                self.activations = known
+            return known[1]
+
+    def short_copies(self, model: Any) -> Copies | None:
+        """Return copies in bfloat16 of the weights in float32 that make products, where they are wanted."""
+        if not model.shortens:
+            return None
+        weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+        with turn(model):
+            state = [_state(weight) for weight in weights]
+            if self.copies is None or self.copies[0] != state:
+                exact = [weight for weight in weights if weight.dtype == torch.float32]
+                self.copies = state, {id(weight): (weight, weight.detach().to(torch.bfloat16)) for weight in exact}
+            return self.copies[1]
+
+
+def _parts(model: torch.nn.Module) -> list[Any]:
+    """Return all modules of a model, and the hooks that read what they return."""
+    return [part for module in model.modules() for part in (module, *module._forward_hooks.values())]
+
+
+def _are_same(known: list[Any], found: list[Any]) -> bool:
+    """Return whether two lists are of the same objects."""
+    return len(known) == len(found) and all(map(is_, known, found))
+
+
+def _state(weight: Tensor) -> tuple[Any, ...]:
+    """Return what is another when a weight has other numbers: it, its memory, its version, and some of its numbers.
+
+    The version does not tell of what is written through `weight.data`, and memory that was given back may be had again.
+    Weights made in inference mode have no version.
+    """
+    numbers = weight.detach().reshape(-1)
+    some = numbers[:: max(1, len(numbers) // _LOOKED_AT)][:_LOOKED_AT].tolist()
+    return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version, some
