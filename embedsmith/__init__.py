@@ -16,7 +16,7 @@ from embedsmith.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from embedsmith.data.columns import ColumnSettings as ColumnSettings
-    from embedsmith.data.dialects import DialectSettings as DialectSettings
+    from embedsmith.data.dialect_files import DialectSettings as DialectSettings
     from embedsmith.data.load import load_collection as load_collection
     from embedsmith.data.source import SourceSettings as SourceSettings
     from embedsmith.errors import EmbedsmithError as EmbedsmithError
@@ -61,7 +61,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "ColumnSettings": "data.columns",
     "ContaminationSettings": "prepare.contamination",
     "ConvertSettings": "prepare.converters.settings",
-    "DialectSettings": "data.dialects",
+    "DialectSettings": "data.dialect_files",
     "EmbeddingModel": "models.embedder",
     "EmbedsmithError": "errors",
     "JudgeSettings": "generation.settings",

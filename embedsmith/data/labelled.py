@@ -35,7 +35,7 @@ from embedsmith.data.labelled_rows import (
     pair_meanings,
     text_pairs,
 )
-from embedsmith.data.labels import Relation
+from embedsmith.data.pair_labels import Relation
 from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, hub_tables, is_saved, open_table, saved_tables
 from embedsmith.errors import InputError, did_you_mean
 from embedsmith.settings import fingerprint

@@ -17,17 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from embedsmith.data.bad_rows import BadRow, Misread, OnBad, Tally, Unusable, kind
 from embedsmith.data.columns import one_column
-from embedsmith.data.labels import (
-    LabelRows,
-    Meaning,
-    counted,
-    is_listed,
-    label_of,
-    meanings_of,
-    read_labels,
-    score_of,
-    told,
-)
+from embedsmith.data.labels import is_listed, label_of, score_of
+from embedsmith.data.pair_labels import LabelRows, Meaning, counted, meanings_of, read_labels, told
 from embedsmith.data.tables import Table
 from embedsmith.errors import InputError
 from embedsmith.settings import Settings

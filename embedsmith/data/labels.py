@@ -1,78 +1,21 @@
-"""Labels and scores: how a value is read, and what the label of two texts means.
-
-Every reader of labelled data reads values by `label_of` and `score_of`, and asks `meanings_of` what labels of pairs
-mean, in conversion as in scoring. Numbers alone are ambiguous: 0 is entailment in SNLI, MultiNLI and GLUE's RTE, and
-the contrary in other sets. What cannot be told is an error that names `--labels`.
-"""
+"""Labels and scores: how a value is read. Every reader of labelled data reads values by `label_of` and `score_of`."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
-from enum import Enum
-from pathlib import Path
-from typing import Any, NamedTuple
-
-import yaml
+from typing import Any
 
 from embedsmith.data.bad_rows import Misread, Unusable, kind
-from embedsmith.data.files import check_regular
-from embedsmith.data.plain_yaml import plain_yaml
-from embedsmith.errors import InputError, did_you_mean
 
-MAX_GRADE = 1_000_000
-"""The highest grade of a judgement: trec_eval counts the passages of every grade below the highest."""
-
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
+INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]*)")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.IGNORECASE)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _LISTED = re.compile(r"""\s*\[\s*(\]|['"{].*\])\s*""", re.DOTALL)
 _OBJECT = re.compile(
     r"""\s*\{\s*['"](text|title|content|passage|document|_?id|doc_?id|score)['"]\s*:.*\}\s*""", re.DOTALL
 )
-
-
-class Relation(Enum):
-    """What a pair says of its second text: does it answer the first?"""
-
-    ANSWERS = 1
-    MIGHT = 0
-    DOES_NOT = -1
-
-
-class Meaning(NamedTuple):
-    """What a label of two texts says."""
-
-    word: str
-    relation: Relation
-
-
-_WORDS = {
-    Relation.ANSWERS: ("entailment", "positive", "entails", "entailed", "duplicate", "equivalent", "relevant"),
-    Relation.MIGHT: ("neutral", "-"),
-    Relation.DOES_NOT: (
-        "contradiction",
-        "negative",
-        "not_entailment",
-        "contradictory",
-        "contradicts",
-        "not_entailed",
-        "not_duplicate",
-        "not_equivalent",
-        "not_relevant",
-        "irrelevant",
-    ),
-}
-_MEANINGS = {word: Meaning(word, relation) for relation, words in _WORDS.items() for word in words}
-_PUBLISHED = {"0": "entailment", "1": "neutral", "2": "contradiction", "-1": "-"}
-"""Numbers of SNLI, MultiNLI, XNLI and ANLI as published; -1 and - are pairs on which the annotators did not agree."""
-_OF_PAIRS = {"1": "positive", "0": "negative"}
-_REST = "*"
-"""In `--labels`, every label that is not named."""
-_EXAMPLE = "--labels 0=entailment,1=neutral,2=contradiction"
 
 
 def label_of(value: Any) -> str:
@@ -85,23 +28,23 @@ def label_of(value: Any) -> str:
         Unusable: it is empty, not finite, or neither a text nor a number.
         Misread: it is a fraction, which is a score, or a list in the form of a text.
     """
-    number = _number(value)
+    number = number_in(value)
     if number is None and isinstance(value, str) and value.strip():
         if is_listed(value):
             raise Misread(
-                f"the label is {_short(value)}, a list that was written as a text",
+                f"the label is {short(value)}, a list that was written as a text",
                 reason="a list in a text",
                 hint="write JSON lines or Parquet, which hold lists, or one label a row",
             )
         return value.strip()
     if number is None or not math.isfinite(number):
-        what = "an empty text" if isinstance(value, str) and not value.strip() else _got(value)
+        what = "an empty text" if isinstance(value, str) and not value.strip() else got(value)
         raise Unusable(
             f"the label is {what}, wanted a name or a whole number", reason="no label", hint="give every row one label"
         )
     if number != int(number):
         raise Misread(
-            f"the label is {_short(value)}, a fraction: is this a score?",
+            f"the label is {short(value)}, a fraction: is this a score?",
             reason="a fraction as a label",
             hint="scores are for --task sts; name the column of the labels, or give classes names that are no numbers",
         )
@@ -117,64 +60,14 @@ def score_of(value: Any) -> float:
     Raises:
         Unusable: it is no number, or not finite.
     """
-    number = _number(value)
-    if number is None and isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
+    number = number_in(value)
+    if number is None and isinstance(value, str) and NUMBER.fullmatch(value.strip()):
         number = float(value)  # zeros in front are no name here
     if number is None or not math.isfinite(number):
         raise Unusable(
-            f"the score is {_got(value)}, wanted a number", reason="no score", hint="give every pair a finite score"
+            f"the score is {got(value)}, wanted a number", reason="no score", hint="give every pair a finite score"
         )
     return float(number)
-
-
-def grade_of(value: Any, column: str, relevant_from: float | None = None) -> int:
-    """Return how relevant the passage of a pair is: 0 is not, more is.
-
-    Args:
-        value: of the pair's column of relevance.
-        column: its name, for messages.
-        relevant_from: from where on a passage is relevant, as 1; None for whole numbers from 0 on.
-
-    >>> grade_of("2.0", "label"), grade_of(False, "label"), grade_of(0.7, "score", 0.5), grade_of("relevant", "label")
-    (2, 0, 1, 1)
-
-    Raises:
-        Unusable: there is no finite number.
-        Misread: it is an unknown word, a fraction or below 0, so that nothing says what is relevant.
-    """
-    ignore = f"or ignore the column: --relevance-column none; --relevance-column names another than {column}"
-    if isinstance(value, str) and value.strip() and _number(value) is None and not _NUMBER.fullmatch(value.strip()):
-        meaning = _MEANINGS.get(_folded(value))
-        if meaning is not None and meaning.relation is not Relation.MIGHT:
-            return int(meaning.relation is Relation.ANSWERS)
-        raise Misread(
-            f'"{column}" is {_short(value)}, wanted a number that says how relevant the passage is',
-            reason="the relevance is a word",
-            hint=f"write 0 for not relevant and 1 or more else, {ignore}",
-        )
-    try:
-        number = score_of(value)
-    except Unusable:
-        raise Unusable(
-            f'"{column}" is {_got(value)}, wanted a number that says how relevant the passage is',
-            reason="no relevance",
-            hint="write 0 for not relevant and 1 or more else, or remove the row",
-        ) from None
-    if relevant_from is not None:
-        return int(number >= relevant_from)
-    if number < 0 or number != int(number):
-        raise Misread(
-            f'"{column}" is {_short(value)}, wanted 0 for not relevant, or a whole number above',
-            reason="the relevance is no whole number from 0 on",
-            hint=f"say from where on a passage is relevant: --relevant-from 0.5, {ignore}",
-        )
-    if number > MAX_GRADE:
-        raise Unusable(
-            f'"{column}" is {_short(value)}, wanted {MAX_GRADE:,} at most',
-            reason="the relevance is too large",
-            hint="write grades, such as 0 to 3",
-        )
-    return int(number)
 
 
 def is_listed(text: str) -> bool:
@@ -186,221 +79,10 @@ def is_listed(text: str) -> bool:
     return _LISTED.fullmatch(text) is not None or _OBJECT.fullmatch(text) is not None
 
 
-class LabelRows(NamedTuple):
-    """How often a label stands in the data, and where first."""
-
-    rows: int
-    place: str
-
-
-def counted(labels: Iterable[tuple[str, str]]) -> dict[str, LabelRows]:
-    """Return how often each label stands in the data, of (place, label) of every row.
-
-    >>> counted([("a.csv:2", "1"), ("a.csv:3", "0"), ("a.csv:4", "1")])["1"]
-    LabelRows(rows=2, place='a.csv:2')
-    """
-    found: dict[str, LabelRows] = {}
-    for place, label in labels:
-        known = found.get(label)
-        found[label] = LabelRows(1, place) if known is None else known._replace(rows=known.rows + 1)
-    return found
-
-
-def meanings_of(
-    found: Mapping[str, LabelRows],
-    *,
-    is_nli: bool = False,
-    given: Mapping[str, str] | None = None,
-    positive: Sequence[str] = (),
-    names: Sequence[str] = (),
-) -> dict[str, Meaning]:
-    """Return what each label of pairs means.
-
-    Words speak for themselves. Numbers are those of `names` where the data brings them along; else 0, 1 and 2 of an
-    entailment are read as published, and 0 and 1 of other pairs as no and yes.
-
-    Args:
-        found: the labels of the data, by `counted`.
-        is_nli: whether the pairs are premises and hypotheses.
-        given: label -> word, from `--labels`; `*` stands for all others.
-        positive: labels of texts that belong together; all others say that they do not.
-        names: words of the labels 0, 1, 2..., as a column of `datasets` has them.
-
-    >>> found = counted([("a:1", "0"), ("a:2", "1"), ("a:3", "2")])
-    >>> [meaning.word for meaning in meanings_of(found, is_nli=True).values()]
-    ['entailment', 'neutral', 'contradiction']
-
-    Raises:
-        InputError: a label has no meaning, or could have several.
-    """
-    if given is not None:
-        return {label: _given(label, rows, given) for label, rows in found.items()}
-    if positive:
-        wanted = {_folded(_named(label)) for label in positive}
-        return {label: _MEANINGS["positive" if _folded(label) in wanted else "negative"] for label in found}
-    words = {label: _word(label, names) for label in found}
-    if not all(_INTEGER.fullmatch(word) for word in words.values()):
-        return {label: _in_words(label, words[label], rows) for label, rows in found.items()}
-    numbers = set(words.values())
-    if is_nli and numbers and numbers <= _PUBLISHED.keys() and not {"0", "1", "2"} <= numbers:
-        raise InputError(
-            f"{next(iter(found.values())).place}: the labels are {_listed(found)}, which is ambiguous: 0 is entailment "
-            "in GLUE's RTE, 1 is in other sets",
-            hint="say which: --labels 0=entailment,1=contradiction, or --labels 0=contradiction,1=entailment",
-        )
-    table = _PUBLISHED if is_nli else _OF_PAIRS
-    for label, rows in found.items():
-        if words[label] not in table:
-            these = "entailment, neutral or contradiction, or 0, 1 and 2" if is_nli else "0 and 1"
-            raise InputError(
-                f'{rows.place}: the label "{label}", wanted {these}; there are {_listed(found)}',
-                hint=f"say what each label means: {_EXAMPLE}; scores are for --task sts",
-            )
-    return {label: _MEANINGS[table[words[label]]] for label in found}
-
-
-def told(found: Mapping[str, LabelRows], meanings: Mapping[str, Meaning]) -> str:
-    """Return in a line what labels are taken for, the most frequent first.
-
-    >>> found = counted([("a:1", "0"), ("a:2", "0"), ("a:3", "entailment")])
-    >>> told(found, {"0": Meaning("contradiction", Relation.DOES_NOT), "entailment": _MEANINGS["entailment"]})
-    '0 = contradiction: 2 rows; entailment = positive: 1 row'
-    """
-    parts = []
-    for label, rows in sorted(found.items(), key=lambda item: -item[1].rows):
-        word = meanings[label].word
-        if word == _folded(label):
-            word = {1: "positive", 0: "left out", -1: "negative"}[meanings[label].relation.value]
-        parts.append(f"{label} = {word}: {rows.rows:,} row{'' if rows.rows == 1 else 's'}")
-    return "; ".join(parts)
-
-
-def read_labels(labels: str) -> dict[str, str]:
-    """Return what labels mean: `0=entailment,1=neutral`, or a file with a mapping in YAML or JSON, or with a list.
-
-    >>> read_labels("0=not toxic,1.0=toxic")
-    {'0': 'not toxic', '1': 'toxic'}
-
-    Raises:
-        InputError: the file is missing, is not YAML, or holds something else; a label has two meanings.
-    """
-    is_file = Path(labels).is_file()
-    if not is_file and "=" in labels:
-        # A comma may stand in a text: what follows one is a label only if it has an equals sign too.
-        pairs = [part.partition("=") for part in re.split(r",(?=[^,=]*=)", labels)]
-        if not all(label.strip() and text.strip() for label, _, text in pairs):
-            raise InputError(f"--labels {labels}: not LABEL=MEANING, with commas between", hint=f"write {_EXAMPLE}")
-        entries = [(label, text.strip()) for label, _, text in pairs]
-    else:
-        entries = _of_file(labels)
-    found: dict[str, str] = {}
-    for label, text in entries:
-        name = _named(label)
-        if name in found:
-            raise InputError(f'{labels}: the label "{name}" stands there twice', hint="give every label one meaning")
-        found[name] = text
-    return found
-
-
-def _of_file(path: str) -> list[tuple[str, str]]:
-    """Return the labels of a file and their texts."""
-    check_regular(Path(path))
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-        # JSON by itself: YAML does not join the two halves in which it may write a character. In YAML every scalar is
-        # a text here: it would read `no` as false.
-        value = json.loads(text) if _is_json(text) else plain_yaml(text, as_texts=True)
-    except (FileNotFoundError, NotADirectoryError):
-        raise InputError(
-            f"{path}: no such file, and not LABEL=MEANING", hint=f"check the path, or write {_EXAMPLE}"
-        ) from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: a folder, wanted a file of labels", hint='write {"label": "its text"}') from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(getattr(error, "problem", None) or error).splitlines()[0]
-        raise InputError(f"{path}: not YAML: {reason}", hint='write {"label": "its text"}') from None
-    entries = [(str(number), text) for number, text in enumerate(value)] if isinstance(value, list) else []
-    if isinstance(value, dict):
-        entries = list(value.items())
-    if not entries or not all(isinstance(text, str) and text.strip() for _, text in entries):
-        raise InputError(f"{path}: not the texts of labels", hint='write {"label": "its text"}, or a list of texts')
-    return entries
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _given(label: str, rows: LabelRows, given: Mapping[str, str]) -> Meaning:
-    """Return what the caller says that a label means."""
-    text = given.get(label, given.get(_REST))
-    if text is None:
-        raise InputError(
-            f'{rows.place}: the label "{label}" is not among those that --labels names: {_listed(given)}'
-            f"{did_you_mean(label, given)}",
-            hint="give every label its meaning; *=… stands for all others",
-        )
-    word = _folded(text)
-    if word not in _MEANINGS:
-        raise InputError(
-            f'--labels: the meaning "{text}" of the label "{label}" is unknown{did_you_mean(word, _MEANINGS)}',
-            hint="wanted entailment, neutral or contradiction; or positive and negative",
-        )
-    return _MEANINGS[word]
-
-
-def _in_words(label: str, word: str, rows: LabelRows) -> Meaning:
-    """Return what a label says that is a word."""
-    if word not in _MEANINGS:
-        raise InputError(
-            f'{rows.place}: the label "{label}", wanted entailment, neutral or contradiction, or 0 and 1'
-            f"{did_you_mean(word, _MEANINGS)}",
-            hint=f"say what each label means: {_EXAMPLE}",
-        )
-    return _MEANINGS[word]
-
-
-def _named(label: str) -> str:
-    """Return the name of a label that the caller gave."""
-    try:
-        return label_of(label)
-    except Unusable as flaw:
-        raise InputError(f"--labels: {flaw}", hint=flaw.hint) from None
-
-
-def _word(label: str, names: Sequence[str]) -> str:
-    """Return the word, or the number, that a label stands for."""
-    if names and label == "-1":
-        return "-"  # as `datasets` writes that there is no label
-    return _folded(names[int(label)] if label.isdecimal() and int(label) < len(names) else label)
-
-
-def _folded(label: str) -> str:
-    """Return a label as words are compared.
-
-    >>> _folded("Not-Entailment"), _folded("-")
-    ('not_entailment', '-')
-    """
-    text = label.strip().casefold()
-    if len(text) < 2 or _INTEGER.fullmatch(text):
-        return text
-    return re.sub(r"^non_", "not_", re.sub(r"[\s_-]+", "_", text))
-
-
-def _listed(labels: Iterable[str]) -> str:
-    """Return the first labels with commas between."""
-    every = list(labels)
-    return ", ".join(every[:6]) + (f" and {len(every) - 6:,} more" if len(every) > 6 else "")
-
-
-def _number(value: Any) -> int | float | None:
+def number_in(value: Any) -> int | float | None:
     """Return the number that a value stands for, None where it is a name or nothing of use.
 
-    >>> _number(True), _number("2.0"), _number("false"), _number("007"), _number("1_000")
+    >>> number_in(True), number_in("2.0"), number_in("false"), number_in("007"), number_in("1_000")
     (1, 2.0, 0, None, None)
     """
     if isinstance(value, int):
@@ -412,19 +94,21 @@ def _number(value: Any) -> int | float | None:
     text = value.strip()
     if text.casefold() in ("true", "false"):
         return int(text.casefold() == "true")
-    if _INTEGER.fullmatch(text):
+    if INTEGER.fullmatch(text):
         # Longer ones are ids; int() would refuse those of more than 4,300 digits.
         return int(text) if len(text) < 20 else None
     is_padded = re.match(r"[+-]?0[0-9]", text)
-    if (_NUMBER.fullmatch(text) and not is_padded) or _NOT_FINITE.fullmatch(text):
+    if (NUMBER.fullmatch(text) and not is_padded) or _NOT_FINITE.fullmatch(text):
         return float(text)
     return None
 
 
-def _got(value: Any) -> str:
+def got(value: Any) -> str:
+    """Return what stands in the place of a value that is wanted, for a message."""
     return repr(value) if isinstance(value, str | float) else kind(value)
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Return a value as it is written, cut off where it is long."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -29,7 +29,8 @@ from embedsmith.data.columns import (
     relevance_column,
 )
 from embedsmith.data.corpus import read_corpus
-from embedsmith.data.labels import grade_of, is_listed
+from embedsmith.data.grades import grade_of
+from embedsmith.data.labels import is_listed
 from embedsmith.data.normalised import normalised
 from embedsmith.data.pool import DROPPED, Pool, Pooled
 from embedsmith.data.tables import Table

@@ -26,7 +26,8 @@ from embedsmith.data.assemble import Judged, distinct
 from embedsmith.data.bad_rows import BadRow, Misread, OnBad, Unusable, refuse
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import check_regular, lines_of
-from embedsmith.data.labels import MAX_GRADE, score_of
+from embedsmith.data.grades import MAX_GRADE
+from embedsmith.data.labels import score_of
 from embedsmith.data.tables import check_exists
 from embedsmith.data.texts import Rows, Texts, TextsBuilder
 from embedsmith.errors import InputError, did_you_mean

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.dialects import DialectSettings, ExampleFile, Written, write_dialect
+from embedsmith.data.dialect_files import DialectSettings
+from embedsmith.data.dialects import ExampleFile, Written, write_dialect
 from embedsmith.data.locks import writes_out
 from embedsmith.data.source import SourceSettings
 from embedsmith.data.tables import HUB

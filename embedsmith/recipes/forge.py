@@ -27,7 +27,7 @@ from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.files import write_json
-from embedsmith.data.labels import read_labels
+from embedsmith.data.pair_labels import read_labels
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.mine import mine_into
 from embedsmith.mining.settings import MiningSettings

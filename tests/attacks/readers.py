@@ -214,7 +214,7 @@ def _labelled(folder: Path) -> None:
 
 
 def _labels(folder: Path) -> None:
-    from embedsmith.data.labels import read_labels
+    from embedsmith.data.pair_labels import read_labels
     from embedsmith.prepare.converters.classes import read_label_texts
 
     path = _only(folder)
@@ -243,7 +243,8 @@ def _examples_parquet(folder: Path) -> None:
 
 
 def _written(path: Path, out: Path) -> None:
-    from embedsmith.data.dialects import DIALECTS, DialectSettings, ExampleFile, write_dialect
+    from embedsmith.data.dialect_files import DialectSettings
+    from embedsmith.data.dialects import DIALECTS, ExampleFile, write_dialect
 
     for dialect in ("jsonl", "st-n-tuple", "st-labeled-list", "flagembedding", "tevatron-legacy", "tevatron", "nemo"):
         suffix = DIALECTS[dialect].suffix

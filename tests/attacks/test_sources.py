@@ -14,9 +14,9 @@ import pytest
 from embedsmith.data import tables
 from embedsmith.data.bad_rows import refuse
 from embedsmith.data.files import read_json, read_jsonl
-from embedsmith.data.labels import read_labels
 from embedsmith.data.listed import read_listed
 from embedsmith.data.load import load_collection
+from embedsmith.data.pair_labels import read_labels
 from embedsmith.data.parquet import read_parquet
 from embedsmith.data.qrels import read_judgements
 from embedsmith.data.tables import open_table

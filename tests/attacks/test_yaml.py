@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from embedsmith.data.labels import read_labels
+from embedsmith.data.pair_labels import read_labels
 from embedsmith.data.plain_yaml import licence_in, plain_yaml
 from embedsmith.errors import EmbedsmithError, InputError
 from embedsmith.recipes.ablation.grid import read_ablation

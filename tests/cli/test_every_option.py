@@ -14,7 +14,7 @@ import typer
 
 from embedsmith.cli.main import app
 from embedsmith.data.columns import ColumnSettings
-from embedsmith.data.dialects import DialectSettings
+from embedsmith.data.dialect_files import DialectSettings
 from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.data.source import SourceSettings
 from embedsmith.evaluation.settings import ScoringSettings

@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from embedsmith.cli.main import main
-from embedsmith.data.dialects import DialectSettings
+from embedsmith.data.dialect_files import DialectSettings
 from embedsmith.data.examples import read_examples
 from embedsmith.errors import RunError
 from embedsmith.mining.mine import mine

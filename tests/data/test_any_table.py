@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from embedsmith.data.bad_rows import Tally, id_of, refuse
-from embedsmith.data.labels import MAX_GRADE
+from embedsmith.data.grades import MAX_GRADE
 from embedsmith.data.listed import read_listed
 from embedsmith.data.load import load_collection
 from embedsmith.data.qrels import read_judgements

@@ -12,7 +12,8 @@ import datasets
 import pytest
 import torch
 
-from embedsmith.data.dialects import DIALECTS, DialectSettings, write_dialect
+from embedsmith.data.dialect_files import DialectSettings
+from embedsmith.data.dialects import DIALECTS, write_dialect
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import InputError, SettingsError
 

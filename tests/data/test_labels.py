@@ -29,8 +29,9 @@ from embedsmith.data.labelled_rows import (
     VALUE,
     LabelledColumns,
 )
-from embedsmith.data.labels import Relation, counted, label_of, meanings_of, read_labels, score_of, told
+from embedsmith.data.labels import label_of, score_of
 from embedsmith.data.load import load_collection
+from embedsmith.data.pair_labels import Relation, counted, meanings_of, read_labels, told
 from embedsmith.errors import InputError
 from embedsmith.prepare.convert import Conversion, convert
 from embedsmith.prepare.converters.settings import ConvertSettings

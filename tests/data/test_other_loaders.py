@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from embedsmith.data.dialects import DialectSettings, write_dialect
+from embedsmith.data.dialect_files import DialectSettings
+from embedsmith.data.dialects import write_dialect
 from embedsmith.data.examples import Example, Passage
 
 TEXTS = {

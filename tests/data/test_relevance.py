@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 import embedsmith
 from embedsmith.data.collection import Collection
 from embedsmith.data.columns import RELEVANCE, ColumnSettings
-from embedsmith.data.dialects import DialectSettings, write_dialect
+from embedsmith.data.dialect_files import DialectSettings
+from embedsmith.data.dialects import write_dialect
 from embedsmith.data.examples import Example, Passage, read_examples
 from embedsmith.data.labelled import task_of
 from embedsmith.data.load import load_collection

@@ -21,8 +21,9 @@ from embedsmith.data.labelled_rows import (
     labelled_texts,
     text_pairs,
 )
-from embedsmith.data.labels import counted, label_of, meanings_of, read_labels
+from embedsmith.data.labels import label_of
 from embedsmith.data.normalised import normalised
+from embedsmith.data.pair_labels import counted, meanings_of, read_labels
 from embedsmith.data.tables import open_table
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.prepare.converters.classes import convert_classes, label_text, read_label_texts

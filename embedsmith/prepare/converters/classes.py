@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from embedsmith.data.labelled_rows import LabelledText
-from embedsmith.data.labels import read_labels
 from embedsmith.data.normalised import normalised
+from embedsmith.data.pair_labels import read_labels
 from embedsmith.errors import InputError
 from embedsmith.prepare.converters.drafts import Converted, Draft, PassagePool, rows_of
 from embedsmith.prepare.converters.settings import ConvertSettings

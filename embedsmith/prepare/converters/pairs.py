@@ -9,8 +9,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 from embedsmith.data.labelled_rows import TextPair
-from embedsmith.data.labels import Meaning, Relation
 from embedsmith.data.normalised import normalised
+from embedsmith.data.pair_labels import Meaning, Relation
 from embedsmith.errors import InputError
 from embedsmith.prepare.converters.drafts import Converted, Draft, PassagePool, rows_of
 from embedsmith.prepare.converters.settings import ConvertSettings
