@@ -16,7 +16,6 @@ from embedsmith.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from embedsmith.data.columns import ColumnSettings as ColumnSettings
-    from embedsmith.data.dialect_files import DialectSettings as DialectSettings
     from embedsmith.data.load import load_collection as load_collection
     from embedsmith.data.source import SourceSettings as SourceSettings
     from embedsmith.errors import EmbedsmithError as EmbedsmithError
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from embedsmith.generation.settings import JudgeSettings as JudgeSettings
     from embedsmith.generation.settings import QuerySettings as QuerySettings
     from embedsmith.generation.settings import TaskSettings as TaskSettings
+    from embedsmith.mining.dialect_files import DialectSettings as DialectSettings
     from embedsmith.mining.judge import judge as judge
     from embedsmith.mining.mine import mine as mine
     from embedsmith.mining.select import audit_run as audit  # noqa: F401
@@ -61,7 +61,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "ColumnSettings": "data.columns",
     "ContaminationSettings": "prepare.contamination",
     "ConvertSettings": "prepare.converters.settings",
-    "DialectSettings": "data.dialect_files",
+    "DialectSettings": "mining.dialect_files",
     "EmbeddingModel": "models.embedder",
     "EmbedsmithError": "errors",
     "JudgeSettings": "generation.settings",

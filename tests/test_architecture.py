@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -145,6 +146,25 @@ def test_an_arrow_that_runs_the_right_way_passes(path: str, source: str):
 def test_only_the_command_line_prints():
     below = [module for module in modules() if part_of_path(module[0]) not in ("cli", "embedsmith")]
     assert [call for module in below for call in calls(*module, "print")] == []
+
+
+LONGEST = 400
+"""Lines of a module."""
+
+TOO_LONG = {"data/files.py", "models/embedder.py", "training/trainer.py"}
+"""Modules that are longer still."""
+
+
+def test_no_module_is_longer_than_one_reads_in_a_sitting():
+    long = {path for path, text in modules() if len(text.splitlines()) > LONGEST}
+    assert long <= TOO_LONG
+
+
+def test_no_part_is_larger_than_a_sixth_of_the_package():
+    sizes: Counter[str] = Counter()
+    for path, text in modules():
+        sizes[part_of_path(path)] += len(text.splitlines())
+    assert {part: size for part, size in sizes.items() if size > sizes.total() / 6} == {}
 
 
 def test_no_module_is_a_drawer_for_odds_and_ends():

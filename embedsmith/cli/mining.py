@@ -12,9 +12,9 @@ from embedsmith.cli import console
 from embedsmith.cli.app import MOST_SEED, TEACHER_FLAGS, Data, Json, Out, app, typed
 from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.data.columns import ColumnSettings
-from embedsmith.data.dialect_files import DialectSettings
-from embedsmith.data.dialects import DIALECTS
 from embedsmith.data.source import SourceSettings
+from embedsmith.mining.dialect_files import DialectSettings
+from embedsmith.mining.dialects import DIALECTS
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.teachers.settings import TeacherSettings
 

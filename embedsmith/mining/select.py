@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.dialect_files import DialectSettings
-from embedsmith.data.dialects import ExampleFile, Written, write_dialect
 from embedsmith.data.locks import writes_out
 from embedsmith.data.source import SourceSettings
 from embedsmith.data.tables import HUB
 from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.mining.audit import DRAWS, Audit, audit, calibrate, side_by_side
 from embedsmith.mining.candidates import Candidates, read_candidates
+from embedsmith.mining.dialect_files import DialectSettings
+from embedsmith.mining.dialects import ExampleFile, Written, write_dialect
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.mine import exclusions_of, hash_of_listed, near_of, read_source, with_given, write_selection
 from embedsmith.mining.selection import select
@@ -168,7 +168,7 @@ def write(
     Args:
         run: a finished run of `mine` or `select`.
         out: the file, or for `tevatron` and `nemo` the folder, to write.
-        dialect: see `embedsmith.data.dialects`.
+        dialect: see `embedsmith.mining.dialects`.
         settings: how many negatives, scores, the instruction.
 
     Raises:

@@ -243,8 +243,8 @@ def _examples_parquet(folder: Path) -> None:
 
 
 def _written(path: Path, out: Path) -> None:
-    from embedsmith.data.dialect_files import DialectSettings
-    from embedsmith.data.dialects import DIALECTS, ExampleFile, write_dialect
+    from embedsmith.mining.dialect_files import DialectSettings
+    from embedsmith.mining.dialects import DIALECTS, ExampleFile, write_dialect
 
     for dialect in ("jsonl", "st-n-tuple", "st-labeled-list", "flagembedding", "tevatron-legacy", "tevatron", "nemo"):
         suffix = DIALECTS[dialect].suffix

@@ -14,11 +14,11 @@ import typer
 
 from embedsmith.cli.main import app
 from embedsmith.data.columns import ColumnSettings
-from embedsmith.data.dialect_files import DialectSettings
 from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.data.source import SourceSettings
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
+from embedsmith.mining.dialect_files import DialectSettings
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings

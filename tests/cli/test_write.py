@@ -11,9 +11,9 @@ import datasets
 import pytest
 
 from embedsmith.cli.main import main
-from embedsmith.data.dialect_files import DialectSettings
 from embedsmith.data.examples import read_examples
 from embedsmith.errors import RunError
+from embedsmith.mining.dialect_files import DialectSettings
 from embedsmith.mining.mine import mine
 from embedsmith.mining.select import select_again, write
 from embedsmith.mining.settings import MiningSettings

@@ -11,11 +11,11 @@ import pytest
 
 import embedsmith
 from embedsmith.cli import console
-from embedsmith.data.dialects import _json
 from embedsmith.data.files import read_jsonl, write_json, write_jsonl
 from embedsmith.errors import InputError
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.evaluation.significance import compare_seeds
+from embedsmith.mining.dialect_files import _json
 
 NOT_FINITE = [math.nan, math.inf, -math.inf]
 PACKAGE = Path(embedsmith.__file__).parent

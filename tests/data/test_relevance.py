@@ -16,8 +16,6 @@ from hypothesis import strategies as st
 import embedsmith
 from embedsmith.data.collection import Collection
 from embedsmith.data.columns import RELEVANCE, ColumnSettings
-from embedsmith.data.dialect_files import DialectSettings
-from embedsmith.data.dialects import write_dialect
 from embedsmith.data.examples import Example, Passage, read_examples
 from embedsmith.data.labelled import task_of
 from embedsmith.data.load import load_collection
@@ -25,6 +23,8 @@ from embedsmith.errors import InputError
 from embedsmith.evaluation.contender import Contender
 from embedsmith.evaluation.scoring import score
 from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.mining.dialect_files import DialectSettings
+from embedsmith.mining.dialects import write_dialect
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.decontaminate import decontaminate
 

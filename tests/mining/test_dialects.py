@@ -12,10 +12,10 @@ import datasets
 import pytest
 import torch
 
-from embedsmith.data.dialect_files import DialectSettings
-from embedsmith.data.dialects import DIALECTS, write_dialect
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import InputError, SettingsError
+from embedsmith.mining.dialect_files import DialectSettings
+from embedsmith.mining.dialects import DIALECTS, write_dialect
 
 EXAMPLES = [
     Example(

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from embedsmith.data.dialect_files import DialectSettings
-from embedsmith.data.dialects import write_dialect
 from embedsmith.data.examples import Example, Passage
+from embedsmith.mining.dialect_files import DialectSettings
+from embedsmith.mining.dialects import write_dialect
 
 TEXTS = {
     "1": "a cat",

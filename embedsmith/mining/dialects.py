@@ -21,7 +21,15 @@ from itertools import takewhile
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from embedsmith.data.dialect_files import (
+from embedsmith.data.examples import (
+    Example,
+    iter_examples,
+    writable,
+    write_examples,
+    write_examples_parquet,
+)
+from embedsmith.errors import InputError, SettingsError, did_you_mean
+from embedsmith.mining.dialect_files import (
     DialectSettings,
     all_passages,
     write_flagembedding,
@@ -33,14 +41,6 @@ from embedsmith.data.dialect_files import (
     write_tevatron_legacy,
     write_triplets,
 )
-from embedsmith.data.examples import (
-    Example,
-    iter_examples,
-    writable,
-    write_examples,
-    write_examples_parquet,
-)
-from embedsmith.errors import InputError, SettingsError, did_you_mean
 
 
 @dataclass(frozen=True)
