@@ -7,7 +7,9 @@ import importlib.util
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -79,6 +81,32 @@ def forbidden_arrows(path: str, source: str) -> list[Finding]:
     ]
 
 
+def circle(sources: list[tuple[str, str]]) -> list[str]:
+    """Return modules of which each imports the next, in a function or not, and the last one is the first; or none."""
+    names = {name_of(path): (path, source) for path, source in sources}
+    arrows = {
+        name: {other for said in imported(*module) if (other := home_of(said, names)) and other != name}
+        for name, module in names.items()
+    }
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
+
+
+def name_of(path: str) -> str:
+    """Return the dotted name of a module."""
+    return f"embedsmith.{path.removesuffix('.py').removesuffix('__init__').replace('/', '.')}".rstrip(".")
+
+
+def home_of(said: str, names: Container[str]) -> str | None:
+    """Return the module that a dotted name is in, None for another package's."""
+    while said and said not in names:
+        said = said.rpartition(".")[0]
+    return said or None
+
+
 def calls(path: str, source: str, function: str) -> list[Finding]:
     """Return the calls of a function by its plain name, as (module:line, name)."""
     return [
@@ -141,6 +169,29 @@ def test_an_arrow_that_runs_the_other_way_is_seen(path: str, source: str):
 )
 def test_an_arrow_that_runs_the_right_way_passes(path: str, source: str):
     assert forbidden_arrows(path, source) == []
+
+
+def test_no_modules_import_each_other():
+    assert circle(modules()) == []
+
+
+def test_modules_that_import_each_other_are_seen():
+    way = [
+        ("models/above.py", "from embedsmith.models.opening import load"),
+        ("models/opening.py", "import torch\nfrom .adapters import save"),
+        ("models/adapters.py", "def late():\n    from embedsmith.models import backbone"),
+        ("models/backbone.py", "from embedsmith.models.names import A"),
+        ("models/names.py", "A = 1"),
+    ]
+    assert circle(way) == []
+    back = ("models/backbone.py", "from embedsmith.models.opening import load")
+    found = circle([*way[:3], back, way[4]])
+    assert found[0] == found[-1]
+    assert {(one, other) for one, other in pairwise(found)} == {
+        ("embedsmith.models.opening", "embedsmith.models.adapters"),
+        ("embedsmith.models.adapters", "embedsmith.models.backbone"),
+        ("embedsmith.models.backbone", "embedsmith.models.opening"),
+    }
 
 
 def test_only_the_command_line_prints():
