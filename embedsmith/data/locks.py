@@ -21,14 +21,14 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
-from typing import IO, ParamSpec, TypeVar
+from typing import IO, Any, ParamSpec, TypeVar
 
 from embedsmith.data.files import refuse_link, remove_partials_of
-from embedsmith.errors import RunError
+from embedsmith.errors import InputError, RunError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -233,15 +233,37 @@ def writes_out(work: Callable[P, R]) -> Callable[P, R]:
     """Make a function the only one, in all processes, that writes its argument `out` while it works.
 
     Raises:
+        InputError: `out` is a path that another argument names, or lies in a folder that one names.
         RunError: another process is writing it.
     """
 
     @wraps(work)
     def alone(*arguments: P.args, **keywords: P.kwargs) -> R:
-        with sole_writer(Path(str(keywords["out"]))):
+        target = Path(str(keywords["out"]))
+        for path in _paths_in([*arguments, *(value for name, value in keywords.items() if name != "out")]):
+            _refuse_overwriting(target, path)
+        with sole_writer(target):
             return work(*arguments, **keywords)
 
     return alone
+
+
+def _paths_in(values: Iterable[Any]) -> Iterator[Path]:
+    """Yield what exists of the paths among some arguments, those in lists too."""
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from _paths_in(value)
+        elif isinstance(value, str | Path):
+            with suppress(OSError, ValueError):  # a name that is no path
+                if Path(value).exists():
+                    yield Path(value)
+
+
+def _refuse_overwriting(target: Path, path: Path) -> None:
+    """Refuse to write over what is read."""
+    if target.exists() and (target.samefile(path) or path.resolve() in target.resolve().parents):
+        what = "is read by this command" if target.samefile(path) else f"lies in {path}, which this command reads"
+        raise InputError(f"{target}: {what}", hint="name another --out")
 
 
 def busy(target: Path, lock: Lock) -> RunError:

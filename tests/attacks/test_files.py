@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ import typer
 from safetensors.torch import save_file
 
 from embedsmith.cli.main import app
+from embedsmith.data.examples import Example, Passage, write_examples_parquet
 from embedsmith.data.files import atomic_write, link_file, remove_partials_of, whole_folder, write_array, write_tensors
 from embedsmith.data.locks import Lock, sole_writer
 from embedsmith.errors import InputError
@@ -198,6 +200,43 @@ def test_no_command_writes_in_the_place_of_a_link_or_behind_it(
     assert done.error == f"{tmp_path / name}: a link to {tmp_path / leads_to}"
     assert sorted(tmp_path.rglob("*")) == before
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        ("convert", "texts.jsonl"),
+        ("decontaminate", "pairs.jsonl"),
+        ("decontaminate", "held-out.jsonl"),
+        ("encode", "texts.parquet"),
+        ("export", "model"),
+        ("write", "mined"),
+        ("write", "mined/negatives.jsonl"),
+    ],
+)
+def test_no_command_writes_over_what_it_reads(
+    command: str, target: str, place: Path, tiny_bert: Path, tmp_path: Path, embedsmith_command
+):
+    shutil.copytree(place, tmp_path / "place")
+    shutil.copytree(tiny_bert, tmp_path / "place" / "model")
+    write_examples_parquet(
+        tmp_path / "place" / "texts.parquet",
+        [Example("e", "a cat", [Passage("p", "the cat")], [Passage("n", "a dog")])],
+    )
+    words: dict[str, list[object]] = {
+        "convert": ["texts.jsonl", "--task", "classification", "--negatives", 1],
+        "decontaminate": ["pairs.jsonl", "--against", "held-out.jsonl", "--near-duplicates", 0],
+        "encode": ["model", "texts.parquet"],
+        "export": ["model"],
+        "write": ["mined"],
+    }
+    here = [tmp_path / "place" / word if (tmp_path / "place" / str(word)).exists() else word for word in words[command]]
+    before = found_in(tmp_path / "place")
+    done = embedsmith_command(command, *here, "--out", tmp_path / "place" / target)
+    assert done.code == 2
+    assert "reads" in done.error or "is read by" in done.error
+    assert done.error.startswith(f"{tmp_path / 'place' / target}: ")
+    assert found_in(tmp_path / "place") == before
 
 
 SIDECARS = [
