@@ -41,7 +41,7 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.training.batches import Source
 from embedsmith.training.report import StepReport
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import train_stage
+from embedsmith.training.stage import train_stage
 
 SHAPES: dict[str, dict[str, int]] = {
     "7b": {

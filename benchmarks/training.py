@@ -106,7 +106,7 @@ def ours(arguments: argparse.Namespace, batches: Batches, folder: Path) -> dict[
     from embedsmith.models.settings import StudentSettings
     from embedsmith.training.batches import Source
     from embedsmith.training.settings import StageSettings
-    from embedsmith.training.trainer import train_stage
+    from embedsmith.training.stage import train_stage
 
     stage = StageSettings(
         steps=_all_steps(arguments),

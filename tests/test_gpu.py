@@ -11,7 +11,7 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.topk.exact import top_k
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import train_stage
+from embedsmith.training.stage import train_stage
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -149,7 +149,7 @@ def test_training_on_packed_texts_goes_as_on_padded_ones(halves, tmp_path, monke
     packed, padded = halves(), halves()
     found = train(packed, tmp_path / "packed", dtype="bfloat16", **settings)
     assert packed.packs(torch.bfloat16)
-    monkeypatch.setattr("embedsmith.training.trainer._reads_packed", lambda *_, **__: False)
+    monkeypatch.setattr("embedsmith.training.conditions._reads_packed", lambda *_, **__: False)
     wanted = train(padded, tmp_path / "padded", dtype="bfloat16", **settings)
     np.testing.assert_allclose(losses(found), losses(wanted), rtol=3e-2)
     lengths = [[report.gradient_norm for report in reports] for reports in (found, wanted)]

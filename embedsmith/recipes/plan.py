@@ -28,13 +28,13 @@ from embedsmith.recipes.recipe import DataSettings, Recipe
 from embedsmith.runs.run import Run
 from embedsmith.training.batches import Source
 from embedsmith.training.blend import Portion
+from embedsmith.training.cost import cost_of
 from embedsmith.training.memory import enough_memory, free_bytes
 from embedsmith.training.objective import check_objective
 from embedsmith.training.plan import plan_of, portions
 from embedsmith.training.processes import refuse_spreading
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.train import TrainingSettings, mined_sources, sources_of, with_prompts
-from embedsmith.training.trainer import cost_of
 from embedsmith.training.weights import TrainedWeights
 from embedsmith.variables import Written, filled
 

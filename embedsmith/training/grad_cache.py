@@ -29,6 +29,7 @@ from torch import Tensor
 
 from embedsmith.models.transfer import sent
 from embedsmith.training.chunks import Chunk
+from embedsmith.training.compat import drop_autocast_copies
 from embedsmith.training.processes import Processes
 
 Encode = Callable[[Chunk], Float[Tensor, "n D"]]
@@ -171,8 +172,7 @@ class GradCache:
             vectors.index_copy_(0, sent(chunk.rows, device), found.float())
         self._processes.sum(vectors)
         vectors.requires_grad_()
-        # What autocast made for chunks without gradients would give none to those that follow.
-        torch.clear_autocast_cache()
+        drop_autocast_copies()
         with torch.enable_grad():
             loss = loss_of(vectors)
             loss.backward()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
@@ -65,37 +63,3 @@ def _queries_held_out(sources: Sequence[Source], count: int, seed: int) -> set[s
     queries = sorted({normalised(example.query) for source in sources for example in source.examples})
     draw = np.random.default_rng((seed, 0xE1D))
     return {queries[place] for place in draw.permutation(len(queries))[:count].tolist()}
-
-
-@dataclass(frozen=True)
-class Best:
-    """The lowest loss on what was held out, and where the weights lie that had it."""
-
-    loss: float = math.inf
-    path: Path | None = None
-    since: int = 0
-    """Measurements since then."""
-
-    def after(self, loss: float, path: Path) -> Best:
-        """Return what is best after another measurement.
-
-        >>> best = Best().after(0.5, Path("a")).after(0.7, Path("b"))
-        >>> best.path.name, best.since
-        ('a', 1)
-        """
-        return Best(loss, path, 0) if loss < self.loss else replace(self, since=self.since + 1)
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the same as plain values."""
-        return {
-            "loss": self.loss if self.path else None,
-            "path": self.path.name if self.path else None,
-            "since": self.since,
-        }
-
-    @classmethod
-    def from_json(cls, values: dict[str, Any], folder: Path) -> Best:
-        """Return what was best in the stage whose checkpoints lie in a folder."""
-        if values["path"] is None:
-            return cls()
-        return cls(values["loss"], folder / values["path"], values["since"])

@@ -19,17 +19,10 @@ from torch import Tensor
 from torch import distributed as dist
 
 from embedsmith.errors import SettingsError
+from embedsmith.training.compat import SHARDING
 
 _PATIENCE = timedelta(days=7)
 """How long processes wait while the first one mines: a collective's usual half an hour is too short."""
-
-_SPREADING = {
-    "FSDP": "ACCELERATE_USE_FSDP",
-    "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
-    "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM",
-    "a parallelism of tensors or contexts": "ACCELERATE_USE_PARALLELISM_CONFIG",
-}
-"""By what `accelerate launch` says it."""
 
 _BUCKET = 2**25
 """Elements of gradients that are summed at once."""
@@ -133,7 +126,7 @@ def refuse_spreading() -> None:
     Raises:
         SettingsError: names it.
     """
-    for name, variable in _SPREADING.items():
+    for name, variable in SHARDING.items():
         if os.environ.get(variable, "false").lower() in ("true", "1", "yes", "y", "on", "t"):
             raise SettingsError(
                 f"{name} is asked for ({variable}), and a model is trained whole on every device",

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from embedsmith.errors import InputError
+from embedsmith.training.batches import Batch
+from embedsmith.training.chunks import Chunk
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,96 @@ class StepReport:
     """Loss on what was held out, after this step, where it was measured."""
     guide_masked: float = 0.0
     """Share of the other queries' passages that the guide took out of the loss."""
+
+
+@dataclass
+class StepFigures:
+    """What the batches of one optimizer step show, until it is reported."""
+
+    learning_rate: float
+    started: float = field(default_factory=time.monotonic)
+    counts: Counter[str] = field(default_factory=Counter)
+    pending: list[tuple[Batch, Tensor]] = field(default_factory=list)
+    """Batches with their loss and accuracy, which a GPU may still be computing."""
+    values: dict[str, float] = field(default_factory=dict)
+    """Loss, accuracy and gradient norms, once they are read."""
+    norm: Tensor | None = None
+    """Of all gradients, on the device: what they are clipped by."""
+
+    def count(self, batch: Batch, chunks: Sequence[Chunk]) -> None:
+        """Count the texts of a batch."""
+        self.counts.update(
+            queries=len(batch.queries),
+            tokens=sum(int(chunk.features["attention_mask"].sum()) for chunk in chunks),
+            guided=int(batch.guided.sum()),
+            contrasted=int((batch.allowed & ~batch.own).sum()),
+        )
+
+    def note(self, batch: Batch, loss: Tensor, accuracy: Tensor) -> None:
+        """Note a batch's loss and accuracy, without reading them."""
+        self.pending.append((batch, torch.stack([loss.detach(), accuracy])))
+
+    def read(self, norms: tuple[Tensor, Tensor], *, place: str) -> None:
+        """Read what the step's batches showed: the one synchronisation of a step.
+
+        Args:
+            norms: of all gradients, and of the pooling's.
+            place: stage and step, for messages.
+
+        Raises:
+            InputError: a loss or the gradient is not a number.
+        """
+        self.norm = norms[0]
+        rows = [row for _, row in self.pending]
+        *shown, of_all, of_pooling = torch.cat([*rows, torch.stack(norms)]).tolist()
+        for (batch, _), loss in zip(self.pending, shown[::2], strict=True):
+            check_finite("loss", loss, batch, place=place)
+        check_finite("gradient", of_all, self.pending[-1][0], place=place)
+        loss, accuracy = (sum(shown[n::2]) / len(rows) for n in (0, 1))
+        norms_read = {"gradient_norm": of_all, "pooling_gradient_norm": of_pooling}
+        self.values = {"loss": loss, "accuracy": accuracy, **norms_read}
+
+    def report(self, stage: str, state: Any, *, seconds: float, held_out_loss: float | None) -> StepReport:
+        """Return the report of the step that the Trainer's state is at."""
+        return StepReport(
+            stage=stage,
+            step=state.global_step,
+            steps=state.max_steps,
+            learning_rate=self.learning_rate,
+            queries=self.counts["queries"],
+            tokens=self.counts["tokens"],
+            seconds=seconds,
+            held_out_loss=held_out_loss,
+            guide_masked=_share(self.counts["guided"], self.counts["contrasted"]),
+            **self.values,
+        )
+
+
+def check_finite(what: str, value: float, batch: Batch, *, place: str) -> None:
+    """Refuse a loss or a gradient that is not a number, before it moves a weight or is kept.
+
+    Args:
+        place: stage and step.
+
+    Raises:
+        InputError: says what is not a number, where, and of which queries.
+    """
+    if math.isfinite(value):
+        return
+    shown = ", ".join(batch.query_ids[:5]) + (" …" if len(batch.query_ids) > 5 else "")
+    raise InputError(
+        f"{place}: the {what} is {value} (queries {shown})",
+        hint="lower learning_rate, or train in float32; the last checkpoint is kept",
+    )
+
+
+def _share(count: int, others: int) -> float:
+    """Return the part that a count has of itself and another.
+
+    >>> _share(1, 9), _share(0, 0)
+    (0.1, 0.0)
+    """
+    return count / max(1, count + others)
 
 
 class Pace:

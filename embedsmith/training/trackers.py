@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from embedsmith.errors import SettingsError, did_you_mean
+from embedsmith.training.compat import TENSORBOARD_FOLDER, trackers_known
 
 
 def trackers(names: str) -> list[str]:
@@ -20,20 +21,15 @@ def trackers(names: str) -> list[str]:
     >>> trackers("none")
     []
     """
-    from transformers.integrations.integration_utils import (
-        INTEGRATION_TO_CALLBACK,
-        get_available_reporting_integrations,
-    )
-
     if names == "auto":
         return ["tensorboard"] if importlib.util.find_spec("tensorboard") else []
     asked = [] if names == "none" else [name.strip() for name in names.split(",")]
-    installed = get_available_reporting_integrations()
+    known, installed = trackers_known()
     for name in asked:
-        if name not in INTEGRATION_TO_CALLBACK:
+        if name not in known:
             raise SettingsError(
-                f'report_to: unknown "{name}"{did_you_mean(name, INTEGRATION_TO_CALLBACK)}',
-                hint=f"transformers knows {', '.join(sorted(INTEGRATION_TO_CALLBACK))}; none for none",
+                f'report_to: unknown "{name}"{did_you_mean(name, known)}',
+                hint=f"transformers knows {', '.join(sorted(known))}; none for none",
             )
         if name not in installed:
             raise SettingsError(f"report_to: {name} is not installed", hint=f"pip install {name}, or report_to: none")
@@ -43,7 +39,7 @@ def trackers(names: str) -> list[str]:
 @contextmanager
 def tensorboard_in(folder: Path | None) -> Iterator[None]:
     """Let the Trainer's TensorBoard write below a folder: its callback reads the environment when it is made."""
-    name = "TENSORBOARD_LOGGING_DIR"
+    name = TENSORBOARD_FOLDER
     before = os.environ.get(name)
     if folder is not None and before is None:
         os.environ[name] = str(folder)

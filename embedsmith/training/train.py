@@ -37,8 +37,8 @@ from embedsmith.training.plan import portions
 from embedsmith.training.processes import Processes
 from embedsmith.training.report import Pace, StepReport
 from embedsmith.training.settings import StageSettings
+from embedsmith.training.stage import train_stage
 from embedsmith.training.trackers import trackers
-from embedsmith.training.trainer import train_stage
 from embedsmith.training.weights import TrainedWeights
 from embedsmith.vectors.guide import read_guides
 

@@ -16,7 +16,7 @@ from embedsmith.training.batches import Source
 from embedsmith.training.chunks import chunks_of
 from embedsmith.training.plan import plan_of
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import train_stage
+from embedsmith.training.stage import train_stage
 
 TEXTS = ["the cat", "on", "10 apples in a long list of files with parsers", "def read(path)", "the dog sat on the log"]
 
@@ -94,7 +94,7 @@ def test_an_empty_text_is_padded(build, kernel):
 def test_training_goes_as_with_padding(build, kernel, monkeypatch, tmp_path, pooling, settings):
     def train(folder, *, is_packed):
         model = build("tiny_llama", attention="bidirectional", pooling=pooling, instruction="Find it")
-        monkeypatch.setattr("embedsmith.training.trainer._reads_packed", lambda model, bfloat16: is_packed)
+        monkeypatch.setattr("embedsmith.training.conditions._reads_packed", lambda model, bfloat16: is_packed)
         examples = [
             Example(f"q{n}", text, [Passage(f"p{n}", text[::-1])], [Passage(f"n{n}", text + " not " * n)])
             for n, text in enumerate(TEXTS)

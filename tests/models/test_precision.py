@@ -119,7 +119,7 @@ from embedsmith.serving.export import export
 from embedsmith.topk.exact import top_k
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import train_stage
+from embedsmith.training.stage import train_stage
 
 folder = Path(sys.argv[2])
 texts = ["where is the parser", "g", "", *("the dog sat on the log, " * n for n in (2, 9, 20))]

@@ -16,7 +16,7 @@ from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import train_stage
+from embedsmith.training.stage import train_stage
 
 SPARE = 2**24
 """The bytes that may still be allocated after the second step."""

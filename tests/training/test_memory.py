@@ -18,10 +18,11 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.training import memory, trainer
 from embedsmith.training.batches import Source
 from embedsmith.training.checkpoints import checkpoints
+from embedsmith.training.cost import cost_of
 from embedsmith.training.memory import check_memory, enough_memory, missing_bytes, room_in_group, weights_to_train
 from embedsmith.training.plan import plan_of
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import cost_of, train_stage
+from embedsmith.training.stage import train_stage
 
 GIB = 2**30
 STAGE = StageSettings(name="one", steps=2, batch_size=4, dtype="float32", report_to="none")
@@ -207,14 +208,14 @@ def test_dropout_and_checkpointing_end_with_their_stage(model, tmp_path, rank):
 
 def test_the_optimizer_of_a_stage_is_gone_when_the_stage_is(model, tmp_path, monkeypatch):
     made = []
-    create = trainer._ContrastiveTrainer.create_optimizer
+    create = trainer.ContrastiveTrainer.create_optimizer
 
     def noted(self, *arguments):
         found = create(self, *arguments)
         made.append(weakref.ref(found))
         return found
 
-    monkeypatch.setattr(trainer._ContrastiveTrainer, "create_optimizer", noted)
+    monkeypatch.setattr(trainer.ContrastiveTrainer, "create_optimizer", noted)
     gc.disable()
     try:
         train_stage(model, [Source("toy", EXAMPLES)], STAGE, folder=tmp_path, seed=0)

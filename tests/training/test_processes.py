@@ -35,7 +35,7 @@ from embedsmith.models.opening import build_student
 from embedsmith.training.batches import Source
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
-from embedsmith.training.trainer import train_stage
+from embedsmith.training.stage import train_stage
 
 student, examples, out, settings = sys.argv[1:]
 left = Path(f"{out}/left-{os.environ['RANK']}")

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Trainer
 
 from embedsmith.data.examples import Example, Passage, write_examples
-from embedsmith.errors import ModelError, SettingsError
+from embedsmith.errors import SettingsError
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.recipes.plan import plan_of_recipe
@@ -18,11 +17,12 @@ from embedsmith.runs.run import Run, read_manifest
 from embedsmith.training import train as training
 from embedsmith.training import trainer
 from embedsmith.training.batches import Source
+from embedsmith.training.cost import cost_of
 from embedsmith.training.memory import weights_to_train
 from embedsmith.training.plan import plan_of
 from embedsmith.training.settings import StageSettings
+from embedsmith.training.stage import train_stage
 from embedsmith.training.train import train_into
-from embedsmith.training.trainer import OVERRIDDEN, check_trainer, cost_of, train_stage
 from embedsmith.training.weights import trained_weights
 
 EXAMPLES = [
@@ -268,21 +268,8 @@ def test_a_stage_after_finished_ones_computes_as_the_student_says(tiny_llama, tm
     assert asked == [{"attention_backend": "eager", "compile": True}]
 
 
-class TestUpstream:
-    """The Trainer's methods that ours takes the place of must be there, or nobody calls ours."""
-
-    @pytest.mark.parametrize("name", OVERRIDDEN)
-    def test_a_trainer_that_lacks_one_is_refused_by_its_name(self, name):
-        kept = {key: getattr(Trainer, key) for key in OVERRIDDEN if key != name}
-        with pytest.raises(ModelError, match=rf"transformers \d+\.\d+.* has no Trainer\.{name}\b") as caught:
-            check_trainer(type("Trainer", (), kept))
-        assert "transformers" in caught.value.hint
-        check_trainer(type("Trainer", (), {**kept, name: None}))
-
-    def test_every_method_that_is_overridden_is_asked_for(self):
-        ours = {name for name in vars(trainer._ContrastiveTrainer) if not name.startswith("__")}
-        # Where clipping is no method of its own, the Trainer clips to the same length, and measures it once more.
-        assert {name for name in ours if hasattr(Trainer, name)} - {"_clip_grad_norm"} == set(OVERRIDDEN)
+class TestOverrides:
+    """What the Trainer would do in the place of what ours does."""
 
     def test_gradients_are_clipped_the_same_where_the_trainer_has_no_method_for_it(
         self, tiny_llama, tmp_path, monkeypatch
@@ -293,7 +280,7 @@ class TestUpstream:
             return model.state_dict()
 
         expected = weights(tmp_path / "ours")
-        monkeypatch.delattr(trainer._ContrastiveTrainer, "_clip_grad_norm")
+        monkeypatch.delattr(trainer.ContrastiveTrainer, "_clip_grad_norm")
         for name, weight in weights(tmp_path / "theirs").items():
             assert torch.equal(weight, expected[name]), name
 
@@ -305,6 +292,6 @@ class TestUpstream:
         stage = settings_of("full", save_steps=1)
         with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
             run_stage(build_student(student(tiny_llama), device="cpu"), stage, tmp_path, on_step=stop)
-        monkeypatch.setattr(trainer._ContrastiveTrainer, "_load_optimizer_and_scheduler", lambda self, checkpoint: None)
+        monkeypatch.setattr(trainer.ContrastiveTrainer, "_load_optimizer_and_scheduler", lambda self, checkpoint: None)
         with pytest.raises(AssertionError, match=r"steps of Trainer, reports and schedule: \(1, 1, 0\), wanted 1"):
             run_stage(build_student(student(tiny_llama), device="cpu"), stage, tmp_path)

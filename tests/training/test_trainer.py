@@ -24,8 +24,8 @@ from embedsmith.training.held_out import held_out_batches, without_held_out
 from embedsmith.training.plan import plan_of
 from embedsmith.training.processes import Processes
 from embedsmith.training.settings import StageSettings
+from embedsmith.training.stage import train_stage
 from embedsmith.training.trackers import trackers
-from embedsmith.training.trainer import train_stage
 from embedsmith.vectors.guide import Guide
 
 PAIRS = {
@@ -296,7 +296,7 @@ def test_frozen_matrices_in_bfloat16_save_memory_and_change_no_bit(student, tmp_
     assert seen == [{torch.bfloat16}] * 3
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
-    monkeypatch.setattr("embedsmith.training.trainer.halved", lambda _: nullcontext())
+    monkeypatch.setattr("embedsmith.training.conditions.halved", lambda _: nullcontext())
     whole = published()
     assert without_time(train(whole, tmp_path / "whole", stage)) == without_time(reports)
     assert_same_bits(weights(model), weights(whole))
@@ -311,7 +311,7 @@ def test_batches_made_beside_the_step_are_the_same(student, tmp_path, monkeypatc
         return without_time(train(model, tmp_path / name, stage, **arguments)), weights(model)
 
     wanted, expected = run("one after the other")
-    monkeypatch.setattr(trainer._ContrastiveTrainer, "makes_ahead", True)
+    monkeypatch.setattr(trainer.ContrastiveTrainer, "makes_ahead", True)
     found, trained = run("ahead")
     assert found == wanted
     assert_same_bits(trained, expected)
@@ -501,8 +501,8 @@ class TestHeldOut:
         def worse_later(self):
             return measure(self) + (100.0 if self.state.global_step > 4 else 0.0)
 
-        measure = trainer._ContrastiveTrainer.measure
-        monkeypatch.setattr(trainer._ContrastiveTrainer, "measure", worse_later)
+        measure = trainer.ContrastiveTrainer.measure
+        monkeypatch.setattr(trainer.ContrastiveTrainer, "measure", worse_later)
         model, stage = student(), self.STAGE
         reports = train(model, tmp_path, stage)
         measured = {r.step: r.held_out_loss for r in reports if r.held_out_loss is not None}
