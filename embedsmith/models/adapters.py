@@ -27,6 +27,7 @@ from safetensors.torch import load_file
 
 from embedsmith.data.files import read_json, remove_below, write_json, write_tensors
 from embedsmith.errors import ModelError, SettingsError, did_you_mean
+from embedsmith.models import compat
 from embedsmith.models.contract import configuration_of
 from embedsmith.models.names import ADAPTERS
 from embedsmith.models.settings import Role, StudentSettings
@@ -171,9 +172,7 @@ def inputs_as_they_are(model: Adapted) -> AbstractContextManager[None]:
     peft turns it into the float32 of the adapters' weights first, and autocast rounds it back: two passes over memory
     at every linear layer.
     """
-    from peft.helpers import disable_input_dtype_casting
-
-    return disable_input_dtype_casting(model.backbone)
+    return compat.inputs_as_they_are(model.backbone)
 
 
 def merge_adapters(model: Adapted, texts: Sequence[str] = _PROBES) -> float:

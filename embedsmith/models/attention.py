@@ -11,9 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from embedsmith.models.compat import attention_functions, sdpa_attention
 from embedsmith.models.threads import Shared
 
 _TORCHS = "sdpa"
@@ -38,16 +37,17 @@ def training_attention(device: str) -> AbstractContextManager[Any]:
 @contextmanager
 def attention_function(name: str, function: Callable[..., Any]) -> Iterator[None]:
     """Let transformers know a way to compute attention by a name within the block."""
-    before = ALL_ATTENTION_FUNCTIONS.get(name)
-    ALL_ATTENTION_FUNCTIONS[name] = function
+    known = attention_functions()
+    before = known.get(name)
+    known[name] = function
     try:
         yield
     finally:
         # Not deleted where there was one: another thread may be between asking for the name and reading it.
         if before:
-            ALL_ATTENTION_FUNCTIONS[name] = before
+            known[name] = before
         else:
-            del ALL_ATTENTION_FUNCTIONS[name]
+            del known[name]
 
 
 @Shared
@@ -94,7 +94,7 @@ def _attention(
     else:
         is_plain = attention_mask.dtype == torch.bool
     if not is_plain or any(others.get(name) is not None for name in _OTHERS):
-        found: tuple[Tensor, None] = sdpa_attention_forward(
+        found: tuple[Tensor, None] = sdpa_attention(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **others
         )
         return found

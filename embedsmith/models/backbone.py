@@ -13,6 +13,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from embedsmith.errors import ModelError, SettingsError
+from embedsmith.models.compat import attention_name, set_attention_name
 from embedsmith.models.modeling_embedsmith import (
     InstructedTransformer,
     LatentAttentionPooling,
@@ -90,7 +91,7 @@ def _from_gguf(path: Path) -> Transformer:
         {key: value for key, value in quantised.config.to_dict().items() if key != "quantization_config"}
     )
     # A de-quantised GGUF model refuses to be saved; the same weights in a fresh model do not.
-    config._attn_implementation = quantised.config._attn_implementation
+    set_attention_name(config, attention_name(quantised.config))
     fresh = type(quantised)(config)
     fresh.load_state_dict(quantised.state_dict(), strict=True)
     module.model = fresh

@@ -14,10 +14,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch.utils._triton import has_triton
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from embedsmith.errors import ModelError
+from embedsmith.models.compat import compiled_call, has_triton, layer_class, recompiling, set_compiled_call
 from embedsmith.models.threads import Shared
 
 _KINDS_OF_CALLS = 64
@@ -40,12 +39,12 @@ def compile_layers(model: Any, *, name: str) -> int:
         return 0
     if not has_triton() or not any(map(shutil.which, ("cc", "gcc", "clang"))):
         raise ModelError(f"{name}: compile needs Triton and a C compiler", hint="install them, or leave compile out")
-    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    layers = [module for module in model.modules() if isinstance(module, layer_class())]
     if not layers:
         raise ModelError(f"{name}: compile: no layers found in {type(model.backbone).__name__}", hint="leave it out")
     for layer in layers:
         layer.compile(dynamic=True)
-        layer._compiled_call_impl = partial(_called, layer._compiled_call_impl)
+        set_compiled_call(layer, partial(_called, compiled_call(layer)))
     return len(layers)
 
 
@@ -60,17 +59,12 @@ def _called(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 @Shared
 def _for_many_kinds() -> AbstractContextManager[Any]:
-    config = torch._dynamo.config
-    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # so it is in torch 2.6
-    block: AbstractContextManager[Any] = config.patch({name: max(getattr(config, name), _KINDS_OF_CALLS)})
-    return block
+    return recompiling(_KINDS_OF_CALLS)
 
 
 def is_compiled(model: Any) -> bool:
     """Return whether `compile_layers` was here."""
-    return any(
-        module._compiled_call_impl for module in model.modules() if isinstance(module, GradientCheckpointingLayer)
-    )
+    return any(compiled_call(module) for module in model.modules() if isinstance(module, layer_class()))
 
 
 @Shared

@@ -19,6 +19,7 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from embedsmith.models.arithmetic import ARITHMETIC
+from embedsmith.models.compat import attention_name
 from embedsmith.models.compiled import is_compiled
 from embedsmith.models.precision import precision_of
 from embedsmith.models.probe import promised_attention
@@ -201,7 +202,7 @@ def _configurations(model: Any) -> Iterator[Any]:
     for name, module in model.named_modules():
         if isinstance(module, PreTrainedModel):
             config = module.config
-            yield [name, configuration_of(config), getattr(config, "_attn_implementation", None)]
+            yield [name, configuration_of(config), attention_name(config)]
 
 
 def _adapters(model: Any) -> Iterator[Any]:

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from embedsmith.models import transfer
 from embedsmith.models.attention import attention_function
+from embedsmith.models.compat import attention_name, flash_attention, set_attention_name
 from embedsmith.models.compiled import uncompiled
 from embedsmith.models.packing import of_tokens
 from embedsmith.models.threads import Shared, turn
@@ -162,7 +163,7 @@ def may_pack(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool
         return False
     config = transformer.model.config
     return (
-        config._attn_implementation == "sdpa"
+        attention_name(config) == "sdpa"
         and transformer.module_output_name == "token_embeddings"
         and transformer.modality_config.get("text", {}).get("method_output_name") == "last_hidden_state"
         and not getattr(config, "output_hidden_states", False)
@@ -248,13 +249,13 @@ def attention_within_texts(backbone: Any) -> Iterator[None]:
     (A checkpointed layer is computed once more then.)
     """
     config = backbone.config
-    before = config._attn_implementation
+    before = attention_name(config)
     with _known():
-        config._attn_implementation = _NAME
+        set_attention_name(config, _NAME)
         try:
             yield
         finally:
-            config._attn_implementation = before
+            set_attention_name(config, before)
 
 
 def _attention(
@@ -293,8 +294,7 @@ def _flash(
     scale: float | None,
 ) -> Float[Tensor, "S h d"]:
     """Return the attention of packed texts; there may be fewer key heads than query heads."""
-    forward = torch.ops.aten._flash_attention_forward
-    return forward(query, key, value, ends, ends, longest, longest, dropout, causal, False, scale=scale)[0]
+    return flash_attention(query, key, value, ends, longest, causal=causal, dropout=dropout, scale=scale)
 
 
 @Shared

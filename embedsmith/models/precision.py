@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 
+from embedsmith.models.compat import has_onednn_product, onednn_product, unsaved_buffers
 from embedsmith.models.settings import Dtype, Role
 
 SHORT_TEXT: Mapping[Role, int] = {"query": 16, "passage": 30}
@@ -57,7 +57,7 @@ def cast(model: Model, dtype: torch.dtype | None) -> Model:
     positions, in float32 always. `Module.to` would round them to bfloat16, and turn far tokens by other angles.
     """
     for module in model.modules():
-        unsaved = module._non_persistent_buffers_set
+        unsaved = unsaved_buffers(module)
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
             if dtype and tensor.is_floating_point() and name not in unsaved:
                 tensor.data = tensor.data.to(dtype)
@@ -117,7 +117,7 @@ def multiplies_wide(device: torch.device) -> bool:
 @cache
 def onednn_multiplies(dtype: torch.dtype) -> bool:
     """Return whether oneDNN multiplies matrices of a type: by trying, for that is up to torch's build and the CPU."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not torch.backends.mkldnn.is_available() or not has_onednn_product():
         return False
     limit_onednn_cache()
     states, weight = (torch.ones(rows, 16, dtype=dtype, device="cpu") for rows in (2, 3))
@@ -142,12 +142,6 @@ def limit_onednn_cache() -> None:
         torch.ones(1, 1, device="cpu").to_mkldnn().to_dense()
     finally:
         del os.environ[_CAPACITY]
-
-
-def onednn_product(states: Tensor, weight: Tensor, bias: Tensor | None, activation: str, algorithm: str) -> Tensor:
-    """Return states times weight, transposed, plus bias, activated, by oneDNN. Without a gradient."""
-    # What torch's own compiler makes of a linear layer; under no public name.
-    return torch.ops.mkldnn._linear_pointwise(states, weight, bias, activation, [], algorithm)
 
 
 def _kind(device: str | None) -> str:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from embedsmith.errors import CausalityError
+from embedsmith.models.compat import attention_name
 from embedsmith.models.compiled import uncompiled
 
 Attention = Literal["bidirectional", "causal"]
@@ -53,7 +54,7 @@ def check_attention(backbone: Any, promised: Attention, *, name: str) -> None:
     """
     for situation, measured in measure_attention(backbone).items():
         if measured != promised:
-            implementation = getattr(backbone.config, "_attn_implementation", "unknown")
+            implementation = attention_name(backbone.config) or "unknown"
             raise CausalityError(
                 f"{name}: attention is {measured}, not {promised} (situation: {situation}, back end: {implementation})",
                 hint="upgrade transformers (>= 5.2), or choose another attention back end or model",

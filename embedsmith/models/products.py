@@ -21,9 +21,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 
-from embedsmith.models.precision import limit_onednn_cache, multiplies_wide, onednn_multiplies, onednn_product
+from embedsmith.models.compat import onednn_product, tree_leaves
+from embedsmith.models.precision import limit_onednn_cache, multiplies_wide, onednn_multiplies
 
 
 class Activation(NamedTuple):

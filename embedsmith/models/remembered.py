@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from embedsmith.models.compat import hooks, version
 from embedsmith.models.packed import alone, may_pack, packs_right
 from embedsmith.models.products import Activations, Copies, activations_of, fast_products
 from embedsmith.models.threads import turn
@@ -86,7 +87,7 @@ class Remembered:
 
 def _parts(model: torch.nn.Module) -> list[Any]:
     """Return all modules of a model, and the hooks that read what they return."""
-    return [part for module in model.modules() for part in (module, *module._forward_hooks.values())]
+    return [part for module in model.modules() for part in (module, *hooks(module))]
 
 
 def _are_same(known: list[Any], found: list[Any]) -> bool:
@@ -102,4 +103,4 @@ def _state(weight: Tensor) -> tuple[Any, ...]:
     """
     numbers = weight.detach().reshape(-1)
     some = numbers[:: max(1, len(numbers) // _LOOKED_AT)][:_LOOKED_AT].tolist()
-    return id(weight), weight.data_ptr(), 0 if weight.is_inference() else weight._version, some
+    return id(weight), weight.data_ptr(), version(weight), some

@@ -19,6 +19,7 @@ from jaxtyping import Bool, Int64
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor
 
+from embedsmith.models.compat import attention_name
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.threads import turn
 
@@ -72,7 +73,7 @@ def _adds_nothing(transformer: Transformer) -> bool:
     return (
         type(transformer).preprocess is Transformer.preprocess
         and transformer.transformer_task == "feature-extraction"
-        and "flash" not in str(transformer.config._attn_implementation)  # that may have texts in a row
+        and "flash" not in str(attention_name(transformer.config))  # that may have texts in a row
     )
 
 

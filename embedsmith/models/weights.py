@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
+from embedsmith.models.compat import gguf_names
 from embedsmith.models.vetted import NO_CODE_IN_WEIGHTS
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -105,13 +106,10 @@ def check_gguf(backbone: Any, path: Path, *, name: str) -> None:
         ModelError: names the first tensor that is missing.
     """
     from gguf import GGUFReader
-    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
 
-    config = backbone.config
-    processor = TENSOR_PROCESSORS.get(config.model_type, TensorProcessor)(config=config.to_dict())
     ours = backbone.state_dict()
     # What a tensor of the file is called in the model; a name that is in no model of the kind means nothing here.
-    called = {key: there for key, there in get_gguf_hf_weights_map(backbone, processor).items() if there in ours}
+    called = {key: there for key, there in gguf_names(backbone).items() if there in ours}
     there = {called.get(tensor.name) for tensor in GGUFReader(path).tensors}
     if missing := sorted(key for key, our_name in called.items() if our_name not in there):
         others = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""

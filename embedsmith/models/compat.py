@@ -1,0 +1,126 @@
+"""Names that torch, transformers and peft do not promise to keep: all that this part of the package uses, and for what.
+
+An upgrade that takes one away is mended here. What a library need not have is loaded when it is asked for: torch alone
+is what a search needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves as tree_leaves  # every tensor among nested arguments
+from torch.utils._triton import has_triton as has_triton  # whether torch can compile for a GPU
+
+
+def compiled_call(layer: torch.nn.Module) -> Any:
+    """Return what `Module.compile` has made of a layer; None of one that is not compiled."""
+    return layer._compiled_call_impl
+
+
+def set_compiled_call(layer: torch.nn.Module, call: Callable[..., Any]) -> None:
+    """Have a compiled layer called by way of something else."""
+    layer._compiled_call_impl = call
+
+
+def recompiling(times: int) -> AbstractContextManager[Any]:
+    """Return the block in which torch compiles a function for at least so many kinds of calls before it gives up."""
+    config = torch._dynamo.config
+    name = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # so it is in torch 2.6
+    block: AbstractContextManager[Any] = config.patch({name: max(getattr(config, name), times)})
+    return block
+
+
+def unsaved_buffers(module: torch.nn.Module) -> set[str]:
+    """Return the names of a module's own buffers that are in no file: they are built from the configuration."""
+    return module._non_persistent_buffers_set
+
+
+def hooks(module: torch.nn.Module) -> list[Any]:
+    """Return what reads a module's output: it must get the output, not what follows it."""
+    return list(module._forward_hooks.values())
+
+
+def version(tensor: Tensor) -> int:
+    """Return how often a tensor was written to in place; one of inference mode has no such number."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def has_onednn_product() -> bool:
+    """Return whether this torch has `onednn_product`."""
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def onednn_product(states: Tensor, weight: Tensor, bias: Tensor | None, activation: str, algorithm: str) -> Tensor:
+    """Return states times weight, transposed, plus bias, activated, by oneDNN. Without a gradient.
+
+    What torch's own compiler makes of a linear layer; under no public name.
+    """
+    return torch.ops.mkldnn._linear_pointwise(states, weight, bias, activation, [], algorithm)
+
+
+def flash_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    ends: Tensor,
+    longest: int,
+    *,
+    causal: bool,
+    dropout: float,
+    scale: float | None,
+) -> Tensor:
+    """Return the attention of texts in one row, by torch's flash kernel, which no public function hands ends to."""
+    forward = torch.ops.aten._flash_attention_forward
+    return forward(query, key, value, ends, ends, longest, longest, dropout, causal, False, scale=scale)[0]
+
+
+def attention_name(config: Any) -> str | None:
+    """Return what computes attention in a transformers model of a configuration; None where that is not said."""
+    return getattr(config, "_attn_implementation", None)
+
+
+def set_attention_name(config: Any, name: str | None) -> None:
+    """Have something else compute it, without the checks of `set_attn_implementation`, which knows no names of ours."""
+    config._attn_implementation = name
+
+
+def attention_functions() -> MutableMapping[str, Callable[..., Any]]:
+    """Return transformers' table of what computes attention, by name."""
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    return ALL_ATTENTION_FUNCTIONS
+
+
+def sdpa_attention(*args: Any, **kwargs: Any) -> tuple[Tensor, None]:
+    """Return attention as transformers has torch compute it."""
+    from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+    return sdpa_attention_forward(*args, **kwargs)
+
+
+def layer_class() -> type[torch.nn.Module]:
+    """Return the class that every decoder's and encoder's layers in transformers are of."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return GradientCheckpointingLayer
+
+
+def inputs_as_they_are(backbone: torch.nn.Module) -> AbstractContextManager[None]:
+    """Return the block in which peft's adapters read states in the type that they have."""
+    from peft.helpers import disable_input_dtype_casting
+
+    return disable_input_dtype_casting(backbone)
+
+
+def gguf_names(backbone: Any) -> dict[str, str]:
+    """Return what each tensor of a GGUF file is called in a backbone, by its name in the file."""
+    from transformers.modeling_gguf_pytorch_utils import TENSOR_PROCESSORS, TensorProcessor, get_gguf_hf_weights_map
+
+    config = backbone.config
+    processor = TENSOR_PROCESSORS.get(config.model_type, TensorProcessor)(config=config.to_dict())
+    names: dict[str, str] = get_gguf_hf_weights_map(backbone, processor)
+    return names
