@@ -48,12 +48,14 @@ def test_a_precision_is_computed_in_what_the_device_has(monkeypatch, dtype, devi
 def test_the_hardware_is_asked_in_one_place():
     package = Path(embedsmith.__file__).parent
     asking = {
-        path.relative_to(package).as_posix()
+        (path.relative_to(package).as_posix(), ast.unparse(node))
         for path in package.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in NAMES
     }
-    assert asking == {"models/precision.py"}
+    # `compat` names an operator, and whether it works here is asked, too, in the one place.
+    others = {(path, said) for path, said in asking if path != "models/precision.py"}
+    assert others == {("models/compat.py", "torch.ops.mkldnn")} and asking != others
 
 
 @pytest.mark.parametrize(
