@@ -1,4 +1,4 @@
-"""Batches: which examples make a step, and what each query is contrasted with.
+"""Batches: which examples make a step, and which passages are in-batch negatives of which query.
 
 A plan is a pure function of (examples, settings, seed): the n-th batch is the same however often a run was cut
 short. A passage that occurs twice in a batch is encoded once.
@@ -64,7 +64,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Batch:
-    """Texts of one step, and which passage is what to which query."""
+    """Texts of one step, with positives, negatives and masks."""
 
     number: int
     """Its place in the plan, from 0."""
@@ -75,21 +75,21 @@ class Batch:
     prompt_chars: list[int]
     """B lengths of those instructions, in characters."""
     passages: list[str]
-    """U texts, all different, each with what stands before it."""
+    """U texts, all different, each with its instruction or prompt."""
     passage_prompt_chars: list[int]
-    """U lengths of that, in characters."""
+    """U lengths of those prompts, in characters."""
     positive: Int64[np.ndarray, " B"]
     """The row of each query's positive."""
     own: Bool[np.ndarray, "B U"]
     """Which passages are a query's own list: its positive and its mined negatives."""
     allowed: Bool[np.ndarray, "B U"]
-    """Which passages a query is contrasted with, its positive included."""
+    """Which passages are in a query's denominator, its positive included."""
     guided: Bool[np.ndarray, "B U"]
-    """Which ones it would be contrasted with but for the teacher's vectors."""
+    """Which in-batch negatives were masked by the guide: the teacher scores them above the ceiling."""
     teacher_scores: Float32[np.ndarray, "B U"]
-    """What mining noted as the scores of a query's own list; NaN where it noted none, and elsewhere."""
+    """Mining's scores of a query's own list; NaN elsewhere, and where it noted none."""
     guides: list[Guide | None] = field(default_factory=list)
-    """B teachers whose vectors of the query are stored."""
+    """B teachers with stored vectors of the query."""
 
     @property
     def bare_queries(self) -> list[str]:
@@ -98,11 +98,11 @@ class Batch:
 
     @property
     def bare_passages(self) -> list[str]:
-        """The passages without what stands before them."""
+        """The passages without their prompts."""
         return [text[chars:] for text, chars in zip(self.passages, self.passage_prompt_chars, strict=True)]
 
     def by_guide(self) -> Iterator[tuple[Guide, list[int]]]:
-        """Yield each teacher with the queries that it knows."""
+        """Yield each teacher with the rows of the queries that it has vectors of."""
         for guide in {id(guide): guide for guide in self.guides if guide}.values():
             yield guide, [row for row, other in enumerate(self.guides) if other is guide]
 
@@ -119,8 +119,8 @@ class BatchPlan:
         seed: of the order and of which positive and negatives are taken.
         blend: mix all data sets in every batch (NV-Embed, section 2.2: well-blended batches), or take a batch from
             one of them.
-        guide_margin: distance of the ceiling from the positive's score by the teacher's vectors, above which another
-            query's passage is no negative; None asks no teacher.
+        guide_margin: distance of the ceiling from the positive's score, both by the teacher's vectors; in-batch
+            negatives above it are masked. None masks none.
         guide_relative: the margin is a share of the positive's score.
         once: every example once, whatever the data sets weigh; the last batch may be smaller.
     """
@@ -158,7 +158,7 @@ class BatchPlan:
         return self._steps
 
     def drawn(self) -> list[int]:
-        """Return how many queries of each data set all batches hold."""
+        """Return how many queries of each data set are drawn in all batches."""
         ends = np.cumsum(self._sizes)
         counts = np.bincount(np.searchsorted(ends, self._order, side="right"), minlength=len(ends))
         return counts.tolist()
@@ -213,14 +213,14 @@ class BatchPlan:
         return batch
 
     def _mask_above_ceiling(self, batch: Batch) -> None:
-        """Mask other queries' passages that the teacher scores above the ceiling, in a batch that was just made."""
+        """Mask in-batch negatives that the teacher scores above the ceiling; the batch was just made."""
         assert self._guide_margin is not None
         for guide, rows in batch.by_guide():
             scores = guide.scores([batch.bare_queries[row] for row in rows], batch.bare_passages)
             above = above_ceiling(
                 scores, batch.positive[rows], margin=self._guide_margin, relative=self._guide_relative
             )
-            # What mining chose for a query stays: it has seen the teacher's scores, and other rules beside.
+            # Mined negatives stay: mining has applied the teacher's scores already, and other rules too.
             batch.guided[rows] = batch.allowed[rows] & above & ~batch.own[rows]
             batch.allowed[rows] &= ~batch.guided[rows]
 
@@ -236,9 +236,9 @@ class BatchPlan:
     def _answers(
         self, examples: Sequence[Example], index: Mapping[tuple[str, str], int], ids: Sequence[set[tuple[str, str]]]
     ) -> Bool[np.ndarray, "B U"]:
-        """Return which passages are known to answer which query: by text or by id; its own text is no negative either.
+        """Return which passages are known positives of which query, by text or by id, or equal its own text.
 
-        Looked up by what is known of a query: a batch of thousands has millions of pairs.
+        Looked up per query, not per pair: a batch of thousands has millions of pairs.
         """
         places: dict[_Key, list[int]] = {}
         for (_, text), place in index.items():
@@ -256,10 +256,10 @@ class BatchPlan:
 
 
 def _answers_of(rows: Sequence[tuple[Source, Example]]) -> dict[str, tuple[set[str], set[tuple[str, str]]]]:
-    """Return, for each normalised query, the normalised texts that answer it, and their ids with their data sets.
+    """Return, for each normalised query, its known positives: their normalised texts, and their ids with data sets.
 
-    Queries with the same text share what answers them, in whichever data set and batch they stand. An id that stands
-    for several texts numbers the passages of a row, not those of the data set, and says nothing.
+    Queries with the same text share their positives, across data sets and batches. An id that stands for several texts
+    is ignored: it numbers the passages of a row, not those of the data set.
     """
     texts_of: dict[tuple[str, str], set[str]] = {}
     for source, example in rows:
@@ -277,7 +277,7 @@ def _answers_of(rows: Sequence[tuple[Source, Example]]) -> dict[str, tuple[set[s
 def _order(
     sources: Sequence[Source], steps: int, batch_size: int, seed: int, *, blend: bool
 ) -> Int64[np.ndarray, " count"]:
-    """Return which row each place of each batch takes: every source shuffled anew for each pass over it."""
+    """Return the row of each place of each batch: every data set is reshuffled for each pass over it."""
     draw = np.random.default_rng((seed, 0x5EED))
     sizes = np.array([len(source.examples) for source in sources])
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])

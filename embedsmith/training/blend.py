@@ -1,7 +1,7 @@
-"""The blend: how often each data set is drawn, and what a stage will therefore see of it.
+"""The blend: sampling weights of the data sets, and what a stage will see of each.
 
-By default every example is drawn as often as every other. A weight draws those of a data set more or less often; a
-share is the part of all draws that a data set gets, however many examples it has; a cap takes a sample of them once.
+By default all examples are drawn equally often. A weight scales how often those of a data set are drawn. A share fixes
+the part of all draws that a data set gets, whatever its size. A cap takes a fixed sample of its examples.
 
 Shapes: S data sets.
 """
@@ -23,8 +23,8 @@ def draw_shares(
 ) -> Float64[np.ndarray, " S"]:
     """Return the part of all draws that each data set gets.
 
-    Who asks for a share gets it; the others divide the rest by number times weight. Where all ask, or a stage has
-    only some of a recipe's data sets, shares that do not add up to 1 are scaled until they do.
+    A data set with a share gets it. The others divide the rest in proportion to examples times weight. Where all have
+    shares, or a stage has only some of a recipe's data sets, the shares are normalised to add up to 1.
 
     >>> draw_shares([300, 100, 50], [1.0, 1.0, 2.0], [None, None, None])
     array([0.6, 0.2, 0.2])

@@ -1,7 +1,7 @@
-"""Checkpoints: all that a run needs to go on as if it had not stopped, in safetensors and JSON.
+"""Checkpoints: all that a run needs to resume bit for bit, in safetensors and JSON.
 
     checkpoint-50/model.safetensors       the weights that are trained: adapters and pooling only, under LoRA
-    checkpoint-50/optimizer.safetensors   AdamW's means, by the parameter's name
+    checkpoint-50/optimizer.safetensors   optimizer state, by the parameter's name
     checkpoint-50/state.json              the steps so far, and the best measurement
     checkpoint-50/trainer_state.json      the Trainer's own
 
@@ -34,7 +34,7 @@ def save_weights(path: Path, model: torch.nn.Module) -> None:
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
-    """Put trained weights back, each one of them.
+    """Load trained weights, every one of them.
 
     Raises:
         RunError: they are another model's.
@@ -52,7 +52,7 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
 
 
 def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return an optimizer's state by "parameter|quantity"."""
+    """Return the optimizer state, by "parameter|quantity"."""
     return {
         f"{name}|{key}": torch.as_tensor(value).detach().cpu().contiguous()
         for name, parameter in trained(model).items()
@@ -61,25 +61,25 @@ def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) 
 
 
 def set_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put an optimizer's state back; a parameter that has none begins anew."""
+    """Load optimizer state; a parameter that has none starts afresh."""
     parameters = trained(model)
     fused = any(group.get("fused") for group in optimizer.param_groups)
     for key, value in tensors.items():
         name, quantity = key.rsplit("|", 1)
         if name in parameters:
             parameter = parameters[name]
-            # AdamW counts its steps on the CPU, unless it is one kernel on the device.
+            # AdamW counts its steps on the CPU, unless it is fused.
             device = "cpu" if quantity == "step" and not fused else parameter.device
             optimizer.state[parameter][quantity] = value.to(device)
 
 
 def save_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Write an optimizer's state."""
+    """Write the optimizer state."""
     write_tensors(path, optimizer_tensors(model, optimizer))
 
 
 def load_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put an optimizer's state back from a file."""
+    """Load optimizer state from a file."""
     set_optimizer(model, optimizer, load_file(path))
 
 
@@ -95,18 +95,18 @@ def write_checkpoint(
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return what a checkpoint says of the steps before it."""
+    """Return the reports, best measurement and schedule of a checkpoint."""
     state: dict[str, Any] = read_json(folder / _STATE)
     return state
 
 
 def load_checkpoint_weights(folder: Path, model: torch.nn.Module) -> None:
-    """Put a checkpoint's weights into a model."""
+    """Load the weights of a checkpoint."""
     load_weights(folder / _MODEL, model)
 
 
 def load_checkpoint_optimizer(folder: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's state into an optimizer."""
+    """Load the optimizer state of a checkpoint."""
     load_optimizer(folder / _OPTIMIZER, model, optimizer)
 
 

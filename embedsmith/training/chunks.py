@@ -1,4 +1,4 @@
-"""Chunks: a batch's texts, tokenised once, in pieces of about as many tokens as go through the model at a time.
+"""Chunks: a batch's texts, tokenised once and split by a token budget; a chunk is one forward pass.
 
 Shapes: n texts of a chunk, D dimensions.
 """
@@ -28,27 +28,27 @@ from embedsmith.training.settings import MemorySettings
 
 _CPU_TOKENS = 2048
 _CPU_OVERHEAD = 64
-"""Tokens in whose time a CPU calls a chunk's operations, forward and back: 70 of MiniLM in bfloat16, 35 in float32."""
+"""Launch overhead of one chunk's forward and backward pass, in tokens: 70 of MiniLM in bfloat16, 35 in float32."""
 
 _CPU_GRAIN = 64
-"""What numbers of tokens are rounded up to: 32 of them up to the budget. MiniLM in bfloat16 on two cores with AMX took
-2.8 s a step with 64 and with 128, 3.15 with 32, 3.6 without."""
+"""Chunks are padded to a multiple of this many tokens, so that oneDNN sees few shapes: 32 of them up to the budget.
+MiniLM in bfloat16 on two cores with AMX took 2.8 s a step with 64 and with 128, 3.15 with 32, 3.6 without."""
 
 _GPU_NUMBERS = 2**25
-"""Of the states that go through a GPU at a time: enough that it takes longer over them than calling it takes."""
+"""Hidden state elements of one chunk on a GPU: enough that its kernels take longer than their launches."""
 _GPU_SHARE = 1 / 3
-"""Of a GPU's whole memory, for one chunk's activations."""
+"""Share of a GPU's total memory for the activations of one chunk."""
 _GPU_OVERHEAD = 3e9
-"""The same for a GPU that pads, over the square of a layer's width: calls take as long for a small layer as for a large
-one. Reckoned, not measured."""
+"""Launch overhead of one chunk on a GPU without packing, in tokens times the square of the hidden size: a launch takes
+as long for a small layer as for a large one. An estimate, not measured."""
 _BYTES = 75
-"""Of activations, for each token, layer and number of its state: in bfloat16, one operation after the other. A Mistral
-with adapters took 63 on an H200, 54 with compiled layers."""
+"""Bytes of activations per token, layer and element of the hidden state: in bfloat16, not compiled. A Mistral with
+adapters took 63 on an H200, 54 with compiled layers."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Texts of about one length that go through the model together."""
+    """Texts of about one length: one forward pass."""
 
     rows: Int64[Tensor, " n"]
     """Which texts of the step they are: queries first, then passages."""
@@ -60,24 +60,24 @@ class Chunk:
 
     @property
     def tokens(self) -> int:
-        """Tokens, padding included where there is some."""
+        """Tokens, padding included."""
         return self.features["packed"].tokens if self.is_packed else self.texts * self.width
 
     @property
     def is_packed(self) -> bool:
-        """Whether the tokens lie in one row."""
+        """Whether the texts are packed into one row, without padding."""
         return "packed" in self.features
 
     def pinned(self) -> Chunk:
-        """Return the same in pinned memory, from which a GPU copies while it computes."""
+        """Return the same in pinned memory, from which copies to a GPU are asynchronous."""
         return replace(self, rows=transfer.pinned(self.rows), features=pinned(self.features))
 
 
 def chunk_tokens(settings: MemorySettings, model: EmbeddingModel) -> int:
-    """Return how many tokens go through the model at a time: what a stage says, or what suits the device.
+    """Return the token budget of a chunk: what a stage says, or what suits the device.
 
-    On a GPU what a third of its memory holds, and no more than keeps it busy: the fewer, the wider the states. It is
-    the whole memory that counts, not what is free: a run that is resumed beside another job is cut as before.
+    On a GPU as many tokens as a third of its memory holds, and no more than keep it busy. That is by total memory, not
+    by free memory: a run that is resumed beside another job has the same chunks.
     """
     if settings.chunk_tokens:
         return settings.chunk_tokens
@@ -89,12 +89,12 @@ def chunk_tokens(settings: MemorySettings, model: EmbeddingModel) -> int:
 
 
 def gpu_tokens(memory: float, layers: int, width: int, *, checkpointed: bool) -> int:
-    """Return how many tokens go through a model at a time on a GPU.
+    """Return the token budget of a chunk on a GPU.
 
     Args:
         memory: of the GPU, in bytes.
-        width: numbers of a token's state.
-        checkpointed: between the layers only is kept what they read.
+        width: the hidden size.
+        checkpointed: gradient checkpointing keeps only the input of each layer.
 
     >>> gpu_tokens(80e9, 6, 384, checkpointed=False), gpu_tokens(80e9, 32, 4096, checkpointed=False)
     (87381, 2712)
@@ -106,7 +106,7 @@ def gpu_tokens(memory: float, layers: int, width: int, *, checkpointed: bool) ->
 
 
 def _size(model: EmbeddingModel) -> tuple[int, int]:
-    """Return the layers of a model's backbone, and how wide they are."""
+    """Return the number of a backbone's layers, and their hidden size."""
     config = model.backbone.config.get_text_config()
     return config.num_hidden_layers, config.hidden_size
 
@@ -115,7 +115,7 @@ def encode(model: Any, chunk: Chunk, *, device: torch.device, bfloat16: bool) ->
     """Return the vectors of a chunk, not yet of length 1.
 
     Args:
-        bfloat16: compute products in it.
+        bfloat16: autocast matmuls to it.
     """
     features = on_device(chunk.features, device)
     with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
@@ -123,18 +123,20 @@ def encode(model: Any, chunk: Chunk, *, device: torch.device, bfloat16: bool) ->
 
 
 def shared_copies(device: torch.device) -> AbstractContextManager[Any]:
-    """Return the block in which chunks share the bfloat16 copies of the weights that `encode` has made of them.
+    """Return the block in which chunks share autocast's bfloat16 copies of the weights.
 
-    Else every chunk makes its own, and keeps them for its way back. Each must run back by itself: gradients of several
-    would be added up in bfloat16. And what was made where no gradients are wanted is to be forgotten before they are.
-    On a GPU, where chunks are few, copies are not shared: they would take memory all the time.
+    Outside of it every chunk makes its own copies, and keeps them for its backward pass.
+
+    Each chunk must have its own backward pass: gradients of several would be summed in bfloat16. Copies made under
+    `no_grad` must be dropped before a pass that needs gradients. On a GPU, where chunks are few, copies are not shared:
+    they would take memory all the time.
     """
-    # Autocast forgets its copies when the last block ends; this one switches nothing on.
+    # Autocast drops its copies at the end of the outermost block. This one is outermost, and switches nothing on.
     return torch.autocast(device.type, enabled=False) if device.type == "cpu" else nullcontext()
 
 
 def copied_bytes(model: torch.nn.Module, device: torch.device, *, bfloat16: bool) -> float:
-    """Return what copies of the weights take that all chunks share."""
+    """Return the bytes of the bfloat16 copies of the weights that all chunks share."""
     if device.type != "cpu" or not bfloat16:
         return 0.0
     weights = (module.weight for module in model.modules() if isinstance(module, torch.nn.Linear))
@@ -142,9 +144,9 @@ def copied_bytes(model: torch.nn.Module, device: torch.device, *, bfloat16: bool
 
 
 def are_rounded(device: torch.device, *, bfloat16: bool) -> bool:
-    """Return whether chunks shall have round numbers of tokens: where oneDNN multiplies on a CPU.
+    """Return whether chunks are padded to round numbers of tokens: where oneDNN does the matmuls on a CPU.
 
-    It makes code for each shape of a product when it first sees it, in a millisecond or two; a product takes one.
+    It JIT-compiles per shape in a millisecond or two, longer than the matmul itself.
     """
     return device.type == "cpu" and (bfloat16 or multiplies_wide(device))
 
@@ -154,10 +156,10 @@ def chunks_of(
 ) -> list[Chunk]:
     """Return the texts of a batch in chunks of at most `budget` tokens, or of one text; widest chunks first.
 
-    Where a chunk ends is where padding, and what a chunk costs beside its tokens, are least.
+    The cuts minimise padding plus launch overhead.
 
     Args:
-        packed: the model reads a chunk's texts in one row.
+        packed: pack a chunk's texts into one row.
         rounded: chunks have round numbers of tokens; see `are_rounded`.
     """
     overhead = _CPU_OVERHEAD if model.device.type == "cpu" else int(_GPU_OVERHEAD / _size(model)[1] ** 2)
@@ -180,10 +182,10 @@ def chunks_of(
 def _tokenised(
     model: EmbeddingModel, texts: Sequence[str], prompt_chars: Sequence[int], *, task: str, first: int
 ) -> Iterator[tuple[Int64[Tensor, " n"], dict[str, Any]]]:
-    """Yield the features of a side's texts as the model is served them, with their places in the step.
+    """Yield the features of a side's texts, tokenised as for `encode`, with their places in the step.
 
-    All at once, unless the pool leaves out as many tokens as an instruction has: then those of each instruction, for
-    the module that pools knows one number for all its texts.
+    All at once, unless the instruction's tokens are masked out of pooling: a pooling module takes one prompt length for
+    all its texts, so then those of each instruction come separately.
 
     Args:
         texts: each with its instruction.
@@ -219,9 +221,9 @@ def _rounding(model: EmbeddingModel, features: Mapping[str, Any]) -> Rounding | 
 
 
 def _joined(queries: Mapping[str, Any], passages: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the features of both sides as those of one, to be packed; None where they are not of one kind.
+    """Return queries and passages as the features of one side, to be packed; None where they differ in kind.
 
-    A chunk of a few queries costs as many calls as one of all passages, and keeps a GPU waiting for them.
+    A chunk of a few queries needs as many kernel launches as one of all passages: on its own it is bound by them.
     """
     sides = [dict(queries), dict(passages)]
     if any("pooling_mask" in side for side in sides):

@@ -54,10 +54,14 @@ def check_trainer(upstream: type) -> None:
     """
     for name in OVERRIDDEN:
         if not hasattr(upstream, name):
-            raise ModelError(
-                f"transformers {transformers.__version__} has no Trainer.{name}, which training relies on",
-                hint="install a version of transformers that embedsmith was tested with: see constraints.txt",
-            )
+            raise _lacking(name)
+
+
+def _lacking(name: str) -> ModelError:
+    return ModelError(
+        f"transformers {transformers.__version__} has no Trainer.{name}, which training relies on",
+        hint="install a version of transformers that embedsmith was tested with: see constraints.txt",
+    )
 
 
 def trackers_known() -> tuple[Collection[str], Collection[str]]:
@@ -71,8 +75,15 @@ def trackers_known() -> tuple[Collection[str], Collection[str]]:
 
 
 def take_loss_as_it_is(trainer: Any) -> None:
-    """Have the Trainer leave the loss alone: it is a mean already, not to be divided by a number of tokens."""
-    trainer.model_accepts_loss_kwargs = False
+    """Have the Trainer leave the loss alone: it is a mean already, not to be divided by a number of tokens.
+
+    Raises:
+        ModelError: the Trainer asks for it by another name.
+    """
+    name = "model_accepts_loss_kwargs"
+    if not hasattr(trainer, name):
+        raise _lacking(name)
+    setattr(trainer, name, False)
 
 
 def remove_printers(trainer: Any) -> None:

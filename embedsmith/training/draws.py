@@ -1,4 +1,4 @@
-"""What a training draws at random is its own affair."""
+"""Random state that a training has to itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 @contextmanager
 def own_draws() -> Iterator[None]:
-    """Put the random states of Python, numpy, torch and its GPUs back after the block, however it is left."""
+    """Restore the random states of Python, numpy, torch and its GPUs after the block, also after an error."""
     pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 - libraries draw from it
     gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:

@@ -1,15 +1,15 @@
 """GradCache: the gradient of a whole batch in the memory of a few chunks.
 
-The loss of a batch needs every vector at once, and so, without more ado, the activations of every text. Instead
+The loss of a batch needs every vector at once, and its backward pass the activations of every text. Instead
 
-    1. each chunk of texts is encoded; its activations are kept if the memory admits, else only its vectors
+    1. each chunk is encoded; its activations are kept if memory allows, else only its vectors
     2. the loss gives the gradient of every vector
-    3. each chunk's vectors pass their gradient on to the weights; a chunk whose activations were not kept is
-       encoded once more, with the same random numbers
+    3. each chunk has its backward pass, from the gradient of its vectors; a chunk whose activations were not kept is
+       encoded again first, with the same random numbers
 
-The sum over the chunks is the gradient of the batch. What is drawn at random in a chunk (dropout) depends on seed,
-batch and chunk alone: the second time it is the same, and so it is after a resumed run and in any number of processes.
-Chunks pass their gradients on in the same order whether or not they were kept, so memory does not change a bit.
+The sum over the chunks is the gradient of the batch. Dropout in a chunk is a function of seed, batch and chunk alone.
+It is the same when the chunk is encoded again, in a resumed run, and with any number of processes. The order of the
+backward passes does not depend on which chunks were kept, so the memory limit changes no bit of a gradient.
 
 Source: Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup,
 https://arxiv.org/abs/2101.06983. Keeping what fits is ours: there every chunk is encoded twice.
@@ -43,8 +43,8 @@ class ActivationMemory:
 
         Args:
             limit_bytes: 0 keeps nothing.
-            unseen_bytes_a_token: what autograd does not show: the inputs of checkpointed layers.
-            shared_bytes: what autograd shows for every chunk, and is there only once: copies of the weights.
+            unseen_bytes_a_token: activations that saved-tensor hooks do not see: the inputs of checkpointed layers.
+            shared_bytes: what the hooks see in every chunk, though it exists once: bfloat16 copies of the weights.
         """
         self.limit_bytes = limit_bytes
         self.bytes_a_token: float | None = None
@@ -68,7 +68,7 @@ class ActivationMemory:
         return list((np.cumsum(needed) + needed.max(initial=0.0) <= self.limit_bytes).tolist())
 
     def most(self, tokens: Sequence[int]) -> float:
-        """Return the bytes of activations that a step holds at a time, at the most.
+        """Return the peak bytes of activations of a step.
 
         >>> memory = ActivationMemory(100.0)
         >>> memory.bytes_a_token = 2.0
@@ -82,10 +82,10 @@ class ActivationMemory:
 
     @contextmanager
     def measured(self, chunk: Chunk, weights: set[int]) -> Iterator[None]:
-        """Note what a chunk's activations take, if no chunk as wide was measured: a wider one takes more a token.
+        """Measure a chunk's activations, unless a chunk as wide was measured: a wider one takes more per token.
 
         Args:
-            weights: addresses of the model's own storages, which are there anyway.
+            weights: addresses of the model's own storages, which are not activations.
         """
         if chunk.width <= self._widest:
             yield
@@ -96,7 +96,7 @@ class ActivationMemory:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in weights:
                 seen[storage.data_ptr()] = storage.nbytes()
-            # Not the tensor itself: a node that keeps its own output would never be freed.
+            # Not the tensor itself: a graph node that holds its own output is a reference cycle, never freed.
             return tensor.detach()
 
         with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
@@ -107,7 +107,7 @@ class ActivationMemory:
 
 
 class GradCache:
-    """Runs batches forward and back, chunk by chunk."""
+    """Runs the forward and backward passes of a batch, chunk by chunk."""
 
     def __init__(
         self,
@@ -122,9 +122,9 @@ class GradCache:
         """Prepare for the batches of a stage.
 
         Args:
-            model: whose parameters collect the gradients.
-            encode: makes vectors of a chunk; not yet of length 1.
-            seed: of what is drawn at random.
+            model: whose parameters accumulate the gradients.
+            encode: the forward pass of a chunk; vectors are not yet normalised.
+            seed: of dropout.
             memory: which chunks are kept.
             processes: each encodes a share of the chunks.
             dimensions: D.
@@ -153,7 +153,7 @@ class GradCache:
         Args:
             chunks: of all texts.
             loss_of: the loss of the vectors of all texts, in their order.
-            batch: number of the batch, for what is drawn at random.
+            batch: number of the batch, for the random state.
         """
         own = self._processes.share([chunk.tokens for chunk in chunks])
         keeps = self.memory.kept([chunks[number].tokens for number in own])
@@ -197,10 +197,10 @@ class GradCache:
         return vectors
 
     def _vectors_only(self, chunk: Chunk) -> Float[Tensor, "n D"]:
-        """Return a chunk's vectors and keep nothing else."""
+        """Return a chunk's vectors without a graph."""
         with torch.no_grad():
             return self._encode(chunk)
 
     def _draw_anew(self, batch: int, chunk: int) -> None:
-        """Set the random state that a chunk of a batch has whenever and wherever it is encoded."""
+        """Seed torch by seed, batch and chunk: dropout is the same whenever and wherever a chunk is encoded."""
         torch.manual_seed(int(np.random.SeedSequence((self._seed, batch, chunk)).generate_state(1, np.uint64)[0] >> 1))

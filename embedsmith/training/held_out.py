@@ -1,4 +1,4 @@
-"""Examples that are kept from training, to see how a stage fares on what it has not seen."""
+"""A validation set: examples that are held out of training, split by query."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from embedsmith.training.settings import StageSettings
 
 
 def without_held_out(sources: Sequence[Source], count: int, seed: int) -> list[Source]:
-    """Return the data sets without the examples that are held out, and without any that has the query of one.
+    """Return the data sets without the held-out examples, and without any other example of a held-out query.
 
     Raises:
         SettingsError: nothing would be left to train on.
@@ -35,7 +35,7 @@ def without_held_out(sources: Sequence[Source], count: int, seed: int) -> list[S
 
 
 def held_out_batches(sources: Sequence[Source], stage: StageSettings, seed: int) -> list[Batch]:
-    """Return the batches of what is held out, every example once."""
+    """Return the batches of the held-out examples, every example once."""
     if not stage.held_out:
         return []
     held = _queries_held_out(sources, stage.held_out, seed)
@@ -59,7 +59,7 @@ def held_out_batches(sources: Sequence[Source], stage: StageSettings, seed: int)
 
 
 def _queries_held_out(sources: Sequence[Source], count: int, seed: int) -> set[str]:
-    """Return the normalised queries of examples that are drawn from all data sets alike."""
+    """Return the normalised queries that are held out, drawn uniformly over all data sets."""
     queries = sorted({normalised(example.query) for source in sources for example in source.examples})
     draw = np.random.default_rng((seed, 0xE1D))
     return {queries[place] for place in draw.permutation(len(queries))[:count].tolist()}

@@ -37,10 +37,10 @@ def info_nce(
     >>> round(info_nce(one, one, positive=torch.arange(2), allowed=allowed, temperature=1.0).item(), 4)
     0.3133
     """
-    if allowed.device.type == "cpu":  # elsewhere the answer would be waited for
+    if allowed.device.type == "cpu":  # elsewhere reading the answer would synchronise
         rows = torch.arange(len(queries))
         assert bool(allowed[rows, positive].all()), "a query's positive must be in its denominator"
-    # float32: bfloat16 holds a cosine to two decimals, and the temperature then multiplies the error.
+    # float32: bfloat16 has about two decimals of a cosine, and dividing by the temperature magnifies the error.
     scores = queries.float() @ passages.float().T / temperature
     return functional.cross_entropy(scores.masked_fill(~allowed, float("-inf")), positive)
 
@@ -71,8 +71,9 @@ def matryoshka(vectors: Float[Tensor, "N D"], dimensions: int) -> Float[Tensor, 
 def vector_distance(student: Float[Tensor, "N D"], teacher: Float[Tensor, "N D"]) -> Float[Tensor, ""]:
     """Return the mean over texts of the squared distance between a student's vectors and a teacher's, both of length 1.
 
-    A teacher's row of NaN is a text that it has not seen; without any row that it has, the distance is 0.
-    The mean over dimensions would shrink with their number; the distance of two vectors of length 1 lies in 0 to 4.
+    A NaN row is a text without a teacher vector; if all rows are NaN, the loss is 0. Squares are summed over
+    dimensions: their mean would shrink as dimensions grow. The squared distance of two vectors of length 1 is at
+    most 4.
 
     >>> vector_distance(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]))
     tensor(2.)

@@ -1,7 +1,7 @@
-"""Memory: how much there is, what a stage takes at the least, and one line where it does not suffice.
+"""Memory: how much is free, what a stage needs at least, and one clear line where it does not suffice.
 
-A gradient and AdamW's two means of each trained weight must be there whatever else is done; activations give way, for
-chunks that do not fit are encoded twice. So a stage is refused beforehand only where the former do not fit.
+Gradients and optimizer state (AdamW's two moments) must fit. Activations need not: chunks whose activations do not fit
+are encoded twice. So a stage is refused beforehand only where gradients and optimizer state do not fit.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from embedsmith.training.settings import StageSettings
 from embedsmith.training.weights import in_pooling
 
 BYTES_A_TRAINED_WEIGHT = 12.0
-"""In float32, beside the weight itself: a gradient and AdamW's two means."""
+"""In float32, beside the weight itself: its gradient and AdamW's two moments."""
 
 _SHARE_OF_FREE_MEMORY = {"cuda": 0.8}
-"""For activations; half elsewhere, where others want memory too. A GPU's is ours, and a step took within 3% of what was
-reckoned: 7 billion weights with adapters on an H200."""
+"""For activations. Half elsewhere, where other programs need memory too. On an H200 a step of 7 billion weights with
+adapters took within 3% of the estimate."""
 
 _SIGNS = ("can't allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED", "std::bad_alloc")
-"""What torch, CUDA and C++ say of it in errors of no type of their own."""
+"""Messages of out-of-memory errors that torch, CUDA and C++ raise without a type of their own."""
 
 _REMEDY = "lower chunk_tokens or memory_gib, set gradient_checkpointing or lora_rank, or take a student of fewer layers"
 
@@ -37,9 +37,9 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the memory that this process may count on: free on its device, or its share of what the machine has."""
+    """Return the free memory of a device; on a CPU this process's share of the machine's."""
     if device.type == "cuda":
-        # What torch holds for later is as good as free.
+        # What torch's caching allocator has reserved but not allocated is free to us.
         held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + held
     import psutil
@@ -49,12 +49,12 @@ def free_bytes(device: torch.device) -> int:
 
 
 def room_in_group(groups: Path = _GROUPS, process: Path = Path("/proc/self/cgroup")) -> float:
-    """Return the bytes that a container's or a job's limit leaves this process; infinity where there is no limit.
+    """Return the bytes that the limits of control groups leave this process; infinity where there is none.
 
-    The machine says what it has free, not what a control group may take of it: beyond that a process is killed.
+    The machine's free memory says nothing of a container's or a job's limit, beyond which a process is killed.
 
     Args:
-        groups, process: where Linux says so.
+        groups, process: where Linux shows the limits, and this process's groups.
     """
     room = math.inf
     for line in process.read_text().splitlines() if process.is_file() else ():
@@ -72,7 +72,7 @@ def room_in_group(groups: Path = _GROUPS, process: Path = Path("/proc/self/cgrou
 
 
 def _room(folder: Path, limit: str, used: str, cache: str) -> float:
-    """Return what the limit of one control group leaves; the cache of files that it counts would be given up."""
+    """Return what the limit of one control group leaves; page cache counts as free, for it is reclaimed."""
     try:
         allowed, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
         counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
@@ -115,7 +115,7 @@ def check_memory(model: EmbeddingModel, settings: StageSettings) -> None:
 
 
 def missing_bytes(model: torch.nn.Module, optimizer: Any) -> float:
-    """Return what gradients and AdamW's means will take beside what is there already."""
+    """Return the bytes of gradients and optimizer state that are not allocated yet."""
     bytes_ = 0.0
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -125,7 +125,11 @@ def missing_bytes(model: torch.nn.Module, optimizer: Any) -> float:
 
 
 def activation_bytes(settings: StageSettings, device: torch.device, *, missing: float) -> float:
-    """Return how many bytes of activations a stage may keep: what it says, or a share of what others leave free."""
+    """Return how many bytes of activations a stage may keep: what it says, or a share of the free memory.
+
+    Args:
+        missing: bytes of gradients and optimizer state that are not allocated yet.
+    """
     if settings.memory_gib is not None:
         return settings.memory_gib * 2**30
     return max(0.0, free_bytes(device) - missing) * _SHARE_OF_FREE_MEMORY.get(device.type, 0.5)
@@ -141,10 +145,10 @@ def tightness(settings: StageSettings, device: torch.device, *, wanted: float) -
 
 @contextmanager
 def enough_memory(place: Callable[[], str], device: torch.device) -> Iterator[None]:
-    """Say in one line that memory did not suffice, whoever says it how.
+    """Turn every kind of out-of-memory error into one line.
 
     Args:
-        place: says what was being done when it happens.
+        place: returns what is being done.
 
     Raises:
         SettingsError: says what was being done, and the remedy.
@@ -158,7 +162,7 @@ def enough_memory(place: Callable[[], str], device: torch.device) -> Iterator[No
 
 
 def _is_shortage(error: Exception) -> bool:
-    """Return whether an error says that memory ran out."""
+    """Return whether an error is one of memory that ran out."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     known = isinstance(error, (MemoryError, torch.OutOfMemoryError))

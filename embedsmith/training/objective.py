@@ -1,4 +1,4 @@
-"""What a stage minimises: InfoNCE, at several widths if asked, and what it is to learn from the teacher.
+"""What a stage minimises: InfoNCE, optionally at several Matryoshka widths, plus distillation from the teacher.
 
 Shapes: B queries, U distinct passages of the batch, D dimensions.
 """
@@ -29,23 +29,23 @@ from embedsmith.training.losses import (
 from embedsmith.training.settings import StageSettings
 
 _SAMPLE = 256
-"""Examples of a data set whose texts are looked up before it is trained on."""
+"""Examples of a data set that are checked for stored teacher vectors before training."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the vectors of a batch are held against, on the device that computes the loss."""
+    """Labels, mask and teacher signals of a batch, on the device that computes the loss."""
 
     positive: Int64[Tensor, " B"]
     allowed: Bool[Tensor, "B U"]
     teacher_scores: Float[Tensor, "B U"] | None
-    """Of each query's own list; NaN elsewhere. None where nothing is learnt from them."""
+    """Of each query's own list; NaN elsewhere. None without distillation from scores."""
     teacher_vectors: Float[Tensor, "N E"] | None
-    """Of queries, then passages; NaN where the teacher has not seen a text. None where nothing is learnt from them."""
+    """Of queries, then passages; NaN where a text has no teacher vector. None without distillation from vectors."""
 
 
 def targets_of(batch: Batch, stage: StageSettings, device: torch.device) -> Targets:
-    """Return what a batch's vectors are held against."""
+    """Return the targets of a batch."""
     scores, vectors = None, None
     if stage.distill_scores or stage.distill_margins:
         scores = _on(device, np.where(batch.own, batch.teacher_scores, np.float32(np.nan)))
@@ -66,9 +66,9 @@ def _on(device: torch.device, values: np.ndarray) -> Tensor:
 
 
 def teacher_vectors(batch: Batch) -> Float32[np.ndarray, "N E"]:
-    """Return the stored vectors of a batch's texts, queries first, as wide as `check_objective` has found them.
+    """Return the stored teacher vectors of a batch's texts, queries first.
 
-    A passage's is that of the teacher in whose queries' lists it stands; of several, the first that knows it.
+    A passage has the vector of the teacher in whose queries' lists it stands; of several, the first that has one.
     """
     count = len(batch.queries)
     guides = list(batch.by_guide())
@@ -89,7 +89,7 @@ def teacher_vectors(batch: Batch) -> Float32[np.ndarray, "N E"]:
 
 
 def objective(vectors: Float[Tensor, "N D"], targets: Targets, stage: StageSettings) -> Float[Tensor, ""]:
-    """Return the loss of a batch's vectors, queries first, of any length."""
+    """Return the loss of a batch's vectors, queries first, not yet normalised."""
     vectors = functional.normalize(vectors.float(), dim=-1)
     count = len(targets.positive)
     queries, passages = vectors[:count], vectors[count:]
@@ -125,14 +125,14 @@ def objective(vectors: Float[Tensor, "N D"], targets: Targets, stage: StageSetti
 
 
 def accuracy(vectors: Float[Tensor, "N D"], targets: Targets) -> Float[Tensor, ""]:
-    """Return the share of a batch's queries whose positive beats every passage that it is contrasted with."""
+    """Return the share of a batch's queries whose positive scores above every other passage in its denominator."""
     vectors = functional.normalize(vectors.detach().float(), dim=-1)
     count = len(targets.positive)
     return in_batch_accuracy(vectors[:count], vectors[count:], positive=targets.positive, allowed=targets.allowed)
 
 
 def check_widths(stage: StageSettings, dimensions: int) -> None:
-    """Refuse widths that the model does not have.
+    """Refuse Matryoshka widths beyond the model's dimensions.
 
     Raises:
         SettingsError: names the widest.
@@ -145,10 +145,10 @@ def check_widths(stage: StageSettings, dimensions: int) -> None:
 
 
 def check_objective(sources: Sequence[Source], stage: StageSettings, dimensions: int) -> None:
-    """Refuse an objective that the model, or any of the data sets, cannot have.
+    """Refuse an objective that does not fit the model or one of the data sets.
 
     Raises:
-        SettingsError: widths beyond the model's, or nothing stored of what a data set's teacher is to teach.
+        SettingsError: widths beyond the model's, or a data set without the teacher's scores or vectors.
     """
     check_widths(stage, dimensions)
     for source in sources:
@@ -164,7 +164,7 @@ def check_objective(sources: Sequence[Source], stage: StageSettings, dimensions:
 
 
 def _teaches(example: Example, stage: StageSettings) -> bool:
-    """Return whether something can be learnt from the scores of an example: of one passage against another."""
+    """Return whether an example has scores to distil: of a positive and a negative, or of two negatives."""
     positives, negatives = (
         sum(passage.score is not None for passage in side) for side in (example.positives, example.negatives)
     )
@@ -172,7 +172,7 @@ def _teaches(example: Example, stage: StageSettings) -> bool:
 
 
 def _check_vectors(source: Source, stage: StageSettings, dimensions: int) -> None:
-    """Refuse a data set whose teacher's vectors are not there, or of another width than the student's."""
+    """Refuse a data set without stored teacher vectors, or with vectors of other dimensions than the student's."""
     sample = source.examples[:_SAMPLE]
     known = source.guide and not all(
         np.isnan(source.guide.vectors(texts, role)).any(1).all()

@@ -1,7 +1,7 @@
-"""The processes of a training run, one a device: who does what, and what they tell each other.
+"""Data parallelism: the processes of a training run, one per device, and their collectives.
 
-`torchrun` and `accelerate launch` start several that run the same program. All of them see the same batches; each
-encodes a share of a batch's texts, and the sums of vectors and of gradients are those of a single process.
+`torchrun` and `accelerate launch` start several that run the same program. All of them see the same batches. Each
+encodes a share of a batch's chunks; all-reduced vectors and gradients are those of a single process.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from embedsmith.errors import SettingsError
 from embedsmith.training.compat import SHARDING
 
 _PATIENCE = timedelta(days=7)
-"""How long processes wait while the first one mines: a collective's usual half an hour is too short."""
+"""Timeout of a collective while the first process mines: the default of half an hour is too short."""
 
 _BUCKET = 2**25
-"""Elements of gradients that are summed at once."""
+"""Elements of gradients in one all-reduce."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """Which of how many processes this one is."""
+    """The rank of this process, and the number of all."""
 
     rank: int = 0
     count: int = 1
 
     @classmethod
     def running(cls) -> Processes:
-        """Return this process's place among those that a launcher started; the group is joined if it is not yet.
+        """Return this process's rank among those that a launcher started; the group is joined if it is not yet.
 
         Raises:
-            SettingsError: the launcher wants the weights or their optimizer spread over the processes.
+            SettingsError: the launcher asks for sharded weights or optimizer state.
         """
         refuse_spreading()
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls()
         if not dist.is_initialized():
-            # By way of accelerate, which the Trainer asks for the same group later.
+            # Through accelerate: the Trainer takes the group from it later.
             from accelerate import PartialState
 
             PartialState(cpu=not torch.cuda.is_available())
@@ -61,7 +61,7 @@ class Processes:
         return self.rank == 0
 
     def share(self, costs: Sequence[int]) -> list[int]:
-        """Return which pieces of work are this process's, in order: the dearest first to whoever has least.
+        """Return which pieces of work are this process's, in order: the most expensive first, to the least loaded.
 
         Args:
             costs: of every piece.
@@ -78,12 +78,12 @@ class Processes:
         return sorted(shares[self.rank])
 
     def sum(self, tensor: Tensor) -> None:
-        """Put the sum over all processes in a tensor's place."""
+        """All-reduce a tensor in place."""
         if self.count > 1:
             dist.all_reduce(tensor)
 
     def least(self, *values: int) -> list[int]:
-        """Return the smallest that any process has of each value: what all can do.
+        """Return the minimum over all processes of each value.
 
         >>> Processes().least(3, 1)
         [3, 1]
@@ -95,9 +95,9 @@ class Processes:
         return tensor.tolist()
 
     def sum_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Put the sum over all processes in the place of every gradient; a weight that has none anywhere keeps none.
+        """All-reduce every gradient in place; a weight that has none in any process keeps none.
 
-        An optimizer leaves such a weight alone. With a gradient of 0 it would decay it.
+        The optimizer skips a weight without a gradient. With a gradient of 0 it would decay it.
         """
         if self.count == 1:
             return
@@ -115,13 +115,13 @@ class Processes:
                 gradient.copy_(part.view_as(gradient))
 
     def wait(self) -> None:
-        """Return when every process has come here."""
+        """Wait for all processes (a barrier)."""
         if self.count > 1:
             dist.barrier(group=_patient_group())
 
 
 def refuse_spreading() -> None:
-    """Refuse what `accelerate launch` spreads a model by: GradCache and checkpoints want it whole.
+    """Refuse a sharded model: GradCache and checkpoints need it whole in every process.
 
     Raises:
         SettingsError: names it.
@@ -136,21 +136,21 @@ def refuse_spreading() -> None:
 
 @cache
 def _patient_group() -> Any:
-    """Return a group of all processes that waits for days."""
+    """Return a gloo group of all processes with a timeout of days."""
     return dist.new_group(backend="gloo", timeout=_PATIENCE)
 
 
 def _leave() -> None:
-    """Leave gloo's groups: threads of theirs that still run when Python ends abort the process, now and then.
+    """Destroy gloo's groups: their threads sometimes abort a process that exits while they run.
 
-    One of NCCL is left to it: after an error, leaving could wait for processes that are gone.
+    NCCL's are not destroyed: after an error that could wait for processes that are gone.
     """
     if dist.is_initialized():
         dist.destroy_process_group(None if dist.get_backend() == "gloo" else _patient_group())
 
 
 def _buckets(gradients: Sequence[Any]) -> list[list[Any]]:
-    """Return gradients in lists of one type and of at most `_BUCKET` elements, unless one alone has more."""
+    """Return gradients in buckets of one dtype and of at most `_BUCKET` elements, unless one alone has more."""
     buckets: list[list[Any]] = []
     size = 0
     for gradient in gradients:

@@ -156,7 +156,7 @@ class Pace:
 def _minutes(seconds: float) -> str:
     """Return a time in minutes and seconds, or hours.
 
-    >>> _minutes(75), _minutes(9000)
+    >>> _minutes(75.0), _minutes(9000.0)
     ('1:15', '2.5 h')
     """
     return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -19,7 +19,7 @@ class WorkSettings(Settings):
     remine: bool = False
     """Begin by mining again, with the model as it stands as the only teacher; recipes only."""
     steps: int | None = Field(None, gt=0)
-    """Optimizer steps; by default as many as `epochs` take."""
+    """Optimizer steps; by default as many as `epochs` need."""
     epochs: float | None = Field(None, gt=0)
     """Passes over the data; 1 by default. Give this or `steps`."""
     batch_size: int = Field(32, gt=1)
@@ -53,7 +53,7 @@ class LossSettings(Settings):
     contrastive: float = Field(1.0, ge=0)
     """Weight of InfoNCE; 0 to learn from the teacher alone."""
     matryoshka: list[Annotated[int, Field(gt=0)]] = []
-    """Widths at which the vectors shall be of use; InfoNCE is the mean over them. The full width when empty."""
+    """Widths to which the vectors can be truncated; InfoNCE is the mean over them. The full width when empty."""
     distill_vectors: float = Field(0.0, ge=0)
     """Weight of the squared distance from the teacher's stored vectors, which must be as wide as the student's."""
     distill_scores: float = Field(0.0, ge=0)
@@ -72,17 +72,17 @@ class OptimizerSettings(Settings):
     pooling_learning_rate: float | None = Field(None, gt=0)
     """Peak learning rate of a trained pooling; the backbone's when not given."""
     warmup: float = Field(0.1, ge=0, lt=1)
-    """Share of the steps in which the learning rate rises from 0."""
+    """Share of the steps in which the learning rate rises linearly from 0."""
     warmup_steps: int | None = Field(None, ge=0)
     """The same as a number of steps; it wins."""
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = "linear"
-    """How the learning rate goes after the warm-up."""
+    """Learning rate schedule after the warm-up."""
     weight_decay: float = Field(0.01, ge=0)
     """AdamW's weight decay."""
     max_grad_norm: float = Field(1.0, gt=0)
-    """The gradient is scaled down to this length where it is longer."""
+    """Gradients are clipped to this norm."""
     restart_optimizer: bool = True
-    """Forget the means that AdamW has gathered in the stage before (not confirmed by the papers)."""
+    """Reset the optimizer state that the stage before has left (not confirmed by the papers)."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Dropout inside the model while it trains; the model's own by default. 0 is faster: attention is then fused."""
     lora_rank: int | None = Field(None, gt=0)
@@ -99,39 +99,39 @@ class OptimizerSettings(Settings):
 
     @property
     def adapters(self) -> dict[str, Any]:
-        """What `add_adapters` is told."""
+        """Arguments of `add_adapters`."""
         names = ("rank", "alpha", "dropout", "targets")
         return {name: getattr(self, f"lora_{name}") for name in names}
 
 
 class MemorySettings(Settings):
-    """In how much memory a stage trains, and in which precision."""
+    """Memory and precision of a stage."""
 
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Precision of the products; weights and optimizer stay in float32. `auto`: bfloat16 where the hardware has it.
+    """Precision of matmuls; weights and optimizer state stay in float32. `auto`: bfloat16 where the hardware has it.
     A CPU that has none computes in float32 whichever is asked for."""
     gradient_checkpointing: bool = False
-    """Compute activations twice instead of keeping them: less memory, about a third more time."""
+    """Recompute activations in the backward pass: less memory, about a third more time."""
     chunk_tokens: int | None = Field(None, gt=0)
-    """Tokens, padding included, that go through the model at a time; by default 2048 on a CPU, and on a GPU as many as
-    a third of its memory holds, 33 million numbers of their states at the most."""
+    """Tokens of one forward pass, padding included; by default 2048 on a CPU. On a GPU as many as a third of its memory
+    holds, with at most 33 million elements of hidden states."""
     memory_gib: float | None = Field(None, ge=0)
-    """Memory for activations; by default half of what gradients and optimizer leave free, 0.8 of a GPU's. Chunks of a
-    batch that do not fit are encoded a second time on the way back (GradCache): the same gradients, a third more time
-    for them. 0: all of them."""
+    """Memory for activations; by default half of what gradients and optimizer state leave free, 0.8 of a GPU's. Chunks
+    that do not fit are encoded again in the backward pass (GradCache): the same gradients, a third more time for them.
+    0: all of them."""
 
 
 class WatchSettings(Settings):
-    """What is looked at while a stage trains, and what is kept."""
+    """Validation, checkpoints and trackers of a stage."""
 
     save_steps: int = Field(50, gt=0)
     """Steps between two checkpoints; a run that is cut short goes on from the last one."""
     held_out: int = Field(0, ge=0)
-    """Examples that are kept from training to measure the loss on; the model with the lowest is the stage's."""
+    """Examples that are held out to measure the loss on; the weights with the lowest loss are the stage's."""
     eval_steps: int = Field(50, gt=0)
-    """Steps between two measurements on what was held out."""
+    """Steps between two measurements of the held-out loss."""
     patience: int | None = Field(None, gt=0)
-    """Stop after as many measurements without a new lowest loss."""
+    """Early stopping: after so many measurements without a new lowest loss."""
     report_to: str = "auto"
     """Where the figures go beside the run's own: `auto` is TensorBoard where it is installed; `none`; or names that
     transformers knows, with commas between."""
@@ -141,7 +141,7 @@ class StageSettings(WatchSettings, MemorySettings, OptimizerSettings, LossSettin
     """One stage of training: which data, which negatives, how long and how fast."""
 
     def model_post_init(self, context: Any) -> None:
-        """Refuse what does not go together."""
+        """Refuse settings that contradict each other."""
         if self.steps is not None and self.epochs is not None:
             raise ValueError(f"steps is {self.steps} and epochs {self.epochs}: give one of them")
         if self.patience is not None and not self.held_out:

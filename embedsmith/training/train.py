@@ -43,7 +43,7 @@ from embedsmith.training.weights import TrainedWeights
 from embedsmith.vectors.guide import read_guides
 
 Remine = Callable[[StageSettings, EmbeddingModel], list[Source]]
-"""Mines a stage's data again with the model as it stands, and returns it."""
+"""Mines a stage's data again with the current model, and returns it."""
 
 
 class TrainingSettings(Settings):
@@ -197,12 +197,12 @@ def _train_one(
 
 
 def _optimizer(folder: Path, stage: StageSettings) -> Path:
-    """Return where the state of the optimizer lies that a stage ended with."""
+    """Return the path of the optimizer state that a stage ended with."""
     return folder / f"{stage.name}-optimizer.safetensors"
 
 
 def with_prompts(sources: Sequence[Source], model: EmbeddingModel) -> list[Source]:
-    """Return data sets that have no instruction of their own with what the model puts before its texts."""
+    """Return the data sets; those without an instruction of their own get the model's prompts."""
     return [
         replace(
             source,
@@ -232,10 +232,10 @@ def sources_of(stage: StageSettings, sources: Sequence[Source]) -> list[Source]:
 def before_the_first_open_stage(
     run: Run, student: StudentSettings, stages: Sequence[StageSettings], *, seed: int
 ) -> EmbeddingModel:
-    """Return the model as the last finished stage left it, or a new student, if it can be trained as the stages say.
+    """Return the model as the last finished stage left it, or a new student; checked against the stages to come.
 
     Raises:
-        SettingsError: there is too little memory, a width that the model does not have, or a tracker is not there.
+        SettingsError: too little memory, a Matryoshka width beyond the model's, or a tracker that is not installed.
     """
     finished = [path for stage in stages if (path := run.folder / "stages" / stage.name).is_dir()]
     name = str(finished[-1]) if finished else student.name
@@ -272,7 +272,7 @@ def example_files(mined: Path) -> list[Path]:
 
 
 def _guide_folder(folder: Path) -> Path:
-    """Return the folder of the run that noted the teacher's vectors: that of `mine` behind one of `select`."""
+    """Return the folder of the run that stored the teacher's vectors: behind a run of `select`, its run of `mine`."""
     if not (folder / "manifest.json").is_file():
         return folder
     *_, (origin, _) = lineage(folder)
@@ -280,7 +280,7 @@ def _guide_folder(folder: Path) -> Path:
 
 
 def _add_steps(path: Path, reports: Sequence[StepReport]) -> None:
-    """Add a stage's steps to the run's log, in place of what an earlier attempt wrote of it."""
+    """Add a stage's steps to the run's log; those of an earlier attempt are replaced."""
     stages = {report.stage for report in reports}
     earlier: list[dict[str, Any]] = [row for _, row in read_jsonl(path)] if path.is_file() else []
     write_jsonl(path, [row for row in earlier if row["stage"] not in stages] + [vars(report) for report in reports])

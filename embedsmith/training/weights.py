@@ -1,4 +1,4 @@
-"""Which weights a stage trains: told before it begins, noted in its run, and what the optimizer is given."""
+"""Which weights a stage trains: shown before it begins, noted in its run, given to the optimizer."""
 
 from __future__ import annotations
 

@@ -4,13 +4,14 @@ import ast
 import inspect
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from transformers import Trainer
 
 import embedsmith.training
 from embedsmith.errors import ModelError
-from embedsmith.training.compat import OPTIONAL, OVERRIDDEN, check_trainer
+from embedsmith.training.compat import OPTIONAL, OVERRIDDEN, check_trainer, take_loss_as_it_is
 from embedsmith.training.trainer import ContrastiveTrainer
 
 FOLDER = Path(embedsmith.training.__file__).parent
@@ -23,6 +24,11 @@ def test_a_trainer_that_lacks_a_method_is_refused_by_its_name(name):
         check_trainer(type("Trainer", (), kept))
     assert "transformers" in caught.value.hint
     check_trainer(type("Trainer", (), {**kept, name: None}))
+
+
+def test_a_trainer_that_would_divide_the_loss_is_refused():
+    with pytest.raises(ModelError, match=r"has no Trainer\.model_accepts_loss_kwargs\b"):
+        take_loss_as_it_is(SimpleNamespace())
 
 
 def test_every_method_that_is_overridden_is_asked_for():
