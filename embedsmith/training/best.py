@@ -1,4 +1,4 @@
-"""The best weights of a stage, by the loss on what was held out."""
+"""The best weights of a stage, by held-out loss."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from embedsmith.training.report import check_finite
 
 @dataclass(frozen=True)
 class Best:
-    """The lowest loss on what was held out, and where the weights lie that had it."""
+    """The lowest held-out loss, and the path of its weights."""
 
     loss: float = math.inf
     path: Path | None = None
     since: int = 0
-    """Measurements since then."""
+    """Measurements since the lowest loss."""
 
     def after(self, loss: float, path: Path) -> Best:
         """Return what is best after another measurement.
@@ -39,7 +39,7 @@ class Best:
         return Best(loss, path, 0) if loss < self.loss else replace(self, since=self.since + 1)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the same as plain values."""
+        """Return it as plain values, for a checkpoint."""
         return {
             "loss": self.loss if self.path else None,
             "path": self.path.name if self.path else None,
@@ -48,7 +48,7 @@ class Best:
 
     @classmethod
     def from_json(cls, values: dict[str, Any], folder: Path) -> Best:
-        """Return what was best in the stage whose checkpoints lie in a folder."""
+        """Return what a checkpoint in a folder noted."""
         if values["path"] is None:
             return cls()
         return cls(values["loss"], folder / values["path"], values["since"])
@@ -80,13 +80,13 @@ class BestWeights:
         return all(checkpoints.read_state(checkpoint)["best"]["path"] != path.name for checkpoint in whole)
 
     def load(self) -> None:
-        """Put the best weights back, if any were measured."""
+        """Load the best weights, if any were measured."""
         if self.best.path:
             checkpoints.load_weights(self.best.path, self._model)
 
 
 def held_out_loss(conditions: Conditions, cache: GradCache, batches: Sequence[Batch], *, place: str) -> float:
-    """Return the mean loss on what was held out, of the model as it is outside training.
+    """Return the mean held-out loss, of the model in evaluation mode.
 
     Args:
         place: stage and step, for messages.

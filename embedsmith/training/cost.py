@@ -43,7 +43,7 @@ def cost_of(model: EmbeddingModel, plan: BatchPlan, settings: StageSettings) -> 
 
 
 def memory_warning(conditions: Conditions, batch: Batch) -> str:
-    """Return a warning where memory may not suffice for a batch, by its widest chunk; nothing where it will."""
+    """Return a warning where a batch may run out of memory, measured on its widest chunk; else an empty text."""
     missing = _missing_bytes(conditions)
     memory = conditions.memory(missing=missing)
     chunks = conditions.chunks(batch)

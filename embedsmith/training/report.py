@@ -1,4 +1,4 @@
-"""What each optimizer step of a stage showed, and one line of it for who waits."""
+"""What each optimizer step of a stage showed: as a report, and as a line of progress."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ class StepReport:
     """Share of the batch's queries whose positive beat every negative."""
     gradient_norm: float
     pooling_gradient_norm: float
-    """Length of the trained pooling's gradient before clipping; 0 where the pooling has no weights."""
+    """Norm of the trained pooling's gradient before clipping; 0 where the pooling has no weights."""
     learning_rate: float
     """The backbone's, in this step."""
     queries: int
     tokens: int
-    """Of queries and passages, padding aside, over all devices."""
+    """Of queries and passages, without padding, over all devices."""
     seconds: float
     held_out_loss: float | None = None
-    """Loss on what was held out, after this step, where it was measured."""
+    """Held-out loss after this step, where it was measured."""
     guide_masked: float = 0.0
-    """Share of the other queries' passages that the guide took out of the loss."""
+    """Share of the in-batch negatives that the guide masked."""
 
 
 @dataclass
@@ -54,7 +54,7 @@ class StepFigures:
     values: dict[str, float] = field(default_factory=dict)
     """Loss, accuracy and gradient norms, once they are read."""
     norm: Tensor | None = None
-    """Of all gradients, on the device: what they are clipped by."""
+    """Of all gradients, on their device; clipping reuses it."""
 
     def count(self, batch: Batch, chunks: Sequence[Chunk]) -> None:
         """Count the texts of a batch."""
@@ -133,7 +133,7 @@ def _share(count: int, others: int) -> float:
 
 
 class Pace:
-    """What is said of a step: loss and accuracy, and the speed of the steps since this process began."""
+    """A step's line of progress: loss, accuracy, and the speed of the steps since this process began."""
 
     def __init__(self) -> None:
         self._steps, self._queries, self._tokens, self._seconds = 0, 0, 0, 0.0

@@ -1,4 +1,4 @@
-"""Where a stage's figures go beside the run's own: TensorBoard, or what else transformers knows."""
+"""Trackers of a stage's figures: TensorBoard, or others that transformers knows."""
 
 from __future__ import annotations
 
