@@ -10,6 +10,7 @@ model = embedsmith.load("runs/model")          # a SentenceTransformer
 from __future__ import annotations
 
 import importlib
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from embedsmith.version import __version__ as __version__
@@ -45,13 +46,13 @@ if TYPE_CHECKING:
     from embedsmith.recipes.ablation.ablate import ablate as ablate
     from embedsmith.recipes.ablation.grid import read_ablation as read_ablation
     from embedsmith.recipes.compare import compare as compare
-    from embedsmith.recipes.forge import forge as forge
     from embedsmith.recipes.recipe import Recipe as Recipe
     from embedsmith.recipes.recipe import read_recipe as read_recipe
+    from embedsmith.recipes.run import run_recipe as run  # noqa: F401
     from embedsmith.services.chat import ServerSettings as ServerSettings
     from embedsmith.serving.encode import encode as encode
     from embedsmith.serving.export import export as export
-    from embedsmith.serving.search import find as find
+    from embedsmith.serving.search import search as search
     from embedsmith.teachers.settings import TeacherSettings as TeacherSettings
     from embedsmith.training.settings import StageSettings as StageSettings
     from embedsmith.training.train import train as train
@@ -84,8 +85,6 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "decontaminate": "prepare.decontaminate",
     "evaluate": "evaluation.evaluate",
     "export": "serving.export",
-    "find": "serving.search",
-    "forge": "recipes.forge",
     "judge": "mining.judge",
     "load": "models.opening",
     "load_collection": "data.load",
@@ -93,6 +92,8 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "mteb_task": "evaluation.evaluate",
     "read_ablation": "recipes.ablation.grid",
     "read_recipe": "recipes.recipe",
+    "run": "recipes.run:run_recipe",
+    "search": "serving.search",
     "select": "mining.select:select_again",
     "synthesize_queries": "prepare.synthesize",
     "synthesize_tasks": "prepare.synthesize_tasks",
@@ -102,9 +103,19 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
 
 __all__ = sorted(_HOMES)
 
+_RENAMED = {"find": "search", "forge": "run"}
+"""Names of earlier versions -> those that they have now."""
+
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used: the model libraries take seconds to import."""
+    if name in _RENAMED:
+        warnings.warn(
+            f"embedsmith.{name} is called embedsmith.{_RENAMED[name]} now; the next version will not know the old name",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        name = _RENAMED[name]
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home, _, inner = _HOMES[name].partition(":")

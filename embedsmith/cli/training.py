@@ -40,16 +40,16 @@ def quickstart(
     """
     import torch
 
-    from embedsmith.recipes.forge import forge
     from embedsmith.recipes.quickstart import quickstart_recipe
+    from embedsmith.recipes.run import run_recipe
 
     recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=torch.cuda.is_available())
     folder = out or Path("runs") / recipe.name
     with console.progress() as tell:
-        run = forge(recipe, out=folder, command="quickstart", on_progress=tell)
+        run = run_recipe(recipe, out=folder, command="quickstart", on_progress=tell)
     _show_skipped(folder, verbose=verbose)
     search_hint = "open a zip file and list its members" if source == "stdlib" else _example_query(folder)
-    _show_forged(run, as_json=as_json, search_hint=search_hint)
+    _show_run(run, as_json=as_json, search_hint=search_hint)
 
 
 @app.command()
@@ -132,8 +132,8 @@ def _train_recipe(
     as_json: bool,
 ) -> None:
     """Carry out a recipe and show what came of it."""
-    from embedsmith.recipes.forge import forge
     from embedsmith.recipes.recipe import read_recipe
+    from embedsmith.recipes.run import run_recipe
 
     if flags:
         raise SettingsError(
@@ -151,8 +151,8 @@ def _train_recipe(
         return
     assert out
     with console.progress() as tell:
-        run = forge(recipe, out=out, on_skip=console.note, on_progress=tell)
-    _show_forged(run, as_json=as_json, search_hint="")
+        run = run_recipe(recipe, out=out, on_skip=console.note, on_progress=tell)
+    _show_run(run, as_json=as_json, search_hint="")
 
 
 def _show_plan(plan: Any, *, as_json: bool) -> None:
@@ -197,7 +197,7 @@ def _parts(stage: Any) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
 
 
-def _show_forged(run: Any, *, as_json: bool, search_hint: str) -> None:
+def _show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
     """Show the scores of a recipe's run, and what to try next."""
     from embedsmith.data.files import read_json
     from embedsmith.recipes.report import shown_metrics

@@ -22,9 +22,9 @@ from embedsmith.prepare.code import harvest, split
 from embedsmith.prepare.convert import draft
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.data import cleaned, code_of, decontaminate_into
-from embedsmith.recipes.forge import source_of
 from embedsmith.recipes.preconditions import Preconditions
 from embedsmith.recipes.recipe import DataSettings, Recipe
+from embedsmith.recipes.run import source_of
 from embedsmith.runs.run import Run
 from embedsmith.training.batches import Source
 from embedsmith.training.blend import Portion

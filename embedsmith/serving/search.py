@@ -91,7 +91,7 @@ def refuse_empty(query: str) -> None:
         raise InputError("the query is empty", hint='say what to look for: embedsmith search RUN "open a zip file"')
 
 
-def find(
+def search(
     run: str | Path,
     query: str,
     *,

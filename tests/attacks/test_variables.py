@@ -314,7 +314,7 @@ def test_a_run_goes_on_where_the_data_lie_elsewhere_and_not_with_other_data(
     """Killed before training: what was converted and cleaned lies in the run, and is of the data as they were."""
     out = tmp_path / "run"
     with monkeypatch.context() as patched:
-        patched.setattr("embedsmith.recipes.forge.train_into", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
+        patched.setattr("embedsmith.recipes.run.train_into", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
         assert embedsmith_command("train", recipe, "--out", out).code == 1
     other = tmp_path / "elsewhere" / MARK
     shutil.copytree(sets, other)
@@ -337,9 +337,9 @@ def test_a_run_goes_on_where_the_data_lie_elsewhere_and_not_with_other_data(
 
 
 def test_a_program_gets_errors_that_name_the_variable(recipe: Path, sets: Path, tmp_path: Path):
-    from embedsmith.recipes.forge import forge
+    from embedsmith.recipes.run import run_recipe
 
     (sets / "pairs.jsonl").write_text("{broken")
     with pytest.raises(InputError, match=r"\$\{SETS\}/pairs\.jsonl:1: broken JSON") as caught:
-        forge(read_recipe(recipe), out=tmp_path / "run")
+        run_recipe(read_recipe(recipe), out=tmp_path / "run")
     assert MARK not in f"{caught.value} {caught.value.hint}"

@@ -238,11 +238,18 @@ def test_the_version_is_printed(embedsmith_command):
 def test_the_public_names_are_sorted_and_each_is_there():
     assert embedsmith.__all__ == sorted(embedsmith.__all__)
     assert len(set(embedsmith.__all__)) == len(embedsmith.__all__) >= 22
-    renamed = {"audit": "audit_run", "select": "select_again"}
+    renamed = {"audit": "audit_run", "run": "run_recipe", "select": "select_again"}
     assert all(getattr(embedsmith, name).__name__ == renamed.get(name, name) for name in embedsmith.__all__)
     assert set(embedsmith.__all__) <= set(dir(embedsmith))
     with pytest.raises(AttributeError, match="has no attribute 'tain'"):
         _ = embedsmith.tain
+
+
+@pytest.mark.parametrize(("old", "new"), [("find", "search"), ("forge", "run")])
+def test_a_name_of_an_earlier_version_is_known_for_one_more(old: str, new: str):
+    with pytest.warns(DeprecationWarning, match=f"embedsmith.{old} is called embedsmith.{new} now"):
+        assert getattr(embedsmith, old) is getattr(embedsmith, new)
+    assert old not in embedsmith.__all__
 
 
 def test_a_public_name_is_loaded_when_it_is_used():

@@ -42,7 +42,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "quickstart": Command("", "embedsmith.recipes.forge.forge"),
+    "quickstart": Command("", "embedsmith.recipes.run.run_recipe"),
     "search": Command("RUN a-query", "embedsmith.serving.search.Finder"),
     "mine": Command(
         "DATA --out OUT",

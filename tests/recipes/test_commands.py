@@ -232,23 +232,23 @@ def test_a_model_is_found_or_refused_before_anything_is_trained(mined: Path, tmp
 
 
 def test_a_trained_run_searches_data_of_any_number_of_splits(trained: Path, beir: Path):
-    hits = embedsmith.find(trained, "where is the owl", data=beir, k=3)
+    hits = embedsmith.search(trained, "where is the owl", data=beir, k=3)
     assert [hit.metadata["url"] for hit in hits] == [f"animals/{hit.id[1:]}" for hit in hits]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
 def test_a_search_says_what_it_lacks(trained: Path, mined: Path, tmp_path: Path):
     with pytest.raises(RunError, match="has no corpus of its own"):
-        embedsmith.find(trained, "where is the owl")
+        embedsmith.search(trained, "where is the owl")
     with pytest.raises(InputError, match="the query is empty"):
-        embedsmith.find(trained, "  ")
+        embedsmith.search(trained, "  ")
     with pytest.raises(RunError, match="no such run folder"):
-        embedsmith.find(tmp_path / "none", "where is the owl")
+        embedsmith.search(tmp_path / "none", "where is the owl")
     several = shutil.copytree(trained, tmp_path / "several")
     for name in ("a", "b"):
         (several / "data" / name / "test").mkdir(parents=True)
     with pytest.raises(RunError, match="has several corpora"):
-        embedsmith.find(several, "where is the owl")
+        embedsmith.search(several, "where is the owl")
 
 
 @pytest.fixture(scope="module")
@@ -270,15 +270,15 @@ def recipe(beir: Path, pairs: Path, tiny_bert: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def forged(recipe: Recipe, tmp_path_factory) -> Path:
+def carried_out(recipe: Recipe, tmp_path_factory) -> Path:
     """A recipe's run that was not interrupted."""
-    folder = tmp_path_factory.mktemp("forged") / "run"
-    embedsmith.forge(recipe, out=folder)
+    folder = tmp_path_factory.mktemp("carried_out") / "run"
+    embedsmith.run(recipe, out=folder)
     return folder
 
 
 def test_a_recipe_interrupted_everywhere_ends_the_same_and_mines_once(
-    recipe: Recipe, forged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, carried_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     mined: list[str] = []
     mine_candidates = mining.mine_candidates
@@ -291,41 +291,41 @@ def test_a_recipe_interrupted_everywhere_ends_the_same_and_mines_once(
     monkeypatch.setattr(mining, "mine_candidates", counted)
     run = tmp_path / "run"
     progress = Once()
-    interrupted = until_finished(lambda **keywords: embedsmith.forge(recipe, out=run, **keywords), progress)
+    interrupted = until_finished(lambda **keywords: embedsmith.run(recipe, out=run, **keywords), progress)
     assert interrupted == len(progress.heard)
     assert {("stage first", 3), ("stage second", 1), ("stage second", 2)} <= set(progress.heard)
     assert len(mined) == 2
-    assert weights(run) == weights(forged)
+    assert weights(run) == weights(carried_out)
     for name in ("mined/animals/negatives.jsonl", "mined/pairs/negatives.jsonl", "scores.json"):
-        assert (run / name).read_bytes() == (forged / name).read_bytes()
+        assert (run / name).read_bytes() == (carried_out / name).read_bytes()
     assert [(row["stage"], row["step"]) for row in rows_of(run / "steps.jsonl")] == [
         *(("first", step) for step in (1, 2, 3)),
         *(("second", step) for step in (1, 2)),
     ]
 
 
-def test_a_recipes_run_scores_the_data_that_has_a_test_split(forged: Path):
-    scores = json.loads((forged / "scores.json").read_text())
+def test_a_recipes_run_scores_the_data_that_has_a_test_split(carried_out: Path):
+    scores = json.loads((carried_out / "scores.json").read_text())
     assert scores.keys() == {"animals"}
     assert scores["animals"].keys() == {"bm25", "teacher", "before", "after first", "after"}
     assert scores["animals"]["before"] == scores["animals"]["teacher"]
-    report = (forged / "report.md").read_text()
+    report = (carried_out / "report.md").read_text()
     for part in ("## Scores on animals", "| bm25 |", "| after |", "| first | 1-1 |", "## Mined negatives to read"):
         assert part in report
 
 
 def test_a_run_is_finished_only_when_its_report_is_written(
-    recipe: Recipe, forged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: Recipe, carried_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def full(*args):
         raise OSError("No space left on device")
 
     small = recipe.model_copy(update={"stages": [STAGE.model_copy(update={"steps": 1})]})
     with monkeypatch.context() as patch:
-        patch.setattr("embedsmith.recipes.forge.write_report", full)
+        patch.setattr("embedsmith.recipes.run.write_report", full)
         with pytest.raises(OSError, match="No space left"):
-            embedsmith.forge(small, out=tmp_path / "run")
-    embedsmith.forge(small, out=tmp_path / "run")
+            embedsmith.run(small, out=tmp_path / "run")
+    embedsmith.run(small, out=tmp_path / "run")
     assert (tmp_path / "run" / "report.md").is_file()
 
 

@@ -51,7 +51,7 @@ def recipe_on(data: Path, model: Path) -> Recipe:
 
 @pytest.fixture(scope="module")
 def run(data: Path, tiny_bert: Path, tmp_path_factory) -> Path:
-    return embedsmith.forge(recipe_on(data, tiny_bert), out=tmp_path_factory.mktemp("run") / "run").folder
+    return embedsmith.run(recipe_on(data, tiny_bert), out=tmp_path_factory.mktemp("run") / "run").folder
 
 
 def evaluation(folder: Path, rows: list[dict], *, ranking: str = "") -> Path:

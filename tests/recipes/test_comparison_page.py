@@ -20,7 +20,7 @@ from tests.recipes.test_compare import recipe_on, write_data
 def run(tiny_bert: Path, tmp_path_factory) -> Path:
     """A run whose queries hold what a browser would read as markup."""
     data = write_data(tmp_path_factory.mktemp("data") / "animals", said="<b>the {a}</b> & co is on the {p}")
-    return embedsmith.forge(recipe_on(data, tiny_bert), out=tmp_path_factory.mktemp("run") / "run").folder
+    return embedsmith.run(recipe_on(data, tiny_bert), out=tmp_path_factory.mktemp("run") / "run").folder
 
 
 def scores_of(run: Path, label: str) -> PerQuery:

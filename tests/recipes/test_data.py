@@ -18,11 +18,11 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.convert import convert as convert_labelled
 from embedsmith.prepare.converters.settings import ConvertSettings
-from embedsmith.recipes import forge as forge_module
-from embedsmith.recipes.forge import forge
+from embedsmith.recipes import run as run_module
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.plan import plan_of_recipe
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe
+from embedsmith.recipes.run import run_recipe
 from embedsmith.runs.run import Run, read_manifest
 from embedsmith.training.batches import BatchPlan, Source
 from embedsmith.training.settings import StageSettings
@@ -104,7 +104,7 @@ def run(recipe: Recipe, told, tmp_path_factory) -> Run:
     def note(what: str, done: int, total: int, note: str = "") -> None:
         told.append((what, done, total))
 
-    return forge(recipe, out=tmp_path_factory.mktemp("runs") / "several", on_progress=note)
+    return run_recipe(recipe, out=tmp_path_factory.mktemp("runs") / "several", on_progress=note)
 
 
 def test_each_stage_is_scored(run: Run):
@@ -150,7 +150,7 @@ def test_what_a_stage_saw_is_noted_and_was_foretold(run: Run, recipe: Recipe):
 
 
 def test_every_query_has_the_instruction_of_its_data(run: Run, recipe: Recipe):
-    sources = forge_module._sources(run.folder, "mined", recipe, list(recipe.data))
+    sources = run_module._sources(run.folder, "mined", recipe, list(recipe.data))
     for source in sources:
         plan = BatchPlan([source], steps=1, batch_size=4, hard_negatives=2, in_batch=False, seed=0)
         task = {
@@ -169,7 +169,7 @@ def test_every_query_has_the_instruction_of_its_data(run: Run, recipe: Recipe):
 def test_a_recipe_s_instruction_goes_before_that_of_the_examples(run: Run, recipe: Recipe):
     changed = recipe.data["sts"].model_copy(update={"instruction": "Other words"})
     other = recipe.model_copy(update={"data": {**recipe.data, "sts": changed}})
-    (source,) = forge_module._sources(run.folder, "mined", other, ["sts"])
+    (source,) = run_module._sources(run.folder, "mined", other, ["sts"])
     assert isinstance(source, Source)
     assert source.prompts_of(source.examples[0]) == ("Instruct: Other words\nQuery: ",) * 2
 
@@ -178,16 +178,16 @@ def test_a_run_that_was_cut_short_converts_nothing_again(recipe: Recipe, tmp_pat
     def cut_short(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(forge_module, "_score_before", cut_short)
+    monkeypatch.setattr(run_module, "score_before", cut_short)
     out = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
-        forge(recipe, out=out)
+        run_recipe(recipe, out=out)
     before = {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*.jsonl")}
     assert {path.name for path in before} == {"examples.jsonl", "clean.jsonl", "clean.jsonl.removed.jsonl"}
     for name in ("convert", "decontaminate"):
         monkeypatch.setattr(f"embedsmith.recipes.data.{name}", lambda *_, **__: 1 / 0)
     with pytest.raises(KeyboardInterrupt):
-        forge(recipe, out=out)
+        run_recipe(recipe, out=out)
     assert {path: path.stat().st_mtime_ns for path in (out / "data").rglob("*.jsonl")} == before
 
 
@@ -240,9 +240,9 @@ def test_labels_that_cannot_be_told_are_refused_before_anything_is_trained(
         {"data": {"nli": {"path": str(folder), "convert": {"task": "nli"}}}, "student": {"name": str(tiny_llama)}},
         where="test",
     )
-    monkeypatch.setattr(forge_module, "train_into", lambda *_, **__: pytest.fail("trained"))
-    monkeypatch.setattr(forge_module, "_score_before", lambda *_: pytest.fail("scored"))
+    monkeypatch.setattr(run_module, "train_into", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(run_module, "score_before", lambda *_: pytest.fail("scored"))
     with pytest.raises(
         InputError, match=rf"{split}\.jsonl:\d: (the labels are 1, 0, which is ambiguous|the label is 0\.5)"
     ):
-        forge(recipe, out=tmp_path / "run")
+        run_recipe(recipe, out=tmp_path / "run")

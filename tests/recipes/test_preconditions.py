@@ -15,9 +15,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.data.files import read_json
 from embedsmith.errors import EmbedsmithError
-from embedsmith.recipes.forge import forge
 from embedsmith.recipes.plan import plan_of_recipe
 from embedsmith.recipes.recipe import Recipe, changed
+from embedsmith.recipes.run import run_recipe
 
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
 
@@ -189,7 +189,7 @@ def test_a_recipe_with_one_thing_wrong_is_refused_before_anything_is_made(
 ):
     changes, said = WRONG[what]
     changes = [change.replace("{folder}", str(folder)) for change in changes]
-    refused(good, changes, said, tmp_path / "run", encoded, lambda recipe: forge(recipe, out=tmp_path / "run"))
+    refused(good, changes, said, tmp_path / "run", encoded, lambda recipe: run_recipe(recipe, out=tmp_path / "run"))
 
 
 @pytest.mark.parametrize("package", HIDDEN)
@@ -198,7 +198,7 @@ def test_a_package_that_a_late_step_needs_is_asked_for_first(
 ):
     without(package)(monkeypatch)
     change, said = HIDDEN[package]
-    refused(good, [change], said, tmp_path / "run", encoded, lambda recipe: forge(recipe, out=tmp_path / "run"))
+    refused(good, [change], said, tmp_path / "run", encoded, lambda recipe: run_recipe(recipe, out=tmp_path / "run"))
 
 
 def test_a_dry_run_refuses_the_same(good: dict[str, Any], tmp_path: Path, encoded: list[str]):
@@ -211,7 +211,7 @@ def test_what_the_table_changes_can_be_carried_out(
 ):
     against = [f"data.beir.against=[{folder}/sts]", "data.beir.contamination.near_duplicates=0"]
     values = changed(good, [*against, "data.sts.test_split=null"])
-    run = forge(Recipe.parse(values, where="recipe"), out=tmp_path / "run")
+    run = run_recipe(Recipe.parse(values, where="recipe"), out=tmp_path / "run")
     scores = read_json(run.folder / "scores.json")
     assert list(scores["beir"]) == ["bm25", "teacher", "before", "after one", "after two", "after"]
     assert encoded
@@ -229,7 +229,7 @@ def test_a_cross_encoder_as_first_teacher_and_as_baseline_is_scored_on_what_anot
         {**good, "data": {"beir": good["data"]["beir"]}, "stages": good["stages"][:1]},
         [f"mining.teachers=['cross-encoder:{cross}', bm25]", f"evaluation.baselines=['cross-encoder:{cross}']"],
     )
-    run = forge(Recipe.parse(values, where="recipe"), out=tmp_path / "run")
+    run = run_recipe(Recipe.parse(values, where="recipe"), out=tmp_path / "run")
     scores = read_json(run.folder / "scores.json")["beir"]
     assert list(scores) == [f"cross-encoder:{cross}", "teacher", "before", "after"]
     # BM25 finds only what shares a word with the query: every passage here does.
@@ -269,9 +269,9 @@ def test_what_is_left_out_of_a_recipes_data_and_what_its_labels_mean_is_told_onc
     ]
     ways: dict[str, list[str]] = {"dry run": [], "run": []}
     plan_of_recipe(recipe, on_skip=ways["dry run"].append)
-    monkeypatch.setattr("embedsmith.recipes.forge.mine_into", stop)
+    monkeypatch.setattr("embedsmith.recipes.run.mine_into", stop)
     with pytest.raises(Stopped):
-        forge(recipe, out=tmp_path / "run", on_skip=ways["run"].append)
+        run_recipe(recipe, out=tmp_path / "run", on_skip=ways["run"].append)
     for way, told in ways.items():
         for line in wanted:
             assert any(re.search(line, one) for one in told), (way, line, told)

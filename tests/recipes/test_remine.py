@@ -12,9 +12,9 @@ from embedsmith.errors import InputError, SettingsError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.opening import load
 from embedsmith.models.settings import StudentSettings
-from embedsmith.recipes.forge import forge
 from embedsmith.recipes.plan import plan_of_recipe, plan_of_run
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe
+from embedsmith.recipes.run import run_recipe
 from embedsmith.training import memory
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.train import TrainingSettings, train
@@ -61,7 +61,7 @@ def recipe(tiny_bert: Path, tmp_path_factory) -> Recipe:
 
 @pytest.fixture(scope="module")
 def run(recipe: Recipe, tmp_path_factory) -> Path:
-    return forge(recipe, out=tmp_path_factory.mktemp("run") / "run").folder
+    return run_recipe(recipe, out=tmp_path_factory.mktemp("run") / "run").folder
 
 
 def test_the_corpus_beside_the_pairs_is_mined_too(run: Path):
@@ -93,7 +93,7 @@ def test_each_data_set_is_mined_again_behind_its_own_instruction(recipe: Recipe,
         *(StageSettings(name=n, remine=True, **STAGE) for n in ("two", "three")),
     ]
     data = {**recipe.data, "other": pairs.model_copy(update=update)}
-    run = forge(recipe.model_copy(update={"data": data, "stages": stages}), out=tmp_path / "run").folder
+    run = run_recipe(recipe.model_copy(update={"data": data, "stages": stages}), out=tmp_path / "run").folder
     prompts = {"pairs": ("Instruct: Find it\nQuery: ", ""), "other": ("Instruct: how to sort the banana\nQuery: ",) * 2}
     for stage, before in (("two", "one"), ("three", "two")):
         for name, (query_prompt, passage_prompt) in prompts.items():
@@ -148,7 +148,7 @@ def test_examples_that_are_not_there_are_named(recipe: Recipe, tmp_path: Path):
     data = {"gone": DataSettings(path=str(tmp_path / "gone.jsonl"), format="examples")}
     stages = [StageSettings(name="one", **STAGE)]
     with pytest.raises(InputError, match=r"gone\.jsonl: no such file of examples"):
-        forge(recipe.model_copy(update={"data": data, "stages": stages}), out=tmp_path / "run")
+        run_recipe(recipe.model_copy(update={"data": data, "stages": stages}), out=tmp_path / "run")
 
 
 @pytest.mark.parametrize(
@@ -169,5 +169,5 @@ def test_a_stage_that_cannot_be_trained_is_refused_before_anything_is_mined(
         one = one.model_copy(update={"lora_rank": 1, "lora_targets": ["no-such-layer"]})  # which trains nothing
     wrong = recipe.model_copy(update={"stages": [one, two.model_copy(update=change)]})
     with pytest.raises(SettingsError, match=said):
-        forge(wrong, out=tmp_path / "run")
+        run_recipe(wrong, out=tmp_path / "run")
     assert not (tmp_path / "run" / "mined").exists()

@@ -5,8 +5,8 @@ import pytest
 from embedsmith.data.collection import Collection
 from embedsmith.models.settings import StudentSettings
 from embedsmith.recipes import shelf
-from embedsmith.recipes.forge import _candidates_of, _conversion_of
 from embedsmith.recipes.recipe import Recipe
+from embedsmith.recipes.run import _candidates_of, _conversion_of
 from embedsmith.recipes.scores import _baseline_of
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.settings import StageSettings

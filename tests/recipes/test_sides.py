@@ -24,9 +24,9 @@ from embedsmith.prepare.decontaminate import decontaminate
 from embedsmith.progress import silent
 from embedsmith.recipes.compare import compare
 from embedsmith.recipes.data import clean, evaluation_side, training_side
-from embedsmith.recipes.forge import forge
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe
+from embedsmith.recipes.run import run_recipe
 from embedsmith.runs.run import Run
 from embedsmith.training.settings import StageSettings
 
@@ -187,7 +187,7 @@ def test_data_of_the_hub_with_columns_and_a_corpus_are_evaluated_and_compared(
         stages=[StageSettings(steps=1, batch_size=4, dtype="float32", report_to="none", learning_rate=1e-2)],
         evaluation=EvaluationSettings(dtype="float32"),
     )
-    run = forge(recipe, out=tmp_path / "run")
+    run = run_recipe(recipe, out=tmp_path / "run")
     assert read_json(run.folder / "scores.json")["animals"].keys() == {"bm25", "teacher", "before", "after"}
     (found,) = compare(run.folder, against="bm25")
     assert found.difference.queries == 3

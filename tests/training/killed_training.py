@@ -16,8 +16,8 @@ from pathlib import Path
 import torch
 
 from embedsmith.models.embedder import EmbeddingModel
-from embedsmith.recipes.forge import forge
 from embedsmith.recipes.recipe import Recipe
+from embedsmith.recipes.run import run_recipe
 from embedsmith.training import checkpoints
 from embedsmith.training import train as training
 from embedsmith.training.grad_cache import GradCache
@@ -55,7 +55,7 @@ def attempt(recipe: Recipe, out: Path, moment: str) -> int:
 
     setattr(owner, name, counted)
     try:
-        forge(recipe, out=out)
+        run_recipe(recipe, out=out)
     except BaseException:
         traceback.print_exc()
     finally:

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.errors import SettingsError
-from embedsmith.recipes.forge import forge
 from embedsmith.recipes.plan import plan_of_recipe, plan_of_run
 from embedsmith.recipes.recipe import Recipe
+from embedsmith.recipes.run import run_recipe
 from embedsmith.training.processes import Processes
 from embedsmith.training.train import TrainingSettings, train
 
@@ -156,7 +156,7 @@ def test_a_model_that_shall_be_spread_over_devices_is_refused_before_anything_is
         SettingsError, match=rf"is asked for \(ACCELERATE_USE_{name}\), and a model is trained"
     ) as caught:
         if of_a_recipe:
-            plan_of_recipe(recipe) if only_planned else forge(recipe, out=tmp_path / "run")
+            plan_of_recipe(recipe) if only_planned else run_recipe(recipe, out=tmp_path / "run")
         else:
             plan_of_run(examples, TrainingSettings()) if only_planned else train(examples, out=tmp_path / "run")
     assert "torchrun" in caught.value.hint

@@ -10,8 +10,8 @@ import pytest
 
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.models.settings import StudentSettings
-from embedsmith.recipes.forge import forge
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe
+from embedsmith.recipes.run import run_recipe
 from embedsmith.training.settings import StageSettings
 from tests.training.killed_training import MOMENTS
 
@@ -47,7 +47,7 @@ def steps_of(run: Path) -> list[dict]:
 
 
 def test_a_run_killed_at_the_worst_moments_has_the_losses_and_the_weights_of_one_never_killed(recipe, tmp_path):
-    whole = forge(recipe, out=tmp_path / "whole").folder
+    whole = run_recipe(recipe, out=tmp_path / "whole").folder
     assert [row["step"] for row in steps_of(whole)] == [1, 2, 3, 4, 5, 1, 2, 3, 4]
     (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
     words = [sys.executable, "-m", "tests.training.killed_training", tmp_path / "recipe.json", tmp_path / "cut"]
@@ -58,7 +58,7 @@ def test_a_run_killed_at_the_worst_moments_has_the_losses_and_the_weights_of_one
     for attempt in attempts:
         assert attempt["code"] == -signal.SIGKILL, (attempt, done.stderr)
         assert set(attempt["kept"]) <= {".safetensors", ".json"}, "no file of a checkpoint is a pickle"
-    cut = forge(recipe, out=tmp_path / "cut").folder
+    cut = run_recipe(recipe, out=tmp_path / "cut").folder
     assert steps_of(cut) == steps_of(whole)
     for name in (
         "model/model.safetensors",

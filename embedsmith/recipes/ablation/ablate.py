@@ -22,9 +22,9 @@ from embedsmith.recipes.ablation.grid import Ablation, Cell, cells_of
 from embedsmith.recipes.ablation.mining import measure_mining, teacher_of_hardness, varies_mining
 from embedsmith.recipes.ablation.page import ablation_page
 from embedsmith.recipes.ablation.table import in_markdown, table_of
-from embedsmith.recipes.forge import forge
 from embedsmith.recipes.preconditions import Preconditions
 from embedsmith.recipes.recipe import Recipe
+from embedsmith.recipes.run import run_recipe
 from embedsmith.recipes.shelf import Shelf
 from embedsmith.runs.run import Run, finished, read_manifest
 from embedsmith.settings import fingerprint
@@ -194,7 +194,7 @@ def _carry_out(
         if manifest["status"] == "finished" and manifest["settings"] == cell.recipe.model_dump(mode="json"):
             return manifest
     try:
-        run = forge(cell.recipe, out=folder, shelf=shelf, preconditions=preconditions, on_progress=on_progress)
+        run = run_recipe(cell.recipe, out=folder, shelf=shelf, preconditions=preconditions, on_progress=on_progress)
         return run.manifest
     except EmbedsmithError as error:
         raise error.within(cell.name) from error

@@ -212,7 +212,7 @@ OPEN_TEACHER = scoring.open_teacher
 def test_a_cell_is_what_its_recipe_makes_alone(run: Path, ablation: Ablation, tmp_path: Path):
     last = cells_of(ablation)[-1]
     assert (last.row, last.seed) == ("2", 1)  # the one that takes most from the others
-    alone = embedsmith.forge(last.recipe, out=tmp_path / "alone").folder
+    alone = embedsmith.run(last.recipe, out=tmp_path / "alone").folder
     shared = run / last.folder
     assert contents(shared / "model") == contents(alone / "model") != {}
     assert read_json(shared / "scores.json") == read_json(alone / "scores.json")

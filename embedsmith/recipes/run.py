@@ -71,7 +71,7 @@ from embedsmith.vectors.guide import Guide, read_guides
 from embedsmith.version import __version__
 
 
-def forge(
+def run_recipe(
     recipe: Recipe,
     *,
     out: str | Path,

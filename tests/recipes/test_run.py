@@ -67,7 +67,7 @@ def recipe(source: Path) -> Recipe:
 
 @pytest.fixture(scope="module")
 def run(recipe: Recipe, tmp_path_factory) -> Path:
-    return embedsmith.forge(recipe, out=tmp_path_factory.mktemp("forge") / "run").folder
+    return embedsmith.run(recipe, out=tmp_path_factory.mktemp("forge") / "run").folder
 
 
 def test_the_run_scores_the_student_before_and_after_beside_its_teacher_and_bm25(run: Path):
@@ -116,7 +116,7 @@ def test_nothing_of_the_test_modules_is_trained_on(run: Path):
 
 
 def test_a_function_is_found_by_what_it_does(run: Path, source: Path, encoded: list[str]):
-    hits = embedsmith.find(run, "how large is a trumpet", k=4, dtype="float32")
+    hits = embedsmith.search(run, "how large is a trumpet", k=4, dtype="float32")
     assert encoded == ["query"]
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert len({hit.id for hit in hits}) == 4
@@ -131,7 +131,7 @@ def test_a_search_in_another_corpus_encodes_it_once(run: Path, tmp_path: Path, e
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"query": "a", "positive": "the moon is full"}\n{"query": "b", "positive": "bread is baked"}\n')
     for _ in range(2):
-        hits = embedsmith.find(run, "night sky", data=pairs)
+        hits = embedsmith.search(run, "night sky", data=pairs)
         assert [hit.text for hit in hits] == ["the moon is full", "bread is baked"]
     assert encoded == ["passage", "passage", "query", "query"]
 
@@ -140,4 +140,4 @@ def test_a_tree_without_python_is_refused(recipe: Recipe, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     data = {"code": DataSettings(path=str(tmp_path / "empty"), format="code")}
     with pytest.raises(InputError, match="no Python file"):
-        embedsmith.forge(recipe.model_copy(update={"data": data}), out=tmp_path / "run")
+        embedsmith.run(recipe.model_copy(update={"data": data}), out=tmp_path / "run")
