@@ -23,12 +23,12 @@ from embedsmith.errors import SettingsError
 from embedsmith.models.adapters import save_adapters
 from embedsmith.models.card_data import CardData
 from embedsmith.models.contract import contracts_of, hash_of_weights, length_of
+from embedsmith.models.cpu.products import Copies, fast_products
 from embedsmith.models.encoding import task_of_role, vectors_by_library, vectors_of_lists
 from embedsmith.models.folder import OUR_MODULES, add_old_pooling_keys, name_modules_by_file
 from embedsmith.models.packed import alone, token_states
 from embedsmith.models.precision import cast, limit_onednn_cache, mix, mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, promised_attention
-from embedsmith.models.products import Copies, fast_products
 from embedsmith.models.remembered import Remembered
 from embedsmith.models.settings import Dtype, Role, StudentSettings
 from embedsmith.models.threads import turn

@@ -18,10 +18,10 @@ from sentence_transformers.util import truncate_embeddings
 from torch import Tensor
 
 from embedsmith.models.attention import steady_attention
+from embedsmith.models.cpu.products import Copies
 from embedsmith.models.packed import alone, can_pack, on_device, pack
 from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
 from embedsmith.models.precision import SHORT_TEXT
-from embedsmith.models.products import Copies
 from embedsmith.models.settings import Role
 from embedsmith.models.threads import on_cores, turn
 from embedsmith.models.tokens import tokens_of

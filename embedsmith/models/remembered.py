@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from embedsmith.models.compat import hooks, version
+from embedsmith.models.cpu.products import Activations, Copies, activations_of, fast_products
 from embedsmith.models.packed import alone, may_pack, packs_right
-from embedsmith.models.products import Activations, Copies, activations_of, fast_products
 from embedsmith.models.threads import turn
 from embedsmith.models.tokens import tokens_of
 

@@ -19,12 +19,12 @@ from transformers import PreTrainedModel
 
 from embedsmith.errors import SettingsError
 from embedsmith.models.adapters import add_adapters, halved, inputs_as_they_are, remove_adapters
-from embedsmith.models.attention import training_attention
 from embedsmith.models.compiled import inputs_with_gradients
+from embedsmith.models.cpu.attention import training_attention
+from embedsmith.models.cpu.trained_products import trained_products
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.packed import attention_within_texts
 from embedsmith.models.precision import resolve_dtype
-from embedsmith.models.trained_products import trained_products
 from embedsmith.training.batches import Batch
 from embedsmith.training.chunks import (
     Chunk,

@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from embedsmith.models.adapters import remove_adapters
+from embedsmith.models.cpu.trained_embeddings import gradients_of_rows
 from embedsmith.models.embedder import EmbeddingModel
-from embedsmith.models.trained_embeddings import gradients_of_rows
 from embedsmith.training.batches import Batch, BatchPlan
 from embedsmith.training.chunks import Chunk
 from embedsmith.training.conditions import Conditions, as_trained

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from embedsmith.models.trained_embeddings import gradients_of_rows
+from embedsmith.models.cpu.trained_embeddings import gradients_of_rows
 from embedsmith.training import checkpoints, compat
 from embedsmith.training.batches import Batch, BatchPlan
 from embedsmith.training.best import Best, BestWeights, held_out_loss

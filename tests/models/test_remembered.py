@@ -9,7 +9,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoTokenizer, MistralConfig, MistralModel
 
-from embedsmith.models import packed, products
+from embedsmith.models import packed
+from embedsmith.models.cpu import products
 from embedsmith.models.opening import build_student
 from embedsmith.models.precision import SHORT_TEXT, onednn_multiplies
 from embedsmith.models.remembered import Remembered

@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from embedsmith.models import opening
-from embedsmith.models.attention import steady_attention, training_attention
+from embedsmith.models.attention import steady_attention
 from embedsmith.models.compiled import uncompiled
+from embedsmith.models.cpu.attention import training_attention
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.threads import Shared, on_cores, one_at_a_time, set_cores

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import InputError, SettingsError
-from embedsmith.models import trained_products
+from embedsmith.models.cpu import trained_products
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.training import trainer

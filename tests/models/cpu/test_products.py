@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from embedsmith.models import embedder, precision, products
+from embedsmith.models import embedder, precision
+from embedsmith.models.cpu import products
 from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
 

@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from embedsmith.models.compat import onednn_product, tree_leaves
+from embedsmith.models.cpu.switch import is_fast
 from embedsmith.models.precision import limit_onednn_cache, multiplies_wide, onednn_multiplies
 
 
@@ -64,8 +65,8 @@ def fast_products(
     """
     limit_onednn_cache()  # here too: a copy of the model in another process was not made there
     is_inference = torch.is_inference_mode_enabled()
-    may_fuse = is_inference and device.type == "cpu"
-    is_wide = is_inference and multiplies_wide(device)
+    may_fuse = is_inference and device.type == "cpu" and is_fast()
+    is_wide = is_inference and is_fast() and multiplies_wide(device)
     if not mixed and not is_wide:
         return nullcontext()
     return Products(is_wide=is_wide, activations=activations if may_fuse else None, copies=copies)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from embedsmith.models.cpu.switch import is_fast
+
 _LARGE = 8192
 """Rows of a table from which on it is worth it: several times the tokens that go through a model at a time."""
 
@@ -27,7 +29,9 @@ def gradients_of_rows(model: nn.Module, device: torch.device) -> Iterator[None]:
         model: in training.
         device: of its weights.
     """
-    tables = [module for module in model.modules() if _is_worth_it(module)] if device.type == "cpu" else []
+    tables = (
+        [module for module in model.modules() if _is_worth_it(module)] if device.type == "cpu" and is_fast() else []
+    )
     for table in tables:
         if table.weight.grad is None:
             table.weight.grad = torch.zeros_like(table.weight)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from embedsmith.models import trained_embeddings
-from embedsmith.models.trained_embeddings import gradients_of_rows
+from embedsmith.models.cpu import trained_embeddings
+from embedsmith.models.cpu.trained_embeddings import gradients_of_rows
 
 CPU = torch.device("cpu")
 

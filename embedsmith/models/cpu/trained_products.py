@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from embedsmith.models.cpu.products import product
+from embedsmith.models.cpu.switch import is_fast
 from embedsmith.models.precision import multiplies_wide
-from embedsmith.models.products import product
 
 
 @contextmanager
@@ -34,7 +35,7 @@ def trained_products(model: nn.Module, device: torch.device) -> Iterator[None]:
         device: of its weights.
     """
     layers = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
-    if not multiplies_wide(device):
+    if not (is_fast() and multiplies_wide(device)):
         layers = []
     for layer in layers:
         layer.forward = partial(_forward, layer)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from embedsmith.models import products, trained_products
-from embedsmith.models.trained_products import trained_products as trained_on
+from embedsmith.models.cpu import products, trained_products
+from embedsmith.models.cpu.trained_products import trained_products as trained_on
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 

@@ -6,8 +6,8 @@ from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, Mistral
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from embedsmith.models import attention
-from embedsmith.models.attention import training_attention
+from embedsmith.models.cpu import attention
+from embedsmith.models.cpu.attention import training_attention
 
 SIZES = {
     "vocab_size": 50,
