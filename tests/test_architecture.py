@@ -202,7 +202,7 @@ def test_only_the_command_line_prints():
 LONGEST = 400
 """Lines of a module."""
 
-TOO_LONG = {"data/files.py", "models/embedder.py", "training/trainer.py"}
+TOO_LONG = {"data/files.py"}
 """Modules that are longer still."""
 
 
