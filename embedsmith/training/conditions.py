@@ -20,8 +20,7 @@ from transformers import PreTrainedModel
 from embedsmith.errors import SettingsError
 from embedsmith.models.adapters import add_adapters, halved, inputs_as_they_are, remove_adapters
 from embedsmith.models.compiled import inputs_with_gradients
-from embedsmith.models.cpu.attention import training_attention
-from embedsmith.models.cpu.trained_products import trained_products
+from embedsmith.models.cpu.training import fast_training
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.packed import attention_within_texts
 from embedsmith.models.precision import resolve_dtype
@@ -70,9 +69,8 @@ class Conditions:
         device = self.model.device
         with (
             shared_copies(device) if self.bfloat16 else nullcontext(),
-            training_attention(device.type),
+            fast_training(self.model, bfloat16=self.bfloat16),
             attention_within_texts(self.model.backbone) if chunks[0].is_packed else nullcontext(),
-            nullcontext() if self.bfloat16 else trained_products(self.model, device),
         ):
             yield
 
