@@ -20,6 +20,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("suite")
 
+# Sources that a test reads, not tests.
+collect_ignore = ["attacks/seeds"]
+
 pytest_plugins = ["tests.servers", "tests.tiny_models"]
 
 # `settings` is no part of this: beartype refuses the `Self` of a class that it has not seen whole.

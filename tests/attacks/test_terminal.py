@@ -24,6 +24,7 @@ from embedsmith.pages.markdown import block, code, inline
 from embedsmith.pages.page import _environment
 from embedsmith.recipes import report
 from embedsmith.recipes.recipe import Recipe
+from embedsmith.runs.run import Run
 from embedsmith.training import card
 from embedsmith.training.batches import Source
 from embedsmith.training.settings import StageSettings
@@ -164,7 +165,7 @@ def test_a_model_card_has_its_own_titles_only(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(card, "licence_of", lambda _: "other")
     monkeypatch.setattr(card, "find_model", lambda _: None)
     source = Source(MARKS, [])
-    run = SimpleNamespace(manifest={"versions": {"torch": "2"}})
+    run = Run(Path(), {"versions": {"torch": "2"}}, lock=None)
     student = StudentSettings(name=MARKS, instruction=MARKS)
     lines = "\n".join(card._lines(run, student, [StageSettings()], [source])).splitlines()
     _, front, *_ = "\n".join(lines).split("---\n")
@@ -199,7 +200,8 @@ def test_a_report_has_its_own_titles_only(tmp_path: Path):
 
 
 def test_a_page_shows_controls_as_escapes():
-    page = _environment().from_string("<b>{{ plain }}</b>{{ drawn | safe }}{% set x = plain %}{{ x | upper }}{{ 1.5 }}")
+    template = "<b>{{ plain }}</b>{{ drawn | safe }}{% set x = plain %}{{ x | upper }}{{ 1.5 }}"
+    page = _environment(Path()).from_string(template)
     text = page.render(plain=f"<i>{ALL}", drawn=f"<svg>{ALL}</svg>")
     assert is_harmless(text)
     assert text.encode()

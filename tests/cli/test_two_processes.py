@@ -35,7 +35,7 @@ from embedsmith.mining import page as mining_report
 from embedsmith.recipes import quickstart
 from embedsmith.prepare import synthesize
 from embedsmith.prepare import synthesize_tasks
-from embedsmith.mining import write
+from embedsmith.mining import select
 
 whole_quickstart = quickstart.quickstart_recipe
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -192,15 +191,13 @@ def test_qrels_that_are_not_utf_8_are_named_with_their_line(toy):
         load_collection(toy, split="test")
 
 
-def test_a_large_corpus_is_counted_with_commas_and_searched_in_a_moment(tmp_path):
+def test_a_large_corpus_is_counted_with_commas(tmp_path):
     corpus = [{"_id": f"document-{number:06}", "text": "a"} for number in range(20_000)]
     folder = folder_of(tmp_path / "toy", corpus=corpus, test="q1\tdocument-0000017\t1\n")
-    started = time.perf_counter()
     with pytest.raises(
         InputError, match=r'"document-0000017"; the corpus has 20,000 passages \(did you mean "document-'
     ):
         load_collection(folder, split="test")
-    assert time.perf_counter() - started < 5
 
 
 def test_a_split_without_a_positive_is_refused(tmp_path):

@@ -31,7 +31,7 @@ from embedsmith.recipes.recipe import Recipe
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.recipes.test_compare import recipe_on, write_data
 
-ABLATIONS = Path(__file__).parents[2] / "recipes" / "ablations"
+ABLATIONS = Path(__file__).parents[3] / "recipes" / "ablations"
 
 
 @pytest.fixture(scope="module")
