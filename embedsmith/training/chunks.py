@@ -76,8 +76,8 @@ class Chunk:
 def chunk_tokens(settings: MemorySettings, model: EmbeddingModel) -> int:
     """Return the token budget of a chunk: what a stage says, or what suits the device.
 
-    On a GPU as many tokens as a third of its memory holds, and no more than keep it busy. That is by total memory, not
-    by free memory: a run that is resumed beside another job has the same chunks.
+    On a GPU: as many tokens as fit in a third of its memory, up to what keeps it busy. Total memory counts, not free
+    memory, so a run that is resumed beside another job has the same chunks.
     """
     if settings.chunk_tokens:
         return settings.chunk_tokens

@@ -1,8 +1,8 @@
-"""One switch for all that is done to be fast on a CPU: a result that looks odd is had once more by torch's own ways.
+"""One switch for the fast CPU kernels. Turn them off to check a result that looks odd against plain torch.
 
-EMBEDSMITH_CPU=plain     turns it off, from the next batch on
+EMBEDSMITH_CPU=plain     off, from the next batch on
 
-Vectors are the same up to rounding with it and without. What is computed in bfloat16 is no matter of this switch.
+Vectors agree up to rounding, on or off. The switch does not change what is computed in bfloat16.
 """
 
 from __future__ import annotations
