@@ -24,6 +24,16 @@ _LONGEST_NAME, _MOST_NAMES = 100, 1000
 _ESCAPES = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 
 
+_LONGEST_MESSAGE = 4000
+"""Characters of a message: what it quotes of a file may be as long as the file."""
+
+
+def _shortened(text: str) -> str:
+    """Return a text whose middle is left out where it is too long to be read."""
+    half = _LONGEST_MESSAGE // 2
+    return text if len(text) <= _LONGEST_MESSAGE else f"{text[:half]} … {text[-half:]}"
+
+
 class EmbedsmithError(Exception):
     """A caller's mistake: what is wrong, and what to do about it.
 
@@ -34,8 +44,8 @@ class EmbedsmithError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        super().__init__(message.translate(_ESCAPES))
-        self.hint = hint.translate(_ESCAPES)
+        super().__init__(_shortened(message).translate(_ESCAPES))
+        self.hint = _shortened(hint).translate(_ESCAPES)
 
     def within(self, place: str) -> EmbedsmithError:
         """Return the same mistake with the place where it was met before its message.

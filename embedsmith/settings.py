@@ -53,6 +53,16 @@ def is_title(name: str) -> bool:
     return name.isprintable() and not re.match(r"\.|$", name) and not re.search(r"[/\\]", name)
 
 
+def is_row(text: str, rows: int) -> bool:
+    """Return whether a text is the number of one of some rows, from 0.
+
+    >>> is_row("2", 3), is_row("3", 3), is_row("-1", 3), is_row("9" * 5000, 3)
+    (True, False, False, False)
+    """
+    # int() refuses texts of more than 4,300 digits.
+    return text.isdecimal() and len(text) < 20 and int(text) < rows
+
+
 def checked_template(template: str) -> str:
     """Return a template that has a place for the instruction, and for nothing else.
 

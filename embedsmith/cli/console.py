@@ -126,7 +126,7 @@ def scores_table(title: str, rows: dict[str, dict[str, float]], metrics: list[st
     for metric in metrics:
         table.add_column(one_line(metric), justify="right")
     for label, scores in rows.items():
-        table.add_row(one_line(label), *(f"{scores[metric]:.3f}" for metric in metrics))
+        table.add_row(one_line(label), *(f"{scores[metric]:.3f}" if metric in scores else "" for metric in metrics))
     return table
 
 

@@ -199,11 +199,10 @@ def _parts(stage: Any) -> str:
 
 def _show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
     """Show the scores of a recipe's run, and what to try next."""
-    from embedsmith.data.files import read_json
     from embedsmith.recipes.report import shown_metrics
+    from embedsmith.runs.scores import read_run_scores
 
-    path = run.folder / "scores.json"
-    scores = read_json(path) if path.is_file() else {}
+    scores = read_run_scores(run.folder)
     if as_json:
         flat = next(iter(scores.values())) if len(scores) == 1 else {"scores": scores}
         console.print_json({**flat, "seconds": run.seconds, "run": str(run.folder)})

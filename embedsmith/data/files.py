@@ -339,6 +339,9 @@ def check_regular(path: Path) -> None:
         raise InputError(f"{path}: a pipe or a device, wanted a file", hint="write what it gives into a file first")
 
 
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON document of a file.
 
@@ -347,7 +350,11 @@ def read_json(path: Path) -> Any:
     """
     check_regular(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        if _HALF.search(text):  # of a surrogate pair: no text that can be written
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", hint="check the path") from None
     except (ValueError, RecursionError) as error:

@@ -62,7 +62,7 @@ def score_of(value: Any) -> float:
     """
     number = number_in(value)
     if number is None and isinstance(value, str) and NUMBER.fullmatch(value.strip()):
-        number = float(value)  # zeros in front are no name here
+        number = float(value.strip())  # zeros in front are no name here
     if number is None or not math.isfinite(number):
         raise Unusable(
             f"the score is {got(value)}, wanted a number", reason="no score", hint="give every pair a finite score"

@@ -136,7 +136,7 @@ class Lock:
     def holder(self) -> str:
         """Who holds the lock, in words."""
         try:
-            process, _, host = self.path.read_text(encoding="utf-8").partition("\n")[0].partition(" ")
+            process, _, host = self.path.read_text(encoding="utf-8", errors="replace").partition("\n")[0].partition(" ")
         except OSError:
             process = host = ""
         return f"process {process} on {host}" if process and host else "another process"

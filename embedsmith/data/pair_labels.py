@@ -21,6 +21,7 @@ from embedsmith.data.files import check_regular
 from embedsmith.data.labels import INTEGER, label_of
 from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.errors import InputError, did_you_mean
+from embedsmith.settings import is_row
 
 
 class Relation(Enum):
@@ -263,7 +264,7 @@ def _word(label: str, names: Sequence[str]) -> str:
     """Return the word, or the number, that a label stands for."""
     if names and label == "-1":
         return "-"  # as `datasets` writes that there is no label
-    return folded(names[int(label)] if label.isdecimal() and int(label) < len(names) else label)
+    return folded(names[int(label)] if is_row(label, len(names)) else label)
 
 
 def folded(label: str) -> str:

@@ -302,7 +302,7 @@ def _grade(cell: str) -> int:
     (2, 1, -1)
     """
     if _SMALL_INTEGER.fullmatch(cell.strip()):
-        return int(cell)
+        return int(cell.strip())  # int() itself strips fewer control characters than strip()
     try:
         number = score_of(cell)
     except Unusable:

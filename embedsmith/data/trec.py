@@ -34,25 +34,31 @@ def read_ranking(path: str | Path) -> Ranking:
             file and line.
     """
     path = Path(path)
-    check_exists(path)
     found: dict[str, dict[str, float]] = {}
-    with open(path, "rb") as file:
-        for number, raw in enumerate(lines_of(file), start=1):
-            if not raw.strip():
-                continue
-            try:
-                query, passage, score = _cells(raw)
-                if found.setdefault(query, {}).get(passage, score) != score:
-                    raise _flaw(
-                        f'passage "{passage}" is ranked twice for query "{query}", with two scores',
-                        "remove one of the lines",
-                    )
-            except Unusable as flaw:
-                raise BadRow(f"{path}:{number}", flaw) from None
-            found[query][passage] = score
+    for number, query, passage, score in rows_of_ranking(path):
+        if found.setdefault(query, {}).get(passage, score) != score:
+            what = f'passage "{passage}" is ranked twice for query "{query}", with two scores'
+            raise BadRow(f"{path}:{number}", _flaw(what, "remove one of the lines"))
+        found[query][passage] = score
     if not found:
         raise InputError(f"{path}: an empty run file", hint=f"each line holds {_COLUMNS}")
     return {query: in_trec_order(scores) for query, scores in found.items()}
+
+
+def rows_of_ranking(path: Path) -> Iterator[tuple[int, str, str, float]]:
+    """Yield the number of each line of a run file that is not blank, its query id, passage id and score.
+
+    Raises:
+        InputError: the file is missing, or a line cannot be used; names file and line.
+    """
+    check_exists(path)
+    with open(path, "rb") as file:
+        for number, raw in enumerate(lines_of(file), start=1):
+            if raw.strip():
+                try:
+                    yield (number, *_cells(raw))
+                except Unusable as flaw:
+                    raise BadRow(f"{path}:{number}", flaw) from None
 
 
 def in_trec_order(scores: Mapping[str, float]) -> list[tuple[str, float]]:

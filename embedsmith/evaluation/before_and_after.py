@@ -20,6 +20,7 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.lineage import lineage
+from embedsmith.runs.named import named_data, seed_of, source_of_run
 from embedsmith.runs.origin import has_changed
 from embedsmith.runs.run import Run, finished, read_manifest
 from embedsmith.settings import Settings
@@ -82,7 +83,7 @@ def before_and_after(
     names = targets + [path for path in panel if Path(path).resolve() not in known]
     check_names(names)
     student = StudentSettings.parse(manifest["settings"]["student"], where=f"{run}/manifest.json: student")
-    start = build_student(student, seed=manifest["settings"].get("seed", 0))
+    start = build_student(student, seed=seed_of(Path(run), manifest))
     start.use_dtype(reading.dtype)
     vectors = vectors or Path(run) / "vectors"
     # The start reads texts as the trained model does: same prompts, same lengths.
@@ -133,10 +134,10 @@ def own_scorings(run: str | Path, scoring: ScoringSettings) -> dict[str, Scoring
             mined = manifest["inputs"]["mined"]
             raise RunError(f"{run}: {mined} was mined again after the training", hint="name data to score it on")
         found |= {str(path): scoring for path in visible(folder, "data/*/test")}
-        sets, inputs = manifest["settings"].get("data", {}).values(), manifest["inputs"]
+        sets, inputs = named_data(folder, manifest).values(), manifest["inputs"]
         read += [(each["path"], each, each["test_split"]) for each in sets if each["test_split"]]
-        if "source" in inputs:
-            read.append((inputs["data"], inputs["source"], "test"))
+        if "source" in inputs and "data" in inputs:
+            read.append((inputs["data"], source_of_run(folder, manifest), "test"))
     for path, source, split in read:
         if not _has(path, split):
             continue

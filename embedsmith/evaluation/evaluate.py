@@ -19,6 +19,7 @@ from typing import Any
 from embedsmith.data.files import read_json, write_json, write_jsonl
 from embedsmith.data.labelled import read_labelled, task_of
 from embedsmith.data.load import load_collection, usual_split
+from embedsmith.data.plain_values import are_numbers
 from embedsmith.data.tables import HUB
 from embedsmith.data.trec import separated, write_judgements, write_ranking
 from embedsmith.errors import InputError, SettingsError
@@ -216,9 +217,38 @@ def _place(data: str) -> str:
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
-    """Return what is scored so far."""
+    """Return what is scored so far, with all that the scores depend on; nothing where nothing is.
+
+    Raises:
+        InputError: the file is not JSON, or holds something else.
+    """
     path = folder / "scores.json"
-    return read_json(path) if path.is_file() else {}
+    found = read_json(path) if path.is_file() else {}
+    if wrong := _wrong_in_scores(found):
+        raise InputError(
+            f"{path}: not what `evaluate` writes: nothing fits under {wrong}",
+            hint=f"remove {folder}, and evaluate again",
+        )
+    scores: dict[str, Any] = found
+    return scores
+
+
+def _wrong_in_scores(found: Any) -> str | None:
+    """Return under which name of an evaluation's scores.json something else stands, None where all is as it should."""
+    if not isinstance(found, dict):
+        return "scores"
+    scores, data, means = (found.get(name, {}) for name in ("scores", "data", "means"))
+    if scores != {} and not are_numbers(scores, depth=2):
+        return "scores"
+    if not isinstance(data, dict) or not data.keys() >= scores.keys():
+        return "data"
+    texts = ("task", "split", "fingerprint", "files")
+    for name, about in data.items():
+        if not isinstance(about, dict) or not isinstance(about.get("task"), str):
+            return f"data.{name}"
+        if odd := [key for key in texts if not isinstance(about.get(key), str | None)]:
+            return f"data.{name}.{odd[0]}"
+    return None if means == {} or are_numbers(means) else "means"
 
 
 @dataclass(frozen=True)

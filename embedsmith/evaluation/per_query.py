@@ -5,7 +5,6 @@ A row: {"query_id": "q1", "ndcg@10": 0.63, …, "first": ["d3", "d9", "d1"]}, wi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from embedsmith.data.files import read_jsonl, visible, write_jsonl
+from embedsmith.data.labels import short
+from embedsmith.data.plain_values import are_texts, is_number
 from embedsmith.errors import InputError, SettingsError, did_you_mean
 from embedsmith.evaluation.metrics import Scores
 
@@ -103,25 +104,31 @@ def read_per_query(path: Path) -> PerQuery:
     """Return the scores of each query of a file.
 
     Raises:
-        InputError: the file is missing or empty, or a row has no query, or not the metrics of the first row.
+        InputError: the file is missing or empty, or a row has no query, one that had a row, or other metrics than the
+            first row.
     """
-    query_ids, first, table = [], {}, []
+    query_ids, first, table, seen = [], {}, [], set()
     names: list[str] = []
     for number, row in read_jsonl(path):
-        values = {key: value for key, value in row.items() if isinstance(value, (int, float))}
-        if undefined := next((name for name, value in values.items() if not math.isfinite(value)), None):
+        query, ranked = row.get("query_id"), row.get("first") or []
+        values = {key: value for key, value in row.items() if type(value) in (int, float)}
+        if undefined := next((name for name, value in values.items() if not is_number(value)), None):
             raise InputError(
-                f'{path}:{number}: "{undefined}" is {values[undefined]}, wanted a finite number', hint="evaluate again"
+                f'{path}:{number}: "{undefined}" is {short(values[undefined])}, wanted a finite number',
+                hint="evaluate again",
             )
         names = names or list(values)
-        if not isinstance(row.get("query_id"), str) or list(values) != names or not names:
+        if not isinstance(query, str) or list(values) != names or not names or not are_texts(ranked):
             raise InputError(
                 f"{path}:{number}: not the scores of a query", hint="evaluate again, or mend the file's rows"
             )
-        query_ids.append(row["query_id"])
+        if query in seen:
+            raise InputError(f'{path}:{number}: query "{query}" stands there twice', hint="evaluate again")
+        seen.add(query)
+        query_ids.append(query)
         table.append([float(value) for value in values.values()])
-        if row.get("first"):
-            first[row["query_id"]] = list(row["first"])
+        if ranked:
+            first[query] = ranked
     if not query_ids:
         raise InputError(f"{path}: no scores", hint="evaluate again")
     columns = np.array(table, np.float64)

@@ -31,7 +31,7 @@ from embedsmith.models import compat
 from embedsmith.models.contract import configuration_of
 from embedsmith.models.names import ADAPTERS
 from embedsmith.models.settings import Role, StudentSettings
-from embedsmith.models.vetted import Told
+from embedsmith.models.told import Told
 from embedsmith.settings import Settings, fingerprint
 
 _FORMAT = 2

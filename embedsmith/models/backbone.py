@@ -23,7 +23,8 @@ from embedsmith.models.modeling_embedsmith import (
 from embedsmith.models.names import ModelSource
 from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import AttentionBackend, StudentSettings
-from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, Told
+from embedsmith.models.told import Told
+from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS
 from embedsmith.models.weights import check_files, check_gguf, check_tokenizer, check_weights
 
 # Text only, no chat template: a tokenizer that has one would otherwise wrap every text in it.

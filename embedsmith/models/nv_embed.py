@@ -53,6 +53,9 @@ _TEXT_KEYS = (
 _MAX_TOKENS = 4096
 """The released code's default length."""
 
+_WIDEST = 2**20
+"""Of a size of the pooling: more than any model has."""
+
 _TEXT_ONLY: dict[str, Any] = {
     "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
     "module_output_name": "token_embeddings",
@@ -94,8 +97,7 @@ def parse_config(config: dict[str, Any], *, where: str) -> Checkpoint:
     Raises:
         ModelError: it describes something else.
     """
-    latent = config.get("latent_attention_config") or {}
-    given = config.get("text_config") or {}
+    latent, given = _part_of(config, "latent_attention_config", where), _part_of(config, "text_config", where)
     if given.get("model_type", "bidir_mistral") not in ("bidir_mistral", "mistral"):
         raise ModelError(
             f"{where}: text_config has model_type {given['model_type']!r}, wanted 'bidir_mistral'",
@@ -112,14 +114,37 @@ def parse_config(config: dict[str, Any], *, where: str) -> Checkpoint:
         "heads": latent.get("num_cross_heads", 8),
         "head_width": latent.get("cross_dim_head", 4096),
     }
+    switches = {
+        "output_normalize": latent.get("output_normalize", True),
+        "add_eos": config.get("add_eos", True),
+        "is_mask_instruction": config.get("is_mask_instruction", True),
+    }
+    side = config.get("padding_side", "right")
+    odd = {name: value for name, value in pooling.items() if type(value) is not int or not 0 < value <= _WIDEST}
+    odd |= {name: value for name, value in switches.items() if not isinstance(value, bool)}
+    odd |= {"padding_side": side} if side not in ("left", "right") else {}
+    for name, value in odd.items():
+        raise ModelError(f"{where}: {name} is {value!r:.60}, which it cannot be", hint="copy the checkpoint again")
     return Checkpoint(
         text=text,
         pooling=pooling,
-        normalize=latent.get("output_normalize", True),
-        add_eos=config.get("add_eos", True),
-        mask_instruction=config.get("is_mask_instruction", True),
-        padding_side=config.get("padding_side", "right"),
+        normalize=switches["output_normalize"],
+        add_eos=switches["add_eos"],
+        mask_instruction=switches["is_mask_instruction"],
+        padding_side=side,
     )
+
+
+def _part_of(config: Any, key: str, where: str) -> dict[str, Any]:
+    """Return a part of a configuration that is one in turn; empty where there is none.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    part = (config.get(key) or {}) if isinstance(config, dict) else None
+    if not isinstance(part, dict):
+        raise ModelError(f"{where}: no configuration under {key}", hint="copy the checkpoint again")
+    return part
 
 
 def read_nv_embed(folder: Path, *, name: str, dtype: torch.dtype) -> tuple[list[nn.Module], dict[str, str]]:

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 import torch
-from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding, Transformer
 from torch import Tensor
 
 from embedsmith.errors import ModelError, SettingsError
@@ -36,12 +36,13 @@ from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
 from embedsmith.models.precision import cast, mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, measure_attention, promised_attention
-from embedsmith.models.settings import AttentionBackend, Dtype, StudentSettings
+from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.tokens import tokens_of
-from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, Told, vetted
-from embedsmith.models.weights import check_files, check_tokenizer, check_weights
+from embedsmith.models.told import Told
+from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, vetted
+from embedsmith.models.weights import check_files, check_table, check_tokenizer, check_weights
 
 _RELEASED = {"nvembed": read_nv_embed, "nvretriever": read_nv_retriever}
 """What reads a folder of NVIDIA's in place of the code that lies in it, by its configuration's `model_type`."""
@@ -131,8 +132,12 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         return cast(load_adapters(folder, name=source.name, device=device), dtype)
     if is_released(folder):
         read = _RELEASED[model_type(folder)]
-        modules, prompts = read(folder, name=source.name, dtype=dtype or torch.bfloat16)
-        return cast(EmbeddingModel(modules=modules, prompts=prompts, device=device), dtype)
+        with Told(source.name, "cannot be opened"):
+            modules, prompts = read(folder, name=source.name, dtype=dtype or torch.bfloat16)
+            model = EmbeddingModel(modules=modules, prompts=prompts, device=device)
+        check_tokenizer(model.tokenizer, model.backbone, name=source.name)
+        _check_reads(model, source.name)
+        return cast(model, dtype)
     check_files(folder, name=source.name)
     with Told(source.name, "cannot be opened"):
         model = EmbeddingModel(
@@ -151,6 +156,8 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
     if model.backbone is not None:
         check_weights(model.backbone, folder / first_part(folder), name=source.name)
         check_tokenizer(model.tokenizer, model.backbone, name=source.name)
+    if isinstance(model[0], StaticEmbedding):
+        check_table(model[0].tokenizer, model[0].num_embeddings, name=source.name, matrix="its matrix")
     if isinstance(model[0], InstructedTransformer) and not getattr(model.tokenizer, "is_fast", False):
         raise ModelError(
             f"{source.name}: its tokenizer gives no character offsets, which masks of instructions need",
@@ -158,6 +165,9 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         )
     _check_reads(model, source.name)
     return cast(model, dtype)
+
+
+_READ = ["a cat, a word that it knows, and \N{SNOWMAN}", "a"]
 
 
 def _check_reads(model: EmbeddingModel, name: str) -> None:
@@ -169,8 +179,12 @@ def _check_reads(model: EmbeddingModel, name: str) -> None:
     training = [module for module in model.modules() if module.training]
     with Told(name, "opens, and reads no text"), torch.no_grad():
         model.eval()  # no dropout: nothing may be drawn from what a caller has seeded
-        features = tokens_of(model, ["a word that it knows, and \N{SNOWMAN}"])
-        model({key: value.to(model.device) if isinstance(value, Tensor) else value for key, value in features.items()})
+        # As `embed` does: behind the prompt of each role, and the shorter one is filled up.
+        roles: tuple[tuple[str, Role], ...] = (("query", "query"), ("document", "passage"))
+        for task, role in roles:
+            features = tokens_of(model, _READ, prompt=model.prompt_of(role) or None, task=task)
+            on_device = {key: one.to(model.device) if isinstance(one, Tensor) else one for key, one in features.items()}
+            model(on_device, task=task)
     for module in training:
         module.training = True
 

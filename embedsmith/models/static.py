@@ -18,7 +18,8 @@ from tokenizers import Tokenizer
 
 from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
-from embedsmith.models.vetted import Told
+from embedsmith.models.told import Told
+from embedsmith.models.weights import check_table
 
 _MATRICES = ("embedding.weight", "embeddings")
 """Names of the matrix in the files of sentence-transformers and wordllama, and of model2vec."""
@@ -38,13 +39,7 @@ def read_static(folder: Path, *, name: str) -> StaticEmbedding:
         tokenizer = Tokenizer.from_file(str(found))
         tokenizer.encode("a word that it knows, and \N{SNOWMAN}")
         weights = _weights(matrix)
-    # The highest id, not the number of tokens: ids may have gaps.
-    highest = max(tokenizer.get_vocab(with_added_tokens=True).values())
-    if highest >= len(weights):
-        raise ModelError(
-            f"{name}: {matrix.name} has shape {tuple(weights.shape)}, the tokenizer's highest id is {highest:,}",
-            hint="name a folder whose matrix and tokenizer belong together",
-        )
+    check_table(tokenizer, len(weights), name=name, matrix=matrix.name)
     tokenizer.no_truncation()
     return StaticEmbedding(tokenizer, embedding_weights=weights)
 

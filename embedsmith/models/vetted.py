@@ -17,12 +17,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
-
-from huggingface_hub.errors import StrictDataclassError
 
 from embedsmith.errors import ModelError
 from embedsmith.models.folder import OUR_MODULES
@@ -41,21 +38,6 @@ NO_CODE_IN_WEIGHTS: dict[str, Any] = {
 
 `allow_all_kernels` is not among them: transformers 5.2 does not know it, and it is off where no folder may turn it on.
 """
-
-CANNOT_BE_READ = (
-    OSError,
-    ValueError,
-    ImportError,
-    RuntimeError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    struct.error,
-    StrictDataclassError,
-)
-"""What libraries raise over files that are cut off, or hold values of another kind than they expect."""
 
 _FETCHED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _NOT_FETCHED = ["onnx/*", "openvino/*", "original/*", "checkpoint-*/*", "runs/*", "consolidated*"]
@@ -95,6 +77,10 @@ _ARGUMENTS = {
 """What a folder may hand to the functions that read weights, configurations and tokenizers."""
 _OLD_NAMES = {"model_args": "model", "tokenizer_args": "processor", "config_args": "config"}
 
+_LAYERS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers"}
+"""Keys under which configurations have their number of layers, each of which is made before a weight is read."""
+_MOST_LAYERS = 10_000
+
 _METHOD = re.compile(r"forward|get_\w+_features")
 _BIGGEST_JSON = 512 * 2**20
 """Bytes. The largest tokenizers take some dozens of megabytes."""
@@ -113,42 +99,6 @@ def vetted(source: ModelSource) -> ModelSource:
     if source.kind != "static":
         _vet_folder(folder, source.name)
     return ModelSource(source.name, "folder" if source.kind == "hub" else source.kind, str(folder))
-
-
-class Told:
-    """The block in which a library that stumbles over what a folder holds is a ModelError."""
-
-    def __init__(self, name: str, what: str, *, hint: str = "check the folder") -> None:
-        """Take note of the model.
-
-        Args:
-            name: of the model.
-            what: it cannot do then, such as "cannot be opened".
-            hint: the remedy.
-        """
-        self._start = f"{name}: {what}"
-        self._hint = hint
-
-    def __enter__(self) -> None:
-        """Begin the block."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        """Raise ModelError for what libraries raise."""
-        # What the tokenizers raise is of no class of its own.
-        if error is not None and (kind is Exception or isinstance(error, CANNOT_BE_READ)):
-            raise ModelError(f"{self._start}: {reason(error)}", hint=self._hint) from error
-
-
-def reason(error: BaseException) -> str:
-    """Return in one line why a library could not read a folder."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    # A RuntimeError is a part whose weights do not fit it, and names them over several lines.
-    said = (
-        " ".join(" ".join(lines).split())
-        if isinstance(error, RuntimeError | StrictDataclassError)
-        else lines[0].strip()
-    )
-    return f"no entry {said}" if isinstance(error, KeyError) else said
 
 
 def _fetched(source: ModelSource) -> Path:
@@ -283,6 +233,13 @@ def _vet_entry(key: str, value: Any, where: str) -> None:
             raise ModelError(f"{where}: the weights {_shown(value)} are no *.safetensors of the folder", hint=_MEND)
     elif key in ("kernel_config", "use_kernels", "allow_all_kernels") and value:
         raise ModelError(f"{where}: {key}: kernels from a hub are code, which is never run here", hint=_MEND)
+    elif key in _LAYERS:
+        if value is not None and (type(value) is not int or not 0 <= value <= _MOST_LAYERS):
+            raise ModelError(f"{where}: {key} is {_shown(value)}, wanted a number of layers", hint=_MEND)
+    elif key == "model_max_length":
+        # Where nothing is cut it is a one with thirty zeros.
+        if value is not None and (type(value) not in (int, float) or not value >= 1):
+            raise ModelError(f"{where}: {key} is {_shown(value)}, wanted a number of tokens", hint=_MEND)
     elif key in ("max_seq_length", "query_length", "document_length"):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise ModelError(f"{where}: {key} is {_shown(value)}, wanted a number of tokens", hint=_MEND)
@@ -353,6 +310,9 @@ def _is_inside(path: str) -> bool:
     return not windows.anchor and ".." not in windows.parts and "\0" not in path
 
 
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+
+
 def _read(path: Path, name: str) -> Any:
     """Return a JSON document of a model's folder."""
     if not path.is_file():
@@ -360,7 +320,11 @@ def _read(path: Path, name: str) -> Any:
     try:
         if path.stat().st_size > _BIGGEST_JSON:
             raise ModelError(f"{name}: {path.name} has {path.stat().st_size:,} bytes", hint=_MEND)
-        return json.loads(path.read_bytes())
+        raw = path.read_bytes()
+        value = json.loads(raw)
+        if _HALF.search(raw):  # of a surrogate pair, which no tokenizer takes
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
     except (ValueError, RecursionError) as error:
         what = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise ModelError(f"{name}: {path.name} is not JSON: {what}", hint="copy the folder again") from None

@@ -81,6 +81,21 @@ def check_weights(backbone: Any, folder: Path, *, name: str, unused: re.Pattern[
             )
 
 
+def check_table(tokenizer: Any, rows: int, *, name: str, matrix: str) -> None:
+    """Refuse static embeddings whose matrix has no row for a token.
+
+    Raises:
+        ModelError: names the two numbers.
+    """
+    # The highest id, not the number of tokens: ids may have gaps.
+    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=0)
+    if highest >= rows:
+        raise ModelError(
+            f"{name}: {matrix} has {rows:,} rows, the tokenizer's highest id is {highest:,}",
+            hint="name a folder whose matrix and tokenizer belong together",
+        )
+
+
 def check_tokenizer(tokenizer: Any, backbone: Any, *, name: str) -> None:
     """Refuse a tokenizer with an id beyond the last row of the embeddings: a text with its token could not be read.
 

@@ -14,14 +14,17 @@ from typing import Any
 import numpy as np
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import read_json, visible
+from embedsmith.data.files import visible
 from embedsmith.data.load import load_collection, usual_split
+from embedsmith.data.trec import rows_of_ranking
 from embedsmith.errors import EmbedsmithError, InputError, RunError, did_you_mean
+from embedsmith.evaluation.evaluate import read_scores
 from embedsmith.evaluation.per_query import labels_of, per_query_path, read_per_query
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.evaluation.significance import Difference, compare_paired
 from embedsmith.recipes.data import evaluation_side
 from embedsmith.recipes.recipe import DataSettings
+from embedsmith.runs.named import named_data
 from embedsmith.runs.run import read_manifest
 
 METRIC = "ndcg@10"
@@ -173,12 +176,8 @@ def first_of_ranking(folder: Path) -> dict[str, list[str]]:
     """Return the passage that a TREC run file in a folder ranks first for each query; nothing where there is none."""
     path = folder / "ranking.trec"
     first: dict[str, list[str]] = {}
-    if path.is_file():
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                # Tabs where `evaluate` has written it: an id may hold a space.
-                query, _, passage, *_ = line.split("\t") if "\t" in line else line.split()
-                first.setdefault(query, [passage])
+    for _, query, passage, _ in rows_of_ranking(path) if path.is_file() else ():
+        first.setdefault(query, [passage])
     return first
 
 
@@ -243,9 +242,7 @@ def _content_of(side: Side) -> str | None:
 
 def _evaluated(side: Side) -> tuple[str, dict[str, Any]]:
     """Return the path of the data that an evaluation's side is of, and what is known of it; nothing if nothing is."""
-    path = side.run / "scores.json"
-    found = read_json(path).get("data") if path.is_file() else None
-    for name, about in (found or {}).items():
+    for name, about in read_scores(side.run).get("data", {}).items():
         if about.get("task") == "retrieval" and about.get("files") == side.data:
             return name, about
     return "", {}
@@ -256,7 +253,7 @@ def _collection_of(side: Side) -> Collection | None:
     manifest = read_manifest(side.run)
     try:
         if side.label:
-            settings = DataSettings.parse(manifest["settings"]["data"][side.data], where=str(side.run))
+            settings = DataSettings.parse(named_data(side.run, manifest)[side.data], where=str(side.run))
             found = evaluation_side(side.run, side.data, settings)
         else:
             path, about = _evaluated(side)

@@ -41,7 +41,7 @@ def write_evaluation_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
         file.write(
             render(
                 Path(__file__).with_name("comparison.html"),
-                version=manifest["versions"]["embedsmith"],
+                version=manifest["versions"].get("embedsmith", "?"),
                 name=manifest["settings"].get("name", folder.resolve().name),
                 folder=folder.resolve().name,
                 versions=", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),

@@ -31,7 +31,7 @@ from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import Dtype, StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.converters.settings import ConvertSettings
-from embedsmith.settings import Seed, Settings, is_folder_name, is_title
+from embedsmith.settings import Seed, Settings, is_folder_name, is_row, is_title
 from embedsmith.training.settings import StageSettings
 from embedsmith.variables import Place, filled, refuse_elsewhere, refuse_names
 
@@ -271,7 +271,7 @@ def _member(place: Any, key: str, path: str, change: str) -> Any:
     """Return a member of a list by its number."""
     if not isinstance(place, list):
         raise SettingsError(f"--set {change}: {path} is {place!r}, and has nothing inside", hint="check the path")
-    if not key.isdecimal() or int(key) >= len(place):
+    if not is_row(key, len(place)):
         raise SettingsError(f"--set {change}: {path} has members 0 to {len(place) - 1}", hint="count from 0")
     return place[int(key)]
 

@@ -8,11 +8,13 @@ from statistics import mean
 from typing import Any
 
 from embedsmith.data.examples import read_examples
-from embedsmith.data.files import atomic_write, read_json, read_jsonl
+from embedsmith.data.files import atomic_write
 from embedsmith.pages.markdown import block, code, inline
 from embedsmith.recipes.data import examples_file
 from embedsmith.recipes.recipe import Recipe
 from embedsmith.runs.run import Run
+from embedsmith.runs.scores import read_run_scores
+from embedsmith.training.report import read_steps
 
 SHOWN_METRICS = ("ndcg@10", "recall@10", "mrr@10")
 _SAMPLES = 5
@@ -29,10 +31,10 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     yield f"# {inline(recipe.name)}"
     yield ""
     yield f"{run.seconds:,.0f} s of work; seed {recipe.seed}; {_versions(run.manifest)}."
-    for name, scores in read_json(run.folder / "scores.json").items() if (run.folder / "scores.json").is_file() else ():
+    for name, scores in read_run_scores(run.folder).items():
         yield from ("", f"## Scores on {inline(name)}", "")
         metrics = shown_metrics(scores)
-        rows = [[label, *(f"{values[metric]:.3f}" for metric in metrics)] for label, values in scores.items()]
+        rows = [[label, *(_number(values.get(metric)) for metric in metrics)] for label, values in scores.items()]
         yield from _table(["", *metrics], rows)
     yield from ("", "## Counts", "")
     for part, counts in run.manifest["counts"].items():
@@ -51,12 +53,17 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
 def _counted(value: Any) -> str:
     """Return a count, or counts by name.
 
-    >>> _counted(1200), _counted({"0": {"means": "neutral", "rows": 1200}})
-    ('1,200', '(0 (means neutral, rows 1,200))')
+    >>> _counted(1200), _counted({"0": {"means": "neutral", "rows": 1200}}), _counted(None)
+    ('1,200', '(0 (means neutral, rows 1,200))', 'None')
     """
     if isinstance(value, Mapping):
         return f"({', '.join(f'{inline(name)} {_counted(inner)}' for name, inner in value.items())})"
-    return inline(value) if isinstance(value, str) else f"{value:,}"
+    return f"{value:,}" if isinstance(value, int | float) else inline(str(value))
+
+
+def _number(value: float | None) -> str:
+    """Return a score as it stands in a table; nothing where there is none."""
+    return "" if value is None else f"{value:.3f}"
 
 
 def _versions(manifest: dict[str, Any]) -> str:
@@ -85,7 +92,7 @@ def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 def _training(path: Path) -> Iterator[str]:
     """Yield a table of the steps in tenths, with the lengths of the gradients."""
-    steps = [row for _, row in read_jsonl(path)]
+    steps = read_steps(path)
     tenth = max(1, len(steps) // 10)
     rows = []
     for start in range(0, len(steps), tenth):

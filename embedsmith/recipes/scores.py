@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import read_json, write_json
+from embedsmith.data.files import write_json
 from embedsmith.evaluation.contender import Contender
 from embedsmith.evaluation.metrics import score_run
 from embedsmith.evaluation.per_query import per_query_path, read_per_query, write_per_query
@@ -32,6 +32,7 @@ from embedsmith.recipes.shelf import (
     versions_of_arithmetic,
 )
 from embedsmith.runs.run import Run
+from embedsmith.runs.scores import RunScores, read_run_scores, scores_path
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.named import Teacher, is_rescorer, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
@@ -128,10 +129,9 @@ def _score_labelled(run: Run, data: Prepared, label: str, contender: Contender) 
         _add_scores(run, data.name, label, found)
 
 
-def _scores(run: Run) -> dict[str, dict[str, dict[str, float]]]:
+def _scores(run: Run) -> RunScores:
     """Return what is scored so far: data set -> what -> metric -> value."""
-    path = run.folder / "scores.json"
-    return read_json(path) if path.is_file() else {}
+    return read_run_scores(run.folder)
 
 
 def _first_stage(recipe: Recipe, name: str) -> str | None:
@@ -168,4 +168,4 @@ def _add_scores(run: Run, data: str, label: str, scores: Mapping[str, float]) ->
     """Add scores to the run's; what is in there is scored."""
     known = _scores(run)
     known.setdefault(data, {})[label] = {metric: round(value, 4) for metric, value in scores.items()}
-    write_json(run.folder / "scores.json", known)
+    write_json(scores_path(run.folder), known)

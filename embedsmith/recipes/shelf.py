@@ -27,7 +27,6 @@ from embedsmith.data.examples import Example
 from embedsmith.data.files import (
     link_file,
     read_json,
-    read_jsonl,
     remove_partials_of,
     visible,
     whole_folder,
@@ -35,6 +34,7 @@ from embedsmith.data.files import (
     write_jsonl,
 )
 from embedsmith.data.locks import Lock, waiting
+from embedsmith.errors import RunError
 from embedsmith.models.arithmetic import ARITHMETIC
 from embedsmith.models.names import find_model
 from embedsmith.models.settings import StudentSettings
@@ -43,6 +43,7 @@ from embedsmith.runs.run import Run
 from embedsmith.services.endpoint import is_url
 from embedsmith.settings import fingerprint
 from embedsmith.training.batches import Source
+from embedsmith.training.report import read_steps, wrong_in_report
 from embedsmith.training.settings import StageSettings
 from embedsmith.vectors.guide import stores_of_guide, write_guide
 from embedsmith.version import __version__
@@ -70,9 +71,22 @@ class Shelf:
         return self.folder / "vectors"
 
     def about(self, kind: str, identity: Any) -> dict[str, Any] | None:
-        """Return what is known of a result, None where it is not on the shelf."""
+        """Return what is known of a result, None where it is not on the shelf.
+
+        Raises:
+            InputError, RunError: the file is damaged.
+        """
         path = self._entry(kind, identity) / _ABOUT
-        return read_json(path) if path.is_file() else None
+        if not path.is_file():
+            return None
+        found = read_json(path)
+        if wrong := _wrong_in(found, kind):
+            raise RunError(
+                f"{path}: not what is known of {kind}: nothing fits under {wrong}",
+                hint=f"remove {path.parent}: it is made again",
+            )
+        about: dict[str, Any] = found
+        return about
 
     def take(self, kind: str, identity: Any, target: Path) -> bool:
         """Link a result to where a run wants it; return whether there is one."""
@@ -105,6 +119,31 @@ class Shelf:
 
     def _entry(self, kind: str, identity: Any) -> Path:
         return self.folder / kind / fingerprint(identity)
+
+
+def _wrong_in(about: Any, kind: str) -> str | None:
+    """Return under which name something else stands than is noted of a kind of result, None where all fits."""
+    if not isinstance(about, dict):
+        return "identity"
+    if kind == "candidates":
+        guide = about.get("guide")
+        names = ("teacher", "queries", "passages")
+        is_guide = isinstance(guide, dict) and all(_is_name(guide.get(name)) for name in names)
+        fits = {"guide": guide is None or is_guide}
+    elif kind == "stages":
+        steps, counts = about.get("steps"), about.get("counts")
+        fits = {
+            "steps": isinstance(steps, list) and not any(map(wrong_in_report, steps)),
+            "counts": isinstance(counts, dict) and all(isinstance(own, dict) for own in counts.values()),
+        }
+    else:
+        fits = {}
+    return next((name for name, fit in fits.items() if not fit), None)
+
+
+def _is_name(value: Any) -> bool:
+    """Return whether a value is a text in one line that leads nowhere else: a teacher's name, or a store's."""
+    return isinstance(value, str) and value.isprintable()
 
 
 @contextmanager
@@ -177,14 +216,14 @@ def shared_stages(
             about = shelf.about("stages", identity)
             if about and not place.exists():
                 # The steps first: a stage whose model is there counts as done.
-                rows = [row for row in _steps(log) if row["stage"] != stage.name]
+                rows = [row for row in read_steps(log) if row["stage"] != stage.name]
                 write_jsonl(log, rows + about["steps"])
                 for name, counts in about["counts"].items():
                     run.count(name, counts)
                 shelf.take("stages", identity, place)
         yield
         for stage, identity, place in zip(stages, identities, places, strict=False):
-            steps = [row for row in _steps(log) if row["stage"] == stage.name]
+            steps = [row for row in read_steps(log) if row["stage"] == stage.name]
             counted = ("model", f"queries of stage {stage.name}")
             counts = {name: run.manifest["counts"][name] for name in counted if name in run.manifest["counts"]}
             shelf.keep("stages", identity, place, about={"steps": steps, "counts": counts})
@@ -198,11 +237,6 @@ def _number_to_take(shelf: Shelf, stages: Sequence[StageSettings], identities: S
     while 0 < known < len(stages) and not stages[known].restart_optimizer:
         known -= 1
     return known
-
-
-def _steps(path: Path) -> list[dict[str, Any]]:
-    """Return the rows of a log of steps, none where there is no log yet."""
-    return [row for _, row in read_jsonl(path)] if path.is_file() else []
 
 
 def _stage_identities(

@@ -20,6 +20,7 @@ import yaml
 
 from embedsmith.data.files import atomic_write, read_json, remove_below, remove_partials, write_json
 from embedsmith.data.locks import Lock, busy
+from embedsmith.data.plain_values import is_number
 from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.settings import Settings, fingerprint
 from embedsmith.version import __version__
@@ -227,14 +228,27 @@ def _manifest_of(path: Path) -> dict[str, Any]:
         found = {**{name: {} for name in mappings}, **found}
         wrong = [name for name in texts if not isinstance(found.get(name), str)]
         wrong += [name for name in mappings if not isinstance(found[name], dict)]
-        places = [found["inputs"].get(name, "") for name in ("data", "mined", "run") if "inputs" not in wrong]
-        wrong += ["inputs"] if not all(isinstance(place, str) for place in places) else []
+        wrong = wrong or _wrong_within(found)
     else:
         wrong = list(texts)
     if wrong:
         raise RunError(f"{path}: no manifest of a run: nothing fits under {wrong[0]}", hint="run the command again")
     whole: dict[str, Any] = found
     return whole
+
+
+def _wrong_within(found: dict[str, Any]) -> list[str]:
+    """Return the names in a manifest under which the values are of another kind than a run writes."""
+    places = [found["inputs"].get(name, "") for name in ("data", "mined", "run")]
+    fits = {
+        "inputs": all(isinstance(place, str) for place in places),
+        "content": all(isinstance(hash_, str) for hash_ in found["content"].values()),
+        "versions": all(isinstance(version, str) for version in found["versions"].values()),
+        "seconds": all(is_number(seconds) for seconds in found["seconds"].values()),
+        "counts": all(isinstance(counts, dict) for counts in found["counts"].values()),
+        "trained_names": isinstance(found.get("trained_names", {}), dict),
+    }
+    return [name for name, fit in fits.items() if not fit]
 
 
 def finished(folder: str | Path) -> dict[str, Any]:

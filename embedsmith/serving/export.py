@@ -34,8 +34,10 @@ from embedsmith.models.settings import Dtype, Layout
 from embedsmith.pages.markdown import code, inline
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.lineage import lineage
+from embedsmith.runs.named import named_data
 from embedsmith.runs.origin import has_changed
 from embedsmith.runs.run import finished
+from embedsmith.runs.scores import read_run_scores
 
 PROBES = [
     "What is the capital of France?",
@@ -192,8 +194,8 @@ def _data(run: Path) -> Iterator[str]:
 
 def _licences(run: Path) -> dict[str, str]:
     """Return the licence of each data set that a run was trained on, where its folder states one."""
-    for _, manifest in lineage(run):
-        places = {name: data["path"] for name, data in manifest["settings"].get("data", {}).items()}
+    for folder, manifest in lineage(run):
+        places = {name: data["path"] for name, data in named_data(folder, manifest).items()}
         if data := manifest["inputs"].get("data"):
             places = {Path(data).stem: data}
         if places:
@@ -212,9 +214,7 @@ def _stated(place: str) -> str:
 
 def _scores(run: Path) -> Iterator[str]:
     """Yield the scores of a recipe's run as tables."""
-    path = run / "scores.json"
-    scores: dict[str, dict[str, dict[str, float]]] = read_json(path) if path.is_file() else {}
-    for name, rows in scores.items():
+    for name, rows in read_run_scores(run).items():
         metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
         yield from (
             "",

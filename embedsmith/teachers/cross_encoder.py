@@ -21,7 +21,8 @@ from embedsmith.models.names import find_model
 from embedsmith.models.precision import limit_onednn_cache, resolve_dtype
 from embedsmith.models.settings import Dtype
 from embedsmith.models.threads import one_at_a_time
-from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, Told, vetted
+from embedsmith.models.told import Told
+from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, vetted
 from embedsmith.models.weights import check_tokenizer, check_weights
 from embedsmith.progress import Progress, silent
 
@@ -199,5 +200,5 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
             hint="name a model that was trained to rank, not to classify",
         )
     with Told(name, "opens, and scores no pair"):
-        model.predict([("a word that it knows", "\N{SNOWMAN}")], show_progress_bar=False)
+        model.predict([("a word that it knows", "\N{SNOWMAN}"), ("a", "cat")], show_progress_bar=False)
     return model

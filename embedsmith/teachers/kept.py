@@ -70,11 +70,11 @@ class KeptScores:
         for start in range(0, len(queries), _BLOCK):
             some = slice(start, start + _BLOCK)
             path = folder / f"{start:08}.npy"
-            kept = open_shard(path, *rows[some].shape)
+            kept = _read(path, rows[some].shape)
             if kept is None:
                 with waiting(Lock.in_folder(folder), tell):
                     remove_partials(folder)
-                    kept = open_shard(path, *rows[some].shape)
+                    kept = _read(path, rows[some].shape)
                     if kept is None:
                         kept = self._teacher.scores(queries[some], rows[some])
                         write_array(path, kept)
@@ -101,3 +101,9 @@ class KeptScores:
     ) -> tuple[Float32[np.ndarray, "Q D"], list[Float32[np.ndarray, "_ D"]]] | None:
         """Return the teacher's vectors."""
         return self._teacher.vectors_of(queries)
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> Float32[np.ndarray, "Q P"] | None:
+    """Return the scores of a block, None where they are not there, or are not what a teacher gives."""
+    kept = open_shard(path, *shape)
+    return kept if kept is not None and np.isfinite(kept).all() else None

@@ -11,19 +11,30 @@ batches and dropout are functions of the seed and the step. No file is a pickle.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from embedsmith.data.files import read_json, remove_below, whole_folder, write_json, write_tensors
-from embedsmith.errors import RunError
+from embedsmith.errors import EmbedsmithError, RunError
+from embedsmith.settings import fingerprint
 from embedsmith.training.weights import trained
 
 _STATE = "state.json"
+_TRAINER = "trainer_state.json"
+_QUANTITIES = ("exp_avg", "exp_avg_sq", "step")
+"""What AdamW keeps of each parameter."""
+_OF_A_STAGE = "-optimizer.safetensors"
+"""How the name of the optimizer state that a stage has left ends."""
+_HASH = "hash"
+"""Key of a checkpoint's state: what its JSON files hash to."""
 _MODEL = "model.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
 
@@ -37,18 +48,42 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
     """Load trained weights, every one of them.
 
     Raises:
-        RunError: they are another model's.
+        RunError: the file is broken, or they are another model's.
     """
-    stored, wanted = load_file(path), trained(model)
+    stored, wanted = _tensors_in(path), trained(model)
     if stored.keys() != wanted.keys():
         odd = sorted(stored.keys() ^ wanted.keys())
         raise RunError(
             f"{path}: holds other weights than the model has ({odd[0]} and {len(odd) - 1} more)",
             hint="choose another --out, or remove the folder",
         )
+    for name, weight in wanted.items():
+        _check_like(stored[name], weight, path, name)
     with torch.no_grad():
         for name, weight in wanted.items():
             weight.copy_(stored[name])
+
+
+def _tensors_in(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file, as they were written.
+
+    Raises:
+        RunError: it is missing or broken.
+    """
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        what = "no such file"
+    except (SafetensorError, ValueError, RuntimeError) as error:  # ValueError: a type that torch has not
+        what = " ".join(str(error).split())
+    raise RunError(f"{path}: {what}", hint=_remedy(path)) from None
+
+
+def _check_like(stored: Tensor, weight: Tensor, path: Path, name: str) -> None:
+    """Refuse a tensor of another shape or type than the weight that it is of."""
+    if stored.shape != weight.shape or stored.dtype != weight.dtype:
+        got, wanted = (f"{tuple(one.shape)} of {one.dtype}" for one in (stored, weight))
+        raise RunError(f"{path}: {name} is {got}, wanted {wanted}", hint=_remedy(path))
 
 
 def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -60,9 +95,19 @@ def optimizer_tensors(model: torch.nn.Module, optimizer: torch.optim.Optimizer) 
     }
 
 
-def set_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Load optimizer state; a parameter that has none starts afresh."""
+def set_optimizer(
+    model: torch.nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], *, path: Path
+) -> None:
+    """Load optimizer state; a parameter that has none starts afresh.
+
+    Args:
+        path: of the file that it is from.
+
+    Raises:
+        RunError: it is not what AdamW keeps of a parameter.
+    """
     parameters = trained(model)
+    _check_optimizer(parameters, tensors, path)
     fused = any(group.get("fused") for group in optimizer.param_groups)
     for key, value in tensors.items():
         name, quantity = key.rsplit("|", 1)
@@ -73,6 +118,18 @@ def set_optimizer(model: torch.nn.Module, optimizer: torch.optim.Optimizer, tens
             optimizer.state[parameter][quantity] = value.to(device)
 
 
+def _check_optimizer(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse optimizer state that is not AdamW's: its three quantities for each parameter that it has any of."""
+    names = {key.rpartition("|")[0] for key in tensors}
+    if odd := {f"{name}|{quantity}" for name in names for quantity in _QUANTITIES} ^ tensors.keys():
+        raise RunError(f"{path}: not the state of AdamW: {min(odd)!r:.80}", hint=_remedy(path))
+    for key, value in tensors.items():
+        name, _, quantity = key.rpartition("|")
+        if name in parameters:
+            like = torch.zeros(()) if quantity == "step" else parameters[name]
+            _check_like(value, like, path, key)
+
+
 def save_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Write the optimizer state."""
     write_tensors(path, optimizer_tensors(model, optimizer))
@@ -80,7 +137,7 @@ def save_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Op
 
 def load_optimizer(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Load optimizer state from a file."""
-    set_optimizer(model, optimizer, load_file(path))
+    set_optimizer(model, optimizer, _tensors_in(path), path=path)
 
 
 def write_checkpoint(
@@ -90,14 +147,53 @@ def write_checkpoint(
     with whole_folder(folder) as partial:
         save_weights(partial / _MODEL, model)
         save_optimizer(partial / _OPTIMIZER, model, optimizer)
-        trainer_state.save_to_json(str(partial / "trainer_state.json"))
-        write_json(partial / _STATE, state)
+        trainer_state.save_to_json(str(partial / _TRAINER))
+        write_json(partial / _STATE, {**state, _HASH: _hash_of(json.loads(json.dumps(state)), partial)})
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """Return the reports, best measurement and schedule of a checkpoint."""
-    state: dict[str, Any] = read_json(folder / _STATE)
-    return state
+    """Return the reports, best measurement and schedule of a checkpoint.
+
+    Raises:
+        RunError: its JSON files are not as they were written.
+    """
+    with _damaged(folder):
+        state = read_json(folder / _STATE)
+        known = state.pop(_HASH, None) if isinstance(state, dict) else None
+        if known != _hash_of(state, folder):
+            raise RunError(f"{folder / _STATE}: it or {_TRAINER} was changed, or an older version has written them")
+        if (best := state["best"]["path"]) and not (folder.parent / best).is_file():
+            raise RunError(f"{folder / _STATE}: the best weights so far are gone: {folder.parent / best}")
+    found: dict[str, Any] = state
+    return found
+
+
+def _hash_of(state: Any, folder: Path) -> str:
+    """Return a hash of a checkpoint's state and of the Trainer's, which reads its own without any check."""
+    path = folder / _TRAINER
+    return fingerprint([state, path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None])
+
+
+@contextmanager
+def _damaged(folder: Path) -> Iterator[None]:
+    """Raise what is wrong with a file of a checkpoint with the remedy: without it the run goes on from the one before.
+
+    Raises:
+        RunError: names the file.
+    """
+    try:
+        yield
+    except EmbedsmithError as error:
+        raise RunError(str(error), hint=_remedy(folder)) from None
+
+
+def _remedy(path: Path) -> str:
+    """Return what to do about a checkpoint that cannot be read, or another file beside the checkpoints."""
+    if path.name.endswith(_OF_A_STAGE):
+        return "train again, with another --out"
+    place = path.parent if path.is_file() or path.suffix else path
+    again = "it goes on from the one before, or begins anew" if step_of(place) >= 0 else "the stage begins anew"
+    return f"remove {place}, and give the run's command again: {again}"
 
 
 def load_checkpoint_weights(folder: Path, model: torch.nn.Module) -> None:
@@ -112,13 +208,18 @@ def load_checkpoint_optimizer(folder: Path, model: torch.nn.Module, optimizer: t
 
 def checkpoints(folder: Path) -> list[Path]:
     """Return the whole checkpoints of a stage, oldest first."""
-    whole = [path for path in folder.glob("checkpoint-*") if (path / _STATE).is_file()]
+    whole = [path for path in folder.glob("checkpoint-*") if step_of(path) >= 0 and (path / _STATE).is_file()]
     return sorted(whole, key=step_of)
 
 
 def step_of(checkpoint: Path) -> int:
-    """Return the number of steps before a checkpoint."""
-    return int(checkpoint.name.rsplit("-", 1)[1])
+    """Return the number of steps before a checkpoint, -1 for a folder that is called otherwise.
+
+    >>> step_of(Path("checkpoint-50")), step_of(Path("checkpoint-best"))
+    (50, -1)
+    """
+    number = checkpoint.name.removeprefix("checkpoint-")
+    return int(number) if number.isdecimal() and len(number) < 20 else -1
 
 
 def remove_broken(folder: Path) -> None:

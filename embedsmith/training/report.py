@@ -6,13 +6,16 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from embedsmith.errors import InputError
+from embedsmith.data.files import read_jsonl
+from embedsmith.data.plain_values import is_number
+from embedsmith.errors import InputError, RunError
 from embedsmith.training.batches import Batch
 from embedsmith.training.chunks import Chunk
 
@@ -40,6 +43,37 @@ class StepReport:
     """Held-out loss after this step, where it was measured."""
     guide_masked: float = 0.0
     """Share of the in-batch negatives that the guide masked."""
+
+
+def read_steps(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a log of steps, one for each `StepReport`; none where there is no log yet.
+
+    Raises:
+        RunError: a row is no report.
+    """
+    rows = []
+    for number, row in read_jsonl(path) if path.is_file() else ():
+        if wrong := wrong_in_report(row):
+            raise RunError(
+                f"{path}:{number}: no report of a step: nothing fits under {wrong}",
+                hint="remove the line, and give the run's command again; or train again",
+            )
+        rows.append(row)
+    return rows
+
+
+def wrong_in_report(row: Any) -> str | None:
+    """Return under which name a report has something else than a `StepReport`, None where it is one."""
+    if not isinstance(row, dict):
+        return "stage"
+    wanted = {field.name: field for field in fields(StepReport)}
+    for name, kept in wanted.items():
+        value = row.get(name, None if kept.default is MISSING else kept.default)
+        if name == "held_out_loss" and value is None:
+            continue
+        if not (isinstance(value, str) if name == "stage" else is_number(value)):
+            return name
+    return next((f"{name!r:.40}" for name in row if name not in wanted), None)
 
 
 @dataclass

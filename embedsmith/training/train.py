@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from embedsmith.data.examples import read_examples
-from embedsmith.data.files import read_jsonl, remove_below, visible, write_jsonl
+from embedsmith.data.files import remove_below, visible, write_jsonl
 from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
 from embedsmith.models.adapters import merge_adapters
 from embedsmith.models.embedder import EmbeddingModel, describe
@@ -35,7 +34,7 @@ from embedsmith.training.memory import check_memory, enough_memory
 from embedsmith.training.objective import check_objective, check_widths
 from embedsmith.training.plan import portions
 from embedsmith.training.processes import Processes
-from embedsmith.training.report import Pace, StepReport
+from embedsmith.training.report import Pace, StepReport, read_steps
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.stage import train_stage
 from embedsmith.training.trackers import trackers
@@ -282,5 +281,5 @@ def _guide_folder(folder: Path) -> Path:
 def _add_steps(path: Path, reports: Sequence[StepReport]) -> None:
     """Add a stage's steps to the run's log; those of an earlier attempt are replaced."""
     stages = {report.stage for report in reports}
-    earlier: list[dict[str, Any]] = [row for _, row in read_jsonl(path)] if path.is_file() else []
-    write_jsonl(path, [row for row in earlier if row["stage"] not in stages] + [vars(report) for report in reports])
+    earlier = [row for row in read_steps(path) if row["stage"] not in stages]
+    write_jsonl(path, earlier + [vars(report) for report in reports])

@@ -3,50 +3,12 @@
 from __future__ import annotations
 
 import json
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SEEDS = Path(__file__).parent / "seeds"
-
-Base = Callable[[Path], None]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """One reader, or several that read the same files."""
-
-    read: Callable[[Path], Any]
-    """Read what lies in a folder; an EmbedsmithError is a good answer."""
-    base: Base | None = None
-    """Write a whole folder that is read well."""
-    files: tuple[str, ...] = ()
-    """Patterns of the files of the base that are changed; the others stay as they are."""
-    seconds: float = 8.0
-    """After which a reading counts as one that hangs."""
-
-
-@contextmanager
-def answering(answer: bytes) -> Iterator[None]:
-    """Let every server give one answer, whatever it is asked."""
-    from embedsmith.services.requests import Service
-
-    asked = Service.ask
-    Service.ask = lambda self, body, given_up: self._without_key(answer.decode("utf-8", "replace")).encode()  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Service.ask = asked  # type: ignore[method-assign]
-
-
-def _only(folder: Path) -> Path:
-    """Return the only file of a folder."""
-    (path,) = [path for path in folder.iterdir() if path.is_file()]
-    return path
-
+from tests.attacks.model_readers import MODEL_READERS
+from tests.attacks.reading import SEEDS, Base, Reader, answering, each, only
+from tests.attacks.run_readers import RUN_READERS
 
 # Data.
 
@@ -54,34 +16,12 @@ def _only(folder: Path) -> Path:
 def _pairs(folder: Path) -> None:
     from embedsmith.data.load import load_collection
 
-    path = _only(folder)
+    path = only(folder)
     told: list[str] = []
     each(
         lambda: load_collection(path),
         lambda: load_collection(path, skip_bad=True, on_skip=told.append).content_hash(),
     )
-
-
-def each(*readings: Callable[[], Any]) -> None:
-    """Do every reading; a caller's mistake in one of them does not keep the others from being done."""
-    from embedsmith.errors import EmbedsmithError
-
-    mistake: EmbedsmithError | None = None
-    for reading in readings:
-        try:
-            reading()
-        except EmbedsmithError as error:
-            checked(error)
-            mistake = error
-    if mistake is not None:
-        raise mistake
-
-
-def checked(error: Any) -> None:
-    """Assert that a caller's mistake is one line with a remedy, which can be printed."""
-    assert len(str(error).splitlines()) == 1, f"not one line: {error!r}"
-    assert error.hint, f"no remedy: {error!r}"
-    assert len(str(error)) < 20_000, f"a long message: {str(error)[:200]!r}"
 
 
 ROWS = [
@@ -159,7 +99,7 @@ def _judgements(folder: Path) -> None:
     from embedsmith.data.qrels import look_up, read_exclusions, read_judgements, read_passage_ids
     from embedsmith.data.trec import read_ranking
 
-    path = _only(folder)
+    path = only(folder)
     collection: Collection = _collection()
 
     def looked_up(trec: bool) -> None:
@@ -201,7 +141,7 @@ def _labelled(folder: Path) -> None:
     from embedsmith.data.labelled_rows import LabelledColumns
     from embedsmith.data.load import load_tables, table_splits
 
-    path = _only(folder)
+    path = only(folder)
     each(
         lambda: task_of(path),
         lambda: table_splits(path),
@@ -217,7 +157,7 @@ def _labels(folder: Path) -> None:
     from embedsmith.data.pair_labels import read_labels
     from embedsmith.prepare.converters.classes import read_label_texts
 
-    path = _only(folder)
+    path = only(folder)
     each(lambda: read_labels(str(path)), lambda: read_label_texts(path))
 
 
@@ -227,7 +167,7 @@ def _examples(folder: Path) -> None:
     from embedsmith.runs.origin import hash_of_examples
     from embedsmith.training.train import mined_sources
 
-    path = _only(folder)
+    path = only(folder)
     each(
         lambda: read_examples(path),
         lambda: hash_of_examples(path),
@@ -255,7 +195,7 @@ def _texts(folder: Path) -> None:
     from embedsmith.data.corpus import load_corpus
     from embedsmith.data.listed import read_listed
 
-    path = _only(folder)
+    path = only(folder)
     each(lambda: load_corpus(path), lambda: load_corpus(path, skip_bad=True), lambda: read_listed(path))
 
 
@@ -264,7 +204,7 @@ def _converted(folder: Path) -> None:
     from embedsmith.prepare.convert import convert
     from embedsmith.prepare.converters.settings import ConvertSettings
 
-    path = _only(folder)
+    path = only(folder)
     mining = MiningSettings(teachers=["random"], negatives=1)
     each(
         *(
@@ -283,7 +223,7 @@ def _recipe(folder: Path) -> None:
     from embedsmith.recipes.ablation.grid import cells_of, read_ablation
     from embedsmith.recipes.recipe import read_recipe
 
-    path = _only(folder)
+    path = only(folder)
     each(
         lambda: read_recipe(path).fingerprint(),
         lambda: read_recipe(path, changes=["stages.0.steps=3"]),
@@ -381,7 +321,7 @@ def _journal(folder: Path) -> None:
     from embedsmith.services.endpoint import endpoint
     from embedsmith.services.journal import Journal
 
-    path = _only(folder)
+    path = only(folder)
     where = endpoint("http://localhost/v1#toy")
     questions = [Question("a cat?", 8), Question("a dog?", 8)]
 
@@ -410,7 +350,7 @@ def _answer(folder: Path) -> None:
     from embedsmith.services.endpoint import endpoint
     from embedsmith.teachers.remote import RemoteModel
 
-    path = _only(folder)
+    path = only(folder)
     raw = path.read_bytes()
 
     def chat() -> None:
@@ -448,100 +388,6 @@ def _code(folder: Path) -> None:
     split(found, settings)
 
 
-# Models.
-
-
-def _embedder(folder: Path) -> None:
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
-
-    tiny_bert_in(folder / "bert")
-    parts = [Transformer(str(folder / "bert")), Pooling(8), Dense(8, 4), Normalize()]
-    SentenceTransformer(modules=parts, device="cpu", prompts={"query": "query: "}).save(str(folder / "model"))
-    shutil.rmtree(folder / "bert")
-
-
-def tiny_bert_in(folder: Path) -> None:
-    """Write an encoder of one layer and 8 dimensions."""
-    import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
-
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "cat", "dog", "query", ":", "##s"]
-    tokenizer = Tokenizer(models.WordPiece({word: n for n, word in enumerate(words)}, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=128, **names).save_pretrained(folder)
-    torch.manual_seed(1)
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    BertModel(BertConfig(vocab_size=len(words), max_position_embeddings=128, **sizes)).save_pretrained(folder)
-
-
-def _read_model(folder: Path) -> None:
-    from embedsmith.models.opening import build_student, load
-    from embedsmith.models.settings import StudentSettings
-
-    name = str(folder / "model")
-    each(
-        lambda: load(name, device="cpu").embed(["a cat", "a dog"], "query"),
-        lambda: build_student(StudentSettings(name=name), device="cpu").embed(["a cat", "a dog"], "passage"),
-    )
-
-
-def _adapters(folder: Path) -> None:
-    from embedsmith.models.adapters import add_adapters, save_adapters
-    from embedsmith.models.opening import build_student
-    from embedsmith.models.settings import StudentSettings
-
-    tiny_bert_in(folder / "base")
-    model = build_student(StudentSettings(name=str(folder / "base")), device="cpu")
-    add_adapters(model, rank=2)
-    (folder / "model").mkdir()
-    save_adapters(model, folder / "model")
-
-
-def _static(folder: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "cat": 2, "dog": 3}, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    (folder / "model").mkdir()
-    tokenizer.save(str(folder / "model" / "tokenizer.json"))
-    torch.manual_seed(0)
-    save_file({"embeddings": torch.randn(4, 3)}, folder / "model" / "model.safetensors")
-
-
-def _read_static(folder: Path) -> None:
-    from embedsmith.models.opening import load
-
-    load(f"static:{folder / 'model'}", device="cpu").embed(["a cat", "a dog"], "query")
-
-
-def _cross_encoder(folder: Path) -> None:
-    from transformers import BertConfig, BertForSequenceClassification
-
-    tiny_bert_in(folder / "model")
-    config = BertConfig.from_pretrained(folder / "model", num_labels=1)
-    BertForSequenceClassification(config).save_pretrained(folder / "model")
-
-
-def _read_cross_encoder(folder: Path) -> None:
-    import numpy as np
-
-    from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
-
-    teacher = CrossEncoderTeacher(str(folder / "model"), ["a cat", "a dog"], device="cpu")
-    teacher.scores(["a cat"], np.array([[0, 1]]))
-
-
-_JSON_OF_MODELS = ("model/*.json", "model/*/*.json")
-
 READERS: dict[str, Reader] = {
     "pairs-jsonl": Reader(_pairs),
     "pairs-csv": Reader(_pairs),
@@ -567,9 +413,6 @@ READERS: dict[str, Reader] = {
     "answers": Reader(_answer),
     "templates": Reader(_templates),
     "code": Reader(_code),
-    "model-json": Reader(_read_model, _embedder, _JSON_OF_MODELS, seconds=20),
-    "model-weights": Reader(_read_model, _embedder, ("model/*.safetensors", "model/*/*.safetensors"), seconds=20),
-    "adapters": Reader(_read_model, _adapters, ("model/*", "model/*/*"), seconds=20),
-    "static": Reader(_read_static, _static, ("model/*",), seconds=20),
-    "cross-encoder": Reader(_read_cross_encoder, _cross_encoder, _JSON_OF_MODELS, seconds=20),
+    **RUN_READERS,
+    **MODEL_READERS,
 }

@@ -8,7 +8,8 @@ import pytest
 
 from embedsmith.errors import EmbedsmithError
 from tests.attacks.fuzz import Place
-from tests.attacks.readers import READERS, SEEDS, checked
+from tests.attacks.readers import READERS
+from tests.attacks.reading import SEEDS, checked
 
 KEPT = [(folder.parent.name, folder.name) for folder in sorted(SEEDS.glob("*/*"))]
 

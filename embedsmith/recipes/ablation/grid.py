@@ -23,7 +23,7 @@ from pydantic import Field
 
 from embedsmith.errors import SettingsError, did_you_mean
 from embedsmith.recipes.recipe import Recipe, read_yaml, recipe_of, yaml_value
-from embedsmith.settings import Settings, fingerprint, folder_name, is_title
+from embedsmith.settings import Settings, fingerprint, folder_name, is_row, is_title
 from embedsmith.variables import Place
 
 Changes = dict[str, Any]
@@ -294,7 +294,7 @@ def _key(place: Any, part: str, *, name: str, inside: str) -> Any:
         SettingsError: there is no such setting.
     """
     if isinstance(place, list):
-        if part.isdecimal() and int(part) < len(place):
+        if is_row(part, len(place)):
             return int(part)
         raise SettingsError(
             f'no setting "{name}": {inside} has {len(place)} entries, got "{part}"',

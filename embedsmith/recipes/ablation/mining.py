@@ -6,13 +6,15 @@ CELL/mined/figures.json    data set -> its figures, written once
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from embedsmith.data.files import read_json, write_json
-from embedsmith.errors import InputError
+from embedsmith.data.plain_values import is_number
+from embedsmith.errors import InputError, RunError
 from embedsmith.mining.audit import audit
 from embedsmith.mining.candidates import read_candidates
 from embedsmith.mining.mine import near_of
@@ -61,9 +63,28 @@ def measure_mining(cell: Path, recipe: Recipe, teacher: str, *, on_progress: Pro
 
 
 def read_mining(cell: Path) -> dict[str, MiningFigures]:
-    """Return the figures of a cell's mined negatives by data set; nothing where they were not measured."""
+    """Return the figures of a cell's mined negatives by data set; nothing where they were not measured.
+
+    Raises:
+        InputError, RunError: the file holds something else.
+    """
     path = _path(cell)
-    return {name: MiningFigures(**own) for name, own in read_json(path).items()} if path.is_file() else {}
+    found = read_json(path) if path.is_file() else {}
+    if not isinstance(found, dict) or not all(map(_are_figures, found.values())):
+        raise RunError(
+            f"{path}: no figures of mined negatives", hint="remove it, and give the ablation's command again with --out"
+        )
+    return {name: MiningFigures(**own) for name, own in found.items()}
+
+
+def _are_figures(own: Any) -> bool:
+    """Return whether a value holds the figures of one data set."""
+    names = {field.name for field in fields(MiningFigures)}
+    return (
+        isinstance(own, dict)
+        and own.keys() == names
+        and all(value is None or is_number(value) for value in own.values())
+    )
 
 
 def _path(cell: Path) -> Path:

@@ -21,7 +21,7 @@ def ablation_page(folder: Path, manifest: dict[str, Any], table: Table) -> str:
     """Return the page."""
     return render(
         Path(__file__).with_name("ablation.html"),
-        version=manifest["versions"]["embedsmith"],
+        version=manifest["versions"].get("embedsmith", "?"),
         name=table.name,
         folder=folder.resolve().name,
         said=in_words(table),

@@ -11,15 +11,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from embedsmith.data.files import read_json, visible
+from embedsmith.data.files import visible
+from embedsmith.data.plain_values import is_number
 from embedsmith.errors import RunError
-from embedsmith.evaluation.per_query import labels_of, per_query_path, read_per_query
+from embedsmith.evaluation.per_query import PerQuery, labels_of, per_query_path, read_per_query
 from embedsmith.evaluation.significance import SeededDifference, compare_seeds, holm
 from embedsmith.pages.markdown import inline
 from embedsmith.recipes.ablation.grid import Ablation, Cell, Changes, cells_of
 from embedsmith.recipes.ablation.grid import in_words as in_few_letters
 from embedsmith.recipes.ablation.mining import read_mining, teacher_of_hardness
 from embedsmith.runs.run import read_manifest
+from embedsmith.runs.scores import read_run_scores, scores_path
 
 LEVEL = 0.05
 
@@ -115,6 +117,10 @@ def table_of(folder: Path, ablation: Ablation) -> Table:
     scores = {row: _scores(folder, own, list(tests[row]), ablation.metric) for row, own in cells.items()}
     start_row, first = next(iter(scores.items()))
     names = list(first)
+    for row in cells:
+        if tests[row] == tests[start_row]:
+            for name in names:
+                _check_queries(*(_after(folder / cells[one][0].folder, name) for one in (row, start_row)))
     # Scores of other queries may be of another number, and one by one they have nothing to do with each other.
     paired = [row for row in scores if tests[row] == tests[start_row]]
     differences = {
@@ -261,7 +267,7 @@ def _row(
     folders = [folder / cell.folder for cell in cells]
     places = [(place, data) for place in folders for data in scores]
     has_before = all("before" in labels_of(place, data) for place, data in places)
-    first = read_per_query(per_query_path(folders[0], next(iter(scores)), "after"))
+    first = _after(folders[0], next(iter(scores)))
     return Row(
         name=name,
         folder=str(PurePosixPath(cells[0].folder).parent),
@@ -282,10 +288,29 @@ def _scores(folder: Path, cells: Sequence[Cell], names: Sequence[str], metric: s
     """Return a row's scores by data set: a row for each seed, a column for each query."""
     tables: dict[str, Any] = {}
     for name in names:
-        found = [read_per_query(per_query_path(folder / cell.folder, name, "after")) for cell in cells]
-        assert all(one.query_ids == found[0].query_ids for one in found), "cells on one data set have one order"
+        found = [_after(folder / cell.folder, name) for cell in cells]
+        for one in found:
+            _check_queries(one, found[0])
         tables[name] = np.stack([one.values(metric) for one in found])
     return tables
+
+
+def _after(cell: Path, data: str) -> PerQuery:
+    """Return what the trained model of a cell scored on a data set."""
+    return read_per_query(per_query_path(cell, data, "after"))
+
+
+def _check_queries(one: PerQuery, other: PerQuery) -> None:
+    """Refuse scores of other queries than those of another cell on the same data, which has them in the same order.
+
+    Raises:
+        RunError: names the file.
+    """
+    if one.query_ids != other.query_ids:
+        raise RunError(
+            f"{one.place}: of other queries than {other.place}, though the data are the same",
+            hint="remove the folder of the cell whose file was changed, and give the ablation's command again",
+        )
 
 
 def _data_of(cell: Path) -> list[str]:
@@ -307,9 +332,15 @@ def _tests_of(cell: Path) -> dict[str, str | None]:
 
 def _labelled(cells: Sequence[Path], retrieval: Container[str]) -> dict[str, float]:
     """Return the main score on each labelled data set."""
-    scores = [read_json(cell / "scores.json") for cell in cells]
+    scores = [read_run_scores(cell) for cell in cells]
     names = [name for name, labels in scores[0].items() if name not in retrieval and "after" in labels]
     mains = {name: next(iter(scores[0][name]["after"])) for name in names}
+    for cell, one in zip(cells, scores, strict=True):
+        if missing := [name for name, main in mains.items() if main not in one.get(name, {}).get("after", {})]:
+            raise RunError(
+                f"{scores_path(cell)}: no {mains[missing[0]]} of the trained model on {missing[0]}, which others have",
+                hint="remove the cell's folder, and give the ablation's command again",
+            )
     return {f"{name} {main}": mean(one[name]["after"][main] for one in scores) for name, main in mains.items()}
 
 
@@ -317,11 +348,24 @@ def _mean_of(cell: Path, data: str, label: str, metric: str) -> float:
     return float(read_per_query(per_query_path(cell, data, label)).values(metric).mean())
 
 
+def _counts_of_mining(cell: Path) -> list[dict[str, int]]:
+    """Return what a cell has counted of the negatives of each data set.
+
+    Raises:
+        RunError: it is nothing to count with.
+    """
+    found = [counts for name, counts in read_manifest(cell)["counts"].items() if name.startswith("mining ")]
+    if not all(is_number(own.get(name)) for own in found for name in ("queries", "negatives", "full")):
+        raise RunError(
+            f"{cell / 'manifest.json'}: no numbers of mined negatives under counts",
+            hint="remove the cell's folder, and give the ablation's command again",
+        )
+    return [own for own in found if own["queries"] > 0]
+
+
 def _mined(cells: Sequence[Path]) -> dict[str, float | None]:
     """Return what the mined negatives of a row are like: a row that has few is told from a bad one."""
-    counts = [
-        counts for cell in cells for name, counts in read_manifest(cell)["counts"].items() if name.startswith("mining ")
-    ]
+    counts = [own for cell in cells for own in _counts_of_mining(cell)]
     if not counts:
         return {}
     found: dict[str, float | None] = {"negatives": mean(own["negatives"] / own["queries"] for own in counts)}
