@@ -216,14 +216,23 @@ def one_column(role: str, conventional: Sequence[str], names: Sequence[str], set
         raise Unusable(
             f"{quoted(found)} could each be the {role}",
             reason=f"several columns could be the {role}",
-            hint=f"say which of them is the {role}: --{role.replace('_', '-')}-column; or remove the others",
+            hint=f"say which of them is the {role}: {_said(role, settings)}; or remove the others",
         )
     near = next((near for name in names if (near := did_you_mean(name, conventional))), "")
     raise Unusable(
         f"no {role}; the row has {quoted(names) if names else 'no values'}{near}",
         reason=f"no {role}",
-        hint=f"name the {role} one of {', '.join(conventional)}, or say which column it is: --{role}-column",
+        hint=f"name the {role} one of {', '.join(conventional)}, or say which column it is: {_said(role, settings)}",
     )
+
+
+def _said(role: str, settings: Settings) -> str:
+    """Return how a caller names the column of a role.
+
+    >>> _said("query", ColumnSettings())
+    '--query-column, in Python ColumnSettings(query=...)'
+    """
+    return f"--{role.replace('_', '-')}-column, in Python {type(settings).__name__}({role}=...)"
 
 
 def _id(role: str, names: Sequence[str], settings: ColumnSettings) -> str | None:

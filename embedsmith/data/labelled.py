@@ -23,6 +23,7 @@ from typing import Any, Literal
 from embedsmith.data.bad_rows import OnBad, refuse
 from embedsmith.data.columns import is_pair
 from embedsmith.data.files import visible
+from embedsmith.data.hub import hub_tables
 from embedsmith.data.labelled_rows import (
     LabelledColumns,
     Meanings,
@@ -36,7 +37,7 @@ from embedsmith.data.labelled_rows import (
     text_pairs,
 )
 from embedsmith.data.pair_labels import Relation
-from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, hub_tables, is_saved, open_table, saved_tables
+from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, is_saved, open_table, saved_tables
 from embedsmith.errors import InputError, did_you_mean
 from embedsmith.settings import fingerprint
 

@@ -10,15 +10,17 @@ from embedsmith.data.beir import read_beir, splits
 from embedsmith.data.collection import Collection
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.files import visible
+from embedsmith.data.hub import hub_tables
+from embedsmith.data.in_memory import Rows, is_in_memory, table_in_memory
 from embedsmith.data.pairs import read_pairs
-from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, hub_tables, is_saved, open_table, saved_tables
+from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, is_saved, open_table, saved_tables
 from embedsmith.errors import InputError, did_you_mean
 
 _WANTED = f"a BEIR folder, a folder of `datasets`, a file of pairs ({', '.join(SUFFIXES)}) or hf:OWNER/NAME"
 
 
 def load_collection(
-    path: str | Path,
+    path: str | Path | Rows | Table,
     *,
     split: str | None = None,
     columns: ColumnSettings | None = None,
@@ -30,8 +32,8 @@ def load_collection(
 
     Args:
         path: a BEIR folder; a file of pairs (JSON lines, Parquet, CSV with commas or tabs); a folder that
-            `save_to_disk` of `datasets` wrote; or a data set of pairs on the hub, `hf:OWNER/NAME` or
-            `hf:OWNER/NAME/CONFIG`.
+            `save_to_disk` of `datasets` wrote; a data set of pairs on the hub, `hf:OWNER/NAME` or
+            `hf:OWNER/NAME/CONFIG`; or pairs in memory: a `Dataset` or `DatasetDict` of `datasets`, or a list of dicts.
         split: which one; several with commas between, or `all`. None stands for the only one there is. A file of pairs
             is one split, whatever it is called: `split` is not looked at.
         columns: names of the columns of pairs that are not the conventional ones.
@@ -43,10 +45,16 @@ def load_collection(
     Raises:
         InputError: there is no such path, it is none of these, its splits leave a choice, or a row is bad.
         OSError: the hub cannot be reached.
+        TypeError: what is in memory is none of these.
     """
     tally = Tally()
     try:
         extra = None if corpus is None else open_table(Path(corpus))
+        if is_in_memory(path):
+            path = table_in_memory(path, split)
+        if isinstance(path, Table):
+            on_bad = tally if skip_bad else refuse
+            return read_pairs([path], columns or ColumnSettings(), on_bad, corpus=extra, on_note=on_skip)
         return _load(path, split, columns or ColumnSettings(), extra, tally if skip_bad else refuse, on_skip)
     finally:
         if on_skip:

@@ -25,6 +25,7 @@ from embedsmith.data.columns import (
     is_relevance,
     layout_of,
     missing,
+    quoted,
     readable,
     relevance_column,
 )
@@ -223,10 +224,22 @@ def _rows(table: Table, columns: ColumnSettings, relevance: _Relevance, on_bad: 
         try:
             yield number, _parse_row(row, layouts[names], relevance, has_lists=table.has_lists)
         except Unusable as flaw:
-            on_bad(BadRow(table.place(number), flaw))
+            on_bad(BadRow(table.place(number), _with_nulls(flaw, row)))
     absent = missing(dict.fromkeys(name for names in layouts for name in names), columns)
     if layouts and wanted is None and absent is not None:
         raise InputError(f"{table.name}: {absent}", hint=absent.hint)
+
+
+def _with_nulls(flaw: Unusable, row: dict[str, Any]) -> Unusable:
+    """Return what is wrong with a row, with the columns that it has and that hold nothing, where something is missing.
+
+    >>> str(_with_nulls(Unusable('no query; the row has "positive"', reason="no query", hint=""), {"query": None}))
+    'no query; the row has "positive", and nothing under "query"'
+    """
+    nulls = [name for name, value in row.items() if value is None]
+    if not nulls or not flaw.reason.startswith("no "):
+        return flaw
+    return type(flaw)(f"{flaw}, and nothing under {quoted(nulls)}", reason=flaw.reason, hint=flaw.hint)
 
 
 def _layout_or_flaw(names: tuple[str, ...], columns: ColumnSettings) -> Layout | Unusable:

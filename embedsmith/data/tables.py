@@ -20,7 +20,10 @@ from embedsmith.errors import InputError, did_you_mean
 SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")
 HUB = "hf:"
 
-_BATCH = 256
+Unit = Literal["line", "row", "index"]
+"""How a row's place is written: a line of a file, a row from 1 on, or an index from 0 on, as Python has it."""
+
+BATCH = 256
 """Rows that are read at a time: a few bytes of a file may stand for a text of megabytes in every row."""
 _BATCH_BYTES = 2**28
 _MOST_BYTES, _MOST_TO_ONE = 2**30, 1000
@@ -37,7 +40,7 @@ class Table:
     """The path, as messages show it."""
     stem: str
     """The name without folder and suffix."""
-    unit: Literal["line", "row"]
+    unit: Unit
     columns: tuple[str, ...] | None
     """The columns that every row has; None for JSON lines, where each row has its own keys."""
     reader: Callable[[Sequence[str] | None, OnBad], Iterator[tuple[int, dict[str, Any]]]]
@@ -56,6 +59,8 @@ class Table:
         >>> Table("a.parquet", "a", "row", ("query",), lambda columns, on_bad: iter([])).place(17)
         'a.parquet: row 17'
         """
+        if self.unit == "index":
+            return f"{self.name}[{number - 1}]"
         return f"{self.name}:{number}" if self.unit == "line" else f"{self.name}: row {number:,}"
 
 
@@ -163,7 +168,7 @@ def _parquet_table(path: Path) -> Table:
         with whole(path, "Parquet"), pq.ParquetFile(path) as file:
             yield from parquet_batches(file, path, None if columns is None else list(columns))
 
-    return _arrow_table(str(path), path.stem, names, batches, classes)
+    return arrow_table(str(path), path.stem, names, batches, classes)
 
 
 def parquet_batches(file: Any, path: Path, columns: list[str] | None = None) -> Iterator[Any]:
@@ -204,7 +209,7 @@ def rows_at_a_time(file: Any, columns: list[str] | None = None) -> int:
             chunk = metadata.row_group(group).column(column)
             if chunk.total_uncompressed_size > _FEWEST_TO_ONE * chunk.total_compressed_size:
                 longest = max(longest, chunk.total_uncompressed_size)
-    return min(_BATCH, max(1, _BATCH_BYTES // longest))
+    return min(BATCH, max(1, _BATCH_BYTES // longest))
 
 
 def saved_tables(folder: Path) -> dict[str, Table]:
@@ -261,7 +266,7 @@ def _saved_table(folder: Path, stem: str) -> Table:
     with whole(files[0], "Arrow"):
         schema = _stream(files[0]).schema
         names = tuple(schema.names)
-    return _arrow_table(str(folder), stem, names, batches, class_names(schema.metadata, str(files[0])))
+    return arrow_table(str(folder), stem, names, batches, class_names(schema.metadata, str(files[0])))
 
 
 def _stream_files(folder: Path) -> list[Path]:
@@ -292,57 +297,13 @@ def _stream(file: Path) -> Any:
     return pa.ipc.open_stream(pa.memory_map(str(file)))
 
 
-def hub_tables(name: str, split: str | None) -> dict[str, Table]:
-    """Return the splits of a data set on the Hugging Face hub, or the one that is asked for.
-
-    Args:
-        name: `hf:OWNER/NAME` or `hf:OWNER/NAME/CONFIG`.
-        split: None for all of them.
-
-    Raises:
-        InputError: the name is malformed, the `datasets` package is not installed, or the hub has no such data set.
-        OSError: the hub cannot be reached.
-    """
-    parts = name.removeprefix(HUB).split("/")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise InputError(f'"{name}" names no data set', hint="write hf:OWNER/NAME or hf:OWNER/NAME/CONFIG")
-    try:
-        import datasets
-    except ImportError:
-        raise InputError(
-            f"{name}: to read a data set of the hub, the package datasets is needed",
-            hint='pip install "embedsmith[datasets]", or save it elsewhere with save_to_disk and copy the folder here',
-        ) from None
-    config = parts[2] if len(parts) == 3 else None
-    try:
-        found = datasets.load_dataset("/".join(parts[:2]), config, split=split)
-    except datasets.exceptions.DatasetNotFoundError as error:
-        raise InputError(f"{name}: {one_line(error)}", hint="check the name, and whether it is public") from None
-    except ValueError as error:  # an unknown configuration or split, also one that the cache lacks
-        raise InputError(f"{name}: {one_line(error)}", hint="name one of those that there are") from None
-    except OSError as error:
-        raise OSError(f"{name}: the hub cannot be reached: {one_line(error)}") from None
-    splits = found if isinstance(found, dict) else {split or "": found}
-    return {key: _hub_table(name, parts[1], dataset) for key, dataset in splits.items()}
-
-
-def _hub_table(name: str, stem: str, dataset: Any) -> Table:
-    """Return the table of a data set that `datasets` has loaded."""
-
-    def batches(columns: Sequence[str] | None) -> Iterator[Any]:
-        some = dataset if columns is None else dataset.select_columns(list(columns))
-        yield from some.with_format("arrow").iter(batch_size=_BATCH)
-
-    schema = dataset.features.arrow_schema
-    return _arrow_table(name, stem, tuple(dataset.column_names), batches, class_names(schema.metadata, name))
-
-
-def _arrow_table(
+def arrow_table(
     name: str,
     stem: str,
     columns: tuple[str, ...],
     batches: Callable[[Sequence[str] | None], Iterator[Any]],
     class_names: Mapping[str, tuple[str, ...]],
+    unit: Unit = "row",
 ) -> Table:
     """Return the table that Arrow batches make."""
     check_names(columns, name)
@@ -351,12 +312,12 @@ def _arrow_table(
         number = 1
         for batch in batches(wanted):
             check_schema(batch.schema, name)
-            for start in range(0, batch.num_rows, _BATCH):
-                some = batch.slice(start, _BATCH)
+            for start in range(0, batch.num_rows, BATCH):
+                some = batch.slice(start, BATCH)
                 yield from _plain_rows(table, some, number, on_bad)
                 number += some.num_rows
 
-    table = Table(name, stem, "row", columns, read, class_names=class_names)
+    table = Table(name, stem, unit, columns, read, class_names=class_names)
     return table
 
 

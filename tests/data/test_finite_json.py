@@ -57,6 +57,7 @@ def test_every_writer_of_json_refuses_what_is_not_finite():
     assert calls == {
         ("data/files.py", "orjson"),  # looked at behind it
         ("data/files.py", "json"),  # of a line that was read, to find half of a surrogate pair
+        ("data/in_memory.py", "orjson"),  # in memory, where what is not a number is nothing
         ("data/texts.py", "json"),  # metadata, in memory
         ("models/end_of_text.py", "json"),  # a tokenizer's rules, in memory
         ("serving/export.py", "json"),  # a name, in quotes
