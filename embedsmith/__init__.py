@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from embedsmith.mining.dialect_files import DialectSettings as DialectSettings
     from embedsmith.mining.judge import judge as judge
     from embedsmith.mining.mine import mine as mine
+    from embedsmith.mining.results import MiningRun as MiningRun
     from embedsmith.mining.select import audit_run as audit  # noqa: F401
     from embedsmith.mining.select import select_again as select  # noqa: F401
     from embedsmith.mining.select import write as write
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from embedsmith.recipes.recipe import Recipe as Recipe
     from embedsmith.recipes.recipe import read_recipe as read_recipe
     from embedsmith.recipes.run import run_recipe as run  # noqa: F401
+    from embedsmith.runs.run import Run as Run
     from embedsmith.services.chat import ServerSettings as ServerSettings
     from embedsmith.serving.encode import encode as encode
     from embedsmith.serving.export import export as export
@@ -66,9 +68,11 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "EmbeddingModel": "models.embedder",
     "EmbedsmithError": "errors",
     "JudgeSettings": "generation.settings",
+    "MiningRun": "mining.results",
     "MiningSettings": "mining.settings",
     "QuerySettings": "generation.settings",
     "Recipe": "recipes.recipe",
+    "Run": "runs.run",
     "SelectionSettings": "mining.settings",
     "ServerSettings": "services.chat",
     "SourceSettings": "data.source",

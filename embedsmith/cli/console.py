@@ -29,6 +29,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedsmith.data.shown import one_line, shown, shown_json
+from embedsmith.progress import Pieces
 from embedsmith.settings import without_passwords
 
 
@@ -206,7 +207,7 @@ def progress(*, show: bool = True) -> Iterator[Any]:
     )
     with Progress(*columns, console=err) as bars:
         tasks: dict[str, TaskID] = {}
-        pieces = _Pieces()
+        pieces = Pieces()
 
         def tell(what: str, done: int, total: int, note: str = "") -> None:
             what, note = one_line(what), one_line(note)
@@ -235,29 +236,11 @@ def _rate(speed: float) -> str:
     return (f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s") if speed else ""
 
 
-class _Pieces:
-    """Tells pieces of work of one name apart: of another data set, say."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, tuple[int, int]] = {}
-
-    def begins(self, what: str, done: int, total: int) -> bool:
-        """Return whether what is told is the first of a piece of work.
-
-        >>> begins = _Pieces().begins
-        >>> begins("encode", 0, 9), begins("encode", 9, 9), begins("encode", 0, 9), begins("encode", 5, 20)
-        (True, False, True, True)
-        """
-        before, of = self._last.get(what, (0, -1))
-        self._last[what] = done, total
-        return total != of or done < before
-
-
 class _PlainProgress:
     """A line at the start and the end of each piece of work, and every few seconds between."""
 
     def __init__(self) -> None:
-        self._pieces = _Pieces()
+        self._pieces = Pieces()
         self._last: dict[str, float] = {}
         self._first: dict[str, tuple[float, int]] = {}
 

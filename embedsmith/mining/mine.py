@@ -4,15 +4,18 @@ RUN/candidates/        what the teachers found, with every score that selection 
 RUN/negatives.jsonl    training examples
 RUN/vectors/           the teachers' vectors
 RUN/guide.json         which of them training may look up
+RUN/dataset.jsonl      data that the caller held in memory
 RUN/judge/             what a judge has said of negatives, where one was asked
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool
@@ -21,67 +24,110 @@ from embedsmith.collector import spared
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.data.files import remove_below
+from embedsmith.data.in_memory import NAME, Rows, is_in_memory, table_in_memory, write_table
 from embedsmith.data.load import load_collection, usual_split
 from embedsmith.data.qrels import read_exclusions, read_passage_ids
 from embedsmith.data.source import SourceSettings
-from embedsmith.data.tables import HUB
+from embedsmith.data.tables import HUB, Table
+from embedsmith.mining.asked import Teachers, named_teachers, settings_asked
 from embedsmith.mining.candidates import Candidates, mine_candidates, read_candidates, write_candidates
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.near_duplicates import near_duplicates
 from embedsmith.mining.plan import Plan, plan_of
+from embedsmith.mining.results import MiningRun
 from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import Selection, select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
+from embedsmith.pages.bars import bars
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import Run
+from embedsmith.runs.temporary import folder_or_temporary
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.joined import JoinedTeacher
 from embedsmith.teachers.named import Teacher, open_teacher
 from embedsmith.vectors.guide import write_guide
 
+_log = logging.getLogger("embedsmith")
+
 
 @spared()
 def mine(
-    data: str | Path,
+    data: str | Path | Rows,
     *,
-    out: str | Path,
+    teacher: Teachers = None,
+    negatives: int | None = None,
+    out: str | Path | None = None,
     split: str | None = None,
     settings: MiningSettings | None = None,
     source: SourceSettings | None = None,
     on_skip: Callable[[str], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
-    on_progress: Progress = silent,
-) -> Run:
+    on_progress: Progress | None = None,
+    progress: bool = True,
+) -> MiningRun:
     """Mine hard negatives for a user's data into a run folder.
 
     Args:
-        data: a BEIR folder, pairs, or whatever else `load_collection` reads.
-        out: the run folder; a run that was cut short goes on.
+        data: a BEIR folder, pairs, or whatever else `load_collection` reads; or pairs in memory: a `Dataset` of
+            `datasets`, or a list of dicts, whose columns are called as in a file: `query` or `anchor`, `positive`,
+            `negative`, `negative_1`...
+        teacher: short for `MiningSettings(teachers=[...])`: a name, an open `SentenceTransformer`, or a list of some.
+            An open one is used as it stands: its precision, prompts and lengths are its own.
+        negatives: short for `MiningSettings(negatives=...)`.
+        out: the run folder; a run that was cut short goes on, also with data in memory if it is the same. By default a
+            folder that is removed when Python ends.
         split: short for `SourceSettings(split=...)`.
         settings: teachers, method and number of negatives.
         source: which part of the data, and how it is read.
-        on_skip: told how many rows were left out for each reason, where `source` says that they may be.
+        on_skip: told how many rows were left out for each reason, where `source` says that they may be; by default the
+            logger `embedsmith` is, at the level INFO.
         on_plan: told what is going to be done, before anything is encoded.
-        on_progress: told of the work.
+        on_progress: told of the work, in the place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
+
+    Returns:
+        The run: `negatives` has the examples, `dataset("triplet")` a data set of `datasets`.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
+        TypeError: data or teacher is of a type that is neither.
     """
-    settings, source = settings or MiningSettings(), source or SourceSettings()
+    source = source or SourceSettings()
     if split is not None:
         source = source.model_copy(update={"split": split})
-    place = str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
-    collection, listed = read_source(place, source, on_skip)
-    inputs = {"data": place, "source": source.model_dump(mode="json")}
-    with Run.open(out, command="mine", settings=settings, inputs=inputs) as run:
-        selection = mine_into(
-            run, run.folder, collection, settings, listed=listed, on_plan=on_plan, on_progress=on_progress
-        )
-        run.count("mining", selection.counts)
-        run.finish()
+    with named_teachers(teacher) as teachers, bars(on_progress, show=progress) as tell:
+        settings = settings_asked(settings, teachers=teachers, negatives=negatives)
+        table = table_in_memory(data, source.split) if is_in_memory(data) else None
+        place = _place(data) if table is None else ""
+        collection, listed = read_source(place if table is None else table, source, on_skip or _log.info)
+        folder = folder_or_temporary(out, "mine")
+        inputs = {"data": place, "source": source.model_dump(mode="json")}
+        if table is not None:
+            inputs |= {"data": str((folder / f"{NAME}.jsonl").resolve()), "content": collection.content_hash()}
+        with MiningRun.open(folder, command="mine", settings=settings, inputs=inputs) as run:
+            selection = mine_into(
+                run,
+                folder,
+                collection,
+                settings,
+                listed=listed,
+                encoders=teachers,
+                on_plan=on_plan,
+                on_progress=tell,
+            )
+            if table is not None:
+                # Whoever selects again reads it there. Last: a mistake of the caller's leaves no folder behind.
+                write_table(folder / f"{NAME}.jsonl", table, source.columns)
+            run.count("mining", selection.counts)
+            run.finish()
     return run
+
+
+def _place(data: str | Path) -> str:
+    """Return where data is, in whichever folder one works."""
+    return str(data) if str(data).startswith(HUB) else str(Path(data).resolve())
 
 
 def mine_into(
@@ -91,17 +137,29 @@ def mine_into(
     settings: MiningSettings,
     *,
     listed: Listed | None = None,
+    encoders: Mapping[str, Any] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: Progress = silent,
 ) -> Selection:
-    """Write candidates and negatives of one collection into a folder of a run; candidates that are there are used."""
+    """Write candidates and negatives of one collection into a folder of a run; candidates that are there are used.
+
+    Args:
+        run: the run.
+        folder: its own, or one within it.
+        collection: what is mined.
+        settings: how.
+        listed: what is excluded beside the known positives.
+        encoders: name of a teacher -> its embedding model, where that is open already.
+        on_plan: told what is going to be done.
+        on_progress: told of the work.
+    """
     name = collection.name if folder == run.folder else folder.name
     run.same_content(name, collection.content_hash())
     run.same_content(exclusions_of(name), hash_of_listed(listed))
     path = folder / "candidates"
     if not path.is_dir():
         with run.timed("mine"):
-            teachers = _teachers(run, collection, settings, on_progress)
+            teachers = _teachers(run, collection, settings, encoders or {}, on_progress)
             for teacher in teachers:
                 # Blocks of candidates that an earlier attempt left are another teacher's if its files have changed.
                 # Each data set may have an instruction of its own, and with it another contract.
@@ -170,11 +228,13 @@ def near_of(
     )
 
 
-def read_source(data: str, source: SourceSettings, on_skip: Callable[[str], None] | None) -> tuple[Collection, Listed]:
+def read_source(
+    data: str | Table, source: SourceSettings, on_skip: Callable[[str], None] | None
+) -> tuple[Collection, Listed]:
     """Return the collection, and what is excluded beside its known positives."""
     collection = load_collection(
         data,
-        split=source.split or usual_split(data, "train"),
+        split=source.split or (None if isinstance(data, Table) else usual_split(data, "train")),
         columns=source.columns,
         corpus=source.corpus,
         skip_bad=source.skip_bad,
@@ -187,7 +247,13 @@ def read_source(data: str, source: SourceSettings, on_skip: Callable[[str], None
     return collection, Listed(queries, passages, everywhere)
 
 
-def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_progress: Progress) -> list[Teacher]:
+def _teachers(
+    run: Run,
+    collection: Collection,
+    settings: MiningSettings,
+    encoders: Mapping[str, Any],
+    on_progress: Progress,
+) -> list[Teacher]:
     """Return the teachers of the settings."""
     return [
         open_teacher(
@@ -197,6 +263,7 @@ def _teachers(run: Run, collection: Collection, settings: MiningSettings, on_pro
             settings=settings.teacher_settings,
             ties=collection.ties,
             lazy=True,
+            encoder=encoders.get(name),
             on_progress=on_progress,
         )
         for name in settings.teachers

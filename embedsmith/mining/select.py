@@ -17,6 +17,7 @@ from embedsmith.mining.dialect_files import DialectSettings
 from embedsmith.mining.dialects import ExampleFile, Written, write_dialect
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.mine import exclusions_of, hash_of_listed, near_of, read_source, with_given, write_selection
+from embedsmith.mining.results import MiningRun
 from embedsmith.mining.selection import select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.mining.verdicts import excluded_by, false_negatives, write_false_negatives
@@ -24,7 +25,7 @@ from embedsmith.progress import Progress, silent
 from embedsmith.runs.lineage import selected_from
 from embedsmith.runs.mined import read_false_negatives
 from embedsmith.runs.origin import CANDIDATES, check_origin, content_of
-from embedsmith.runs.run import Run, finished, read_manifest
+from embedsmith.runs.run import finished, read_manifest
 from embedsmith.settings import fingerprint
 
 
@@ -51,7 +52,7 @@ def select_again(
     changes: dict[str, Any] | None = None,
     target_false_negatives: float | None = None,
     on_progress: Progress = silent,
-) -> Run:
+) -> MiningRun:
     """Select negatives from the candidates of a run with other settings, into another run folder.
 
     Args:
@@ -76,7 +77,7 @@ def select_again(
     inputs = {"run": str(Path(source).resolve()), "target_false_negatives": target_false_negatives}
     if judged:
         inputs["judged"] = fingerprint(judged)
-    with Run.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
+    with MiningRun.open(out, command="select", settings=settings, inputs=inputs) as run, run.timed("select"):
         run.same_content(CANDIDATES, content)
         near = near_of(mined.candidates, mined.collection, settings, on_progress)
         if target_false_negatives is not None:

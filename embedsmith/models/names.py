@@ -23,6 +23,8 @@ from embedsmith.errors import ModelError, did_you_mean
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 ADAPTERS = "adapters.json"
 """What a folder of adapters has in place of a configuration; see `embedsmith.models.adapters`."""
+OPEN = "open:"
+"""How the name of a model begins that was handed over open: no other process can open it by that."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -51,6 +53,11 @@ def find_model(name: str) -> ModelSource:
     Raises:
         ModelError: no such folder, file, package or hub id; or the folder holds pickled weights only.
     """
+    if name.startswith(OPEN):
+        raise ModelError(
+            f"{name}: a model that was open in Python, and has no name to open it by",
+            hint="name a model, or hand it over",
+        )
     if name.startswith("static:"):
         inside = name.removeprefix("static:")
         folder = _in_package(inside) if inside.startswith("package:") else Path(inside).expanduser()

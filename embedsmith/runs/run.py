@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 
@@ -22,6 +22,7 @@ from embedsmith.data.files import atomic_write, read_json, remove_below, remove_
 from embedsmith.data.locks import Lock, busy
 from embedsmith.data.plain_values import is_number
 from embedsmith.errors import EmbedsmithError, RunError
+from embedsmith.pages.tables import Figures, Tabular
 from embedsmith.settings import Settings, fingerprint
 from embedsmith.version import __version__
 
@@ -33,8 +34,8 @@ _FIRST_FILES = {"manifest.json", "recipe.yaml"}
 """What a run folder has before its command makes anything."""
 
 
-class Run:
-    """A run folder that is open for writing."""
+class Run(Tabular):
+    """A run folder: open for writing, and what a command returns of it."""
 
     def __init__(self, folder: Path, manifest: dict[str, Any], *, lock: Lock | None) -> None:
         """Use `Run.open`."""
@@ -48,12 +49,21 @@ class Run:
         """Of each timed block that is open, those of the blocks within it; the innermost last."""
 
     @classmethod
-    def follow(cls, folder: str | Path) -> Run:
+    def follow(cls, folder: str | Path) -> Self:
         """Return the run that another process of the same command has opened; what it is told here is not written."""
         return cls(Path(folder), {"seconds": {}, "counts": {}, "content": {}}, lock=None)
 
     @classmethod
-    def open(cls, folder: str | Path, *, command: str, settings: Settings, inputs: dict[str, Any]) -> Run:
+    def read(cls, folder: str | Path) -> Self:
+        """Return a finished run.
+
+        Raises:
+            RunError: the folder is missing, not a run folder, still being written, or was cut short.
+        """
+        return cls(Path(folder), finished(folder), lock=None)
+
+    @classmethod
+    def open(cls, folder: str | Path, *, command: str, settings: Settings, inputs: dict[str, Any]) -> Self:
         """Create a run folder, or go on with one that the same command was writing; hold its lock until the end.
 
         Args:
@@ -109,7 +119,7 @@ class Run:
         made = {path.name for path in self.folder.iterdir()} - _FIRST_FILES
         return not made - ({self._lock.path.name} if self._lock else set())
 
-    def __enter__(self) -> Run:
+    def __enter__(self) -> Self:
         """Work on the run."""
         return self
 
@@ -126,6 +136,19 @@ class Run:
         if is_nothing:
             with suppress(OSError):  # another process has begun a run there
                 self.folder.rmdir()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {str(self.folder)!r}: {self.manifest.get('command')}, {self.status}>"
+
+    @property
+    def status(self) -> str:
+        """`running`, which one that was cut short is too, or `finished`."""
+        return str(self.manifest.get("status", "running"))
+
+    def figures(self) -> Figures:
+        """Return what the run did, and how long it took."""
+        rows = [["status", self.status], *([name, f"{took:,.1f} s"] for name, took in self.manifest["seconds"].items())]
+        return Figures(f"{self.manifest.get('command')}: {self.folder}", ["", "value"], rows)
 
     def save(self) -> None:
         """Write the manifest."""

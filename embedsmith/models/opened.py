@@ -1,0 +1,71 @@
+"""Models that the caller has open already, as teachers and as what is scored: known by what they compute.
+
+Such a model has no name that another process could open. It is called `open:` and a fingerprint of all that its vectors
+depend on: weights, tokenizer, prompts, lengths, precision. So a run that goes on with another model is refused, and the
+same model that was opened twice is one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from embedsmith.errors import ModelError
+from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.names import OPEN
+from embedsmith.models.precision import limit_onednn_cache
+from embedsmith.models.remembered import Remembered
+from embedsmith.settings import fingerprint
+
+
+@contextmanager
+def borrowed(model: Any) -> Iterator[EmbeddingModel]:
+    """Give an open model as one of ours within the block; its weights are shared, and afterwards it is as it was.
+
+    Args:
+        model: a SentenceTransformer.
+
+    Raises:
+        TypeError: it is no embedding model.
+        ModelError: its weights are not torch's, so that nothing tells it from others.
+    """
+    if not isinstance(model, SentenceTransformer):
+        raise TypeError(f"model: {type(model).__name__}, wanted a name or an open SentenceTransformer")
+    if model.backend != "torch":
+        raise ModelError(
+            f"an open model of {model.backend}: its weights cannot be told from others",
+            hint='open it with backend="torch"',
+        )
+    modes = {module: module.training for module in model.modules()}
+    config = getattr(getattr(model[0], "model", None), "config", None)
+    cached = getattr(config, "use_cache", None)
+    try:
+        yield model if isinstance(model, EmbeddingModel) else _as_ours(model)
+    finally:
+        for module, is_training in modes.items():
+            module.training = is_training
+        if cached is not None:
+            config.use_cache = cached  # type: ignore[union-attr]
+
+
+def name_of_open(model: EmbeddingModel) -> str:
+    """Return what an open model is called: the same name for the same vectors, in every process."""
+    return OPEN + fingerprint(model.contracts())
+
+
+def _as_ours(model: SentenceTransformer) -> EmbeddingModel:
+    """Return an `EmbeddingModel` of the same modules.
+
+    The constructor would move them to another device, or to the type of the first one.
+    """
+    limit_onednn_cache()
+    ours = EmbeddingModel.__new__(EmbeddingModel)
+    attributes: dict[str, Any] = vars(model)
+    ours.__dict__.update(attributes)
+    ours._remembered = Remembered()
+    if getattr(getattr(ours.backbone, "config", None), "use_cache", False):
+        ours.backbone.config.use_cache = False  # as `EmbeddingModel` has it
+    return ours

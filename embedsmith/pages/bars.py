@@ -1,0 +1,73 @@
+"""A bar for each piece of work, for callers in Python: in a notebook or a terminal, and nowhere else."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from embedsmith.data.shown import one_line
+from embedsmith.progress import Pieces, Progress, silent
+
+
+@contextmanager
+def bars(on_progress: Progress | None, *, show: bool) -> Iterator[Progress]:
+    """Give what is told of work within a block.
+
+    Args:
+        on_progress: what the caller wants to have told, in the place of bars.
+        show: draw bars where there is somebody to look at them.
+    """
+    if on_progress is not None or not (show and is_watched()):
+        yield on_progress or silent
+        return
+    drawn = _Bars()
+    try:
+        yield drawn
+    finally:
+        drawn.close()
+
+
+def is_watched() -> bool:
+    """Return whether what is drawn is seen: standard error is a terminal, or the program a notebook."""
+    return in_notebook() or bool(sys.stderr and sys.stderr.isatty())
+
+
+def in_notebook() -> bool:
+    """Return whether the program runs in a notebook's kernel, whose output is no terminal."""
+    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return type(shell).__name__ in ("ZMQInteractiveShell", "Shell")
+
+
+class _Bars:
+    """Bars of tqdm, one for each piece of work."""
+
+    def __init__(self) -> None:
+        self._pieces = Pieces()
+        self._open: dict[str, Any] = {}
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
+        from tqdm.auto import tqdm
+
+        if self._pieces.begins(what, done, total):
+            self._close(what)
+            # Where work goes on, the rate is that of what is done now.
+            self._open[what] = tqdm(total=total, initial=done, desc=one_line(what), unit="", disable=False)
+        bar = self._open.get(what)
+        if bar is None:
+            return
+        if note:
+            bar.set_postfix_str(one_line(note), refresh=False)
+        bar.update(done - bar.n)
+        if done >= total:
+            self._close(what)
+
+    def close(self) -> None:
+        """Leave the bars as they stand."""
+        for what in list(self._open):
+            self._close(what)
+
+    def _close(self, what: str) -> None:
+        if bar := self._open.pop(what, None):
+            bar.close()

@@ -1,0 +1,28 @@
+"""Run folders of callers who named none: gone when Python ends."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+_log = logging.getLogger("embedsmith")
+
+
+def folder_or_temporary(out: str | Path | None, command: str) -> Path:
+    """Return the folder that a caller names, or a new one that is removed when Python ends, which is said in a line."""
+    if out is not None:
+        return Path(out)
+    folder = Path(tempfile.mkdtemp(prefix=f"embedsmith-{command}-"))
+    atexit.register(_remove, folder, os.getpid())
+    _log.warning("no out: the run lies in %s, which is removed when Python ends", folder)
+    return folder
+
+
+def _remove(folder: Path, owner: int) -> None:
+    """Remove a folder, unless this is a process that its owner has forked."""
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,85 @@
+"""Bars of Python: drawn where somebody looks, off by an argument, and told of every piece of work."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+
+from embedsmith.pages.bars import bars, in_notebook
+from embedsmith.progress import silent
+
+
+class Terminal(io.StringIO):
+    """A text that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Return that it is one."""
+        return True
+
+
+@contextlib.contextmanager
+def shown_on(stream: io.StringIO) -> Iterator[io.StringIO]:
+    """Have standard error be a stream within the block; pytest puts its own there between a fixture and its test."""
+    with contextlib.redirect_stderr(stream):
+        yield stream
+
+
+def work(tell) -> None:
+    for done in range(4):
+        tell("encode \x1b[2J", done, 3, "half")
+    tell("search", 0, 2)
+    tell("search", 2, 2)
+
+
+def test_a_terminal_shows_a_bar_for_each_piece_of_work():
+    with shown_on(Terminal()) as terminal:
+        with bars(None, show=True) as tell:
+            work(tell)
+        assert "encode \\x1b[2J: 100%" in terminal.getvalue()
+        assert "search: 100%" in terminal.getvalue()
+        assert "\x1b[2J" not in terminal.getvalue()
+
+
+def test_an_argument_turns_them_off():
+    with shown_on(Terminal()) as terminal:
+        with bars(None, show=False) as tell:
+            work(tell)
+            assert tell is silent
+        assert terminal.getvalue() == ""
+
+
+def test_nothing_is_drawn_where_nobody_looks():
+    with shown_on(io.StringIO()) as found, bars(None, show=True) as tell:
+        work(tell)
+    assert found.getvalue() == ""
+
+
+def test_a_caller_who_wants_to_be_told_sees_no_bars():
+    with shown_on(Terminal()) as terminal:
+        told = []
+        with bars(lambda *said: told.append(said), show=True) as tell:
+            work(tell)
+        assert len(told) == 6
+        assert terminal.getvalue() == ""
+
+
+def test_work_of_one_name_that_begins_again_has_a_bar_of_its_own():
+    with shown_on(Terminal()) as terminal:
+        with bars(None, show=True) as tell:
+            for total in (2, 5):
+                tell("encode", 0, total)
+                tell("encode", total, total)
+        assert "2/2" in terminal.getvalue()
+        assert "5/5" in terminal.getvalue()
+
+
+def test_a_kernel_of_a_notebook_is_known_by_its_shell(monkeypatch: pytest.MonkeyPatch):
+    assert not in_notebook()
+    shell = type("ZMQInteractiveShell", (), {})()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert in_notebook()
