@@ -124,7 +124,7 @@ def test_the_tokenizer_beside_the_matrix_comes_first(folder, matrix):
 
 def test_a_tokenizer_of_another_matrix_is_refused(folder, matrix):
     save_file({"embedding.weight": matrix[:6].contiguous()}, folder / "weights" / "toy_5.safetensors")
-    with pytest.raises(ModelError, match=r"has shape \(6, 5\), the tokenizer's highest id is 7"):
+    with pytest.raises(ModelError, match=r"6 rows, the tokenizer's highest id is 7"):
         load(f"static:{folder}")
 
 
