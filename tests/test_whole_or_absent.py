@@ -29,6 +29,7 @@ INSIDE = {
     ("training/checkpoints.py", "write_checkpoint", "save_to_json"): "into a whole folder",
     ("models/nv_embed.py", "write_nv_embed", "save_pretrained"): "into the folder that it is given",
     ("models/adapters.py", "save_adapters", "save_pretrained"): "into the folder that it is given",
+    ("runs/temporary.py", "folder_or_temporary", "mkdtemp"): "a folder that is thrown away",
     ("models/nv_embed.py", "around", "copy"): "into a folder that is thrown away",
     ("models/nv_embed.py", "around", "save_pretrained"): "into a folder that is thrown away",
     (

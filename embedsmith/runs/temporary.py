@@ -5,9 +5,12 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
+
+from embedsmith.data.files import remove_below
+from embedsmith.errors import RunError
 
 _log = logging.getLogger("embedsmith")
 
@@ -25,4 +28,5 @@ def folder_or_temporary(out: str | Path | None, command: str) -> Path:
 def _remove(folder: Path, owner: int) -> None:
     """Remove a folder, unless this is a process that its owner has forked."""
     if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
+        with suppress(OSError, RunError):
+            remove_below(folder.parent, folder)

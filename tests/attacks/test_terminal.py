@@ -182,8 +182,11 @@ def test_a_report_has_its_own_titles_only(tmp_path: Path):
     passage = {"id": MARKS, "text": MARKS, "score": 0.5}
     example = {"query": MARKS, "positives": [passage], "negatives": [passage]}
     (tmp_path / "e.jsonl").write_text(json.dumps(example) + "\n")
-    step = dict.fromkeys(("loss", "accuracy", "gradient_norm", "pooling_gradient_norm", "seconds"), 1.0)
-    (tmp_path / "steps.jsonl").write_text(json.dumps({"stage": "train", "step": 1, **step}) + "\n")
+    step = dict.fromkeys(
+        ("loss", "accuracy", "gradient_norm", "pooling_gradient_norm", "learning_rate", "seconds"), 1.0
+    )
+    counts = dict.fromkeys(("step", "steps", "queries", "tokens"), 1)
+    (tmp_path / "steps.jsonl").write_text(json.dumps({"stage": "train", **counts, **step}) + "\n")
     (tmp_path / "scores.json").write_text(json.dumps({MARKS: {MARKS: {MARKS: 0.5}}}))
     recipe = Recipe.parse({"data": {"a": {"path": str(tmp_path / "e.jsonl"), "format": "examples"}}}, where="")
     manifest = {

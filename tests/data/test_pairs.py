@@ -145,7 +145,8 @@ def test_a_missing_side_is_answered_with_the_names_it_may_have(tmp_path):
     with pytest.raises(InputError, match="no query") as caught:
         load_collection(pairs_of(tmp_path, {"sentence1": "a"}))
     assert (
-        caught.value.hint == "name the query one of query, anchor, question, or say which column it is: --query-column"
+        caught.value.hint == "name the query one of query, anchor, question, or say which column it is: "
+        "--query-column, in Python ColumnSettings(query=...)"
     )
 
 
