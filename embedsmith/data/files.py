@@ -340,6 +340,20 @@ def check_regular(path: Path) -> None:
 
 
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")
+"""How JSON escapes half of a surrogate pair; two of them in a row are one character."""
+
+
+def json_of(text: str) -> Any:
+    """Return the value of a JSON text.
+
+    Raises:
+        ValueError: it is not JSON, or has half of a surrogate pair in it, which no file and no tokenizer takes.
+        RecursionError: it is nested too deep.
+    """
+    value = json.loads(text)
+    if _HALF.search(text):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
 
 
 def read_json(path: Path) -> Any:
@@ -350,11 +364,7 @@ def read_json(path: Path) -> Any:
     """
     check_regular(path)
     try:
-        text = path.read_text(encoding="utf-8")
-        value = json.loads(text)
-        if _HALF.search(text):  # of a surrogate pair: no text that can be written
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
+        return json_of(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", hint="check the path") from None
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What a JSON file of ours holds, told from what it should hold: anybody may have edited it, or a disk damaged it."""
+"""Type checks of values from JSON files of ours, which may have been edited or damaged."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ SUFFIXES = (".jsonl", ".parquet", ".csv", ".tsv")
 HUB = "hf:"
 
 Unit = Literal["line", "row", "index"]
-"""How a row's place is written: a line of a file, a row from 1 on, or an index from 0 on, as Python has it."""
+"""How an error names a row: the line of a file, a row counted from 1, or a Python index counted from 0."""
 
 BATCH = 256
 """Rows that are read at a time: a few bytes of a file may stand for a text of megabytes in every row."""

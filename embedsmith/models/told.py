@@ -1,4 +1,4 @@
-"""What libraries raise over a model's files, told as what is wrong with the model."""
+"""Errors of libraries over a model's files, as one line about the model."""
 
 from __future__ import annotations
 

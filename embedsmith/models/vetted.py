@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from embedsmith.data.files import json_of
 from embedsmith.errors import ModelError
 from embedsmith.models.folder import OUR_MODULES
 from embedsmith.models.names import ADAPTERS, PICKLES, ModelSource
@@ -310,9 +311,6 @@ def _is_inside(path: str) -> bool:
     return not windows.anchor and ".." not in windows.parts and "\0" not in path
 
 
-_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-
-
 def _read(path: Path, name: str) -> Any:
     """Return a JSON document of a model's folder."""
     if not path.is_file():
@@ -321,10 +319,7 @@ def _read(path: Path, name: str) -> Any:
         if path.stat().st_size > _BIGGEST_JSON:
             raise ModelError(f"{name}: {path.name} has {path.stat().st_size:,} bytes", hint=_MEND)
         raw = path.read_bytes()
-        value = json.loads(raw)
-        if _HALF.search(raw):  # of a surrogate pair, which no tokenizer takes
-            json.dumps(value, ensure_ascii=False).encode()
-        return value
+        return json_of(raw.decode(json.detect_encoding(raw), "surrogatepass"))
     except (ValueError, RecursionError) as error:
         what = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise ModelError(f"{name}: {path.name} is not JSON: {what}", hint="copy the folder again") from None

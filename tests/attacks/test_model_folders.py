@@ -12,18 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
-from tokenizers.pre_tokenizers import ByteLevel
 from transformers import BertConfig, BertForSequenceClassification
 
 from embedsmith.errors import EmbedsmithError, ModelError
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
+from tests.attacks.model_readers import write_gguf
 
 
 class Harm:
@@ -351,43 +350,6 @@ def test_adapters_over_themselves_are_one_line(embedder):
     (embedder / "adapters.json").write_text(json.dumps(known))
     with pytest.raises(ModelError, match="over themselves"):
         load(str(embedder), device="cpu")
-
-
-def write_gguf(path: Path, *, without: str = "") -> None:
-    """Write a decoder of two layers with random weights, all but the tensor of a name."""
-    from gguf import GGUFWriter
-
-    tokens = ["<s>", "</s>", *sorted(ByteLevel.alphabet()), "ab", "cd"]
-    width, heads, wide, vocabulary = 32, 2, 64, len(tokens)
-    writer = GGUFWriter(path, "llama")
-    writer.add_block_count(2)
-    writer.add_context_length(512)
-    writer.add_embedding_length(width)
-    writer.add_feed_forward_length(wide)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(heads)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(width // heads)
-    writer.add_vocab_size(vocabulary)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([3, 3] + [1] * (vocabulary - 2))
-    writer.add_token_merges(["a b", "c d"])
-    writer.add_bos_token_id(0)
-    writer.add_eos_token_id(1)
-    layer = {"attn_norm": (width,), "ffn_norm": (width,)}
-    layer |= {f"attn_{name}": (width, width) for name in ("q", "k", "v", "output")}
-    layer |= {"ffn_gate": (wide, width), "ffn_up": (wide, width), "ffn_down": (width, wide)}
-    shapes = {f"blk.{number}.{name}.weight": shape for number in range(2) for name, shape in layer.items()}
-    shapes |= {"token_embd.weight": (vocabulary, width), "output_norm.weight": (width,)}
-    random = np.random.default_rng(0)
-    for name, shape in shapes.items():
-        if name != without:
-            writer.add_tensor(name, random.standard_normal(shape).astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
 
 
 def test_a_whole_gguf_file_is_opened(tmp_path):

@@ -57,7 +57,6 @@ def test_every_writer_of_json_refuses_what_is_not_finite():
     assert calls == {
         ("data/files.py", "orjson"),  # looked at behind it
         ("training/checkpoints.py", "json"),  # hashed or measured, not written
-        ("models/vetted.py", "json"),  # hashed or measured, not written
         ("data/files.py", "json"),  # of a line that was read, to find half of a surrogate pair
         ("data/in_memory.py", "orjson"),  # in memory, where what is not a number is nothing
         ("data/texts.py", "json"),  # metadata, in memory
