@@ -160,7 +160,8 @@ def _vectors(answer: bytes, count: int, name: str) -> Float32[np.ndarray, "n D"]
         rows = {row["index"]: row["embedding"] for row in data}
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused below
             vectors = np.array([rows[index] for index in range(count)], np.float32)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
+    # An OverflowError is a whole number that no float can hold.
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
         what = f"no vector with index {error}" if isinstance(error, KeyError) else f"not embeddings ({error})"
         raise ModelError(f"{name}: the answer for {count} texts: {what}", hint=_WHOSE) from None
     if len(rows) != len(data):
