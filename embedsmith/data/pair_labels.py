@@ -17,7 +17,7 @@ from typing import NamedTuple
 import yaml
 
 from embedsmith.data.bad_rows import Unusable
-from embedsmith.data.files import check_regular
+from embedsmith.data.files import check_regular, json_of
 from embedsmith.data.labels import INTEGER, label_of
 from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.errors import InputError, did_you_mean
@@ -195,9 +195,9 @@ def _of_file(path: str) -> list[tuple[str, str]]:
     check_regular(Path(path))
     try:
         text = Path(path).read_text(encoding="utf-8")
-        # JSON by itself: YAML does not join the two halves in which it may write a character. In YAML every scalar is
-        # a text here: it would read `no` as false.
-        value = json.loads(text) if _is_json(text) else plain_yaml(text, as_texts=True)
+        # JSON by itself: YAML takes no tab in front of a value. In YAML every scalar is a text here: it would read `no`
+        # as false.
+        value = json_of(text) if _is_json(text) else plain_yaml(text, as_texts=True)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{path}: no such file, and not LABEL=MEANING", hint=f"check the path, or write {_EXAMPLE}"

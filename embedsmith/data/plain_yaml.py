@@ -17,7 +17,7 @@ _LONGEST_CARD = 2**20
 
 
 class _WithoutAliases(yaml.SafeLoader):
-    """Refuses `*NAME`."""
+    """Refuses `*NAME`, and half of a surrogate pair."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Return the next node."""
@@ -28,6 +28,16 @@ class _WithoutAliases(yaml.SafeLoader):
             )
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: Any) -> Any:
+        """Return the text of a node; JSON writes a character beyond U+FFFF as two halves, which YAML does not join."""
+        text: Any = super().construct_scalar(node)
+        try:
+            return text.encode("utf-16", "surrogatepass").decode("utf-16") if isinstance(text, str) else text
+        except UnicodeDecodeError:
+            raise yaml.constructor.ConstructorError(
+                None, None, "half of a surrogate pair, which no text can hold", node.start_mark
+            ) from None
+
 
 class _TextsOnly(_WithoutAliases, yaml.BaseLoader):
     """Takes every scalar for a text."""
@@ -37,16 +47,18 @@ class _TextsOnly(_WithoutAliases, yaml.BaseLoader):
 
 
 def plain_yaml(text: str, *, as_texts: bool = False) -> Any:
-    """Return what a YAML document holds.
+    r"""Return what a YAML document holds.
 
     >>> plain_yaml("a: [1, yes]"), plain_yaml("a: [1, yes]", as_texts=True)
     ({'a': [1, True]}, {'a': ['1', 'yes']})
+    >>> plain_yaml(r'"\ud83d\ude3a"') == "\N{SMILING CAT FACE WITH OPEN MOUTH}"
+    True
 
     Args:
         as_texts: take every scalar for a text; else 1 is a number and yes is true.
 
     Raises:
-        yaml.YAMLError: it is not YAML, has an alias, or is nested too deep.
+        yaml.YAMLError: it is not YAML, has an alias or half of a surrogate pair, or is nested too deep.
     """
     try:
         return yaml.load(text, Loader=_TextsOnly if as_texts else _WithoutAliases)

@@ -21,6 +21,8 @@ ODD = {
     "a day that is none": "a: 2026-99-99",
     "a tag that runs code": "a: !!python/object/apply:os.mkdir [harmed]",
     "a null byte": "a: \0",
+    "half a character": 'a: "\\ud800"',
+    "half a character in a key": '"\\udc00": 1',
 }
 
 
