@@ -16,6 +16,7 @@ import numpy as np
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_json, write_jsonl
+from embedsmith.data.plain_values import is_number
 from embedsmith.errors import InputError
 from embedsmith.mining.exclusions import Listed
 from embedsmith.runs.lineage import selected_from
@@ -62,8 +63,9 @@ def _wrong_in(found: Any) -> str | None:
         own = found.get(pairs)
         whole |= {f"{pairs}.{name}": own.get(name) if isinstance(own, dict) else None for name in counts}
     wrong = [name for name in ("judge", "prompt") if not isinstance(found.get(name), str)]
-    wrong += [name for name, value in whole.items() if type(value) is not int]
-    wrong += [name for name in shares if not isinstance(found.get(name, ""), float | int | None)]
+    wrong += [name for name, value in whole.items() if type(value) is not int or not is_number(value)]
+    wrong += [name for name in shares if found.get(name, "") is not None and not is_number(found.get(name))]
+    wrong += [] if isinstance(found.get("cannot_tell"), bool) else ["cannot_tell"]
     return next(iter(wrong), None)
 
 
