@@ -25,7 +25,7 @@ from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import AttentionBackend, StudentSettings
 from embedsmith.models.told import Told
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS
-from embedsmith.models.weights import check_files, check_gguf, check_tokenizer, check_weights
+from embedsmith.models.weights import check_configuration, check_files, check_gguf, check_tokenizer, check_weights
 
 # Text only, no chat template: a tokenizer that has one would otherwise wrap every text in it.
 _TEXT_ONLY: dict[str, Any] = {
@@ -45,6 +45,7 @@ def open_backbone(source: ModelSource) -> Transformer:
         check_files(path, name=source.name)
     with Told(source.name, "cannot be opened", hint="check that it is a model transformers knows"):
         transformer = _from_gguf(path) if is_gguf else _from_folder(path)
+    check_configuration(transformer.model, name=source.name)
     check = check_gguf if is_gguf else check_weights
     check(transformer.model, path, name=source.name)
     check_tokenizer(transformer.tokenizer, transformer.model, name=source.name)

@@ -42,7 +42,7 @@ from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.tokens import tokens_of
 from embedsmith.models.told import Told
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, vetted
-from embedsmith.models.weights import check_files, check_table, check_tokenizer, check_weights
+from embedsmith.models.weights import check_configuration, check_files, check_table, check_tokenizer, check_weights
 
 _RELEASED = {"nvembed": read_nv_embed, "nvretriever": read_nv_retriever}
 """What reads a folder of NVIDIA's in place of the code that lies in it, by its configuration's `model_type`."""
@@ -135,6 +135,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         with Told(source.name, "cannot be opened"):
             modules, prompts = read(folder, name=source.name, dtype=dtype or torch.bfloat16)
             model = EmbeddingModel(modules=modules, prompts=prompts, device=device)
+        check_configuration(model.backbone, name=source.name)
         check_tokenizer(model.tokenizer, model.backbone, name=source.name)
         _check_reads(model, source.name)
         return cast(model, dtype)
@@ -154,6 +155,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
             local_files_only=True,
         )
     if model.backbone is not None:
+        check_configuration(model.backbone, name=source.name)
         check_weights(model.backbone, folder / first_part(folder), name=source.name)
         check_tokenizer(model.tokenizer, model.backbone, name=source.name)
     if isinstance(model[0], StaticEmbedding):

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
 from embedsmith.models.compat import gguf_names
+from embedsmith.models.told import Told
 from embedsmith.models.vetted import NO_CODE_IN_WEIGHTS
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -79,6 +80,18 @@ def check_weights(backbone: Any, folder: Path, *, name: str, unused: re.Pattern[
             raise ModelError(
                 f"{name}: {what} {odd[0]!r}{others}", hint="weights and config.json do not belong together"
             )
+
+
+def check_configuration(backbone: Any, *, name: str) -> None:
+    """Refuse a backbone whose configuration names another one for its texts that is none, such as a number.
+
+    Raises:
+        ModelError: what is said there.
+    """
+    with Told(name, "cannot be opened", hint="copy config.json again"):
+        text = backbone.config.get_text_config()
+        if not isinstance(text, transformers.PreTrainedConfig):
+            raise TypeError(f"config.json: the configuration for texts is {text!r:.60}")
 
 
 def check_table(tokenizer: Any, rows: int, *, name: str, matrix: str) -> None:
