@@ -267,7 +267,9 @@ def _safetensors(rng: random.Random, content: bytes) -> bytes:
 def _parquet(rng: random.Random, content: bytes) -> bytes:
     import pyarrow.parquet as pq
 
-    table = _changed_table(rng, pq.read_table(io.BytesIO(content)))
+    table = pq.read_table(io.BytesIO(content))
+    table.validate(full=True)
+    table = _changed_table(rng, table)
     file = io.BytesIO()
     pq.write_table(table, file)
     return file.getvalue()
@@ -276,7 +278,9 @@ def _parquet(rng: random.Random, content: bytes) -> bytes:
 def _arrow(rng: random.Random, content: bytes) -> bytes:
     import pyarrow as pa
 
-    table = _changed_table(rng, pa.ipc.open_stream(io.BytesIO(content)).read_all())
+    table = pa.ipc.open_stream(io.BytesIO(content)).read_all()
+    table.validate(full=True)  # an earlier change may have broken offsets, which end the process that follows them
+    table = _changed_table(rng, table)
     file = io.BytesIO()
     with pa.ipc.new_stream(file, table.schema) as stream:
         stream.write_table(table)
