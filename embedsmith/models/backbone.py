@@ -13,7 +13,7 @@ import torch
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
 from embedsmith.errors import ModelError, SettingsError
-from embedsmith.models.compat import attention_name, set_attention_name
+from embedsmith.models.compat import attention_name, set_attention_name, share_state
 from embedsmith.models.modeling_embedsmith import (
     InstructedTransformer,
     LatentAttentionPooling,
@@ -136,10 +136,7 @@ def with_instruction_mask(transformer: Transformer) -> InstructedTransformer:
             "the model's tokenizer gives no character offsets, which exact instruction masks need",
             hint="use a model with a fast tokenizer, or no instruction",
         )
-    masked = InstructedTransformer.__new__(InstructedTransformer)
-    # The same module under a class that marks what to pool: every attribute and submodule is shared.
-    masked.__dict__ = transformer.__dict__
-    return masked
+    return share_state(transformer, InstructedTransformer)
 
 
 def shorten(transformer: Transformer, layers: int | None, name: str) -> None:

@@ -1,19 +1,32 @@
-"""Names that torch, transformers and peft do not promise to keep: all that this part of the package uses, and for what.
+"""Private and undocumented names of torch, transformers, sentence-transformers and peft: all that the package uses.
 
-An upgrade that takes one away is mended here. What a library need not have is loaded when it is asked for: torch alone
-is what a search needs.
+`training/compat.py` has those of the Trainer, `teachers/compat.py` those of bm25s. Each function says what a name is
+for, and `tests/models/test_compat.py` that it is there with the signature that is expected. Only torch is imported with
+the module; the other libraries are imported where they are needed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves as tree_leaves  # every tensor among nested arguments
 from torch.utils._triton import has_triton as has_triton  # whether torch can compile for a GPU
+
+Module = TypeVar("Module", bound=torch.nn.Module)
+
+
+OVERRIDDEN = {"_module_classes": "modules of ours are opened by the installed classes, never by code of the folder"}
+"""Private attributes of `SentenceTransformer` that `EmbeddingModel` overrides, and what each does here."""
+
+ATTENTION_FIELDS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal")
+"""Fields of a transformers configuration that name the attention implementation."""
+
+ORIGIN_FIELDS = ("_name_or_path", "_commit_hash")
+"""Fields of a transformers configuration that say where the model was read from."""
 
 
 def compiled_call(layer: torch.nn.Module) -> Any:
@@ -107,6 +120,58 @@ def layer_class() -> type[torch.nn.Module]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return GradientCheckpointingLayer
+
+
+def cpu_capabilities() -> dict[str, Any]:
+    """Return what torch knows of the CPU: its name and its instruction sets. Nothing in torch 2.6."""
+    return dict(torch.cpu.get_capabilities()) if hasattr(torch.cpu, "get_capabilities") else {}
+
+
+def share_state(model: torch.nn.Module, cls: type[Module]) -> Module:
+    """Return an object of another class with the attributes of a module; weights and submodules are shared.
+
+    The constructor is not called: it would load the model again, or move it to another device.
+    """
+    other = object.__new__(cls)
+    other.__dict__.update(vars(model))
+    return other
+
+
+def pools_last_states(transformer: Any) -> bool:
+    """Return whether a `Transformer` of sentence-transformers hands the last hidden states of texts to the pooling."""
+    text = transformer.modality_config.get("text", {})
+    return (
+        transformer.module_output_name == "token_embeddings" and text.get("method_output_name") == "last_hidden_state"
+    )
+
+
+def modalities(module: Any) -> set[str]:
+    """Return the kinds of input that a module of sentence-transformers reads, such as `text` and `message`."""
+    return set(getattr(module, "modality_config", {}))
+
+
+def creation_arguments(tokenizer: Any) -> dict[str, Any]:
+    """Return the arguments that a transformers tokenizer was made with; changes to them are kept."""
+    arguments: dict[str, Any] = tokenizer.init_kwargs
+    return arguments
+
+
+def adapter_settings(module: Any) -> dict[str, dict[str, Any]] | None:
+    """Return the settings of peft's adapters by name; None of a module that has none."""
+    if not isinstance(configs := getattr(module, "peft_config", None), dict):
+        return None
+    return {name: config.to_dict() for name, config in configs.items() if hasattr(config, "to_dict")}
+
+
+def adapter_state(layer: Any) -> tuple[dict[str, Any], bool] | None:
+    """Return which adapters a layer applies, which are merged and their scale, and whether all are switched off.
+
+    None of a layer without adapters.
+    """
+    if not (hasattr(layer, "merged_adapters") and hasattr(layer, "active_adapters")):
+        return None
+    state = {key: getattr(layer, key, None) for key in ("active_adapters", "merged_adapters", "scaling")}
+    return state, layer.disable_adapters
 
 
 def inputs_as_they_are(backbone: torch.nn.Module) -> AbstractContextManager[None]:

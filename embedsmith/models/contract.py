@@ -19,7 +19,15 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from embedsmith.models.arithmetic import ARITHMETIC
-from embedsmith.models.compat import attention_name
+from embedsmith.models.compat import (
+    ATTENTION_FIELDS,
+    ORIGIN_FIELDS,
+    adapter_settings,
+    adapter_state,
+    attention_name,
+    creation_arguments,
+    modalities,
+)
 from embedsmith.models.compiled import is_compiled
 from embedsmith.models.precision import precision_of
 from embedsmith.models.probe import promised_attention
@@ -29,13 +37,12 @@ from embedsmith.settings import fingerprint
 WITHOUT_EFFECT = frozenset(
     {
         # Names and places.
-        "_name_or_path",
+        *ORIGIN_FIELDS,
         "name_or_path",
         "architectures",
         "auto_map",
         "tokenizer_class",
         "transformers_version",
-        "_commit_hash",
         # Told apart by the weights themselves: their type, and the number of a head's outputs.
         "dtype",
         "torch_dtype",
@@ -49,8 +56,7 @@ WITHOUT_EFFECT = frozenset(
         "sentence_transformers",
         "sbert_ce_default_activation_function",
         # What computes attention is asked of the model, too.
-        "_attn_implementation",
-        "attn_implementation",
+        *ATTENTION_FIELDS,
     }
 )
 """Fields of a configuration that change no number."""
@@ -208,12 +214,11 @@ def _configurations(model: Any) -> Iterator[Any]:
 def _adapters(model: Any) -> Iterator[Any]:
     """Yield the settings of adapters, and what each layer does with its own: which are used, and at which scale."""
     for name, module in model.named_modules():
-        if isinstance(known := getattr(module, "peft_config", None), dict):
-            settings = {own: config.to_dict() for own, config in known.items() if hasattr(config, "to_dict")}
+        if (settings := adapter_settings(module)) is not None:
             yield [name, _without(settings, _ADAPTERS_WITHOUT_EFFECT)]
-        if hasattr(module, "merged_adapters") and hasattr(module, "active_adapters"):
-            used = {key: getattr(module, key, None) for key in ("active_adapters", "merged_adapters", "scaling")}
-            yield [name, plain(used), module.disable_adapters]
+        if (state := adapter_state(module)) is not None:
+            applied, is_off = state
+            yield [name, plain(applied), is_off]
 
 
 def _tokenizers(model: Any) -> Iterator[Any]:
@@ -223,7 +228,7 @@ def _tokenizers(model: Any) -> Iterator[Any]:
         if tokenizer is None:
             continue
         yield [name, _rules_of(tokenizer), {key: plain(getattr(tokenizer, key, None)) for key in _OF_TOKENIZERS}]
-        if "message" in getattr(module, "modality_config", {}):
+        if "message" in modalities(module):
             yield [plain(getattr(each, "chat_template", None)) for each in (module.processor, tokenizer)]
 
 
@@ -238,7 +243,7 @@ def _rules_of(tokenizer: Any) -> Any:
         tokenizer.save_vocabulary(scratch)
         files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in Path(scratch).iterdir()}
     # Not where it lay: a vocabulary that was given as a file is in the files that were written.
-    given = {key: value for key, value in tokenizer.init_kwargs.items() if not key.endswith(("_file", "_path"))}
+    given = {key: value for key, value in creation_arguments(tokenizer).items() if not key.endswith(("_file", "_path"))}
     return [_class_of(tokenizer), files, plain(given), plain(tokenizer.added_tokens_decoder)]
 
 

@@ -39,7 +39,7 @@ class EmbeddingModel(SentenceTransformer):
     """A SentenceTransformer whose folders are portable, whole or absent, and probed for their attention."""
 
     prompts: dict[str, str]
-    _module_classes = OUR_MODULES
+    _module_classes = OUR_MODULES  # see `compat.OVERRIDDEN`
     model_card_data_class = CardData
     _workers: dict[str, Any] | None = None
     """The processes of `spread`, one a device."""

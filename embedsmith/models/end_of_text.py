@@ -12,6 +12,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from embedsmith.errors import ModelError
+from embedsmith.models.compat import creation_arguments
 
 
 def append_end_of_text(tokenizer: Any, *, name: str) -> None:
@@ -26,9 +27,9 @@ def append_end_of_text(tokenizer: Any, *, name: str) -> None:
         raise ModelError(
             f"{name}: its tokenizer has no end-of-text token", hint="choose another pooling, or append_eos: false"
         )
-    if {"add_bos_token", "add_eos_token"} & tokenizer.init_kwargs.keys():
+    if {"add_bos_token", "add_eos_token"} & creation_arguments(tokenizer).keys():
         # A tokenizer that makes its rules from these two, each time it is opened.
-        tokenizer.add_eos_token = tokenizer.init_kwargs["add_eos_token"] = True
+        tokenizer.add_eos_token = creation_arguments(tokenizer)["add_eos_token"] = True
     else:
         backend = tokenizer.backend_tokenizer
         rules = json.loads(backend.to_str())

@@ -28,6 +28,7 @@ from transformers import MistralConfig, MistralModel
 
 from embedsmith.data.files import read_json, write_json, write_tensors
 from embedsmith.errors import ModelError, did_you_mean
+from embedsmith.models.compat import ORIGIN_FIELDS
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
 
 _BACKBONE, _POOLING = "embedding_model.", "latent_attention_model."
@@ -83,7 +84,7 @@ class Checkpoint:
 
 def bidirectional_mistral(given: dict[str, Any]) -> MistralConfig:
     """Return the configuration of a Mistral in which every token sees every other one."""
-    foreign = ("model_type", "architectures", "auto_map", "_name_or_path", "torch_dtype", "dtype")
+    foreign = ("model_type", "architectures", "auto_map", "torch_dtype", "dtype", *ORIGIN_FIELDS)
     text = MistralConfig.from_dict({key: value for key, value in given.items() if key not in foreign})
     # The released mask holds padding only; transformers would also cut attention to a window around each token.
     text.is_causal, text.sliding_window = False, None

@@ -14,6 +14,7 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from embedsmith.errors import ModelError
+from embedsmith.models.compat import share_state
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.names import OPEN
 from embedsmith.models.precision import limit_onednn_cache
@@ -57,14 +58,9 @@ def name_of_open(model: EmbeddingModel) -> str:
 
 
 def _as_ours(model: SentenceTransformer) -> EmbeddingModel:
-    """Return an `EmbeddingModel` of the same modules.
-
-    The constructor would move them to another device, or to the type of the first one.
-    """
+    """Return an `EmbeddingModel` of the same modules."""
     limit_onednn_cache()
-    ours = EmbeddingModel.__new__(EmbeddingModel)
-    attributes: dict[str, Any] = vars(model)
-    ours.__dict__.update(attributes)
+    ours = share_state(model, EmbeddingModel)
     ours._remembered = Remembered()
     if getattr(getattr(ours.backbone, "config", None), "use_cache", False):
         ours.backbone.config.use_cache = False  # as `EmbeddingModel` has it

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from embedsmith.models import transfer
 from embedsmith.models.attention import attention_function
-from embedsmith.models.compat import attention_name, flash_attention, set_attention_name
+from embedsmith.models.compat import attention_name, flash_attention, pools_last_states, set_attention_name
 from embedsmith.models.compiled import uncompiled
 from embedsmith.models.packing import of_tokens
 from embedsmith.models.threads import Shared, turn
@@ -164,8 +164,7 @@ def may_pack(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool
     config = transformer.model.config
     return (
         attention_name(config) == "sdpa"
-        and transformer.module_output_name == "token_embeddings"
-        and transformer.modality_config.get("text", {}).get("method_output_name") == "last_hidden_state"
+        and pools_last_states(transformer)
         and not getattr(config, "output_hidden_states", False)
         # Windows of less than the text mean different tokens to each back end.
         and min(_windows(config), default=_WHOLE) >= _longest(transformer)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from embedsmith.models.compat import has_onednn_product, onednn_product, unsaved_buffers
+from embedsmith.models.compat import cpu_capabilities, has_onednn_product, onednn_product, unsaved_buffers
 from embedsmith.models.settings import Dtype, Role
 
 SHORT_TEXT: Mapping[Role, int] = {"query": 16, "passage": 30}
@@ -154,9 +154,8 @@ def _kind(device: str | None) -> str:
 
 
 def _capabilities() -> Mapping[str, Any]:
-    """Return what the CPU is called and has, as torch tells, or else Linux: torch 2.6 has no such function."""
-    told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return {**_cpuinfo(), **told}
+    """Return the name and the instruction sets of the CPU, by torch where it knows them, else by Linux."""
+    return {**_cpuinfo(), **cpu_capabilities()}
 
 
 @cache

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Int64
 from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor
 
-from embedsmith.models.compat import attention_name
+from embedsmith.models.compat import attention_name, modalities
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.threads import turn
 
@@ -62,7 +62,7 @@ def _is_plain(transformer: Any) -> bool:
         isinstance(transformer, Transformer)
         and getattr(transformer.tokenizer, "is_fast", False)
         and transformer.processor is transformer.tokenizer
-        and set(transformer.modality_config) == {"text"}
+        and modalities(transformer) == {"text"}
         and transformer.query_expansion is None
         and not transformer.processing_kwargs
     )

@@ -23,6 +23,7 @@ from typing import Any
 
 from embedsmith.data.files import json_of
 from embedsmith.errors import ModelError
+from embedsmith.models.compat import ATTENTION_FIELDS
 from embedsmith.models.folder import OUR_MODULES
 from embedsmith.models.names import ADAPTERS, PICKLES, ModelSource
 
@@ -222,7 +223,7 @@ _LARGE = {"tokenizer.json", "vocab.json"}
 
 def _vet_entry(key: str, value: Any, where: str) -> None:
     """Check one entry of a configuration."""
-    if key in ("attn_implementation", "_attn_implementation", "_attn_implementation_internal"):
+    if key in ATTENTION_FIELDS:
         for kind in value.values() if isinstance(value, dict) else [value]:
             _vet_attention(kind, where)
     elif key in ("activation_fn", "activation_function", "sbert_ce_default_activation_function"):

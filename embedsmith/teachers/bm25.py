@@ -22,6 +22,7 @@ from embedsmith.errors import InputError, SettingsError
 from embedsmith.models.arithmetic import ARITHMETIC
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import Settings
+from embedsmith.teachers.compat import postings_of, stop_words_of
 from embedsmith.teachers.ranking import drawn_top
 
 Stemmer = Literal[
@@ -146,11 +147,7 @@ def _words(
 @lru_cache
 def _stop_words(language: StopWords) -> frozenset[str]:
     """Return the stop words of a language."""
-    from bm25s import stopwords
-
-    if language == "none":
-        return frozenset()
-    return frozenset(getattr(stopwords, "STOPWORDS_EN" if language == "english" else f"STOPWORDS_{language.upper()}"))
+    return frozenset() if language == "none" else frozenset(stop_words_of(language))
 
 
 @lru_cache
@@ -208,8 +205,6 @@ class BM25:
             InputError: there is no passage.
             SettingsError: the stemmer is not installed.
         """
-        import bm25s
-
         if not len(passages):
             raise InputError("BM25 got no passages", hint="give it at least one")
         self.settings = settings
@@ -224,11 +219,9 @@ class BM25:
             [self._vocabulary.setdefault(token, len(self._vocabulary)) for token in tokenize(passage, settings)]
             for passage in passages
         ]
-        index = bm25s.BM25(k1=settings.k1, b=settings.b, method=settings.method)
         if self._vocabulary:  # bm25s cannot index a corpus without a word
-            index.index((ids, self._vocabulary), create_empty_token=False, show_progress=False)
-            # The postings of word w: passages rows[starts[w] : starts[w + 1]], and what w adds to the score of each.
-            self._rows, self._weights, self._starts = (index.scores[key] for key in ("indices", "data", "indptr"))
+            postings = postings_of(ids, self._vocabulary, k1=settings.k1, b=settings.b, method=settings.method)
+            self._rows, self._weights, self._starts = postings
         self._moments: dict[str, tuple[float, float]] = {}
 
     def search(self, queries: Sequence[str], k: int) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:

@@ -1,21 +1,15 @@
 """What the libraries do not promise to keep is there, and is what we take it for."""
 
-import ast
 import inspect
-from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertConfig, BertModel
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.model import BaseModel
+from sentence_transformers.sentence_transformer.modules import Transformer
+from transformers import AutoTokenizer, BertConfig, BertModel, configuration_utils
 
-import embedsmith.models
 from embedsmith.models import compat
-
-FOLDER = Path(embedsmith.models.__file__).parent
-DEEP = (
-    *("torch._", "torch.utils._", "peft.helpers", "transformers.integrations"),
-    *("transformers.modeling_utils", "transformers.modeling_layers", "transformers.modeling_gguf_pytorch_utils"),
-)
 
 
 def parameters(function):
@@ -26,43 +20,6 @@ def parameters(function):
 def bert():
     sizes = {"hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8}
     return BertModel(BertConfig(vocab_size=20, **sizes))
-
-
-def unpromised(source: str) -> list[str]:
-    """Private attributes of other objects than a module's own, and modules of libraries that are nobody's to import."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom):
-            found += [node.module] if (node.module or "").startswith(DEEP) else []
-        elif isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
-            found += [] if own else [ast.unparse(node)]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "setattr", "hasattr"):
-            name = node.args[1]
-            said = name.value if isinstance(name, ast.Constant) else ""
-            found += [said] if str(said).startswith("_") else []
-    return found
-
-
-def test_every_name_that_is_not_promised_is_in_one_module():
-    # `modeling_embedsmith` travels with saved models and imports nothing of ours.
-    others = [path for path in FOLDER.rglob("*.py") if path.stem not in ("compat", "modeling_embedsmith")]
-    ours = {"self._remembered.short_copies", "self._remembered.copies", "ours._remembered"}
-    assert {path.name: found for path in others if (found := set(unpromised(path.read_text())) - ours)} == {}
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "tensor._version",
-        "torch.ops.mkldnn._linear_pointwise",
-        "getattr(config, '_attn_implementation', None)",
-        "from torch.utils._pytree import tree_leaves",
-        "from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS",
-    ],
-)
-def test_a_name_that_is_not_promised_is_seen(source):
-    assert len(unpromised(source)) == 1
 
 
 def test_the_kernels_take_what_they_are_given():
@@ -172,3 +129,68 @@ def test_the_tensors_of_a_gguf_file_have_names(tiny_llama):
 
     names = compat.gguf_names(AutoModel.from_pretrained(tiny_llama))
     assert names["token_embd.weight"] == "embed_tokens.weight"
+
+
+def test_sentence_transformers_opens_modules_of_ours_by_a_private_attribute():
+    assert all(name in vars(BaseModel) for name in compat.OVERRIDDEN)
+    assert "self._module_classes.get(" in inspect.getsource(BaseModel)
+    assert SentenceTransformer.__mro__[1] is BaseModel
+
+
+def test_a_configuration_says_where_it_came_from_and_what_computes_attention(bert):
+    assert all(hasattr(bert.config, name) for name in (*compat.ATTENTION_FIELDS[1:], compat.ORIGIN_FIELDS[0]))
+    assert all(f'"{name}"' in inspect.getsource(configuration_utils) for name in compat.ORIGIN_FIELDS)
+
+
+def test_torch_knows_the_cpu_or_says_nothing():
+    known = compat.cpu_capabilities()
+    assert known == {} or {"cpu_name", "avx512_bf16"} & known.keys()
+    assert isinstance(known, dict)
+
+
+def test_state_is_shared_with_an_object_of_another_class():
+    class Other(torch.nn.Linear):
+        pass
+
+    layer = torch.nn.Linear(2, 2)
+    other = compat.share_state(layer, Other)
+    assert type(other) is Other and type(layer) is torch.nn.Linear
+    assert other.weight is layer.weight
+    other.extra = 1
+    assert not hasattr(layer, "extra")
+    tokens = torch.ones(1, 2)
+    assert torch.equal(other(tokens), layer(tokens))
+
+
+def test_a_transformer_says_what_it_reads_and_what_its_pooling_gets(tiny_bert):
+    transformer = Transformer(str(tiny_bert))
+    assert compat.modalities(transformer) == {"text"}
+    assert compat.modalities(torch.nn.Linear(1, 1)) == set()
+    assert compat.pools_last_states(transformer)
+    transformer.module_output_name = "all_layer_embeddings"
+    assert not compat.pools_last_states(transformer)
+    transformer.module_output_name = "token_embeddings"
+    transformer.modality_config["text"] = {**transformer.modality_config["text"], "method_output_name": "pooler_output"}
+    assert not compat.pools_last_states(transformer)
+
+
+def test_a_tokenizer_keeps_the_arguments_it_was_made_with(tiny_bert):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert, split_special_tokens=True, anything=3)
+    arguments = compat.creation_arguments(tokenizer)
+    assert (arguments["split_special_tokens"], arguments["anything"]) == (True, 3)
+    assert compat.creation_arguments(tokenizer) is arguments
+
+
+def test_adapters_say_which_are_applied_at_which_scale_and_whether_they_are_off(bert):
+    peft = pytest.importorskip("peft")
+    assert compat.adapter_settings(bert) is None
+    assert compat.adapter_state(bert.pooler.dense) is None
+    adapted = peft.get_peft_model(BertModel(bert.config), peft.LoraConfig(r=2, lora_alpha=6, target_modules=["query"]))
+    assert compat.adapter_settings(adapted)["default"]["lora_alpha"] == 6
+    layer = next(module for module in adapted.modules() if compat.adapter_state(module))
+    applied = {"active_adapters": ["default"], "merged_adapters": [], "scaling": {"default": 3.0}}
+    assert compat.adapter_state(layer) == (applied, False)
+    with adapted.disable_adapter():
+        assert compat.adapter_state(layer) == (applied, True)
+    adapted.merge_adapter()
+    assert compat.adapter_state(layer) == ({**applied, "merged_adapters": ["default"]}, False)

@@ -1,20 +1,14 @@
 """What training relies on in the Trainer is there, and is called as our methods can be called."""
 
-import ast
 import inspect
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from transformers import Trainer
 
-import embedsmith.training
 from embedsmith.errors import ModelError
 from embedsmith.training.compat import OPTIONAL, OVERRIDDEN, check_trainer, take_loss_as_it_is
 from embedsmith.training.trainer import ContrastiveTrainer
-
-FOLDER = Path(embedsmith.training.__file__).parent
 
 
 @pytest.mark.parametrize("name", OVERRIDDEN)
@@ -71,29 +65,3 @@ def test_a_method_that_lacks_a_parameter_is_seen():
 
     assert len(refusals(ours, theirs)) == 2
     assert refusals(renamed, theirs) == ["got an unexpected keyword argument 'trial'"]
-
-
-def private_names(source: str) -> list[str]:
-    """Return the private attributes in a text, but for those of `self`, and what is imported from private modules."""
-    found = []
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
-            own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
-            found += [] if own else [ast.unparse(node)]
-        elif isinstance(node, ast.ImportFrom):
-            names = [*(node.module or "").split("."), *(alias.name for alias in node.names)]
-            found += [ast.unparse(node)] if any(re.match("_[a-z]", name) for name in names) else []
-    return found
-
-
-def test_no_other_module_of_training_touches_a_private_name():
-    modules = [path for path in FOLDER.glob("*.py") if path.name != "compat.py"]
-    found = {path.name: private_names(path.read_text(encoding="utf-8")) for path in modules}
-    assert {name: names for name, names in found.items() if names} == {}
-
-
-@pytest.mark.parametrize(
-    "source", ["a.b._c", "f()._c(1)", "from torch._dynamo import reset", "from torch import _dynamo"]
-)
-def test_a_private_name_is_seen(source):
-    assert len(private_names(source)) == 1
