@@ -30,6 +30,40 @@ def whole(path: Path, what: str) -> Iterator[None]:
         raise InputError(f"{path}: not a whole {what} file: {one_line(error)}", hint="write it again") from None
 
 
+def check_readable(schema: Any, place: str, *, hint: str) -> None:
+    """Raise InputError where a stream has no columns, or one of a type that `datasets` does not save.
+
+    Of such types some have no class in pyarrow, and some let a few bytes stand in every row.
+    """
+    if not schema.names:
+        raise InputError(f"{place}: no columns", hint=hint)
+    for column in schema:
+        if (odd := _odd_in(column.type)) is not None:
+            raise InputError(f'{place}: column "{column.name}" has the type {odd!s:.60}, which no text has', hint=hint)
+
+
+def _odd_in(kind: Any) -> Any:
+    """Return what is no type of a saved data set in an Arrow type; None where all is.
+
+    >>> import pyarrow as pa
+    >>> print(_odd_in(pa.list_(pa.string())), _odd_in(pa.list_(pa.string_view())))
+    None string_view
+    """
+    import pyarrow as pa
+
+    if isinstance(kind, pa.BaseExtensionType):
+        return _odd_in(kind.storage_type)
+    types = pa.types
+    lists = types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+    if lists or types.is_struct(kind) or types.is_map(kind):
+        children = (_odd_in(kind.field(number).type) for number in range(kind.num_fields))
+        return next((odd for odd in children if odd is not None), None)
+    plain = (types.is_null, types.is_boolean, types.is_integer, types.is_floating, types.is_decimal)
+    texts = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_fixed_size_binary)
+    times = (types.is_date, types.is_time, types.is_timestamp, types.is_duration)
+    return None if any(fits(kind) for fits in (*plain, *texts, *times)) else kind
+
+
 def check_offsets(batch: Any) -> None:
     """Raise ArrowInvalid where a batch of a file points out of it: Arrow would read there, and the process end.
 

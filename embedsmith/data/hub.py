@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from embedsmith.data.arrow_files import class_names, one_line
-from embedsmith.data.tables import BATCH, HUB, Table, Unit, arrow_table
+from embedsmith.data.arrow_growth import BATCH
+from embedsmith.data.tables import HUB, Table, Unit, arrow_table
 from embedsmith.errors import InputError
 
 

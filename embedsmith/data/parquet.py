@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedsmith.data.arrow_files import one_line, whole
+from embedsmith.data.arrow_growth import parquet_batches
 from embedsmith.data.files import atomic_write, check_regular
-from embedsmith.data.tables import check_schema, parquet_batches
+from embedsmith.data.tables import check_schema
 from embedsmith.errors import InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from embedsmith.data.arrow_files import check_offsets, class_names, one_line, whole
+from embedsmith.data.arrow_files import check_offsets, check_readable, class_names, one_line, whole
+from embedsmith.data.arrow_growth import BATCH, Growth, parquet_batches
 from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
 from embedsmith.data.csv_rows import csv_rows
 from embedsmith.data.files import check_regular, read_json, read_jsonl
@@ -22,14 +23,6 @@ HUB = "hf:"
 
 Unit = Literal["line", "row", "index"]
 """How an error names a row: the line of a file, a row counted from 1, or a Python index counted from 0."""
-
-BATCH = 256
-"""Rows that are read at a time: a few bytes of a file may stand for a text of megabytes in every row."""
-_BATCH_BYTES = 2**28
-_MOST_BYTES, _MOST_TO_ONE = 2**30, 1000
-"""A Parquet file gives no more than the first, or than that many bytes for each of its own."""
-_FEWEST_TO_ONE = 100
-"""Bytes from one byte of a compressed column: texts that people write give 20 at the most."""
 
 
 @dataclass(frozen=True)
@@ -171,47 +164,6 @@ def _parquet_table(path: Path) -> Table:
     return arrow_table(str(path), path.stem, names, batches, classes)
 
 
-def parquet_batches(file: Any, path: Path, columns: list[str] | None = None) -> Iterator[Any]:
-    """Yield the batches of an open Parquet file.
-
-    Raises:
-        InputError: a short file stands for more than anybody has written into it.
-        ArrowInvalid, OSError: the file is damaged.
-    """
-    size, read = path.stat().st_size, 0
-    for batch in file.iter_batches(batch_size=rows_at_a_time(file, columns), columns=columns):
-        read += batch.nbytes
-        if read > max(_MOST_BYTES, _MOST_TO_ONE * size):
-            raise InputError(
-                f"{path}: {size:,} bytes that stand for more than {read:,}",
-                hint="write it again without the rows that repeat each other",
-            )
-        yield batch
-
-
-def rows_at_a_time(file: Any, columns: list[str] | None = None) -> int:
-    """Return how many rows of an open Parquet file are read at a time.
-
-    A text that a dictionary holds once stands in any number of rows: where little was compressed from much, a batch of
-    the longest text that there may be still fits into memory.
-    """
-    metadata, longest = file.metadata, 1
-    paths = [file.schema.column(number).path for number in range(metadata.num_columns)]
-    read = [
-        number
-        for number, path in enumerate(paths)
-        if columns is None or any(path == name or path.startswith(f"{name}.") for name in columns)
-    ]
-    for group in range(metadata.num_row_groups):
-        # Where a group is damaged reading raises; what its metadata is asked would end the process.
-        next(file.iter_batches(batch_size=1, row_groups=[group], columns=columns), None)
-        for column in read:
-            chunk = metadata.row_group(group).column(column)
-            if chunk.total_uncompressed_size > _FEWEST_TO_ONE * chunk.total_compressed_size:
-                longest = max(longest, chunk.total_uncompressed_size)
-    return min(BATCH, max(1, _BATCH_BYTES // longest))
-
-
 def saved_tables(folder: Path) -> dict[str, Table]:
     """Return the splits of a folder that `save_to_disk` of `datasets` wrote; a single data set is the split "".
 
@@ -255,12 +207,14 @@ def _saved_table(folder: Path, stem: str) -> Table:
 
     def batches(columns: Sequence[str] | None) -> Iterator[Any]:
         for file in files:
+            growth = Growth(file)
             with whole(file, "Arrow"):
                 stream = _stream(file)
                 if stream.schema.names != schema.names:
                     raise InputError(f"{file}: other columns than those of {files[0]}", hint=_SAVE_AGAIN)
                 for batch in stream:
                     check_offsets(batch)
+                    growth.add(batch)
                     yield batch if columns is None else batch.select(list(columns))
 
     with whole(files[0], "Arrow"):
@@ -294,7 +248,9 @@ def _stream(file: Path) -> Any:
 
     if not file.is_file():
         raise InputError(f"{file}: no such file, state.json names it", hint="copy the whole folder")
-    return pa.ipc.open_stream(pa.memory_map(str(file)))
+    stream = pa.ipc.open_stream(pa.memory_map(str(file)))
+    check_readable(stream.schema, f"{file}", hint=_SAVE_AGAIN)
+    return stream
 
 
 def arrow_table(
