@@ -5,15 +5,9 @@ Nine lines of ten aliases each are a billion values. An alias may also refer to 
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import yaml
-
-_LICENCE = re.compile(r"[\w.+-]{1,64}")
-_LONGEST_CARD = 2**20
-"""Bytes of a card that are looked through for its front matter."""
 
 
 class _WithoutAliases(yaml.SafeLoader):
@@ -66,19 +60,3 @@ def plain_yaml(text: str, *, as_texts: bool = False) -> Any:
     except (ValueError, RecursionError) as error:
         what = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise yaml.YAMLError(what) from None
-
-
-def licence_in(card: Path) -> str | None:
-    """Return the licence that the front matter of a card names, as an identifier; None where it names none."""
-    if not card.is_file():
-        return None
-    with card.open("rb") as file:
-        text = file.read(_LONGEST_CARD).decode("utf-8", "replace")
-    if not text.startswith("---\n"):
-        return None
-    try:
-        front = plain_yaml(text[4:].partition("\n---")[0])
-    except yaml.YAMLError:
-        return None
-    licence = front.get("license") if isinstance(front, dict) else None
-    return licence.lower() if isinstance(licence, str) and _LICENCE.fullmatch(licence) else None

@@ -20,12 +20,11 @@ from jaxtyping import Float32
 
 from embedsmith.data.files import read_json, whole_folder, write_text
 from embedsmith.data.locks import writes_out
-from embedsmith.data.plain_yaml import licence_in
 from embedsmith.data.shown import one_line
 from embedsmith.errors import ModelError, RunError
 from embedsmith.models.adapters import merge_adapters
 from embedsmith.models.embedder import EmbeddingModel, describe
-from embedsmith.models.licence import UNSTATED, licence_of
+from embedsmith.models.licence import UNSTATED, licence_in, licence_of
 from embedsmith.models.names import ADAPTERS, find_model
 from embedsmith.models.nv_embed import write_nv_embed
 from embedsmith.models.opening import load

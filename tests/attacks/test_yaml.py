@@ -4,8 +4,9 @@ import pytest
 import yaml
 
 from embedsmith.data.pair_labels import read_labels
-from embedsmith.data.plain_yaml import licence_in, plain_yaml
+from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.errors import EmbedsmithError, InputError
+from embedsmith.models.licence import licence_in
 from embedsmith.recipes.ablation.grid import read_ablation
 from embedsmith.recipes.recipe import read_recipe, yaml_value
 
