@@ -32,6 +32,7 @@ from embedsmith.mining.rows import examples
 from embedsmith.mining.selection import select
 from embedsmith.mining.settings import SelectionSettings
 from embedsmith.recipes.recipe import Recipe
+from embedsmith.runs.scores import read_scores
 from embedsmith.training.settings import StageSettings
 
 SELECTIONS = {
@@ -75,7 +76,7 @@ def main() -> None:
     (stage,) = recipe.stages
     if arguments.steps:
         stage = stage.model_copy(update={"steps": arguments.steps})
-    before = read_json(run / "scores.json")["code"]["before"]["ndcg@10"]
+    before = read_scores(run).metrics_of("code")["before"]["ndcg@10"]
     found: dict[str, list[float]] = {}
     print(f"before training: {before:.4f}\n")
     print("| seed | arm | ndcg@10 | gain | seconds of training |\n| --- | --- | --- | --- | --- |")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from embedsmith.data.load import load_collection as load_collection
     from embedsmith.data.source import SourceSettings as SourceSettings
     from embedsmith.errors import EmbedsmithError as EmbedsmithError
+    from embedsmith.evaluation.compare import compare as compare
     from embedsmith.evaluation.evaluate import evaluate as evaluate
     from embedsmith.evaluation.evaluate import mteb_task as mteb_task
     from embedsmith.generation.settings import JudgeSettings as JudgeSettings
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     from embedsmith.prepare.synthesize_tasks import synthesize_tasks as synthesize_tasks
     from embedsmith.recipes.ablation.ablate import ablate as ablate
     from embedsmith.recipes.ablation.grid import read_ablation as read_ablation
-    from embedsmith.recipes.compare import compare as compare
     from embedsmith.recipes.recipe import Recipe as Recipe
     from embedsmith.recipes.recipe import read_recipe as read_recipe
     from embedsmith.recipes.run import run_recipe as run  # noqa: F401
@@ -83,7 +83,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "ablate": "recipes.ablation.ablate",
     "audit": "mining.select:audit_run",
     "build_student": "models.opening",
-    "compare": "recipes.compare",
+    "compare": "evaluation.compare",
     "encode": "serving.encode",
     "convert": "prepare.convert",
     "decontaminate": "prepare.decontaminate",

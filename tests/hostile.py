@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from embedsmith.cli import console, scoring, training
+from embedsmith.runs.scores import MODEL, Score, Scoreboard, ScoredData
 
 CONTROLLING = {
     "clears the screen": "a\x1b[31337Jb",
@@ -73,7 +74,8 @@ def say_everywhere(name: str) -> dict[str, int]:
     console.line_beside(name)
     work = SimpleNamespace(teacher=name, texts=1, tokens=1, seconds=1.0, vector_bytes=1)
     console.print_plan(SimpleNamespace(queries=1, passages=1, teachers=[name], encodings=[work], memory_bytes=1))
-    scoring._show_scores(name, {"scores": {name: {"ndcg@10": 0.5}}, "data": {name: {"task": "retrieval"}}}, ["ndcg@10"])
+    score = Score(model="m", metrics={"ndcg@10": 0.5})
+    scoring._show_scores(name, Scoreboard().with_score(name, MODEL, ScoredData(task="retrieval"), score), ["ndcg@10"])
     row = {"task": "sts", "metric": name, "before": 0.1, "after": 0.2}
     scoring._show_before_and_after(name, {name: row}, as_json=False)
     code = {"file": name, "line": 1, "name": name}

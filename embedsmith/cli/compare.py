@@ -35,7 +35,7 @@ def compare(
 
     The interval is a paired bootstrap's, the p value a randomisation test's, both over queries.
     """
-    from embedsmith.recipes.compare import compare as compared
+    from embedsmith.evaluation.compare import compare as compared
 
     found = compared(run_a, run_b, metric=metric, against=against, shown=show, seed=seed)
     if as_json:

@@ -32,6 +32,7 @@ _FLAGS: dict[str, str | None] = {
 }
 
 if TYPE_CHECKING:
+    from embedsmith.runs.scores import Scoreboard
     from embedsmith.serving.search import Hit
 
 
@@ -92,7 +93,8 @@ def evaluate(
     from embedsmith.errors import SettingsError
     from embedsmith.evaluation.before_and_after import before_and_after as compare_with_start
     from embedsmith.evaluation.contender import Contender
-    from embedsmith.evaluation.evaluate import evaluate_all, evaluate_into, read_scores
+    from embedsmith.evaluation.evaluate import evaluate_all, evaluate_into
+    from embedsmith.runs.scores import MODEL, read_scores
 
     if not (data or benchmark or before_and_after):
         raise SettingsError("no data to score it on", hint="name a BEIR folder or a file, or --benchmark NAME")
@@ -130,8 +132,8 @@ def evaluate(
         else:
             found = evaluate_all(contender, data or [], settings, benchmark=benchmark, on_skip=console.note)
     if as_json:
-        means = {"means": found["means"]} if benchmark else {}
-        console.print_json({"scores": found["scores"], **means} | ({"run": str(out)} if out else {}))
+        means = {"means": found.means[MODEL]} if benchmark else {}
+        console.print_json({"scores": found.of_label(MODEL), **means} | ({"run": str(out)} if out else {}))
         return
     _show_scores(model, found, settings.metrics or METRICS)
 
@@ -144,17 +146,17 @@ def _default_panel() -> list[str]:
     return [str(path) for name in PANEL if (path := Path(folder) / name).is_dir()] if folder else []
 
 
-def _show_scores(model: str, found: dict[str, Any], metrics: list[str]) -> None:
+def _show_scores(model: str, board: Scoreboard, metrics: list[str]) -> None:
     """Print a table for each kind of task and its metrics."""
     kinds: dict[tuple[str, tuple[str, ...]], dict[str, dict[str, float]]] = {}
-    for name, scores in found["scores"].items():
-        task = found["data"][name]["task"]
-        shown = tuple(metrics) if task == "retrieval" else tuple(scores)
-        kinds.setdefault((task, shown), {})[name] = scores
+    for name, labels in board.scores.items():
+        task, (score,) = board.data[name].task, labels.values()
+        shown = tuple(metrics) if task == "retrieval" else tuple(score.metrics)
+        kinds.setdefault((task, shown), {})[name] = score.metrics
     for (task, shown), rows in kinds.items():
         console.out.print(console.scores_table(f"{task.replace('-', ' ')}: {model}", rows, list(shown)))
-    if "means" in found:
-        rows = {name: {"mean": value} for name, value in found["means"].items()}
+    for means in board.means.values():
+        rows = {name: {"mean": value} for name, value in means.items()}
         console.out.print(console.scores_table("Means over all tasks, over types, and of each type", rows, ["mean"]))
 
 

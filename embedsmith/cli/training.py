@@ -200,9 +200,9 @@ def _parts(stage: Any) -> str:
 def _show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
     """Show the scores of a recipe's run, and what to try next."""
     from embedsmith.recipes.report import shown_metrics
-    from embedsmith.runs.scores import read_run_scores
+    from embedsmith.runs.scores import read_scores
 
-    scores = read_run_scores(run.folder)
+    scores = read_scores(run.folder).metrics()
     if as_json:
         flat = next(iter(scores.values())) if len(scores) == 1 else {"scores": scores}
         console.print_json({**flat, "seconds": run.seconds, "run": str(run.folder)})

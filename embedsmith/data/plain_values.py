@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_LARGEST = 1e15
+LARGEST = 1e15
 """Of a number that is a score, a count or a number of seconds: its square and the sum of many are numbers still."""
 
 
@@ -15,7 +15,7 @@ def is_number(value: Any) -> bool:
     >>> [is_number(value) for value in (0, 0.5, True, "1", float("nan"), float("inf"), 10**400)]
     [True, True, False, False, False, False, False]
     """
-    return type(value) in (int, float) and -_LARGEST <= value <= _LARGEST
+    return type(value) in (int, float) and -LARGEST <= value <= LARGEST
 
 
 def are_numbers(value: Any, *, depth: int = 1) -> bool:

@@ -1,6 +1,7 @@
 """Did fine-tuning cost anything? A trained model and the model it was made of, on the same data.
 
-OUT/before/…, OUT/after/…    as `evaluate` writes them
+OUT/scores.json              the scores of both, with the labels `before` and `after`
+OUT/before/…, OUT/after/…    the files of each, as `evaluate` writes them
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from embedsmith.data.files import visible
 from embedsmith.data.load import known_splits
 from embedsmith.errors import InputError, RunError
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.evaluate import check_names, evaluate_all, read_scores, score_into
-from embedsmith.evaluation.scoring import OnSkip
+from embedsmith.evaluation.evaluate import score_into, score_of
+from embedsmith.evaluation.places import check_names
+from embedsmith.evaluation.scoring import OnSkip, check_labelled, score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.progress import Progress, silent
@@ -23,6 +25,7 @@ from embedsmith.runs.lineage import lineage
 from embedsmith.runs.named import named_data, seed_of, source_of_run
 from embedsmith.runs.origin import has_changed
 from embedsmith.runs.run import Run, finished, read_manifest
+from embedsmith.runs.scores import Scoreboard, read_scores
 from embedsmith.settings import Settings
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -91,22 +94,23 @@ def before_and_after(
         "before": Contender(student.name, reading=reading, vectors=vectors, encoder=start, on_progress=on_progress),
         "after": Contender(str(run), reading=reading, vectors=vectors, on_progress=on_progress),
     }
-    found: dict[str, dict[str, Any]] = {}
     if out is None:
-        found = {
-            label: evaluate_all(contender, names, scoring, own=own, on_skip=on_skip if label == "before" else None)
-            for label, contender in contenders.items()
-        }
+        check_labelled(names, scoring)
+        board = Scoreboard()
+        for label, contender in contenders.items():
+            said = on_skip if label == "before" else None
+            for name in names:
+                scored = score(contender, name, own.get(name, scoring), on_skip=said)
+                board = board.with_score(name, label, scored.about, score_of(contender, scored))
     else:
         settings = BeforeAndAfterSettings(run=str(run), data=names, scoring=scoring, reading=reading)
         with Run.open(out, command="evaluate --before-and-after", settings=settings, inputs={}) as opened:
             for label, contender in contenders.items():
-                told = on_skip if label == "before" else None
-                place = opened.folder / label
-                score_into(opened, place, contender, names, scoring, own=own, command=command, on_skip=told)
-                found[label] = read_scores(place)
+                said = on_skip if label == "before" else None
+                score_into(opened, contender, names, scoring, label=label, own=own, command=command, on_skip=said)
+            board = read_scores(opened.folder)
             opened.finish()
-    return {name: _row(found, name) for name in names}
+    return {name: _row(board, name) for name in names}
 
 
 def own_data(run: str | Path) -> list[str]:
@@ -181,14 +185,14 @@ def _trained(run: str | Path) -> dict[str, Any]:
     return finished(run)
 
 
-def _row(found: dict[str, dict[str, Any]], name: str) -> dict[str, Any]:
+def _row(board: Scoreboard, name: str) -> dict[str, Any]:
     """Return one data set's line: the main score before and after, and all of both."""
-    before, after = found["before"]["scores"][name], found["after"]["scores"][name]
-    metric = next(iter(before))
+    scores = board.metrics_of(name)
+    metric = next(iter(scores["before"]))
     return {
-        "task": found["before"]["data"][name]["task"],
+        "task": board.data[name].task,
         "metric": metric,
-        "before": before[metric],
-        "after": after[metric],
-        "scores": {"before": before, "after": after},
+        "before": scores["before"][metric],
+        "after": scores["after"][metric],
+        "scores": {label: scores[label] for label in ("before", "after")},
     }

@@ -42,6 +42,7 @@ class Contender:
         name: str,
         *,
         reading: TeacherSettings | None = None,
+        first_reading: TeacherSettings | None = None,
         vectors: Path | None = None,
         encoder: Any = None,
         on_progress: Progress = silent,
@@ -50,12 +51,14 @@ class Contender:
 
         Args:
             reading: how the model reads texts.
+            first_reading: how the model reads texts that finds passages for a cross-encoder.
             vectors: folder of the vectors; by default a run keeps its own, and the rest lies in the user's cache.
             encoder: the embedding model, where it is open already.
             on_progress: told of the work.
         """
         self.name = name
         self.reading = reading or TeacherSettings()
+        self.first_reading = first_reading
         is_run = (Path(name) / "manifest.json").is_file()
         self.vectors = vectors or (Path(name) / "vectors" if is_run else user_cache())
         self.on_progress = on_progress
@@ -65,7 +68,7 @@ class Contender:
     @property
     def is_run_file(self) -> bool:
         """Whether the name is that of a file with a ranking."""
-        return Path(self.name).is_file() and Path(self.name).suffix != ".gguf"
+        return self._given is None and Path(self.name).is_file() and Path(self.name).suffix != ".gguf"
 
     @cached_property
     def encoder(self) -> Any:
@@ -111,7 +114,9 @@ class Contender:
             raise SettingsError(
                 f"first_stage: {scoring.first_stage} does not search", hint="name a model that does, such as bm25"
             )
-        first = Contender(scoring.first_stage, vectors=self.vectors, on_progress=self.on_progress)
+        first = Contender(
+            scoring.first_stage, reading=self.first_reading, vectors=self.vectors, on_progress=self.on_progress
+        )
         return rank(
             self._teacher(collection.passages, ties=collection.ties),
             collection,

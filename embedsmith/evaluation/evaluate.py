@@ -1,6 +1,6 @@
 """Evaluating models and baselines, into a folder that carries all that the scores depend on.
 
-OUT/scores.json          data set -> metric -> score; the model's and the data's fingerprints, versions, the command
+OUT/scores.json          what was scored, on what, by which versions: see `embedsmith.runs.scores`
 OUT/per_query.jsonl      the metrics of each query: {"query_id", "ndcg@10", …}
 OUT/ranking.trec         what was ranked, as a run file of TREC
 OUT/judgements.qrels     what it was judged by, as TREC writes it
@@ -12,25 +12,24 @@ from __future__ import annotations
 
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.files import read_json, write_json, write_jsonl
+from embedsmith.data.files import write_jsonl
 from embedsmith.data.labelled import read_labelled, task_of
 from embedsmith.data.load import load_collection, usual_split
-from embedsmith.data.plain_values import are_numbers
-from embedsmith.data.tables import HUB
 from embedsmith.data.trec import separated, write_judgements, write_ranking
-from embedsmith.errors import InputError, SettingsError
+from embedsmith.errors import SettingsError
 from embedsmith.evaluation.contender import Contender
 from embedsmith.evaluation.metrics import Scores
+from embedsmith.evaluation.places import check_names, places_of, stem_of
 from embedsmith.evaluation.scoring import OnSkip, Scored, check_labelled, need_mteb, score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import Dtype
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import Run
-from embedsmith.settings import Settings, folder_name
+from embedsmith.runs.scores import MODEL, Score, Scoreboard, ScoredData, read_scores, write_scores
+from embedsmith.settings import Settings
 from embedsmith.teachers.settings import TeacherSettings
 
 _PACKAGES = ("bm25s", "ir-measures", "pytrec-eval-terrier", "scikit-learn", "mteb")
@@ -89,34 +88,26 @@ def evaluate_all(
     scoring: ScoringSettings,
     *,
     benchmark: str | None = None,
-    own: Mapping[str, ScoringSettings] | None = None,
     on_skip: OnSkip | None = None,
-) -> dict[str, Any]:
-    """Score a contender on data sets, and on a benchmark of mteb behind them; write nothing.
+) -> Scoreboard:
+    """Score a contender on data sets, and on a benchmark of mteb after them; write nothing.
 
     Args:
         contender: what is scored.
         data: paths, each once.
         scoring: how.
         benchmark: name of a benchmark or a task of mteb.
-        own: how some of the paths are scored, in the place of `scoring`.
-        on_skip: told what was left out.
-
-    Returns:
-        scores: data set or task -> metric -> value; data: what each asks and its fingerprint; with a benchmark means.
+        on_skip: receives one line for each kind of row that was left out.
     """
     check_names(data, benchmark)
     check_labelled(data, scoring)
-    found: dict[str, Any] = {"scores": {}, "data": {}}
+    board = Scoreboard()
     for name in data:
-        scored = score(contender, name, (own or {}).get(name, scoring), on_skip=on_skip)
-        found["scores"][name], found["data"][name] = scored.scores.mean, scored.about
+        scored = score(contender, name, scoring, on_skip=on_skip)
+        board = board.with_score(name, MODEL, scored.about, score_of(contender, scored))
     if benchmark:
-        rest = score_benchmark(contender, benchmark, template=scoring.template)
-        found = {"scores": found["scores"] | rest["scores"], "data": found["data"] | rest["data"]} | {
-            "means": rest["means"]
-        }
-    return found
+        board = _with_benchmark(board, contender, score_benchmark(contender, benchmark, template=scoring.template))
+    return board
 
 
 def evaluate_into(
@@ -136,9 +127,9 @@ def evaluate_into(
         contender: what is scored.
         data: paths.
         scoring: how.
-        benchmark: name of a benchmark or a task of mteb, scored behind the data sets; mteb's results lie in OUT/mteb.
+        benchmark: name of a benchmark or a task of mteb, scored after the data sets; mteb's results lie in OUT/mteb.
         command: what was typed, for the record.
-        on_skip: told what was left out.
+        on_skip: receives one line for each kind of row that was left out.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
@@ -148,132 +139,90 @@ def evaluate_into(
     )
     check_names(data, benchmark)
     with Run.open(out, command="evaluate", settings=settings, inputs={}) as run:
-        score_into(run, run.folder, contender, data, scoring, command=command, on_skip=on_skip)
-        if benchmark and "means" not in read_scores(run.folder):
+        score_into(run, contender, data, scoring, command=command, on_skip=on_skip)
+        if benchmark and MODEL not in read_scores(run.folder).means:
             with run.timed("benchmark"):
                 found = score_benchmark(contender, benchmark, template=scoring.template, cache=run.folder / "mteb")
-            note = Note(run, run.folder, contender, command)
-            note.add(found["data"], found["scores"], means=found["means"])
+            note_scores(run, _with_benchmark(read_scores(run.folder), contender, found), contender, command)
         run.finish()
     return run
 
 
 def score_into(
     run: Run,
-    folder: Path,
     contender: Contender,
     data: Sequence[str],
     scoring: ScoringSettings,
     *,
+    label: str = MODEL,
     own: Mapping[str, ScoringSettings] | None = None,
     command: str = "",
     on_skip: OnSkip | None = None,
 ) -> None:
-    """Score a contender on the data sets that a folder of a run does not have yet.
+    """Score a contender on the data sets that a run does not have its scores on yet.
+
+    Args:
+        label: tells the models of the run apart; the files of one that has a label lie in a folder of that name.
+        own: how some of the paths are scored, in place of `scoring`.
 
     Raises:
         InputError: a data set is given twice.
     """
     check_names(data)
     check_labelled(data, scoring)
+    side = "" if label == MODEL else label
     for name, place in places_of(data).items():
-        if name in read_scores(folder).get("scores", {}):
+        if read_scores(run.folder).has(name, label):
             continue
         with run.timed("evaluate"):
             scored = score(contender, name, (own or {}).get(name, scoring), on_skip=on_skip)
-        if on_skip and place not in ("", _stem(name)):
-            on_skip(f"{name}: its files lie in {folder / place}")
-        _write(folder / place, scored, tag=contender.name)
-        Note(run, folder, contender, command).add({name: {**scored.about, "files": place}}, {name: scored.scores.mean})
+        if on_skip and place not in ("", stem_of(name)):
+            on_skip(f"{name}: its files lie in {run.folder / side / place}")
+        _write(run.folder / side / place, scored, tag=contender.name)
+        per_query = "/".join(filter(None, (side, place, "per_query.jsonl"))) if scored.scores.per_query else None
+        board = read_scores(run.folder)
+        board = board.with_score(name, label, scored.about, score_of(contender, scored, per_query))
+        note_scores(run, board, contender, command)
 
 
-def check_names(data: Sequence[str], benchmark: str | None = None) -> None:
-    """Refuse data whose scores would stand under one name.
+def score_of(contender: Contender, scored: Scored, per_query: str | None = None) -> Score:
+    """Return what a contender scored, as a scoreboard has it.
+
+    Args:
+        per_query: the file with the scores of each query, within the run's folder.
+    """
+    return Score(
+        model=contender.name,
+        model_hash=contender.fingerprint,
+        per_query=per_query,
+        not_in_run=scored.not_in_run,
+        metrics=scored.scores.mean,
+    )
+
+
+def note_scores(run: Run, board: Scoreboard, contender: Contender, command: str = "") -> None:
+    """Write the scores of a run with the versions that they depend on; what is in the file is done.
 
     Raises:
-        InputError: a data set is given twice, or is called as a task of the benchmark is.
+        RunError: the contender is another model than when the run began.
     """
-    known: dict[str, str] = {}
-    for name in data:
-        if (place := _place(name)) in known:
-            other = "" if known[place] == name else f", as {known[place]} too"
-            raise InputError(f"{name}: given twice{other}", hint="name each data set once")
-        known[place] = name
-    if benchmark and data:
-        need_mteb(benchmark)
-        from embedsmith.evaluation.benchmarks import tasks_named
-
-        tasks = {task.metadata.name for task in tasks_named(benchmark)}
-        for name in data:
-            if name in tasks:
-                raise InputError(
-                    f"{name}: a data set, and a task of {benchmark}", hint=f"write ./{name} for the folder"
-                )
+    run.same_content(f"model {contender.name}", contender.fingerprint)
+    told = {
+        "command": command,
+        "versions": {**run.manifest["versions"], **versions_of_metrics()},
+        "python": run.manifest["python"],
+        "machine": run.manifest["machine"],
+    }
+    write_scores(run.folder, board.model_copy(update=told))
 
 
-def _place(data: str) -> str:
-    """Return what two names of one data set have in common."""
-    return data if data.startswith(HUB) else str(Path(data).resolve())
-
-
-def read_scores(folder: Path) -> dict[str, Any]:
-    """Return what is scored so far, with all that the scores depend on; nothing where nothing is.
-
-    Raises:
-        InputError: the file is not JSON, or holds something else.
-    """
-    path = folder / "scores.json"
-    found = read_json(path) if path.is_file() else {}
-    if wrong := _wrong_in_scores(found):
-        raise InputError(
-            f"{path}: not what `evaluate` writes: nothing fits under {wrong}",
-            hint=f"remove {folder}, and evaluate again",
-        )
-    scores: dict[str, Any] = found
-    return scores
-
-
-def _wrong_in_scores(found: Any) -> str | None:
-    """Return under which name of an evaluation's scores.json something else stands, None where all is as it should."""
-    if not isinstance(found, dict):
-        return "scores"
-    scores, data, means = (found.get(name, {}) for name in ("scores", "data", "means"))
-    if scores != {} and not are_numbers(scores, depth=2):
-        return "scores"
-    if not isinstance(data, dict) or not data.keys() >= scores.keys():
-        return "data"
-    texts = ("task", "split", "fingerprint", "files")
-    for name, about in data.items():
-        if not isinstance(about, dict) or not isinstance(about.get("task"), str):
-            return f"data.{name}"
-        if odd := [key for key in texts if not isinstance(about.get(key), str | None)]:
-            return f"data.{name}.{odd[0]}"
-    return None if means == {} or are_numbers(means) else "means"
-
-
-@dataclass(frozen=True)
-class Note:
-    """Scores with all that they depend on, in a folder's scores.json. What is in it is done."""
-
-    run: Run
-    folder: Path
-    contender: Contender
-    command: str
-
-    def add(self, about: dict[str, Any], scores: dict[str, dict[str, float]], **more: Any) -> None:
-        """Write them beside those that are there."""
-        self.run.same_content(f"model {self.contender.name}", self.contender.fingerprint)
-        known = read_scores(self.folder)
-        found = {
-            "command": self.command,
-            "model": {"name": self.contender.name, "fingerprint": self.contender.fingerprint},
-            "versions": {**self.run.manifest["versions"], **_versions()},
-            "python": self.run.manifest["python"],
-            "machine": self.run.manifest["machine"],
-            "data": {**known.get("data", {}), **about},
-            "scores": {**known.get("scores", {}), **scores},
-        }
-        write_json(self.folder / "scores.json", {**found, **more})
+def _with_benchmark(board: Scoreboard, contender: Contender, found: dict[str, Any]) -> Scoreboard:
+    """Return a scoreboard with the scores of a benchmark's tasks and their means."""
+    for task, metrics in found["scores"].items():
+        score = Score(model=contender.name, model_hash=contender.fingerprint, metrics=metrics)
+        about = ScoredData(task=found["data"][task]["task"], content_hash=found["data"][task]["fingerprint"])
+        board = board.with_score(task, MODEL, about, score)
+    return board.model_copy(update={"means": {**board.means, MODEL: found["means"]}})
 
 
 def mteb_task(data: str | Path, *, split: str | None = None, labels: str | None = None) -> Any:
@@ -335,45 +284,6 @@ def score_benchmark(
     }
 
 
-_RESERVED = ("mteb", "scores")
-"""Folders of a run that hold something else."""
-
-
-def places_of(data: Sequence[str]) -> dict[str, str]:
-    """Return the folder within an evaluation's that each data set's files go to: "", itself, where there is only one.
-
-    No two are the same, on a disk that takes `NQ` for `nq` either.
-
-    >>> places_of(["a/toy"])
-    {'a/toy': ''}
-    >>> places_of(["a/nq-dev", "b/NQ-dev/", "nq-dev-2.jsonl", "mteb"])
-    {'a/nq-dev': 'nq-dev', 'b/NQ-dev/': 'NQ-dev-2', 'nq-dev-2.jsonl': 'nq-dev-2-2', 'mteb': 'mteb-2'}
-    """
-    if len(data) == 1:
-        return {data[0]: ""}
-    places: dict[str, str] = {}
-    taken = {*_RESERVED}
-    for name in data:
-        stem = place = _stem(name)
-        number = 1
-        while place.casefold() in taken:
-            number += 1
-            place = f"{stem}-{number}"
-        taken.add(place.casefold())
-        places[name] = place
-    return places
-
-
-def _stem(data: str) -> str:
-    """Return the last part of a path, without what a file's name ends with.
-
-    >>> _stem("data/nq.jsonl"), _stem("hf:owner/nq"), _stem("hf:owner/.."), _stem("z/nq/k/..")
-    ('nq', 'nq', 'data', 'nq')
-    """
-    path = Path(_place(data))
-    return folder_name(path.name.removesuffix(path.suffix))
-
-
 def _write(folder: Path, scored: Scored, *, tag: str) -> None:
     """Write what was ranked, what it was judged by, and what each query scored; nothing of other tasks."""
     if scored.ranking is None or scored.qrels is None:
@@ -386,6 +296,6 @@ def _write(folder: Path, scored: Scored, *, tag: str) -> None:
     write_jsonl(folder / "per_query.jsonl", rows)
 
 
-def _versions() -> dict[str, str]:
+def versions_of_metrics() -> dict[str, str]:
     """Return the versions of the packages that compute scores, of those that are installed."""
     return {name: found.version for name in _PACKAGES for found in importlib.metadata.distributions(name=name)}

@@ -8,16 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote
 
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from embedsmith.data.files import read_jsonl, visible, write_jsonl
+from embedsmith.data.files import read_jsonl, write_jsonl
 from embedsmith.data.labels import short
 from embedsmith.data.plain_values import are_texts, is_number
 from embedsmith.errors import InputError, SettingsError, did_you_mean
-from embedsmith.evaluation.metrics import Scores
 
 FIRST = 3
 """Ranked passages of each query that are kept to be read."""
@@ -71,21 +69,9 @@ class PerQuery:
         return self.metrics[metric]
 
 
-def per_query_path(run: Path, data: str, label: str) -> Path:
-    """Return the file of what a run scored on a data set; a label may be a path.
-
-    >>> per_query_path(Path("run"), "code", "static:package:wordllama").as_posix()
-    'run/scores/code/static%3Apackage%3Awordllama.jsonl'
-    """
-    return run / "scores" / data / f"{quote(label, safe='')}.jsonl"
-
-
-def labels_of(run: Path, data: str) -> list[str]:
-    """Return what a run scored on a data set."""
-    return sorted(unquote(path.stem) for path in visible(run / "scores" / data, "*.jsonl"))
-
-
-def write_per_query(path: Path, scores: Scores, ranking: Mapping[str, Sequence[tuple[str, float]]]) -> None:
+def write_per_query(
+    path: Path, scores: Mapping[str, Mapping[str, float]], ranking: Mapping[str, Sequence[tuple[str, float]]]
+) -> None:
     """Write the scores of each query, and what was ranked first."""
     write_jsonl(
         path,
@@ -95,7 +81,7 @@ def write_per_query(path: Path, scores: Scores, ranking: Mapping[str, Sequence[t
                 **{metric: round(value, _DIGITS) for metric, value in values.items()},
                 "first": [passage for passage, _ in ranking.get(query, [])[:FIRST]],
             }
-            for query, values in scores.per_query.items()
+            for query, values in scores.items()
         ),
     )
 

@@ -6,10 +6,10 @@ import importlib.util
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from embedsmith.data.bad_rows import Tally, refuse
 from embedsmith.data.beir import unanswered
+from embedsmith.data.collection import Collection
 from embedsmith.data.labelled import Labelled, TaskType, read_labelled, task_of
 from embedsmith.data.load import known_splits, load_collection, usual_split
 from embedsmith.data.qrels import read_judgements
@@ -19,7 +19,9 @@ from embedsmith.evaluation.contender import Contender
 from embedsmith.evaluation.metrics import DEFAULT_METRICS, Scores, score_run
 from embedsmith.evaluation.retrieval import depth_for
 from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.runs.scores import ScoredData, plain_columns
 from embedsmith.settings import fingerprint
+from embedsmith.variables import Place
 
 OnSkip = Callable[[str], None]
 """Told in one line what was left out."""
@@ -30,12 +32,14 @@ class Scored:
     """What a model scored on one data set."""
 
     scores: Scores
-    about: dict[str, Any]
-    """Task, split, sizes and fingerprint of the data."""
+    about: ScoredData
+    """Path, task, split, sizes and content hash of the data."""
     ranking: Ranking | None = None
     """What was ranked, of retrieval."""
     qrels: dict[str, dict[str, int]] | None = None
     """What it was judged by."""
+    not_in_run: int | None = None
+    """Judged queries that a run file does not rank."""
 
 
 def score(
@@ -64,14 +68,68 @@ def score(
     return _score_labelled(contender, data, task, scoring, on_skip)
 
 
+def score_collection(
+    contender: Contender,
+    collection: Collection,
+    scoring: ScoringSettings,
+    about: ScoredData,
+    *,
+    on_skip: OnSkip | None = None,
+) -> Scored:
+    """Score what a contender ranks for the queries of a collection.
+
+    Args:
+        contender: what is scored.
+        collection: queries, passages and judgements.
+        scoring: metrics, and how passages are ranked.
+        about: what the collection is, without its sizes and content hash: see `described`.
+        on_skip: receives one line for each kind of row that was left out.
+
+    Raises:
+        InputError, ModelError, SettingsError: see `embedsmith.errors`.
+    """
+    ranking = contender.ranking(collection, scoring, depth=depth_for(_metrics(scoring)))
+    missing = None
+    if contender.is_run_file:
+        of = (contender.name, about.path or "the data", ranking, collection.qrels)
+        missing = _unmatched(*of, collection.passage_index, on_skip)
+    sizes = {"content_hash": collection.content_hash(), "passages": len(collection.passages)}
+    return _judged(about.model_copy(update=sizes), ranking, collection.qrels, scoring, missing, on_skip)
+
+
+def described(
+    data: str | Path, task: str, split: str | None, scoring: ScoringSettings, *, in_run: bool = False
+) -> ScoredData:
+    """Return what a data set is, as the settings say that it is read.
+
+    Args:
+        data: its path.
+        task: what it asks of a model.
+        split: the split that is scored.
+        scoring: how it is read.
+        in_run: whether the path is below the folder of the run.
+    """
+    named = scoring.pair_columns if task == "retrieval" else scoring.labelled_columns
+    return ScoredData(
+        path=Place(data),
+        in_run=in_run,
+        task=task,
+        split=split,
+        columns=plain_columns(named.model_dump()),
+        corpus=Place(scoring.corpus) if scoring.corpus else None,
+        skip_bad=scoring.skip_bad,
+    )
+
+
 def _score_file(contender: Contender, data: str | Path, scoring: ScoringSettings, on_skip: OnSkip | None) -> Scored:
     """Score a run file by a file of judgements."""
     qrels = _judgements(Path(data), scoring, on_skip)
     left_out = sum(not any(grade > 0 for grade in grades.values()) for grades in qrels.values())
-    about: dict[str, Any] = {"task": "retrieval", "split": None, "fingerprint": fingerprint(qrels)}
+    about = described(data, "retrieval", None, scoring)
+    about = about.model_copy(update={"content_hash": fingerprint(qrels), "left_out": left_out})
     ranking = contender.ranking_of_file(scoring)
-    about |= _unmatched(contender.name, data, ranking, qrels, None, on_skip)
-    return _judged(data, about, ranking, qrels, scoring, left_out, on_skip)
+    missing = _unmatched(contender.name, data, ranking, qrels, None, on_skip)
+    return _judged(about, ranking, qrels, scoring, missing, on_skip)
 
 
 def _unmatched(
@@ -81,7 +139,7 @@ def _unmatched(
     qrels: dict[str, dict[str, int]],
     corpus: Container[str] | None,
     on_skip: OnSkip | None,
-) -> dict[str, int]:
+) -> int:
     """Return how many judged queries a run file does not rank, and tell of ids that only one side has.
 
     Args:
@@ -116,14 +174,14 @@ def _unmatched(
         on_skip(f"{run}: {extra:,} of its {len(ranking):,} queries are not judged in {data}, and are left out")
     if unknown and corpus is not None and on_skip:
         on_skip(f"{run}: {unknown:,} of the {len(found):,} passages that it ranks are not in {data}")
-    return {"not_in_run": missing}
+    return missing
 
 
 def _score_retrieval(
     contender: Contender, data: str | Path, scoring: ScoringSettings, on_skip: OnSkip | None
 ) -> Scored:
-    """Score what a contender ranks for the queries of a collection."""
-    depth = depth_for(_metrics(scoring))  # an unknown metric is an error before the work, not after it
+    """Score what a contender ranks for the queries of the collection at a path."""
+    depth_for(_metrics(scoring))  # an unknown metric is an error before the work, not after it
     split = scoring.split or usual_split(data, "test")
     collection = load_collection(
         data,
@@ -133,33 +191,26 @@ def _score_retrieval(
         skip_bad=scoring.skip_bad,
         on_skip=on_skip,
     )
-    about = {
-        "task": "retrieval",
-        "split": split,
-        "fingerprint": collection.content_hash(),
-        "passages": len(collection.passages),
-    }
-    ranking = contender.ranking(collection, scoring, depth=depth)
-    if contender.is_run_file:
-        about |= _unmatched(contender.name, data, ranking, collection.qrels, collection.passage_index, on_skip)
-    return _judged(data, about, ranking, collection.qrels, scoring, _unanswered(data, split), on_skip)
+    about = described(data, "retrieval", split, scoring)
+    about = about.model_copy(update={"left_out": _unanswered(data, split)})
+    return score_collection(contender, collection, scoring, about, on_skip=on_skip)
 
 
 def _judged(
-    data: str | Path,
-    about: dict[str, Any],
+    about: ScoredData,
     ranking: Ranking,
     qrels: dict[str, dict[str, int]],
     scoring: ScoringSettings,
-    left_out: int,
+    missing: int | None,
     on_skip: OnSkip | None,
 ) -> Scored:
-    """Return the scores of a ranking; tell how many judged queries say nothing about it."""
+    """Return the scores of a ranking; report how many judged queries say nothing about it."""
     scores = score_run(ranking, qrels, _metrics(scoring))
-    if left_out and on_skip:
-        queries, verb = ("query", "is") if left_out == 1 else ("queries", "are")
-        on_skip(f"{data}: {left_out:,} judged {queries} without a relevant passage {verb} left out")
-    return Scored(scores, {**about, "queries": len(scores.per_query), "left_out": left_out}, ranking, qrels)
+    if about.left_out and on_skip:
+        queries, verb = ("query", "is") if about.left_out == 1 else ("queries", "are")
+        on_skip(f"{about.path}: {about.left_out:,} judged {queries} without a relevant passage {verb} left out")
+    about = about.model_copy(update={"queries": len(scores.per_query)})
+    return Scored(scores, about, ranking, qrels, missing)
 
 
 def _score_labelled(
@@ -177,10 +228,13 @@ def _score_labelled(
         )
     model = contender.mteb_model(scoring.template)
     scores = scores_of(task_of_labelled(found), model, found.split, found.task)
-    about: dict[str, Any] = {"task": found.task, "split": found.split, "fingerprint": found.content_hash()}
-    about |= {"rows": len(found), "left_out": found.left_out}
-    if found.meanings:
-        about["labels"] = found.meanings.plain()
+    sizes = {
+        "content_hash": found.content_hash(),
+        "rows": len(found),
+        "left_out": found.left_out,
+        "labels": found.meanings.plain() if found.meanings else None,
+    }
+    about = described(data, found.task, found.split, scoring).model_copy(update=sizes)
     return Scored(Scores(mean=scores, per_query={}), about)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from embedsmith.data.labelled import TaskType
 from embedsmith.data.load import table_splits
 from embedsmith.errors import SettingsError
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.scoring import OnSkip, need_mteb, read_scored, score
+from embedsmith.evaluation.scoring import OnSkip, Scored, need_mteb, read_scored, score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.prepare.convert import instruction_of
@@ -67,11 +68,13 @@ def scoring_of(settings: DataSettings, on_skip: OnSkip | None = None) -> Scoring
     return scoring
 
 
-def score_labelled(settings: DataSettings, scoring: ScoringSettings, contender: Contender) -> dict[str, float] | None:
-    """Return the scores of what a contender makes of labelled data; None where it has no vectors to make them of."""
+def score_labelled(settings: DataSettings, scoring: ScoringSettings, contender: Contender) -> Scored | None:
+    """Return what a contender scores on labelled data; None where it has no vectors, which the data need."""
     if scoring.task != "reranking" and contender.encoder is None:
         return None
-    return score(contender, filled(settings).path, scoring).scores.mean
+    scored = score(contender, filled(settings).path, scoring)
+    # The path as the recipe writes it: the value of a variable is this machine's.
+    return replace(scored, about=scored.about.model_copy(update={"path": settings.path}))
 
 
 def instructed(model: EmbeddingModel, recipe: Recipe, settings: DataSettings) -> EmbeddingModel:

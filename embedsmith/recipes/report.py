@@ -13,7 +13,7 @@ from embedsmith.pages.markdown import block, code, inline
 from embedsmith.recipes.data import examples_file
 from embedsmith.recipes.recipe import Recipe
 from embedsmith.runs.run import Run
-from embedsmith.runs.scores import read_run_scores
+from embedsmith.runs.scores import read_scores
 from embedsmith.training.report import read_steps
 
 SHOWN_METRICS = ("ndcg@10", "recall@10", "mrr@10")
@@ -31,7 +31,7 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     yield f"# {inline(recipe.name)}"
     yield ""
     yield f"{run.seconds:,.0f} s of work; seed {recipe.seed}; {_versions(run.manifest)}."
-    for name, scores in read_run_scores(run.folder).items():
+    for name, scores in read_scores(run.folder).metrics().items():
         yield from ("", f"## Scores on {inline(name)}", "")
         metrics = shown_metrics(scores)
         rows = [[label, *(_number(values.get(metric)) for metric in metrics)] for label, values in scores.items()]

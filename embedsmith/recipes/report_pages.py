@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from embedsmith.evaluation.comparison_page import write_evaluation_report
 from embedsmith.mining.page import write_mining_report
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.ablation.ablate import write_ablation_report
-from embedsmith.recipes.comparison_page import write_evaluation_report
 from embedsmith.runs.run import read_manifest
 
 

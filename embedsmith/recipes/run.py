@@ -28,13 +28,13 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.files import write_json
 from embedsmith.data.pair_labels import read_labels
+from embedsmith.evaluation.comparison_page import write_evaluation_report
 from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.mine import mine_into
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.prepare.code import CodeSettings, harvest, sources_hash, split
 from embedsmith.progress import Progress, silent
-from embedsmith.recipes.comparison_page import write_evaluation_report
 from embedsmith.recipes.data import (
     Prepared,
     clean,

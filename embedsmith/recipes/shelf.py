@@ -136,6 +136,8 @@ def _wrong_in(about: Any, kind: str) -> str | None:
             "steps": isinstance(steps, list) and not any(map(wrong_in_report, steps)),
             "counts": isinstance(counts, dict) and all(isinstance(own, dict) for own in counts.values()),
         }
+    elif kind == "scores":
+        fits = {"model_hash": isinstance(about.get("model_hash"), str | None)}
     else:
         fits = {}
     return next((name for name, fit in fits.items() if not fit), None)
@@ -149,20 +151,26 @@ def _is_name(value: Any) -> bool:
 @contextmanager
 def once(
     shelf: Shelf | None, kind: str, identity: Callable[[], Any], target: Path, on_progress: Progress = silent
-) -> Iterator[None]:
+) -> Iterator[dict[str, Any]]:
     """Take a result from the shelf before the block, which makes what is missing, and keep there what it has made.
 
     Where another process is making the same, wait for it.
+
+    Yields:
+        what is noted of the result beside its identity; the block may add to it what it makes.
     """
+    noted: dict[str, Any] = {}
     if shelf is None:
-        yield
+        yield noted
         return
     depends_on = identity()
     with shelf.making(kind, depends_on, on_progress):
-        if not target.exists():
-            shelf.take(kind, depends_on, target)
-        yield
-        shelf.keep(kind, depends_on, target)
+        if not target.exists() and shelf.take(kind, depends_on, target):
+            noted |= {
+                name: value for name, value in (shelf.about(kind, depends_on) or {}).items() if name != "identity"
+            }
+        yield noted
+        shelf.keep(kind, depends_on, target, about=noted)
 
 
 @contextmanager

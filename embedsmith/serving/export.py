@@ -36,7 +36,7 @@ from embedsmith.runs.lineage import lineage
 from embedsmith.runs.named import named_data
 from embedsmith.runs.origin import has_changed
 from embedsmith.runs.run import finished
-from embedsmith.runs.scores import read_run_scores
+from embedsmith.runs.scores import read_scores
 
 PROBES = [
     "What is the capital of France?",
@@ -213,7 +213,7 @@ def _stated(place: str) -> str:
 
 def _scores(run: Path) -> Iterator[str]:
     """Yield the scores of a recipe's run as tables."""
-    for name, rows in read_run_scores(run).items():
+    for name, rows in read_scores(run).metrics().items():
         metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
         yield from (
             "",

@@ -95,9 +95,9 @@ def _read_recipe_run(folder: Path) -> None:
     """Look at a recipe's run in every way, and go on with it as if its last line had not been written."""
     from embedsmith.cli.training import _show_run
     from embedsmith.evaluation.before_and_after import own_scorings
+    from embedsmith.evaluation.compare import compare
     from embedsmith.evaluation.settings import ScoringSettings
     from embedsmith.models.settings import StudentSettings
-    from embedsmith.recipes.compare import compare
     from embedsmith.recipes.report_pages import write_page
     from embedsmith.recipes.run import run_recipe
     from embedsmith.runs.run import Run, read_manifest
@@ -189,10 +189,10 @@ def _evaluation(folder: Path) -> None:
 @few_samples()
 def _read_evaluation(folder: Path) -> None:
     """Compare two evaluations, and go on with one that was cut short."""
+    from embedsmith.evaluation.compare import compare
     from embedsmith.evaluation.contender import Contender
     from embedsmith.evaluation.evaluate import evaluate_into
     from embedsmith.evaluation.settings import ScoringSettings
-    from embedsmith.recipes.compare import compare
 
     places = [str(folder / name) for name in ("animals", "others")]
     contender = Contender("bm25", vectors=folder / "vectors")

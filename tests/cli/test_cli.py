@@ -13,6 +13,7 @@ import pytest
 import embedsmith
 from embedsmith.data import files
 from embedsmith.runs.run import read_manifest
+from embedsmith.runs.scores import read_scores
 from tests.cli.conftest import Done
 
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
@@ -282,9 +283,9 @@ def test_scores_are_written_with_the_command_that_made_them(embedsmith_command, 
     assert done.code == 0
     assert done.json["run"] == str(out)
     assert list(done.json["scores"][str(pairs)]) == ["precision@1", "ndcg@5"]
-    written = json.loads((out / "scores.json").read_text())
-    assert written["scores"] == done.json["scores"]
-    assert written["command"] == " ".join(map(str, ["embedsmith", *words]))
+    written = read_scores(out)
+    assert written.of_label("model") == done.json["scores"]
+    assert written.command == " ".join(map(str, ["embedsmith", *words]))
     assert embedsmith_command(*words).error.startswith(f"{out}: this run is finished already")
 
     done = embedsmith_command("evaluate", out / "ranking.trec", out / "judgements.qrels", "--metric", "ndcg@5")

@@ -70,7 +70,7 @@ COMMANDS = {
         "embedsmith.evaluation.evaluate.evaluate_all",
         {"Scoring": ScoringSettings, "Columns": LabelledColumns, "Pairs": ColumnSettings, "Reading": TeacherSettings},
     ),
-    "compare": Command("RUN RUN-2", "embedsmith.recipes.compare.compare"),
+    "compare": Command("RUN RUN-2", "embedsmith.evaluation.compare.compare"),
     "ablate": Command(
         "recipe.yaml --vary mining.method=naive,abs --out OUT", "embedsmith.recipes.ablation.ablate.ablate"
     ),

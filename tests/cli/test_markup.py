@@ -103,11 +103,14 @@ def test_a_chat_model_s_judgement_names_the_run_and_the_judge(
         negatives=Row(), first=Row(), positives=Row(),
     )  # fmt: skip
     monkeypatch.setattr("embedsmith.mining.judge.judge", lambda *_, **__: found)
-    done = embedsmith_command("judge", place / "mined", "--url", "http://localhost/v1#m")
+    run = place / "judged"
+    settings = embedsmith.MiningSettings(teachers=["bm25"], method="naive", depth=8)
+    embedsmith.mine(place / "pairs.jsonl", out=run, settings=settings)
+    done = embedsmith_command("judge", run, "--url", "http://localhost/v1#m")
     assert done.code == 0
-    assert f"http://x#[bold]m on {place / 'mined'}" in done.out
+    assert f"http://x#[bold]m on {run}" in done.out
     assert "[red]failed[/]" in done.err
-    assert str(place / "mined") in done.err
+    assert str(run) in done.err
 
 
 def test_only_one_module_makes_consoles_and_nobody_else_prints():

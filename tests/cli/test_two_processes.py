@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipes.test_compare import write_data
+from tests.evaluation.test_compare import write_data
 
 ROUNDS = int(os.environ.get("EMBEDSMITH_ROUNDS", "1"))
 """How often each command is tried; from the second time on at random moments."""

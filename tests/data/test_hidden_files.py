@@ -14,14 +14,14 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.files import visible, write_json
 from embedsmith.data.labelled import read_labelled, task_of
 from embedsmith.data.load import known_splits, load_collection, load_tables, table_splits
-from embedsmith.evaluation.per_query import labels_of
+from embedsmith.evaluation.compare import sides_of
 from embedsmith.generation.templates import Template, read_templates, write_templates
 from embedsmith.models.names import find_model
 from embedsmith.models.opening import load
 from embedsmith.prepare.code import CodeSettings, harvest
-from embedsmith.recipes.compare import sides_of
 from embedsmith.recipes.shelf import identity_of_files
 from embedsmith.serving.search import _corpus as corpus_of_run
+from tests.scored import write_labelled
 
 
 def with_hidden(folder: Path) -> None:
@@ -74,13 +74,12 @@ def of_code(folder: Path) -> Any:
 
 def run(folder: Path) -> None:
     beir(folder / "data" / "toy" / "test")
-    (folder / "scores" / "toy").mkdir(parents=True)
-    (folder / "scores" / "toy" / "after.jsonl").write_text("")
+    write_labelled(folder, "after", [{"query_id": "q", "ndcg@10": 0.5}])
     write_json(folder / "manifest.json", {"command": "evaluate", "status": "finished", "inputs": {}, "settings": {}})
 
 
 def of_run(folder: Path) -> Any:
-    return labels_of(folder, "toy"), sides_of(folder), corpus_of_run(folder, None).qrels
+    return sides_of(folder), corpus_of_run(folder, None).qrels
 
 
 def prompts(folder: Path) -> None:

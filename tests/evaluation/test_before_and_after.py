@@ -1,6 +1,5 @@
 """A trained model and its start on the same data."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.errors import RunError
 from embedsmith.evaluation.before_and_after import before_and_after, own_data
+from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.settings import TeacherSettings
 
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
@@ -70,15 +70,16 @@ def test_the_start_is_scored_as_the_student_was_built_and_the_end_as_it_was_save
 def test_both_sides_are_written_as_evaluate_writes_them(trained, beir, tmp_path):
     out = tmp_path / "out"
     table = before_and_after(trained, [str(beir)], reading=FLOAT32, vectors=tmp_path / "v", out=out, command="typed")
+    board = read_scores(out)
+    assert board.command == "typed"
     for side in ("before", "after"):
-        found = json.loads((out / side / "scores.json").read_text())
-        assert found["scores"][str(beir)] == table[str(beir)]["scores"][side]
-        assert found["command"] == "typed"
+        assert board.of_label(side)[str(beir)] == table[str(beir)]["scores"][side]
         assert len((out / side / "per_query.jsonl").read_text().splitlines()) == len(ANIMALS)
-    prints = [
-        json.loads((out / side / "scores.json").read_text())["model"]["fingerprint"] for side in ("before", "after")
-    ]
-    assert prints[0] != prints[1]
+    scores = board.scores[str(beir)]
+    assert scores["before"].model_hash != scores["after"].model_hash
+    (found,) = embedsmith.compare(out)
+    assert (found.a, found.b) == (f"{out} (before)", f"{out} (after)")
+    assert found.difference.b == pytest.approx(table[str(beir)]["after"])
 
 
 def test_a_run_that_trained_nothing_has_no_before(mined, beir):

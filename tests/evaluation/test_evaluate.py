@@ -15,6 +15,7 @@ from embedsmith.evaluation.evaluate import evaluate_into
 from embedsmith.evaluation.scoring import score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.vectors.cache import user_cache
 
@@ -63,13 +64,15 @@ def test_what_is_written_can_be_checked_and_scored_again(beir: Path, tiny_bert: 
     out, notes = tmp_path / "out", []
     contender = Contender(str(tiny_bert), reading=TeacherSettings(dtype="float32"), vectors=tmp_path / "vectors")
     evaluate_into(out, contender, [str(beir)], ScoringSettings(), command="embedsmith evaluate …", on_skip=notes.append)
-    found = json.loads((out / "scores.json").read_text())
-    scores = found["scores"][str(beir)]
-    assert (found["command"], found["model"]["name"]) == ("embedsmith evaluate …", str(tiny_bert))
-    assert found["versions"].keys() >= {"embedsmith", "torch", "ir-measures", "pytrec-eval-terrier"}
-    about = found["data"][str(beir)]
-    assert (about["task"], about["split"], about["passages"]) == ("retrieval", "test", 24)
-    assert (about["queries"], about["left_out"]) == (8, 1)
+    board = read_scores(out)
+    score_of_model = board.scores[str(beir)]["model"]
+    scores = score_of_model.metrics
+    assert (board.command, score_of_model.model) == ("embedsmith evaluate …", str(tiny_bert))
+    assert score_of_model.model_hash == contender.fingerprint
+    assert board.versions.keys() >= {"embedsmith", "torch", "ir-measures", "pytrec-eval-terrier"}
+    about = board.data[str(beir)]
+    assert (about.path, about.task, about.split, about.passages) == (str(beir), "retrieval", "test", 24)
+    assert (about.queries, about.left_out) == (8, 1)
     assert notes == [f"{beir}: 1 judged query without a relevant passage is left out"]
     rows = rows_of(out / "per_query.jsonl")
     assert [row["query_id"] for row in rows] == [f"q{n}" for n in range(8)]
@@ -97,8 +100,8 @@ def test_fingerprints_tell_models_prompts_and_data_apart(beir: Path, tiny_bert: 
     assert of(str(tiny_bert)) == prints[0]
     assert of("bm25", seed=3) == of("bm25")
     data = [score(Contender("bm25"), beir, ScoringSettings(split=split)).about for split in ("test", "dev")]
-    assert data[0]["fingerprint"] == data[1]["fingerprint"]  # the same queries under two names
-    assert data[1]["left_out"] == 0
+    assert data[0].content_hash == data[1].content_hash  # the same queries under two names
+    assert data[1].left_out == 0
 
 
 def test_the_second_evaluation_of_a_bare_model_encodes_nothing(
@@ -126,8 +129,7 @@ def test_one_model_is_opened_once_for_several_data_sets(beir: Path, tiny_bert: P
     assert opened == [str(tiny_bert)]
     assert (tmp_path / "out" / "animals" / "per_query.jsonl").is_file()
     assert (tmp_path / "out" / "animals-2" / "ranking.trec").is_file()
-    scores = json.loads((tmp_path / "out" / "scores.json").read_text())["scores"]
-    assert list(scores) == [str(beir), str(other)]
+    assert list(read_scores(tmp_path / "out").scores) == [str(beir), str(other)]
 
 
 def test_an_evaluation_that_was_cut_short_goes_on_with_the_next_data_set(beir: Path, tmp_path: Path, monkeypatch):
@@ -158,7 +160,7 @@ def test_a_cross_encoder_rescores_what_the_first_stage_finds(beir: Path, cross_e
     found = score(Contender(f"cross-encoder:{cross_encoder}"), beir, scoring)
     assert {len(ranked) for ranked in found.ranking.values()} == {24}
     assert all(ranked == sorted(ranked, key=lambda pair: -pair[1]) for ranked in found.ranking.values())
-    assert len(found.about["fingerprint"]) == len(Contender(f"cross-encoder:{cross_encoder}").fingerprint) == 16
+    assert len(found.about.content_hash or "") == len(Contender(f"cross-encoder:{cross_encoder}").fingerprint) == 16
     with pytest.raises(SettingsError, match="first_stage: cross-encoder:x does not search"):
         score(Contender(f"cross-encoder:{cross_encoder}"), beir, ScoringSettings(first_stage="cross-encoder:x"))
 
@@ -207,7 +209,7 @@ def test_judgements_with_unknown_ids_are_refused_or_counted(beir: Path, tmp_path
         embedsmith.evaluate("bm25", broken, split="dev")
     notes = []
     found = score(Contender("bm25"), broken, ScoringSettings(split="dev", skip_bad=True), on_skip=notes.append)
-    assert found.about["queries"] == 8
+    assert found.about.queries == 8
     assert len(notes) == 1
     assert notes[0].startswith('1 row skipped for "unknown passage id"')
 

@@ -1,6 +1,5 @@
 """What stands before a text of mteb's tasks, and what mteb keeps of our models."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.opening import load
 from embedsmith.runs.run import read_manifest
+from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.settings import TeacherSettings
 
 mteb = pytest.importorskip("mteb")
@@ -134,9 +134,10 @@ def test_a_benchmark_is_written_beside_data(local_benchmark, tiny_bert, tmp_path
     pairs.write_text('{"query": "the cat", "positive": "a cat"}\n{"query": "the dog", "positive": "a dog"}\n')
     out = tmp_path / "out"
     evaluate_into(out, contender(tiny_bert, tmp_path), [str(pairs)], ScoringSettings(), benchmark="any")
-    found = json.loads((out / "scores.json").read_text())
-    assert list(found["scores"]) == [str(pairs), NAME]
-    assert found["means"].keys() == {"tasks", "types", "STS"}
+    board = read_scores(out)
+    assert list(board.scores) == [str(pairs), NAME]
+    assert board.data[NAME].task == "STS"
+    assert board.means["model"].keys() == {"tasks", "types", "STS"}
     assert list(out.glob(f"mteb/results/*/*/{NAME}.json"))
     assert read_manifest(out)["status"] == "finished"
 

@@ -19,6 +19,7 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.mine import mine_into
 from embedsmith.recipes.recipe import Recipe
 from embedsmith.runs.run import Run
+from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.settings import TeacherSettings
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 
@@ -58,11 +59,11 @@ def test_every_data_set_keeps_its_files_and_is_compared_with_itself(names, tmp_p
     assert done.code == 0
     evaluate_into(again, Contender("bm25"), [*map(str, reversed(data))], ScoringSettings(metrics=["precision@1"]))
     for folder in (out, again):
-        found = json.loads((folder / "scores.json").read_text())
-        places = [found["data"][str(path)]["files"] for path in data]
+        board = read_scores(folder)
+        places = [Path(board.scores[str(path)]["model"].per_query).parent.name for path in data]
         assert len({place.casefold() for place in places}) == len(data)
         for right, (path, place) in enumerate(zip(data, places, strict=True), start=1):
-            assert found["scores"][str(path)]["precision@1"] == pytest.approx(right / 6)
+            assert board.of_label("model")[str(path)]["precision@1"] == pytest.approx(right / 6)
             rows = [json.loads(line) for line in (folder / place / "per_query.jsonl").read_text().splitlines()]
             assert sum(row["precision@1"] for row in rows) == right
             judged = (folder / place / "judgements.qrels").read_text().splitlines()
@@ -132,9 +133,10 @@ def test_before_and_after_read_the_data_as_it_was_mined_and_keep_each_ones_files
     found = before_and_after(trained, panel=[str(other)], reading=FLOAT32, vectors=tmp_path / "v", out=out)
     assert list(found) == [own, str(other)]
     for side in ("before", "after"):
-        about = json.loads((out / side / "scores.json").read_text())["data"]
-        assert [about[name]["passages"] for name in found] == [7, 6]
-        assert [about[name]["files"] for name in found] == ["nq", "nq-2"]
+        board = read_scores(out)
+        assert [board.data[name].passages for name in found] == [7, 6]
+        files = [board.scores[name][side].per_query for name in found]
+        assert files == [f"{side}/nq/per_query.jsonl", f"{side}/nq-2/per_query.jsonl"]
         assert {path.parent.name for path in (out / side).glob("*/per_query.jsonl")} == {"nq", "nq-2"}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,16 +12,16 @@ from embedsmith.data.files import write_json, write_jsonl
 from embedsmith.data.load import load_collection
 from embedsmith.data.qrels import read_exclusions, read_passage_ids
 from embedsmith.errors import InputError
+from embedsmith.evaluation.compare import compare
+from embedsmith.evaluation.comparison_page import write_evaluation_report
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.metrics import Scores
-from embedsmith.evaluation.per_query import per_query_path, write_per_query
 from embedsmith.evaluation.scoring import score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.verdicts import excluded_by
-from embedsmith.recipes.compare import compare
-from embedsmith.recipes.comparison_page import write_evaluation_report
+from embedsmith.runs.scores import read_scores
 from tests.cli.conftest import embedsmith_command as embedsmith_command
+from tests.scored import write_evaluation, write_labelled
 
 
 def write_beir(folder: Path, *, query: str = "q", passage: str = "d") -> Path:
@@ -49,8 +48,7 @@ def write_qrels(path: Path, queries: list[str], passages: list[str]) -> Path:
 
 
 def write_scores(run: Path, label: str, queries: list[str]) -> None:
-    scores = Scores({}, {query: {"ndcg@10": 0.5} for query in queries})
-    write_per_query(per_query_path(run, "toy", label), scores, {})
+    write_labelled(run, label, ({"query_id": query, "ndcg@10": 0.5} for query in queries))
 
 
 OURS, THEIRS = [f"q{n}" for n in range(4)], [f"x{n}" for n in range(4)]
@@ -77,8 +75,7 @@ def judged(folder: Path, query: str, passage: str) -> None:
 def scored_runs(folder: Path, a: list[str], b: list[str]) -> None:
     """The queries that two evaluations have scored."""
     for name, queries in (("a", a), ("b", b)):
-        write_json(folder / name / "manifest.json", {"command": "evaluate", "status": "finished", "content": {}})
-        write_jsonl(folder / name / "per_query.jsonl", ({"query_id": q, "ndcg@10": 0.5} for q in queries))
+        write_evaluation(folder / name, ({"query_id": q, "ndcg@10": 0.5} for q in queries))
     compare(folder / "a", folder / "b")
 
 
@@ -179,8 +176,7 @@ def test_scores_are_paired_by_query_whatever_their_order(tmp_path):
     }
     write_json(tmp_path / "manifest.json", manifest)
     for label, queries in (("before", OURS), ("after", OURS[::-1])):
-        scores = Scores({}, {query: {"ndcg@10": values[query]} for query in queries})
-        write_per_query(per_query_path(tmp_path, "toy", label), scores, {})
+        write_labelled(tmp_path, label, ({"query_id": query, "ndcg@10": values[query]} for query in queries))
     _, numbers = write_evaluation_report(tmp_path)
     difference = numbers["data"]["toy"]["scores"]["before"]["difference"]
     assert (difference["ties"], difference["wins"], difference["losses"]) == (4, 0, 0)
@@ -196,8 +192,7 @@ def test_the_command_tells_and_counts_what_a_run_file_lacks(tmp_path, embedsmith
     qrels = write_qrels(tmp_path / "qrels", OURS, ["d0", "d1"] * 2)
     done = embedsmith_command("evaluate", run, qrels, "--out", tmp_path / "out")
     assert done.code == 0 and "2 of 4 judged queries are not in the run, and score 0" in done.err
-    found = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert found["data"][str(qrels)]["not_in_run"] == 2
+    assert read_scores(tmp_path / "out").scores[str(qrels)]["model"].not_in_run == 2
     done = embedsmith_command("evaluate", write_run(tmp_path / "other", THEIRS, ["d0"]), qrels)
     assert (done.code, "none of its 4 queries is judged" in done.error) == (2, True)
 

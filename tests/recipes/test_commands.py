@@ -17,6 +17,7 @@ from embedsmith.errors import InputError, ModelError, RunError, SettingsError
 from embedsmith.mining import mine as mining
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe
 from embedsmith.runs.run import read_manifest
+from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.settings import TeacherSettings
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_pairs.py"
@@ -305,7 +306,7 @@ def test_a_recipe_interrupted_everywhere_ends_the_same_and_mines_once(
 
 
 def test_a_recipes_run_scores_the_data_that_has_a_test_split(carried_out: Path):
-    scores = json.loads((carried_out / "scores.json").read_text())
+    scores = read_scores(carried_out).metrics()
     assert scores.keys() == {"animals"}
     assert scores["animals"].keys() == {"bm25", "teacher", "before", "after first", "after"}
     assert scores["animals"]["before"] == scores["animals"]["teacher"]

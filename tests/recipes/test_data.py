@@ -10,7 +10,6 @@ import pytest
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import read_examples
-from embedsmith.data.files import read_json
 from embedsmith.errors import InputError
 from embedsmith.evaluation.scoring import read_scored
 from embedsmith.mining.settings import MiningSettings
@@ -24,6 +23,7 @@ from embedsmith.recipes.plan import plan_of_recipe
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe
 from embedsmith.recipes.run import run_recipe
 from embedsmith.runs.run import Run, read_manifest
+from embedsmith.runs.scores import read_scores
 from embedsmith.training.batches import BatchPlan, Source
 from embedsmith.training.settings import StageSettings
 
@@ -108,11 +108,11 @@ def run(recipe: Recipe, told, tmp_path_factory) -> Run:
 
 
 def test_each_stage_is_scored(run: Run):
-    scores = read_json(run.folder / "scores.json")["animals"]
+    scores = read_scores(run.folder).metrics_of("animals")
     assert list(scores) == ["teacher", "before", "after retrieval", "after"]
     assert scores["after retrieval"] != scores["before"]
     # BM25 has no vectors to classify.
-    labelled = read_json(run.folder / "scores.json")["intents"]
+    labelled = read_scores(run.folder).metrics_of("intents")
     assert list(labelled) == ["before", "after retrieval", "after"]
     assert labelled["after"].keys() == {"accuracy", "f1"}
     assert "| after retrieval | " in (run.folder / "report.md").read_text()

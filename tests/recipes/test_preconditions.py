@@ -13,11 +13,11 @@ import pytest
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from embedsmith.data.examples import Example, Passage, write_examples
-from embedsmith.data.files import read_json
 from embedsmith.errors import EmbedsmithError
 from embedsmith.recipes.plan import plan_of_recipe
 from embedsmith.recipes.recipe import Recipe, changed
 from embedsmith.recipes.run import run_recipe
+from embedsmith.runs.scores import read_scores
 
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
 
@@ -212,7 +212,7 @@ def test_what_the_table_changes_can_be_carried_out(
     against = [f"data.beir.against=[{folder}/sts]", "data.beir.contamination.near_duplicates=0"]
     values = changed(good, [*against, "data.sts.test_split=null"])
     run = run_recipe(Recipe.parse(values, where="recipe"), out=tmp_path / "run")
-    scores = read_json(run.folder / "scores.json")
+    scores = read_scores(run.folder).metrics()
     assert list(scores["beir"]) == ["bm25", "teacher", "before", "after one", "after two", "after"]
     assert encoded
 
@@ -230,7 +230,7 @@ def test_a_cross_encoder_as_first_teacher_and_as_baseline_is_scored_on_what_anot
         [f"mining.teachers=['cross-encoder:{cross}', bm25]", f"evaluation.baselines=['cross-encoder:{cross}']"],
     )
     run = run_recipe(Recipe.parse(values, where="recipe"), out=tmp_path / "run")
-    scores = read_json(run.folder / "scores.json")["beir"]
+    scores = read_scores(run.folder).metrics_of("beir")
     assert list(scores) == [f"cross-encoder:{cross}", "teacher", "before", "after"]
     # BM25 finds only what shares a word with the query: every passage here does.
     assert scores["teacher"] == scores[f"cross-encoder:{cross}"]

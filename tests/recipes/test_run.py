@@ -13,6 +13,7 @@ from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
 from embedsmith.models.settings import MINILM
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe, read_recipe
+from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.settings import TeacherSettings
 
 MODULES = {
@@ -71,7 +72,7 @@ def run(recipe: Recipe, tmp_path_factory) -> Path:
 
 
 def test_the_run_scores_the_student_before_and_after_beside_its_teacher_and_bm25(run: Path):
-    scores = json.loads((run / "scores.json").read_text())
+    scores = read_scores(run).metrics()
     assert scores.keys() == {"code"}
     assert scores["code"].keys() == {"before", "after", "bm25", "teacher"}
     assert all(0 <= row["ndcg@10"] <= 1 for row in scores["code"].values())
@@ -81,7 +82,7 @@ def test_the_run_scores_the_student_before_and_after_beside_its_teacher_and_bm25
 
 def test_the_report_mentions_every_score(run: Path):
     report = (run / "report.md").read_text()
-    for label, row in json.loads((run / "scores.json").read_text())["code"].items():
+    for label, row in read_scores(run).metrics_of("code").items():
         assert f"| {label} | {row['ndcg@10']:.3f} | {row['recall@10']:.3f} | {row['mrr@10']:.3f} |" in report
     for heading in ("# small", "## Counts", "## Seconds", "## Training", "## Mined negatives to read"):
         assert heading in report

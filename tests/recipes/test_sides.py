@@ -11,23 +11,23 @@ import pytest
 from embedsmith.data import labelled, load
 from embedsmith.data.collection import Collection
 from embedsmith.data.columns import ColumnSettings
-from embedsmith.data.files import read_json
 from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.data.load import load_collection
 from embedsmith.data.tables import saved_tables
 from embedsmith.errors import InputError, SettingsError
+from embedsmith.evaluation.compare import compare
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.converters.settings import ConvertSettings
 from embedsmith.prepare.decontaminate import decontaminate
 from embedsmith.progress import silent
-from embedsmith.recipes.compare import compare
 from embedsmith.recipes.data import clean, evaluation_side, training_side
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe
 from embedsmith.recipes.run import run_recipe
 from embedsmith.runs.run import Run
+from embedsmith.runs.scores import read_scores
 from embedsmith.training.settings import StageSettings
 
 ANIMALS = {"train": ["cat", "dog", "owl", "bat"], "dev": ["eel", "ape"], "test": ["hen", "yak", "cat"]}
@@ -188,7 +188,7 @@ def test_data_of_the_hub_with_columns_and_a_corpus_are_evaluated_and_compared(
         evaluation=EvaluationSettings(dtype="float32"),
     )
     run = run_recipe(recipe, out=tmp_path / "run")
-    assert read_json(run.folder / "scores.json")["animals"].keys() == {"bm25", "teacher", "before", "after"}
+    assert read_scores(run.folder).metrics_of("animals").keys() == {"bm25", "teacher", "before", "after"}
     (found,) = compare(run.folder, against="bm25")
     assert found.difference.queries == 3
     told = [*found.wins, *found.losses]

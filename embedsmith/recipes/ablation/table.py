@@ -11,17 +11,16 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64
 
-from embedsmith.data.files import visible
 from embedsmith.data.plain_values import is_number
 from embedsmith.errors import RunError
-from embedsmith.evaluation.per_query import PerQuery, labels_of, per_query_path, read_per_query
+from embedsmith.evaluation.per_query import PerQuery, read_per_query
 from embedsmith.evaluation.significance import SeededDifference, compare_seeds, holm
 from embedsmith.pages.markdown import inline
 from embedsmith.recipes.ablation.grid import Ablation, Cell, Changes, cells_of
 from embedsmith.recipes.ablation.grid import in_words as in_few_letters
 from embedsmith.recipes.ablation.mining import read_mining, teacher_of_hardness
 from embedsmith.runs.run import read_manifest
-from embedsmith.runs.scores import read_run_scores, scores_path
+from embedsmith.runs.scores import read_scores, scores_path
 
 LEVEL = 0.05
 
@@ -154,7 +153,7 @@ def table_of(folder: Path, ablation: Ablation) -> Table:
         ],
         baselines={
             label: mean(_mean_of(start, name, label, ablation.metric) for name in names)
-            for label in labels_of(start, names[0])
+            for label in _labels_of(start, names[0])
             if label not in ("before", "after")
         },
         versions=read_manifest(start)["versions"],
@@ -266,7 +265,7 @@ def _row(
     """Return what one row scored."""
     folders = [folder / cell.folder for cell in cells]
     places = [(place, data) for place in folders for data in scores]
-    has_before = all("before" in labels_of(place, data) for place, data in places)
+    has_before = all("before" in _labels_of(place, data) for place, data in places)
     first = _after(folders[0], next(iter(scores)))
     return Row(
         name=name,
@@ -297,7 +296,27 @@ def _scores(folder: Path, cells: Sequence[Cell], names: Sequence[str], metric: s
 
 def _after(cell: Path, data: str) -> PerQuery:
     """Return what the trained model of a cell scored on a data set."""
-    return read_per_query(per_query_path(cell, data, "after"))
+    return _per_query(cell, data, "after")
+
+
+def _per_query(cell: Path, data: str, label: str) -> PerQuery:
+    """Return what a model of a cell scored on each query of a data set.
+
+    Raises:
+        RunError: it was not scored there.
+    """
+    files = read_scores(cell).per_query_files(data)
+    if label not in files:
+        raise RunError(
+            f"{scores_path(cell)}: no scores of single queries of {label} on {data}, which other cells have",
+            hint="remove the cell's folder, and give the ablation's command again",
+        )
+    return read_per_query(cell / files[label])
+
+
+def _labels_of(cell: Path, data: str) -> list[str]:
+    """Return which models of a cell have scores of single queries on a data set."""
+    return list(read_scores(cell).per_query_files(data))
 
 
 def _check_queries(one: PerQuery, other: PerQuery) -> None:
@@ -315,8 +334,8 @@ def _check_queries(one: PerQuery, other: PerQuery) -> None:
 
 def _data_of(cell: Path) -> list[str]:
     """Return the retrieval sets that a cell was scored on."""
-    places = visible(cell / "scores")
-    names = [path.name for path in places if "after" in labels_of(cell, path.name)]
+    board = read_scores(cell)
+    names = sorted(name for name in board.scores if "after" in board.per_query_files(name))
     if not names:
         raise RunError(
             f"{cell}: scored on no retrieval set", hint="give the recipe data with queries, passages and a test split"
@@ -326,13 +345,13 @@ def _data_of(cell: Path) -> list[str]:
 
 def _tests_of(cell: Path) -> dict[str, str | None]:
     """Return the fingerprint of each retrieval set that a cell was scored on."""
-    content = read_manifest(cell)["content"]
-    return {name: content.get(f"{name} (test)") for name in _data_of(cell)}
+    data = read_scores(cell).data
+    return {name: data[name].content_hash for name in _data_of(cell)}
 
 
 def _labelled(cells: Sequence[Path], retrieval: Container[str]) -> dict[str, float]:
     """Return the main score on each labelled data set."""
-    scores = [read_run_scores(cell) for cell in cells]
+    scores = [read_scores(cell).metrics() for cell in cells]
     names = [name for name, labels in scores[0].items() if name not in retrieval and "after" in labels]
     mains = {name: next(iter(scores[0][name]["after"])) for name in names}
     for cell, one in zip(cells, scores, strict=True):
@@ -345,7 +364,7 @@ def _labelled(cells: Sequence[Path], retrieval: Container[str]) -> dict[str, flo
 
 
 def _mean_of(cell: Path, data: str, label: str, metric: str) -> float:
-    return float(read_per_query(per_query_path(cell, data, label)).values(metric).mean())
+    return float(_per_query(cell, data, label).values(metric).mean())
 
 
 def _counts_of_mining(cell: Path) -> list[dict[str, int]]:

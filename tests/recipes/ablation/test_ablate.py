@@ -18,18 +18,19 @@ import embedsmith
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import EmbedsmithError, RunError, SettingsError
+from embedsmith.evaluation import contender
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.mining.audit import audit
 from embedsmith.mining.candidates import read_candidates
 from embedsmith.mining.settings import SelectionSettings
-from embedsmith.recipes import scores as scoring
 from embedsmith.recipes.ablation.ablate import plan
 from embedsmith.recipes.ablation.grid import Ablation, cells_of, read_ablation, rows_of, with_changes
 from embedsmith.recipes.ablation.page import ablation_page, sweeps_of
 from embedsmith.recipes.ablation.table import Row, in_markdown, table_of
 from embedsmith.recipes.recipe import Recipe
+from embedsmith.runs.scores import Score, ScoredData, read_scores, write_scores
 from tests.cli.conftest import embedsmith_command as embedsmith_command
-from tests.recipes.test_compare import recipe_on, write_data
+from tests.evaluation.test_compare import recipe_on, write_data
 
 ABLATIONS = Path(__file__).parents[3] / "recipes" / "ablations"
 
@@ -194,7 +195,9 @@ def test_what_is_equal_is_made_once(ablation: Ablation, tmp_path: Path, monkeypa
         train, "train_stage", lambda *a, **k: (done.append(f"stage {a[2].name}"), train_stage(*a, **k))[1]
     )
     monkeypatch.setattr(
-        scoring, "open_teacher", lambda name, *a, **k: (done.append(name), OPEN_TEACHER(name, *a, **k))[1]
+        contender,
+        "open_teacher",
+        lambda name, *a, **k: (done.extend({name} & {"bm25"}), OPEN_TEACHER(name, *a, **k))[1],
     )
     once = ablation.model_copy(update={"seeds": 1})
     embedsmith.ablate(once, out=tmp_path / "run", shared=tmp_path / "shared")
@@ -206,7 +209,7 @@ def test_what_is_equal_is_made_once(ablation: Ablation, tmp_path: Path, monkeypa
     assert sorted(done) == ["stage one", "stage two", "stage two"]
 
 
-OPEN_TEACHER = scoring.open_teacher
+OPEN_TEACHER = contender.open_teacher
 
 
 def test_a_cell_is_what_its_recipe_makes_alone(run: Path, ablation: Ablation, tmp_path: Path):
@@ -258,15 +261,15 @@ def test_a_row_on_other_test_data_is_not_compared_query_by_query(
         if cell.row == "0":
             continue
         folder = copy / cell.folder
-        manifest = read_json(folder / "manifest.json")
-        manifest["content"]["animals (test)"] = "0123456789abcdef"
+        found = read_json(folder / "scores.json")
+        found["data"]["animals"]["content_hash"] = "0123456789abcdef"
         if other == "fewer queries":
             for path in (folder / "scores" / "animals").iterdir():
                 path.write_text("".join(path.read_text().splitlines(keepends=True)[:7]))
         if other == "another data set":
-            manifest["content"]["plants (test)"] = manifest["content"].pop("animals (test)")
-            (folder / "scores" / "animals").rename(folder / "scores" / "plants")
-        write_json(folder / "manifest.json", manifest)
+            for part in ("data", "scores"):
+                found[part]["plants"] = found[part].pop("animals")
+        write_json(folder / "scores.json", found)
     table = table_of(copy, ablation)
     first, row = table.rows
     assert (row.is_paired, row.difference, row.p, row.is_significant) == (False, None, None, False)
@@ -307,8 +310,10 @@ def test_what_could_not_be_compared_at_the_end_is_refused_before_the_first_cell(
 def test_scores_of_labelled_data_stand_beside_those_of_retrieval(run: Path, ablation: Ablation, tmp_path: Path):
     copy = shutil.copytree(run, tmp_path / "copy")
     for number, cell in enumerate(cells_of(ablation)):
-        path = copy / cell.folder / "scores.json"
-        write_json(path, {**read_json(path), "intents": {"after": {"accuracy": number / 10, "f1": 0.5}}})
+        score = Score(model="model", metrics={"accuracy": number / 10, "f1": 0.5})
+        about = ScoredData(task="classification")
+        board = read_scores(copy / cell.folder).with_score("intents", "after", about, score)
+        write_scores(copy / cell.folder, board)
     table = table_of(copy, ablation)
     assert [row.labelled for row in table.rows] == [{"intents accuracy": pytest.approx(v)} for v in (0.1, 0.2)]
     assert table.queries == {"animals": 40}

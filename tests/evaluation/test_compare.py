@@ -15,7 +15,9 @@ from embedsmith.data.trec import write_ranking
 from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings
+from embedsmith.runs.scores import read_scores
 from tests.cli.conftest import embedsmith_command as embedsmith_command
+from tests.scored import write_evaluation
 
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
 PLACES = ["mat", "log", "tree", "lake", "road"]
@@ -56,15 +58,14 @@ def run(data: Path, tiny_bert: Path, tmp_path_factory) -> Path:
 
 def evaluation(folder: Path, rows: list[dict], *, ranking: str = "") -> Path:
     """Write what an evaluation into a folder leaves."""
-    write_json(folder / "manifest.json", {"command": "evaluate", "status": "finished", "content": {}})
-    write_jsonl(folder / "per_query.jsonl", rows)
+    write_evaluation(folder, rows)
     if ranking:
         (folder / "ranking.trec").write_text(ranking)
     return folder
 
 
 def test_a_run_keeps_what_each_query_scored(run: Path):
-    means = json.loads((run / "scores.json").read_text())["animals"]
+    means = read_scores(run).metrics_of("animals")
     assert means.keys() == {"teacher", "before", "after"}
     for label, expected in means.items():
         kept = read_per_query(run / "scores" / "animals" / f"{label}.jsonl")
@@ -74,7 +75,7 @@ def test_a_run_keeps_what_each_query_scored(run: Path):
 
 def test_one_run_is_compared_with_what_it_was_before(run: Path):
     (found,) = embedsmith.compare(run)
-    means = json.loads((run / "scores.json").read_text())["animals"]
+    means = read_scores(run).metrics_of("animals")
     assert (found.a, found.b) == (f"{run} (before)", f"{run} (after)")
     assert found.difference.a == pytest.approx(means["before"]["ndcg@10"], abs=1e-4)
     assert found.difference.b == pytest.approx(means["after"]["ndcg@10"], abs=1e-4)
@@ -100,7 +101,7 @@ def test_two_runs_are_compared_by_what_was_trained(run: Path, tmp_path: Path):
     rows = [json.loads(line) for line in (run / "scores/animals/before.jsonl").read_text().splitlines()]
     write_jsonl(other / "scores/animals/after.jsonl", rows)
     (found,) = embedsmith.compare(run, other)
-    means = json.loads((run / "scores.json").read_text())["animals"]
+    means = read_scores(run).metrics_of("animals")
     expected = means["after"]["ndcg@10"], means["before"]["ndcg@10"]
     assert (found.difference.a, found.difference.b) == pytest.approx(expected, abs=1e-4)
 
@@ -139,18 +140,18 @@ def test_runs_on_different_queries_are_refused(run: Path, tmp_path: Path):
 
 def on_other_data(run: Path, data: Path, folder: Path) -> Path:
     """Return a copy of a run that was scored on another data set under the same name."""
-    manifest = json.loads((run / "manifest.json").read_text())
-    manifest["settings"]["data"]["animals"]["path"] = str(data)
-    write_json(shutil.copytree(run, folder) / "manifest.json", manifest)
+    scores = json.loads((run / "scores.json").read_text())
+    scores["data"]["animals"]["path"] = str(data)
+    write_json(shutil.copytree(run, folder) / "scores.json", scores)
     return folder
 
 
 def test_other_data_under_the_same_query_ids_is_refused(run: Path, tmp_path: Path):
     data = write_data(tmp_path / "changed", said="a {a} sits on a {p}")
     other = on_other_data(run, data, tmp_path / "other")
-    manifest = json.loads((other / "manifest.json").read_text())
-    manifest["content"]["animals (test)"] = load_collection(data, split="test").content_hash()
-    write_json(other / "manifest.json", manifest)
+    scores = json.loads((other / "scores.json").read_text())
+    scores["data"]["animals"]["content_hash"] = load_collection(data, split="test").content_hash()
+    write_json(other / "scores.json", scores)
     with pytest.raises(InputError, match="different data under the same query ids"):
         embedsmith.compare(run, other)
 

@@ -1,6 +1,5 @@
 """The page of a recipe's run."""
 
-import json
 import re
 from pathlib import Path
 
@@ -9,11 +8,12 @@ import pytest
 import embedsmith
 from embedsmith.data.files import write_json
 from embedsmith.errors import RunError
+from embedsmith.evaluation.comparison_page import write_evaluation_report
 from embedsmith.evaluation.per_query import PerQuery, read_per_query
 from embedsmith.evaluation.significance import compare_paired
-from embedsmith.recipes.comparison_page import write_evaluation_report
+from embedsmith.runs.scores import read_scores
 from tests.cli.conftest import embedsmith_command as embedsmith_command
-from tests.recipes.test_compare import recipe_on, write_data
+from tests.evaluation.test_compare import recipe_on, write_data
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_the_command_writes_it_for_a_recipes_run(embedsmith_command, run: Path):
     done = embedsmith_command("report", run, "--json")
     assert done.code == 0
     assert done.json["data"]["animals"]["queries"] == 40
-    assert json.loads((run / "scores.json").read_text())["animals"]["after"]["ndcg@10"] == pytest.approx(
+    assert read_scores(run).metrics_of("animals")["after"]["ndcg@10"] == pytest.approx(
         done.json["data"]["animals"]["scores"]["after"]["ndcg@10"], abs=1e-4
     )
     assert (run / "report.html").is_file()

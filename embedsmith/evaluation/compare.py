@@ -1,31 +1,27 @@
 """Two runs on the same queries: how far one is above the other, whether that is chance, and which queries tell.
 
-What is compared was written by a recipe's run (RUN/scores/DATA/LABEL.jsonl) or by an evaluation into a folder
-(FOLDER/per_query.jsonl, and one for each data set where there were several).
+What is compared is the scores of single queries that a recipe's run or an evaluation has written: its scores.json
+names their files.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import visible
+from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.load import load_collection, usual_split
 from embedsmith.data.trec import rows_of_ranking
 from embedsmith.errors import EmbedsmithError, InputError, RunError, did_you_mean
-from embedsmith.evaluation.evaluate import read_scores
-from embedsmith.evaluation.per_query import labels_of, per_query_path, read_per_query
-from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.evaluation.significance import Difference, compare_paired
-from embedsmith.recipes.data import evaluation_side
-from embedsmith.recipes.recipe import DataSettings
-from embedsmith.runs.named import named_data
 from embedsmith.runs.run import read_manifest
+from embedsmith.runs.scores import MODEL, Scoreboard, path_of, read_scores
+from embedsmith.variables import filled
 
 METRIC = "ndcg@10"
 SHOWN = 5
@@ -74,18 +70,59 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Side:
-    """What a run kept of one data set."""
+    """One model of a run on one data set."""
 
     run: Path
+    board: Scoreboard
     data: str
+    """Name of the data set in the run's scoreboard."""
     label: str
-    """What was scored: `after`, `before`, a baseline; nothing for an evaluation, which has one model."""
-    path: Path
+    """Which model: `after`, `before`, a baseline; `model` in an evaluation of one."""
 
     @property
     def name(self) -> str:
         """How it is called where two are shown."""
-        return f"{self.run} ({self.label})" if self.label else str(self.run)
+        return str(self.run) if self.label == MODEL else f"{self.run} ({self.label})"
+
+    @property
+    def short_data(self) -> str:
+        """Name of the data set as it is shown; empty where an evaluation was of one path alone."""
+        if self.board.data[self.data].path != self.data:
+            return self.data
+        return "" if len(self.board.data) == 1 else self.path.parent.name
+
+    @property
+    def path(self) -> Path:
+        """The file with the scores of each query."""
+        return self.run / self.board.per_query_files(self.data)[self.label]
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of all models with scores of single queries on this data set, sorted."""
+        return list(self.board.per_query_files(self.data))
+
+    @property
+    def content_hash(self) -> str | None:
+        """Hash of the data, None where the run does not know it."""
+        return self.board.data[self.data].content_hash
+
+    def labelled(self, label: str) -> Side:
+        """Return another model of the same run on the same data.
+
+        Raises:
+            RunError: the run has no scores of single queries for it.
+        """
+        if label not in self.labels:
+            known = self.labels
+            nothing = f'nothing is called "{label}"{did_you_mean(label, known)}'
+            what = "the run was cut short" if label == _AFTER else nothing
+            alone = not known or known == [MODEL]
+            raise RunError(
+                f"{self.run}: {what}; on {self.short_data or 'its data'} it scored "
+                f"{'one model alone' if alone else ', '.join(known)}",
+                hint="give its command again; it goes on where it stopped" if label == _AFTER else "name a second run",
+            )
+        return replace(self, label=label)
 
 
 def compare(
@@ -100,7 +137,8 @@ def compare(
     """Return how far B is above A on every data set that both were scored on.
 
     Args:
-        run_a: a recipe's run, of which the trained model is compared, or an evaluation's folder.
+        run_a: a recipe's run, of which the trained model is compared, or an evaluation's folder. Of an evaluation with
+            `--before-and-after` the model after training is compared.
         run_b: another; without it the trained model of `run_a` is B, and A what else that run scored.
         metric: one that was measured.
         against: what the trained model is compared with when there is one run: `before`, `teacher`, `bm25`, …
@@ -113,7 +151,7 @@ def compare(
         SettingsError: the metric was not measured.
     """
     if run_b is None:
-        pairs = [(_labelled(side, against), side) for side in sides_of(run_a)]
+        pairs = [(side.labelled(against), side) for side in sides_of(run_a)]
     else:
         pairs = _matched(sides_of(run_a), sides_of(run_b))
     return [compare_sides(a, b, metric=metric, shown=shown, seed=seed) for a, b in pairs]
@@ -140,7 +178,7 @@ def compare_sides(a: Side, b: Side, *, metric: str, shown: int = SHOWN, seed: in
         return _told(query, float(values_a[row]), float(values_b[row]), firsts, texts)
 
     return Comparison(
-        data=a.data or b.data,
+        data=a.short_data or b.short_data,
         metric=metric,
         a=a.name,
         b=b.name,
@@ -150,26 +188,30 @@ def compare_sides(a: Side, b: Side, *, metric: str, shown: int = SHOWN, seed: in
     )
 
 
-def sides_of(folder: str | Path, label: str = _AFTER) -> list[Side]:
-    """Return what a run kept of each data set that it was scored on.
+def sides_of(folder: str | Path, label: str | None = None) -> list[Side]:
+    """Return one side for each data set of which a run has scores of single queries.
+
+    Args:
+        folder: of the run.
+        label: which model; by default the only one of an evaluation, and the trained one of a recipe's run.
 
     Raises:
         RunError: the folder is missing or holds no scores of single queries.
     """
     run = Path(folder)
     manifest = read_manifest(run)
-    if (run / "scores").is_dir():
-        names = [path.name for path in visible(run / "scores") if path.is_dir()]
-        return [_labelled(Side(run, name, label, per_query_path(run, name, label)), label) for name in names]
-    inner = visible(run, "*/per_query.jsonl")
-    if (run / "per_query.jsonl").is_file():
-        return [Side(run, "", "", run / "per_query.jsonl")]
-    if inner:
-        return [Side(run, path.parent.name, "", path) for path in inner]
-    raise RunError(
-        f"{run}: a run of `{manifest['command']}` without scores of single queries",
-        hint=f"score it into a folder: embedsmith evaluate {run} DATA --out FOLDER",
-    )
+    board = read_scores(run)
+    sides = []
+    for name in board.scores:
+        if known := list(board.per_query_files(name)):
+            first = MODEL if known == [MODEL] else _AFTER
+            sides.append(Side(run, board, name, known[0]).labelled(label or first))
+    if not sides:
+        raise RunError(
+            f"{run}: a run of `{manifest['command']}` without scores of single queries",
+            hint=f"score it into a folder: embedsmith evaluate {run} DATA --out FOLDER",
+        )
+    return sides
 
 
 def first_of_ranking(folder: Path) -> dict[str, list[str]]:
@@ -181,31 +223,13 @@ def first_of_ranking(folder: Path) -> dict[str, list[str]]:
     return first
 
 
-def _labelled(side: Side, label: str) -> Side:
-    """Return what else the run of a side scored on its data.
-
-    Raises:
-        RunError: it did not score that.
-    """
-    known = labels_of(side.run, side.data)
-    if label not in known:
-        what = (
-            "the run was cut short" if label == _AFTER else f'nothing is called "{label}"{did_you_mean(label, known)}'
-        )
-        raise RunError(
-            f"{side.run}: {what}; on {side.data or 'its data'} it scored {', '.join(known) or 'one model alone'}",
-            hint="give its command again; it goes on where it stopped" if label == _AFTER else "name a second run",
-        )
-    return Side(side.run, side.data, label, per_query_path(side.run, side.data, label))
-
-
 def _matched(a: list[Side], b: list[Side]) -> list[tuple[Side, Side]]:
     """Return the sides of two runs by data set; one each belong together whatever they are called."""
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
     pairs = [(side, partner) for side in a if (partner := _partner(side, b))]
     if not pairs:
-        names = [", ".join(side.data or "one data set" for side in sides) for sides in (a, b)]
+        names = [", ".join(side.short_data or "one data set" for side in sides) for sides in (a, b)]
         raise InputError(
             f"{a[0].run} and {b[0].run} have no data set in common: {names[0]}; {names[1]}",
             hint="compare runs that were scored on the same data",
@@ -215,15 +239,15 @@ def _matched(a: list[Side], b: list[Side]) -> list[tuple[Side, Side]]:
 
 def _partner(side: Side, others: Sequence[Side]) -> Side | None:
     """Return what another run scored on the same data: of the same content, else of the same name."""
-    content = _content_of(side)
-    same = [other for other in others if content and _content_of(other) == content]
-    named = [other for other in same or others if other.data == side.data]
+    content = side.content_hash
+    same = [other for other in others if content and other.content_hash == content]
+    named = [other for other in same or others if other.short_data == side.short_data]
     return next(iter(named or same), None)
 
 
 def _check_content(a: Side, b: Side) -> None:
     """Raise InputError if two sides are known to have been scored on different data."""
-    contents = _content_of(a), _content_of(b)
+    contents = a.content_hash, b.content_hash
     if all(contents) and contents[0] != contents[1]:
         raise InputError(
             f"{a.name} and {b.name} were scored on different data under the same query ids "
@@ -232,42 +256,23 @@ def _check_content(a: Side, b: Side) -> None:
         )
 
 
-def _content_of(side: Side) -> str | None:
-    """Return the fingerprint of the data that a side was scored on, None where its run does not know it."""
-    manifest = read_manifest(side.run)
-    if side.label:
-        return manifest["content"].get(f"{side.data} (test)")
-    return _evaluated(side)[1].get("fingerprint")
-
-
-def _evaluated(side: Side) -> tuple[str, dict[str, Any]]:
-    """Return the path of the data that an evaluation's side is of, and what is known of it; nothing if nothing is."""
-    for name, about in read_scores(side.run).get("data", {}).items():
-        if about.get("task") == "retrieval" and about.get("files") == side.data:
-            return name, about
-    return "", {}
-
-
 def _collection_of(side: Side) -> Collection | None:
     """Return the texts that a side was scored on; None where they are gone, or are others by now."""
-    manifest = read_manifest(side.run)
+    about = side.board.data[side.data]
     try:
-        if side.label:
-            settings = DataSettings.parse(named_data(side.run, manifest)[side.data], where=str(side.run))
-            found = evaluation_side(side.run, side.data, settings)
-        else:
-            path, about = _evaluated(side)
-            scoring = ScoringSettings.parse(manifest["settings"].get("scoring", {}), where=str(side.run))
-            found = load_collection(
-                path,
-                split=about.get("split") or usual_split(path, "test"),
-                columns=scoring.pair_columns,
-                corpus=scoring.corpus,
-                skip_bad=scoring.skip_bad,
-            )
-    except (EmbedsmithError, OSError, KeyError):
+        path = path_of(side.run, about)
+        if path is None:
+            return None
+        found = load_collection(
+            path,
+            split=about.split or usual_split(path, "test"),
+            columns=ColumnSettings.parse(about.columns, where=str(side.run)),
+            corpus=filled(about).corpus,
+            skip_bad=about.skip_bad,
+        )
+    except (EmbedsmithError, OSError):
         return None
-    return found if found and _content_of(side) in (None, found.content_hash()) else None
+    return found if about.content_hash in (None, found.content_hash()) else None
 
 
 def _told(

@@ -11,12 +11,13 @@ from jaxtyping import Float64
 
 from embedsmith.data.files import atomic_write
 from embedsmith.errors import RunError
-from embedsmith.evaluation.per_query import labels_of, per_query_path, read_per_query
+from embedsmith.evaluation.compare import METRIC, Comparison, QueryDifference, Side, compare_sides, sides_of
+from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.evaluation.significance import compare_paired, holm, mean_interval
 from embedsmith.pages.charts import Dots, Series, dots_svg, histogram_svg
 from embedsmith.pages.page import render, shortened
-from embedsmith.recipes.compare import METRIC, Comparison, QueryDifference, Side, compare_sides, sides_of
 from embedsmith.runs.run import read_manifest
+from embedsmith.runs.scores import MODEL, read_scores
 
 _BINS = 20
 
@@ -32,10 +33,10 @@ def write_evaluation_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
     """
     folder = Path(run)
     manifest = read_manifest(folder)
-    sides = sides_of(folder) if (folder / "scores").is_dir() else []
-    if not sides or not sides[0].label:
+    board = read_scores(folder)
+    if not any(label != MODEL for name in board.scores for label in board.per_query_files(name)):
         raise RunError(f"{folder}: nothing was scored", hint="give the recipe data with a test split, and run it again")
-    found = [_measured(side) for side in sides]
+    found = [_measured(side) for side in sides_of(folder)]
     path = folder / "report.html"
     with atomic_write(path) as file:
         file.write(
@@ -54,11 +55,11 @@ def write_evaluation_report(run: str | Path) -> tuple[Path, dict[str, Any]]:
 
 def _measured(side: Side) -> dict[str, Any]:
     """Return every score on one data set with its interval, and the trained model's difference from each."""
-    labels = labels_of(side.run, side.data)
+    labels = side.labels
     stages = [label for label in labels if label.startswith("after ")]
     last = [label for label in ("before", *stages, "after") if label in labels]
     order = [*(label for label in labels if label not in last), *last]
-    scores = {label: read_per_query(per_query_path(side.run, side.data, label)) for label in order}
+    scores = {label: read_per_query(side.labelled(label).path) for label in order}
     after = scores["after"].values(METRIC)
     paired = {label: own.values(METRIC)[own.rows_of(scores["after"])] for label, own in scores.items()}
     others = {label: compare_paired(own, after) for label, own in paired.items() if label != "after"}
@@ -84,8 +85,7 @@ def _measured(side: Side) -> dict[str, Any]:
 
 def _against(side: Side, label: str) -> Comparison:
     """Return the trained model compared with what else its run scored."""
-    other = Side(side.run, side.data, label, per_query_path(side.run, side.data, label))
-    return compare_sides(other, side, metric=METRIC)
+    return compare_sides(side.labelled(label), side, metric=METRIC)
 
 
 def _plain(one: dict[str, Any]) -> dict[str, Any]:
