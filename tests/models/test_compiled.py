@@ -31,11 +31,25 @@ def test_on_a_cpu_nothing_is_compiled(tiny_llama, tmp_path):
     assert not compiled.is_compiled(load(str(tmp_path / "model"), device="cpu", compile=True))
 
 
-def test_every_layer_is_compiled_for_any_shape(model, on_gpu, monkeypatch):
-    seen = []
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: seen.append((type(self).__name__, how)))
-    assert compiled.compile_layers(model, name="it") == 3
-    assert seen == [("LlamaDecoderLayer", {"dynamic": True})] * 3
+def test_every_layer_is_compiled_once_for_any_shape(model, on_gpu, monkeypatch):
+    graphs, calls = [], []
+
+    def backend(graph, _inputs):
+        graphs.append(graph)
+        return lambda *inputs: calls.append(graph) or graph.forward(*inputs)
+
+    # A backend that makes no kernels, for no GPU is there; all else is torch's own.
+    compile_layer = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: compile_layer(self, backend=backend, **how))
+    batches = [torch.arange(1, 1 + 2 * length).reshape(2, length) % 50 for length in (3, 5, 9, 12)]
+    with torch.no_grad():
+        wanted = [model.backbone(input_ids=tokens).last_hidden_state for tokens in batches]
+        assert compiled.compile_layers(model, name="it") == len(model.backbone.layers) == 3
+        assert not graphs
+        for tokens, states in zip(batches, wanted, strict=True):
+            torch.testing.assert_close(model.backbone(input_ids=tokens).last_hidden_state, states)
+    assert (len(graphs), len(calls)) == (1, len(batches) * 3)
+    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("missing", ["has_triton", "which"])

@@ -177,16 +177,20 @@ def test_several_devices_give_the_vectors_of_one(tiny_llama, tmp_path, monkeypat
     monkeypatch.setattr("sentence_transformers.base.model.mp.get_context", lambda method: threads)
     monkeypatch.setattr("embedsmith.teachers.dense._WORTH_SPREADING", 20)
     used = []
+    both_at_once = threading.Barrier(2, timeout=20)
     inference = EmbeddingModel._inference
 
     def noting(self, texts, device=None, **arguments):
         used.append((len(texts), device))
+        if len(used) <= 2:
+            both_at_once.wait()
         return inference(self, texts, device=device, **arguments)
 
     monkeypatch.setattr(EmbeddingModel, "_inference", noting)
     several = DenseTeacher(model, PASSAGES, name="two", folder=tmp_path / "two", devices=["cpu", "cpu:0"])
     np.testing.assert_allclose(several.store.matrix(), one, atol=1e-6)
-    assert len(used) >= 2 and {device for _, device in used} <= {"cpu", "cpu:0"}
+    assert {device for _, device in used} == {"cpu", "cpu:0"}
+    assert sum(count for count, _ in used) == len(set(PASSAGES))
     spread = len(used)
     assert several.vectors(QUERIES).shape == (3, one.shape[1])
     assert len(used) == spread  # three are too few to spread
