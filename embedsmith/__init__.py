@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from embedsmith.data.load import load_collection as load_collection
     from embedsmith.data.source import SourceSettings as SourceSettings
     from embedsmith.errors import EmbedsmithError as EmbedsmithError
+    from embedsmith.evaluation.compare import Comparison as Comparison
     from embedsmith.evaluation.compare import compare as compare
     from embedsmith.evaluation.evaluate import evaluate as evaluate
     from embedsmith.evaluation.evaluate import mteb_task as mteb_task
+    from embedsmith.evaluation.metrics import Scores as Scores
+    from embedsmith.evaluation.settings import ScoringSettings as ScoringSettings
     from embedsmith.generation.settings import JudgeSettings as JudgeSettings
     from embedsmith.generation.settings import QuerySettings as QuerySettings
     from embedsmith.generation.settings import TaskSettings as TaskSettings
@@ -62,6 +65,7 @@ if TYPE_CHECKING:
 
 _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "ColumnSettings": "data.columns",
+    "Comparison": "evaluation.compare",
     "ContaminationSettings": "prepare.contamination",
     "ConvertSettings": "prepare.converters.settings",
     "DialectSettings": "mining.dialect_files",
@@ -73,6 +77,8 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "QuerySettings": "generation.settings",
     "Recipe": "recipes.recipe",
     "Run": "runs.run",
+    "Scores": "evaluation.metrics",
+    "ScoringSettings": "evaluation.settings",
     "SelectionSettings": "mining.settings",
     "ServerSettings": "services.chat",
     "SourceSettings": "data.source",

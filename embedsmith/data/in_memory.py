@@ -63,6 +63,26 @@ def table_in_memory(data: Rows, split: str | None = None) -> Table:
     raise TypeError(f"{NAME}: {_called(data)}, wanted {_WANTED}{_remedy(data)}")
 
 
+def splits_in_memory(data: Rows) -> list[str]:
+    """Return the splits of a `DatasetDict`; other rows have none to choose."""
+    return list(data) if _is_of_datasets(data, "DatasetDict") else []
+
+
+def tables_in_memory(data: Rows) -> dict[str, Table]:
+    """Return the tables of rows in memory by split; rows without splits are one table, called `dataset`.
+
+    Raises:
+        TypeError: it is nothing that holds rows.
+        InputError: it holds none.
+
+    >>> list(tables_in_memory([{"text": "cat", "label": "animal"}]))
+    ['dataset']
+    """
+    if _is_of_datasets(data, "DatasetDict"):
+        return {str(split): _dataset(rows) for split, rows in data.items()}
+    return {NAME: table_in_memory(data)}
+
+
 def write_table(path: Path, table: Table, columns: ColumnSettings) -> None:
     """Write the rows of a table of pairs as JSON lines, as far as pairs are read of them: the file reads the same."""
     names = readable(table.columns or (), columns)

@@ -9,7 +9,8 @@
     reranking              a query, and positive and negative texts: two lists
 
 Columns are called as in conversion: see `embedsmith.data.labelled_rows`. A data set is a folder with a file for each
-split (`train.jsonl`, `test.jsonl`), one such file, or a folder that `save_to_disk` of `datasets` wrote.
+split (`train.jsonl`, `test.jsonl`), one such file, a folder that `save_to_disk` of `datasets` wrote, or rows in memory:
+a `Dataset` or `DatasetDict` of `datasets`, or a list of dicts.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from embedsmith.data.bad_rows import OnBad, refuse
 from embedsmith.data.columns import is_pair
 from embedsmith.data.files import visible
 from embedsmith.data.hub import hub_tables
+from embedsmith.data.in_memory import NAME, Rows, is_in_memory, tables_in_memory
 from embedsmith.data.labelled_rows import (
     LabelledColumns,
     Meanings,
@@ -72,20 +74,21 @@ class Labelled:
         return fingerprint([self.task, self.columns, self.train])
 
 
-def task_of(path: str | Path, columns: LabelledColumns | None = None) -> TaskType:
+def task_of(data: str | Path | Rows, columns: LabelledColumns | None = None) -> TaskType:
     """Return what a data set asks of a model, as its columns say.
 
     Args:
-        path: see above.
+        data: see above.
         columns: names of columns that are not the conventional ones.
 
     Raises:
         InputError: there is no such path, or the file is broken.
+        TypeError: what is in memory holds no rows.
     """
     columns = columns or LabelledColumns()
-    if _is_beir(path):
+    if not is_in_memory(data) and _is_beir(data):
         return "retrieval"
-    tables = _tables(path)
+    tables = _tables(data)
     if not tables:
         return "retrieval"
     row = _first_row(next(iter(tables.values())))
@@ -101,7 +104,7 @@ def task_of(path: str | Path, columns: LabelledColumns | None = None) -> TaskTyp
 
 
 def read_labelled(
-    path: str | Path,
+    data: str | Path | Rows,
     task: TaskType,
     *,
     split: str | None = None,
@@ -113,7 +116,7 @@ def read_labelled(
     """Return one split of a data set.
 
     Args:
-        path: see above.
+        data: see above.
         task: what it asks of a model; not retrieval.
         split: which one; by default that of the file that the path names, `test`, or the only one.
         columns: names of columns that are not the conventional ones.
@@ -126,6 +129,7 @@ def read_labelled(
             label means cannot be told.
     """
     assert task != "retrieval", "read with load_collection"
+    path = NAME if is_in_memory(data) else data
     columns = columns or LabelledColumns()
     is_related = task in ("pair-classification", "nli")
     if (labels is not None or positive_labels) and not is_related:
@@ -133,7 +137,7 @@ def read_labelled(
             f"{path}: --labels and --positive-label say what labels of pairs mean, and this is {task}",
             hint="leave them out, or score it by itself with --task pair-classification",
         )
-    tables = _tables(path)
+    tables = _tables(data)
     split = _chosen(path, tables, split)
     train: dict[str, list[Any]] = {}
     notes: list[str] = []
@@ -170,8 +174,10 @@ def _is_beir(path: str | Path) -> bool:
     return (Path(path) / "qrels").is_dir() or (Path(path) / "corpus.jsonl").is_file()
 
 
-def _tables(path: str | Path) -> dict[str, Table]:
+def _tables(path: str | Path | Rows) -> dict[str, Table]:
     """Return the splits of a data set by name; of a file those beside it too, its own first."""
+    if is_in_memory(path):
+        return tables_in_memory(path)
     if str(path).startswith(HUB):
         return hub_tables(str(path), None)
     path = Path(path)

@@ -11,7 +11,7 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.files import visible
 from embedsmith.data.hub import hub_tables
-from embedsmith.data.in_memory import Rows, is_in_memory, table_in_memory
+from embedsmith.data.in_memory import Rows, is_in_memory, splits_in_memory, table_in_memory
 from embedsmith.data.pairs import read_pairs
 from embedsmith.data.tables import HUB, SUFFIXES, Table, check_exists, is_saved, open_table, saved_tables
 from embedsmith.errors import InputError, did_you_mean
@@ -110,8 +110,10 @@ def _tables_by_split(path: str | Path) -> dict[str, Table]:
     return {file.stem: open_table(file) for file in files}
 
 
-def known_splits(path: str | Path) -> list[str]:
-    """Return the splits of a folder or of a data set on the hub that has some; a file of pairs has none to choose."""
+def known_splits(path: str | Path | Rows) -> list[str]:
+    """Return the splits of a folder, of a data set on the hub or of a `DatasetDict`; a file of pairs has none."""
+    if is_in_memory(path):
+        return splits_in_memory(path)
     if str(path).startswith(HUB):
         return [name for name in hub_tables(str(path), None) if name]
     path = Path(path)
@@ -120,7 +122,7 @@ def known_splits(path: str | Path) -> list[str]:
     return splits(path) if (path / "qrels").is_dir() else []
 
 
-def usual_split(path: str | Path, split: str) -> str | None:
+def usual_split(path: str | Path | Rows, split: str) -> str | None:
     """Return a split if the data has it; None leaves the choice to `load_collection`."""
     return split if split in known_splits(path) else None
 

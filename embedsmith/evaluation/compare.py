@@ -19,6 +19,7 @@ from embedsmith.data.trec import rows_of_ranking
 from embedsmith.errors import EmbedsmithError, InputError, RunError, did_you_mean
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.evaluation.significance import Difference, compare_paired
+from embedsmith.pages.tables import Figures, Tabular
 from embedsmith.runs.run import read_manifest
 from embedsmith.runs.scores import MODEL, Scoreboard, path_of, read_scores
 from embedsmith.variables import filled
@@ -55,8 +56,8 @@ class QueryDifference:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two runs on one data set by one metric."""
+class Comparison(Tabular):
+    """Two runs on one data set by one metric. It prints as a table."""
 
     data: str
     metric: str
@@ -66,6 +67,17 @@ class Comparison:
     losses: list[QueryDifference]
     """Queries on which B is worse than A, the worst first."""
     wins: list[QueryDifference]
+
+    def figures(self) -> Figures:
+        """Return the two means and their difference as a table."""
+        found = self.difference
+        rows = [
+            ["A", f"{found.a:.4f}", self.a],
+            ["B", f"{found.b:.4f}", self.b],
+            ["B − A", f"{found.mean:+.4f}", f"95% interval {found.low:+.4f} to {found.high:+.4f}, p {found.p:.3f}"],
+            ["queries", f"{found.queries:,}", f"B better on {found.wins:,}, worse on {found.losses:,}"],
+        ]
+        return Figures(f"{self.metric} on {self.data}" if self.data else self.metric, ["", "value", "what"], rows)
 
 
 @dataclass(frozen=True)

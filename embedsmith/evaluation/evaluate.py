@@ -11,11 +11,15 @@ OUT/mteb/results/…       results of a benchmark's tasks, in mteb's own form
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedsmith.data.files import write_jsonl
+from embedsmith.data.in_memory import Rows
 from embedsmith.data.labelled import read_labelled, task_of
 from embedsmith.data.load import load_collection, usual_split
 from embedsmith.data.trec import separated, write_judgements, write_ranking
@@ -26,11 +30,17 @@ from embedsmith.evaluation.places import check_names, places_of, stem_of
 from embedsmith.evaluation.scoring import OnSkip, Scored, check_labelled, need_mteb, score
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.models.settings import Dtype
-from embedsmith.progress import Progress, silent
+from embedsmith.pages.bars import bars
+from embedsmith.progress import Progress
 from embedsmith.runs.run import Run
 from embedsmith.runs.scores import MODEL, Score, Scoreboard, ScoredData, read_scores, write_scores
 from embedsmith.settings import Settings
 from embedsmith.teachers.settings import TeacherSettings
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_log = logging.getLogger("embedsmith")
 
 _PACKAGES = ("bm25s", "ir-measures", "pytrec-eval-terrier", "scikit-learn", "mteb")
 """What computes the metrics; a run knows the model libraries' versions already."""
@@ -47,39 +57,58 @@ class EvaluationRunSettings(Settings):
 
 
 def evaluate(
-    model: str | Path,
-    data: str | Path,
+    model: str | Path | SentenceTransformer,
+    data: str | Path | Rows,
     *,
     split: str | None = None,
     dtype: Dtype = "auto",
     vectors: str | Path | None = None,
     scoring: ScoringSettings | None = None,
-    on_progress: Progress = silent,
+    on_skip: OnSkip | None = None,
+    on_progress: Progress | None = None,
+    progress: bool = True,
 ) -> Scores:
     """Return the scores of a model on a data set.
 
     Args:
-        model: a run folder, any other name of a model or a baseline, or a run file of TREC.
+        model: a run folder, any other name of a model or a baseline, a run file of TREC, or an open
+            `SentenceTransformer`. An open one is used as it stands: its precision, prompts and lengths are its own.
         data: a BEIR folder, pairs, or whatever else `load_collection` and `read_labelled` read; with a run file,
-            judgements as well.
+            judgements as well; or rows in memory: a `Dataset` or `DatasetDict` of `datasets`, or a list of dicts.
         split: the split of the data; `test` where there is one.
-        dtype: precision. `auto`: bfloat16 where the hardware has it (on a CPU for products of longer texts).
+        dtype: precision of a model that is opened by its name. `auto`: bfloat16 where the hardware has it.
         vectors: folder to keep vectors in, so that a second evaluation costs seconds; by default a run keeps its own,
             and the rest lies in the user's cache.
         scoring: metrics and more.
-        on_progress: told of the work.
+        on_skip: receives one line for each kind of row that was left out; by default the logger `embedsmith`.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError, ModelError, SettingsError: see `embedsmith.errors`.
+        TypeError: model or data is of another type.
     """
-    contender = Contender(
-        str(model),
-        reading=TeacherSettings(dtype=dtype),
-        vectors=Path(vectors) if vectors else None,
-        on_progress=on_progress,
-    )
     settings = scoring or ScoringSettings()
-    return score(contender, data, settings.model_copy(update={"split": split or settings.split})).scores
+    settings = settings.model_copy(update={"split": split or settings.split})
+    reading = TeacherSettings(dtype=dtype)
+    place = Path(vectors) if vectors else None
+    with _opened(model, dtype) as (name, encoder), bars(on_progress, show=progress) as tell:
+        contender = Contender(name, reading=reading, vectors=place, encoder=encoder, on_progress=tell)
+        return score(contender, data, settings, on_skip=on_skip or _log.info).scores
+
+
+@contextmanager
+def _opened(model: str | Path | SentenceTransformer, dtype: Dtype) -> Iterator[tuple[str, Any]]:
+    """Give the name of a model within the block, with the model itself where the caller has it open."""
+    if isinstance(model, str | os.PathLike):
+        yield os.fspath(model), None
+        return
+    if dtype != "auto":
+        raise SettingsError(f"dtype: {dtype}, and an open model is used as it stands", hint="leave it out")
+    from embedsmith.models.opened import borrowed, name_of_open
+
+    with borrowed(model) as ours:
+        yield name_of_open(ours), ours
 
 
 def evaluate_all(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from embedsmith.errors import InputError, SettingsError, did_you_mean
+from embedsmith.pages.tables import Figures, Tabular
 
 DEFAULT_METRICS = ("ndcg@10", "recall@10", "mrr@10", "map@100", "recall@100")
 
@@ -17,13 +18,25 @@ _MEASURES = {"map": "AP", "mrr": "RR", "ndcg": "nDCG", "precision": "P", "recall
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What a ranking scored, over all queries and for each of them."""
+class Scores(Tabular):
+    """What a model scored on a data set: the means, and the scores of each query. It prints as a table.
+
+    >>> print(Scores({"ndcg@10": 0.4372, "mrr@10": 0.5}, {}))
+    Scores
+             value
+    ndcg@10  0.4372
+    mrr@10   0.5000
+    """
 
     mean: dict[str, float]
     """Metric -> mean over the queries that have a relevant passage."""
     per_query: dict[str, dict[str, float]]
-    """Query id -> metric -> value, in the order of the judgements."""
+    """Query id -> metric -> value, in the order of the judgements; empty for tasks without queries."""
+
+    def figures(self) -> Figures:
+        """Return the means as a table."""
+        title = f"Scores, {len(self.per_query):,} queries" if self.per_query else "Scores"
+        return Figures(title, ["", "value"], [[name, f"{value:.4f}"] for name, value in self.mean.items()])
 
 
 def score_run(

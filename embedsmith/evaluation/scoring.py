@@ -10,6 +10,7 @@ from pathlib import Path
 from embedsmith.data.bad_rows import Tally, refuse
 from embedsmith.data.beir import unanswered
 from embedsmith.data.collection import Collection
+from embedsmith.data.in_memory import NAME, Rows, is_in_memory
 from embedsmith.data.labelled import Labelled, TaskType, read_labelled, task_of
 from embedsmith.data.load import known_splits, load_collection, usual_split
 from embedsmith.data.qrels import read_judgements
@@ -44,7 +45,7 @@ class Scored:
 
 def score(
     contender: Contender,
-    data: str | Path,
+    data: str | Path | Rows,
     scoring: ScoringSettings,
     *,
     on_skip: OnSkip | None = None,
@@ -53,7 +54,7 @@ def score(
 
     Args:
         contender: what is scored.
-        data: a path.
+        data: a path, or rows in memory.
         scoring: how.
         on_skip: told what was left out.
 
@@ -91,19 +92,19 @@ def score_collection(
     ranking = contender.ranking(collection, scoring, depth=depth_for(_metrics(scoring)))
     missing = None
     if contender.is_run_file:
-        of = (contender.name, about.path or "the data", ranking, collection.qrels)
+        of = (contender.name, about.path or NAME, ranking, collection.qrels)
         missing = _unmatched(*of, collection.passage_index, on_skip)
     sizes = {"content_hash": collection.content_hash(), "passages": len(collection.passages)}
     return _judged(about.model_copy(update=sizes), ranking, collection.qrels, scoring, missing, on_skip)
 
 
 def described(
-    data: str | Path, task: str, split: str | None, scoring: ScoringSettings, *, in_run: bool = False
+    data: str | Path | Rows, task: str, split: str | None, scoring: ScoringSettings, *, in_run: bool = False
 ) -> ScoredData:
     """Return what a data set is, as the settings say that it is read.
 
     Args:
-        data: its path.
+        data: its path; rows in memory have none.
         task: what it asks of a model.
         split: the split that is scored.
         scoring: how it is read.
@@ -111,7 +112,7 @@ def described(
     """
     named = scoring.pair_columns if task == "retrieval" else scoring.labelled_columns
     return ScoredData(
-        path=Place(data),
+        path=None if is_in_memory(data) else Place(data),
         in_run=in_run,
         task=task,
         split=split,
@@ -178,9 +179,9 @@ def _unmatched(
 
 
 def _score_retrieval(
-    contender: Contender, data: str | Path, scoring: ScoringSettings, on_skip: OnSkip | None
+    contender: Contender, data: str | Path | Rows, scoring: ScoringSettings, on_skip: OnSkip | None
 ) -> Scored:
-    """Score what a contender ranks for the queries of the collection at a path."""
+    """Score what a contender ranks for the queries of a data set."""
     depth_for(_metrics(scoring))  # an unknown metric is an error before the work, not after it
     split = scoring.split or usual_split(data, "test")
     collection = load_collection(
@@ -208,22 +209,23 @@ def _judged(
     scores = score_run(ranking, qrels, _metrics(scoring))
     if about.left_out and on_skip:
         queries, verb = ("query", "is") if about.left_out == 1 else ("queries", "are")
-        on_skip(f"{about.path}: {about.left_out:,} judged {queries} without a relevant passage {verb} left out")
+        on_skip(f"{about.path or NAME}: {about.left_out:,} judged {queries} without a relevant passage {verb} left out")
     about = about.model_copy(update={"queries": len(scores.per_query)})
     return Scored(scores, about, ranking, qrels, missing)
 
 
 def _score_labelled(
-    contender: Contender, data: str | Path, task: TaskType, scoring: ScoringSettings, on_skip: OnSkip | None
+    contender: Contender, data: str | Path | Rows, task: TaskType, scoring: ScoringSettings, on_skip: OnSkip | None
 ) -> Scored:
     """Score a contender on labelled texts or pairs, by the evaluators of mteb."""
-    need_mteb(f"{data}: {task}")
+    place = NAME if is_in_memory(data) else data
+    need_mteb(f"{place}: {task}")
     from embedsmith.evaluation.local_tasks import scores_of, task_of_labelled
 
     found = read_scored(data, task, scoring, on_skip)
     if contender.is_run_file or (task != "reranking" and contender.encoder is None):
         raise SettingsError(
-            f"{data}: {task} needs an embedding model, {contender.name} has no vectors",
+            f"{place}: {task} needs an embedding model, {contender.name} has no vectors",
             hint="name another model, or the kind of the data with --task",
         )
     model = contender.mteb_model(scoring.template)
@@ -238,11 +240,13 @@ def _score_labelled(
     return Scored(Scores(mean=scores, per_query={}), about)
 
 
-def read_scored(data: str | Path, task: TaskType, scoring: ScoringSettings, on_skip: OnSkip | None = None) -> Labelled:
+def read_scored(
+    data: str | Path | Rows, task: TaskType, scoring: ScoringSettings, on_skip: OnSkip | None = None
+) -> Labelled:
     """Return the labelled data that is scored.
 
     Args:
-        data: a path.
+        data: a path, or rows in memory.
         task: what it asks of a model; not retrieval.
         scoring: how.
         on_skip: told what was left out, and what labels are taken for.
@@ -292,9 +296,9 @@ def _metrics(scoring: ScoringSettings) -> list[str]:
     return scoring.metrics or list(DEFAULT_METRICS)
 
 
-def _holds_judgements(data: str | Path) -> bool:
-    """Return whether a path is that of a file of judgements, not of pairs."""
-    return Path(data).is_file() and Path(data).suffix not in (".jsonl", ".csv", ".parquet")
+def _holds_judgements(data: str | Path | Rows) -> bool:
+    """Return whether data are the path of a file of judgements, not of pairs."""
+    return not is_in_memory(data) and Path(data).is_file() and Path(data).suffix not in (".jsonl", ".csv", ".parquet")
 
 
 def _judgements(path: Path, scoring: ScoringSettings, on_skip: OnSkip | None) -> dict[str, dict[str, int]]:
@@ -310,11 +314,11 @@ def _judgements(path: Path, scoring: ScoringSettings, on_skip: OnSkip | None) ->
     return qrels
 
 
-def _unanswered(data: str | Path, split: str | None) -> int:
+def _unanswered(data: str | Path | Rows, split: str | None) -> int:
     """Return how many judged queries of a BEIR folder have no relevant passage."""
-    path = Path(data)
-    if not (path / "qrels").is_dir():
+    if is_in_memory(data) or not (Path(data) / "qrels").is_dir():
         return 0
+    path = Path(data)
     known = known_splits(path)
     chosen = known if split in (None, "all") or not split else [part.strip() for part in split.split(",")]
     return unanswered(path, chosen)
