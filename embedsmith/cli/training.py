@@ -92,13 +92,16 @@ def train(
         flags = [*student.flags.values(), *stage.flags.values()]
         _train_recipe(source, out, flags, seed, changes or [], dry_run=dry_run, as_json=as_json)
         return
-    from embedsmith.recipes.recipe import changed
+    from embedsmith.recipes.overrides import overridden, override_of
     from embedsmith.training.train import TrainingSettings
     from embedsmith.training.train import train as train_run
 
     given = {"student": settings_of(StudentSettings, student), "stage": settings_of(StageSettings, stage)}
     plain = {part: settings.model_dump(mode="json", exclude_unset=True) for part, settings in given.items()}
-    settings = TrainingSettings.parse(changed({**plain, "seed": seed or 0}, changes or []), where="options")
+    asked = overridden(
+        {**plain, "seed": seed or 0}, dict(map(override_of, changes or [])), TrainingSettings, called="training"
+    )
+    settings = TrainingSettings.parse(asked, where="options")
     if dry_run:
         from embedsmith.recipes.plan import plan_of_run
 

@@ -12,8 +12,6 @@ A path of `data` may hold `${NAME}`; no other setting may. See `embedsmith.varia
 
 from __future__ import annotations
 
-import contextlib
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -31,7 +29,8 @@ from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import Dtype, StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.converters.settings import ConvertSettings
-from embedsmith.settings import Seed, Settings, is_folder_name, is_row, is_title
+from embedsmith.recipes.overrides import overridden, override_of
+from embedsmith.settings import Seed, Settings, is_folder_name, is_title
 from embedsmith.training.settings import StageSettings
 from embedsmith.variables import Place, filled, refuse_elsewhere, refuse_names
 
@@ -207,7 +206,7 @@ def recipe_of(
     Raises:
         SettingsError: a key is unknown or a value does not fit; names the nearest key.
     """
-    return Recipe.parse(changed(values, changes), where=where)
+    return Recipe.parse(overridden(values, dict(map(override_of, changes)), Recipe), where=where)
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -233,68 +232,3 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: not a recipe", hint="a recipe is a mapping with data, student, mining, stages")
     return values
-
-
-def changed(values: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
-    """Return nested values with some of them replaced; a key that does not exist is left to those who know the keys.
-
-    Args:
-        changes: dotted path, equals sign, and the value as YAML has it.
-
-    Raises:
-        SettingsError: a change is not of that form, or its path leads nowhere.
-
-    >>> changed({"stages": [{"steps": 5}]}, ["stages.0.steps=9", "student.pooling=mean", "stages.0.lr=1e-5"])
-    {'stages': [{'steps': 9, 'lr': 1e-05}], 'student': {'pooling': 'mean'}}
-    """
-    values = copy.deepcopy(values)
-    for change in changes:
-        path, equals, text = change.partition("=")
-        if not equals or not path:
-            raise SettingsError(f"--set {change}: no value", hint="write --set stages.0.learning_rate=1e-5")
-        *parents, last = path.split(".")
-        place: Any = values
-        for number, key in enumerate(parents):
-            if isinstance(place, dict):
-                place = place.setdefault(key, {})
-            else:
-                place = _member(place, key, ".".join(parents[:number]), change)
-        if isinstance(place, dict):
-            place[last] = yaml_value(text, of=f"--set {change}")
-        else:
-            _member(place, last, ".".join(parents), change)
-            place[int(last)] = yaml_value(text, of=f"--set {change}")
-    return values
-
-
-def _member(place: Any, key: str, path: str, change: str) -> Any:
-    """Return a member of a list by its number."""
-    if not isinstance(place, list):
-        raise SettingsError(f"--set {change}: {path} is {place!r}, and has nothing inside", hint="check the path")
-    if not is_row(key, len(place)):
-        raise SettingsError(f"--set {change}: {path} has members 0 to {len(place) - 1}", hint="count from 0")
-    return place[int(key)]
-
-
-def yaml_value(text: str, *, of: str) -> Any:
-    """Return a value as YAML reads it; 1e-5 is a number here, though YAML wants 1.0e-5.
-
-    >>> yaml_value("[1e-5, mean]", of="--set a=[1e-5, mean]")
-    [1e-05, 'mean']
-
-    Raises:
-        SettingsError: it is not YAML.
-    """
-    try:
-        value = plain_yaml(text)
-    except yaml.YAMLError:
-        raise SettingsError(f"{of}: not a YAML value", hint="put quotes around text") from None
-    return [_number(one) for one in value] if isinstance(value, list) else _number(value)
-
-
-def _number(value: Any) -> Any:
-    """Return the number that a text is, and anything else as it is."""
-    if isinstance(value, str):
-        with contextlib.suppress(ValueError):
-            return float(value)
-    return value

@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from embedsmith.data.examples import Example, Passage, write_examples
 from embedsmith.errors import EmbedsmithError
 from embedsmith.recipes.plan import plan_of_recipe
-from embedsmith.recipes.recipe import Recipe, changed
+from embedsmith.recipes.recipe import Recipe, recipe_of
 from embedsmith.recipes.run import run_recipe
 from embedsmith.runs.scores import read_scores
 
@@ -174,7 +174,7 @@ HIDDEN = {
 def refused(
     values: dict[str, Any], changes: list[str], said: str, out: Path, encoded: list[str], run: Callable[..., Any]
 ) -> None:
-    recipe = Recipe.parse(changed(values, changes), where="recipe")
+    recipe = recipe_of(values, where="recipe", changes=changes)
     with pytest.raises(EmbedsmithError, match=said) as caught:
         run(recipe)
     assert "\n" not in str(caught.value)
@@ -210,8 +210,8 @@ def test_what_the_table_changes_can_be_carried_out(
     good: dict[str, Any], folder: Path, tmp_path: Path, tiny_bert: Path, encoded: list[str]
 ):
     against = [f"data.beir.against=[{folder}/sts]", "data.beir.contamination.near_duplicates=0"]
-    values = changed(good, [*against, "data.sts.test_split=null"])
-    run = run_recipe(Recipe.parse(values, where="recipe"), out=tmp_path / "run")
+    recipe = recipe_of(good, where="recipe", changes=[*against, "data.sts.test_split=null"])
+    run = run_recipe(recipe, out=tmp_path / "run")
     scores = read_scores(run.folder).metrics()
     assert list(scores["beir"]) == ["bm25", "teacher", "before", "after one", "after two", "after"]
     assert encoded
@@ -225,11 +225,12 @@ def test_a_cross_encoder_as_first_teacher_and_as_baseline_is_scored_on_what_anot
     config = BertConfig.from_pretrained(tiny_bert)
     config.num_labels = 1
     BertForSequenceClassification(config).save_pretrained(cross)
-    values = changed(
+    recipe = recipe_of(
         {**good, "data": {"beir": good["data"]["beir"]}, "stages": good["stages"][:1]},
-        [f"mining.teachers=['cross-encoder:{cross}', bm25]", f"evaluation.baselines=['cross-encoder:{cross}']"],
+        where="recipe",
+        changes=[f"mining.teachers=['cross-encoder:{cross}', bm25]", f"evaluation.baselines=['cross-encoder:{cross}']"],
     )
-    run = run_recipe(Recipe.parse(values, where="recipe"), out=tmp_path / "run")
+    run = run_recipe(recipe, out=tmp_path / "run")
     scores = read_scores(run.folder).metrics_of("beir")
     assert list(scores) == [f"cross-encoder:{cross}", "teacher", "before", "after"]
     # BM25 finds only what shares a word with the query: every passage here does.

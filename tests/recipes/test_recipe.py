@@ -169,12 +169,14 @@ def test_data_settings_that_do_not_go_together_are_refused(tmp_path: Path, data:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("stages.0.steps", "--set stages.0.steps: no value"),
-        ("stages.5.steps=3", r"--set stages.5.steps=3: stages has members 0 to 0"),
-        ("stages.first.steps=3", "stages has members 0 to 0"),
+        ("stages.0.steps", '--set "stages.0.steps": not NAME=VALUE'),
+        ("stages.5.steps=3", r'no setting "stages.5.steps": stages has 1 entries, got "5"'),
+        ("stages.first.steps=3", 'stages has 1 entries, got "first"'),
+        ("data.b.path=x", 'no setting "data.b.path": data has no "b"'),
+        ("student.poling=mean", r'student has no "poling" \(did you mean "pooling"\?\)'),
         ("stages=[{]", "not a YAML value"),
         ("seed.deep.inside=3", "seed.deep"),
-        ("stages.0.stepz=3", r'unknown key "stepz" \(did you mean "steps"\?\)'),
+        ("stages.0.stepz=3", r'stages.0 has no "stepz" \(did you mean "steps"\?\)'),
         ("stages.0.steps=many", "steps: "),
     ],
 )

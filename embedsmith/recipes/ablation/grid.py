@@ -11,7 +11,6 @@ seeds: 3
 
 from __future__ import annotations
 
-import copy
 import itertools
 import re
 from collections.abc import Mapping, Sequence
@@ -21,9 +20,10 @@ from typing import Any
 
 from pydantic import Field
 
-from embedsmith.errors import SettingsError, did_you_mean
-from embedsmith.recipes.recipe import Recipe, read_yaml, recipe_of, yaml_value
-from embedsmith.settings import Settings, fingerprint, folder_name, is_row, is_title
+from embedsmith.errors import SettingsError
+from embedsmith.recipes.overrides import axis_of, overridden, override_of
+from embedsmith.recipes.recipe import Recipe, read_yaml, recipe_of
+from embedsmith.settings import Settings, fingerprint, folder_name, is_title
 from embedsmith.variables import Place
 
 Changes = dict[str, Any]
@@ -131,8 +131,8 @@ def read_ablation(
     """
     file = _read_file(path)
     recipe = _recipe_of(file, path)
-    recipe = with_changes(_with_data(recipe, data), {**file.set, **dict(map(_setting, set_))})
-    axes = {**file.vary, **dict(map(_axis, vary))}
+    recipe = with_changes(_with_data(recipe, data), {**file.set, **dict(map(override_of, set_))})
+    axes = {**file.vary, **dict(map(axis_of, vary))}
     rows = rows_of(file.rows, axes)
     if len(rows) < 2:
         for changes in rows.values():
@@ -199,14 +199,7 @@ def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         SettingsError: there is no such setting, which names the nearest, or the value does not fit.
     """
     # What the recipe leaves open stays open: for some settings that is not the same as their default.
-    values, known = recipe.model_dump(mode="json", exclude_unset=True), recipe.model_dump(mode="json")
-    for name, value in changes.items():
-        *parents, last = name.split(".")
-        place, full = values, known
-        for depth, part in enumerate(parents):
-            place, full = _step(place, full, part, name=name, inside=".".join(parents[:depth]))
-        key = _key(full, last, name=name, inside=".".join(parents))
-        place[key] = full[key] = copy.deepcopy(value)
+    values = overridden(recipe.model_dump(mode="json", exclude_unset=True), changes, Recipe)
     told = ", ".join(f"{name}={in_words(value)}" for name, value in changes.items())
     return Recipe.parse(values, where=f"{told}: recipe")
 
@@ -245,68 +238,6 @@ def _with_data(recipe: Recipe, path: str | None) -> Recipe:
     (old,) = recipe.data.values()
     new = old.model_copy(update={"path": Place(path), "format": "auto"})
     return recipe.model_copy(update={"data": {folder_name(Path(path).stem): new}})
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """Return the name and the value of `NAME=VALUE`.
-
-    >>> _setting("stages.0.steps=60")
-    ('stages.0.steps', 60)
-    """
-    name, _, value = text.partition("=")
-    if not name or not value:
-        raise SettingsError(f'--set "{text}": not NAME=VALUE', hint="for example --set stages.0.steps=60")
-    return name.strip(), yaml_value(value, of=f"--set {text}")
-
-
-def _axis(text: str) -> tuple[str, list[Any]]:
-    """Return the name and the values of `NAME=VALUE,VALUE`.
-
-    >>> _axis("mining.ratio=0.9,0.95"), _axis("mining.teachers=[bm25],[bm25, random]")
-    (('mining.ratio', [0.9, 0.95]), ('mining.teachers', [['bm25'], ['bm25', 'random']]))
-    """
-    name, _, values = text.partition("=")
-    if not name or not values:
-        raise SettingsError(
-            f'--vary "{text}": not NAME=VALUE,VALUE', hint="for example --vary mining.method=naive,percpos"
-        )
-    return name.strip(), yaml_value(f"[{values}]", of=f"--vary {text}")
-
-
-def _step(place: Any, full: Any, part: str, *, name: str, inside: str) -> tuple[Any, Any]:
-    """Return what a part of a dotted name leads to, in the values that are set and in all of them."""
-    key = _key(full, part, name=name, inside=inside)
-    found = full[key]
-    if not isinstance(found, dict | list):
-        here = f"{inside}.{part}".lstrip(".")
-        raise SettingsError(f'no setting "{name}": {here} is {in_words(found)}', hint=f"set {here} as a whole")
-    if isinstance(place, dict):
-        # Settings that are not set are all defaults.
-        unset: Any = {} if isinstance(found, dict) else [{} if isinstance(one, dict) else one for one in found]
-        place.setdefault(key, unset)
-    return place[key], found
-
-
-def _key(place: Any, part: str, *, name: str, inside: str) -> Any:
-    """Return a part of a dotted name as the key or the number that it is.
-
-    Raises:
-        SettingsError: there is no such setting.
-    """
-    if isinstance(place, list):
-        if is_row(part, len(place)):
-            return int(part)
-        raise SettingsError(
-            f'no setting "{name}": {inside} has {len(place)} entries, got "{part}"',
-            hint=f"count from 0: {inside}.0",
-        )
-    if part not in place:
-        known = ", ".join(place)
-        near = did_you_mean(part, place)
-        raise SettingsError(
-            f'no setting "{name}": {inside or "a recipe"} has no "{part}"{near}', hint=f"known: {known}"
-        )
-    return part
 
 
 def _slug(name: str) -> str:
