@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from embedsmith.serving.export import export as export
     from embedsmith.serving.search import search as search
     from embedsmith.teachers.settings import TeacherSettings as TeacherSettings
+    from embedsmith.training.results import TrainedRun as TrainedRun
     from embedsmith.training.settings import StageSettings as StageSettings
     from embedsmith.training.train import train as train
 
@@ -86,6 +87,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "StudentSettings": "models.settings",
     "TaskSettings": "generation.settings",
     "TeacherSettings": "teachers.settings",
+    "TrainedRun": "training.results",
     "ablate": "recipes.ablation.ablate",
     "audit": "mining.select:audit_run",
     "build_student": "models.opening",

@@ -76,6 +76,7 @@ def before_and_after(
         RunError: the run is missing, not finished or without a model.
         InputError, ModelError, SettingsError: see `embedsmith.errors`.
     """
+    from embedsmith.models.opened import in_run
     from embedsmith.models.opening import build_student
 
     scoring, reading = scoring or ScoringSettings(), reading or TeacherSettings()
@@ -86,7 +87,7 @@ def before_and_after(
     names = targets + [path for path in panel if Path(path).resolve() not in known]
     check_names(names)
     student = StudentSettings.parse(manifest["settings"]["student"], where=f"{run}/manifest.json: student")
-    start = build_student(student, seed=seed_of(Path(run), manifest))
+    start = build_student(in_run(student, Path(run)), seed=seed_of(Path(run), manifest))
     start.use_dtype(reading.dtype)
     vectors = vectors or Path(run) / "vectors"
     # The start reads texts as the trained model does: same prompts, same lengths.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
@@ -19,6 +20,7 @@ from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.names import OPEN
 from embedsmith.models.precision import limit_onednn_cache
 from embedsmith.models.remembered import Remembered
+from embedsmith.models.settings import StudentSettings
 from embedsmith.settings import fingerprint
 
 
@@ -55,6 +57,18 @@ def borrowed(model: Any) -> Iterator[EmbeddingModel]:
 def name_of_open(model: EmbeddingModel) -> str:
     """Return what an open model is called: the same name for the same vectors, in every process."""
     return OPEN + fingerprint(model.contracts())
+
+
+def student_folder(run: Path) -> Path:
+    """Return where a run keeps a student that was open when training began."""
+    return run / "student"
+
+
+def in_run(student: StudentSettings, run: Path) -> StudentSettings:
+    """Return the settings of a student under a name that can be opened: an open one lies in its run."""
+    if not student.name.startswith(OPEN):
+        return student
+    return student.model_copy(update={"name": str(student_folder(run))})
 
 
 def _as_ours(model: SentenceTransformer) -> EmbeddingModel:

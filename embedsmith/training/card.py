@@ -9,6 +9,7 @@ import yaml
 from embedsmith.data.files import atomic_write
 from embedsmith.models.licence import UNSTATED, licence_of
 from embedsmith.models.names import find_model
+from embedsmith.models.opened import in_run
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pages.markdown import block, code, inline
 from embedsmith.runs.run import Run
@@ -26,7 +27,7 @@ def _lines(
     run: Run, student: StudentSettings, stages: Sequence[StageSettings], sources: Sequence[Source]
 ) -> Iterator[str]:
     """Yield the card's lines."""
-    licence = licence_of(find_model(student.name))
+    licence = licence_of(find_model(in_run(student, run.folder).name))
     front = {
         "library_name": "sentence-transformers",
         "pipeline_tag": "sentence-similarity",

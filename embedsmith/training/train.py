@@ -2,6 +2,8 @@
 
 RUN/model/          the trained model, a sentence-transformers folder
 RUN/stages/NAME/    the model after each stage but the last
+RUN/student/        a student that was open in Python, as it was before
+RUN/examples.jsonl  data that was in memory
 RUN/steps.jsonl     loss, accuracy and gradient lengths of every step
 RUN/tensorboard/    the same as curves, where TensorBoard is installed
 
@@ -16,18 +18,22 @@ from pathlib import Path
 
 import torch
 
-from embedsmith.data.examples import read_examples
+from embedsmith.data.examples import read_examples, write_examples
 from embedsmith.data.files import remove_below, visible, write_jsonl
 from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
 from embedsmith.models.adapters import merge_adapters
 from embedsmith.models.embedder import EmbeddingModel, describe
+from embedsmith.models.opened import in_run
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
+from embedsmith.pages.bars import bars
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.lineage import lineage
 from embedsmith.runs.origin import check_origin, hash_of_examples
 from embedsmith.runs.run import Run, finished
+from embedsmith.runs.temporary import folder_or_temporary
 from embedsmith.settings import Seed, Settings
+from embedsmith.training.asked import Mined, Student, examples_in_memory, named_student, place_of
 from embedsmith.training.batches import Source
 from embedsmith.training.card import write_card
 from embedsmith.training.memory import check_memory, enough_memory
@@ -35,6 +41,7 @@ from embedsmith.training.objective import check_objective, check_widths
 from embedsmith.training.plan import portions
 from embedsmith.training.processes import Processes
 from embedsmith.training.report import Pace, StepReport, read_steps
+from embedsmith.training.results import TrainedRun
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.stage import train_stage
 from embedsmith.training.trackers import trackers
@@ -54,46 +61,70 @@ class TrainingSettings(Settings):
 
 
 def train(
-    mined: str | Path,
+    mined: Mined,
     *,
-    out: str | Path,
-    student: StudentSettings | None = None,
+    out: str | Path | None = None,
+    student: Student = None,
     stage: StageSettings | None = None,
     seed: int = 0,
-    on_progress: Progress = silent,
-) -> Run:
-    """Train a student on the negatives of a mining run.
+    on_progress: Progress | None = None,
+    progress: bool = True,
+) -> TrainedRun:
+    """Train a student on mined negatives.
 
     Args:
-        mined: the run folder of `mine`, or a JSON lines or Parquet file of examples.
-        out: the run folder; a run that was cut short goes on from its last checkpoint.
-        student: which model, and what is made of it.
+        mined: the run of `mine` or its folder; a JSON lines or Parquet file of examples; or pairs with their negatives
+            in memory: a `Dataset` of `datasets` or a list of dicts, with columns as `query` or `anchor`, `positive`,
+            `negative`, `negative_1`...
+        out: the run folder; a run that was cut short goes on from its last checkpoint. By default a folder that is
+            removed when Python ends.
+        student: settings of a model and of what is made of it; a name; or an open `SentenceTransformer`, which stays
+            as it is: the run trains a copy.
         stage: data order, loss and optimizer.
         seed: of new weights, batches and dropout.
-        on_progress: told of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
+
+    Returns:
+        The run; `model` is the trained model.
 
     Raises:
-        InputError, ModelError, RunError: see `embedsmith.errors`.
+        InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
+        TypeError: mined or student is of another type.
     """
-    settings = TrainingSettings(student=student or StudentSettings(), stage=stage or StageSettings(), seed=seed)
-    if settings.stage.remine:
-        raise SettingsError(f"stage {settings.stage.name}: remine needs a recipe, which knows the data to mine")
     processes = Processes.running()
-    sources = mined_sources(Path(mined), settings.student)
-    if not processes.leads:
-        processes.wait()
-    run = (
-        Run.open(out, command="train", settings=settings, inputs={"mined": str(Path(mined).resolve())})
-        if processes.leads
-        else Run.follow(out)
-    )
-    with run:
-        for path in example_files(Path(mined)):
-            run.same_content(str(path.resolve()), hash_of_examples(path))
-        if processes.leads:
+    place = place_of(mined)
+    examples, content = examples_in_memory(mined) if place is None else ([], "")
+    if out is None and processes.count > 1:
+        raise SettingsError("out: several processes train, and need one folder", hint='give out="RUN"')
+    with named_student(student) as named, bars(on_progress, show=progress) as tell:
+        settings = TrainingSettings(student=named.settings, stage=stage or StageSettings(), seed=seed)
+        if settings.stage.remine:
+            raise SettingsError(f"stage {settings.stage.name}: remine needs a recipe, which knows the data to mine")
+        folder = folder_or_temporary(out, "train")
+        # What cannot be read is refused before the folder is made.
+        sources = [] if place is None else mined_sources(place, settings.student)
+        there = (place or folder / "examples.jsonl").resolve()
+        inputs = {"mined": str(there)} | ({"content": content} if place is None else {})
+        if not processes.leads:
             processes.wait()
-        train_into(run, sources, settings.student, [settings.stage], seed=seed, on_progress=on_progress)
-        run.finish()
+        run = (
+            TrainedRun.open(folder, command="train", settings=settings, inputs=inputs)
+            if processes.leads
+            else TrainedRun.follow(folder)
+        )
+        with run:
+            if processes.leads:
+                if place is None:
+                    write_examples(there, examples)
+                named.keep(folder)
+            for path in example_files(place or there):
+                run.same_content(str(path.resolve()), hash_of_examples(path))
+            if processes.leads:
+                processes.wait()
+            sources = sources or mined_sources(there, settings.student)
+            train_into(run, sources, settings.student, [settings.stage], seed=seed, on_progress=tell)
+            run.finish()
     return run
 
 
@@ -242,7 +273,7 @@ def before_the_first_open_stage(
         if finished:
             model = load(name, attention_backend=student.attention_backend, compile=student.compile)
         else:
-            model = build_student(student, seed=seed)
+            model = build_student(in_run(student, run.folder), seed=seed)
     if model.has_adapters:  # as after the stage that has kept them
         merge_adapters(model)
     for stage in stages[len(finished) :]:
