@@ -7,20 +7,15 @@ nv-embed                NV-Embed's released layout, for a bidirectional Mistral 
 from __future__ import annotations
 
 import gc
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from jaxtyping import Float32
 
 from embedsmith.data.files import read_json, whole_folder, write_text
 from embedsmith.data.locks import writes_out
-from embedsmith.data.shown import one_line
 from embedsmith.errors import ModelError, RunError
 from embedsmith.models.adapters import merge_adapters
 from embedsmith.models.embedder import EmbeddingModel, describe
@@ -31,6 +26,7 @@ from embedsmith.models.opening import load
 from embedsmith.models.precision import cast
 from embedsmith.models.settings import Dtype, Layout
 from embedsmith.pages.markdown import code, inline
+from embedsmith.pages.model_card import USE, ModelCard, use, with_scores
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.lineage import lineage
 from embedsmith.runs.named import named_data
@@ -119,7 +115,7 @@ def export(
             write_nv_embed(embedder, partial)
         else:
             embedder.write_into(partial, name=str(target), create_model_card=False)
-        write_text(partial / "README.md", "\n".join(_card(str(model), run, target, layout, partial)) + "\n")
+        write_text(partial / "README.md", _card(str(model), run, target, layout, partial).text())
         # One of the two in memory at a time.
         del embedder
         gc.collect()
@@ -156,39 +152,27 @@ def _needs_code(folder: Path) -> bool:
     return path.is_file() and any(not module["type"].startswith("sentence_transformers.") for module in read_json(path))
 
 
-def _card(name: str, run: Path | None, target: Path, layout: Layout, folder: Path) -> Iterator[str]:
-    """Yield the lines of the model card: the run's own or the folder's, with scores and how to open it."""
+def _card(name: str, run: Path | None, target: Path, layout: Layout, folder: Path) -> ModelCard:
+    """Return the model card: the run's own or the folder's, with scores and how to open it."""
     source = find_model(name)
-    card = source.local / "README.md" if source.local else None
-    text = card.read_text(encoding="utf-8", errors="replace") if card and card.is_file() else ""
-    if not text.startswith("---\n"):
-        front = {"library_name": "sentence-transformers", "license": licence_of(source)}
-        title = f"# {inline(target.name)}\n\nA copy of {code(name)}."
-        text = f"---\n{yaml.safe_dump(front, sort_keys=False)}---\n\n{title}\n\n{text}"
-    yield text.partition("\n## Use\n")[0].strip()
-    if run:
-        yield from _data(run)
-        yield from _scores(run)
-    opened = json.dumps(one_line(target.name), ensure_ascii=False)
-    yield from ("", "## Use", "", "```python")
-    if layout == "nv-embed" or (folder / ADAPTERS).is_file():
-        yield from ("import embedsmith", f"model = embedsmith.load({opened})")
+    path = source.local / "README.md" if source.local else None
+    text = path.read_text(encoding="utf-8", errors="replace") if path and path.is_file() else ""
+    if text.startswith("---\n"):
+        card = ModelCard.of(text)
     else:
-        trust = ", trust_remote_code=True" if _needs_code(folder) else ""
-        yield from ("from sentence_transformers import SentenceTransformer", "")
-        yield f"model = SentenceTransformer({opened}{trust})"
-    yield from ('queries, passages = model.encode_query(["…"]), model.encode_document(["…"])', "```")
-    if _needs_code(folder):
-        yield from ("", "The pool leaves the instruction out or has weights of its own, in `modeling_embedsmith.py`:")
-        yield "a server that reads `1_Pooling/config.json` alone, and not that file, gives other vectors."
-
-
-def _data(run: Path) -> Iterator[str]:
-    """Yield the data sets of a run, with the licences that they state."""
-    licences = _licences(run)
-    if licences:
-        yield from ("", "## Licences of the data", "")
-        yield from (f"- {inline(name)}: {inline(licence)}" for name, licence in licences.items())
+        about = f"A copy of {code(name)}.\n\n{text}"
+        front = {"library_name": "sentence-transformers", "license": licence_of(source)}
+        card = ModelCard.of(ModelCard.new(inline(target.name), about, **front).text())
+    if run:
+        licences = (f"- {inline(data)}: {inline(licence)}" for data, licence in _licences(run).items())
+        card = with_scores(card.with_section("Licences of the data", licences), read_scores(run).metrics())
+    needs_code = _needs_code(folder)
+    is_plain = layout != "nv-embed" and not (folder / ADAPTERS).is_file()
+    lines = [*use(target.name, is_plain=is_plain, needs_code=needs_code)]
+    if needs_code:
+        lines += ["", "The pool leaves the instruction out or has weights of its own, in `modeling_embedsmith.py`:"]
+        lines += ["a server that reads `1_Pooling/config.json` alone, and not that file, gives other vectors."]
+    return card.with_section(USE, lines)
 
 
 def _licences(run: Path) -> dict[str, str]:
@@ -209,23 +193,3 @@ def _stated(place: str) -> str:
     path = Path(place)
     licence = licence_in((path if path.is_dir() else path.parent) / "README.md")
     return licence if licence and licence != UNSTATED else "not stated on this machine: look it up"
-
-
-def _scores(run: Path) -> Iterator[str]:
-    """Yield the scores of a recipe's run as tables."""
-    for name, rows in read_scores(run).metrics().items():
-        metrics = list(dict.fromkeys(metric for row in rows.values() for metric in row))
-        yield from (
-            "",
-            f"## Scores on {inline(name)}",
-            "",
-            f"| | {' | '.join(map(inline, metrics))} |",
-            "| --- " * (len(metrics) + 1) + "|",
-        )
-        for label, row in rows.items():
-            yield f"| {inline(label)} | {' | '.join(_number(row.get(metric)) for metric in metrics)} |"
-
-
-def _number(value: Any) -> str:
-    """Return a score as it stands in a table."""
-    return f"{value:.3f}" if isinstance(value, int | float) else ""

@@ -111,7 +111,7 @@ def _read_recipe_run(folder: Path) -> None:
         lambda: compare(run, run),
         lambda: own_scorings(run, ScoringSettings()),
         lambda: mined_sources(run, StudentSettings()),
-        lambda: list(_card(str(run), run, folder / "copy", "sentence-transformers", run / "model")),
+        lambda: _card(str(run), run, folder / "copy", "sentence-transformers", run / "model").text(),
         _quietly(lambda: _show_run(Run(run, read_manifest(run), lock=None), as_json=False, search_hint="")),
     )
     if "running" not in (run / "manifest.json").read_text("utf-8", "replace"):

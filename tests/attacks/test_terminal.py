@@ -167,7 +167,7 @@ def test_a_model_card_has_its_own_titles_only(monkeypatch: pytest.MonkeyPatch):
     source = Source(MARKS, [])
     run = Run(Path(), {"versions": {"torch": "2"}}, lock=None)
     student = StudentSettings(name=MARKS, instruction=MARKS)
-    lines = "\n".join(card._lines(run, student, [StageSettings()], [source])).splitlines()
+    lines = card.card_of(run, student, [StageSettings()], [source]).text().splitlines()
     _, front, *_ = "\n".join(lines).split("---\n")
     assert yaml.safe_load(front)["license"] == "other"
     assert [line for line in lines if line.startswith("#")] == [

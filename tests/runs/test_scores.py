@@ -9,9 +9,9 @@ import pytest
 import embedsmith
 from embedsmith.data.files import write_json, write_jsonl
 from embedsmith.errors import RunError
+from embedsmith.pages.model_card import ModelCard, with_scores
 from embedsmith.recipes.report_pages import write_page
 from embedsmith.runs.scores import MODEL, Score, Scoreboard, ScoredData, path_of, read_scores, write_scores
-from embedsmith.serving.export import _scores as scores_of_card
 
 ROWS = [{"query_id": "q1", "ndcg@10": 0.25}, {"query_id": "q2", "ndcg@10": 0.75}]
 BETTER = [{"query_id": "q2", "ndcg@10": 1.0}, {"query_id": "q1", "ndcg@10": 0.5}]
@@ -159,7 +159,7 @@ def test_a_recipe_s_run_of_the_first_layout_is_read_compared_and_shown(tmp_path)
     (found,) = embedsmith.compare(run)
     assert (found.data, found.difference.mean, found.wins[0].query) == ("toy", 0.25, "dog")
     assert write_page(run)[1]["data"]["toy"]["queries"] == 2
-    assert "| after | 0.750 |" in list(scores_of_card(run))
+    assert "| after | 0.750 |" in with_scores(ModelCard("# A"), board.metrics()).text()
 
 
 @pytest.mark.parametrize(

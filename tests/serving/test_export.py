@@ -120,6 +120,18 @@ def test_the_card_of_a_run_has_its_data_licences_recipe_and_scores(plain, tmp_pa
     assert card.count("## Use") == 1
 
 
+def test_the_sections_of_a_card_are_kept_whatever_their_order(plain, tmp_path):
+    run = run_with(plain, tmp_path / "run")
+    text = (run / "model" / "README.md").read_text()
+    (run / "model" / "README.md").write_text(text + "\n## Limits\n\n```\n## Use\n```\n")
+    export(run, out=tmp_path / "one")
+    export(str(tmp_path / "one"), out=tmp_path / "two")
+    for name in ("one", "two"):
+        headings = [line for line in (tmp_path / name / "README.md").read_text().splitlines() if line[:2] == "##"]
+        wanted = ["## Data", "## Limits", "## Use", "## Licences of the data", "## Scores on toy", "## Use"]
+        assert headings == wanted
+
+
 def test_a_model_without_a_card_gets_one_with_its_licence(tiny_bert, tmp_path):
     export(str(tiny_bert), out=tmp_path / "out")
     front = yaml.safe_load((tmp_path / "out" / "README.md").read_text().split("---")[1])
