@@ -1,4 +1,4 @@
-"""How long work tells what it is doing; the command line draws it."""
+"""Progress of long work, as a callback; the command line draws it."""
 
 from __future__ import annotations
 

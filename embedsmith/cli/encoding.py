@@ -26,7 +26,7 @@ def encode(
     dtype: Annotated[
         Dtype,
         typer.Option(
-            help="Precision; auto is bfloat16 where the hardware has it, on a CPU for products of longer texts."
+            help="Precision; auto is bfloat16 where the hardware has it, on a CPU for matmuls of longer texts."
         ),
     ] = "auto",
     compile: Annotated[

@@ -137,7 +137,7 @@ def judge(
 ) -> None:
     """Ask a chat model which mined negatives answer their query after all; `select` leaves them out from then on.
 
-    Known positives are asked too: a judge that confirms few of them cannot tell. What was asked once, of RUN or of
+    Known positives are judged too: they measure the judge's recall. What was asked once, of RUN or of
     another selection from the same candidates, is not asked again. Keys: EMBEDSMITH_API_KEY,
     OPENAI_API_KEY (see README).
     """

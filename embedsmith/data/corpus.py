@@ -23,7 +23,7 @@ def load_corpus(path: Path, *, skip_bad: bool = False, on_skip: Callable[[str], 
     Args:
         path: JSON lines, CSV or Parquet with the columns that `read_corpus` knows, or a folder with a `corpus.jsonl`.
         skip_bad: leave out what cannot be used.
-        on_skip: told how many rows were left out for each reason.
+        on_skip: called with the number of rows left out for each reason.
 
     Raises:
         InputError: there is no such path, it is none of these, or a row is bad.

@@ -34,7 +34,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 OnWait = Callable[[str], None]
-"""Told once whom is waited for, such as `process 4711 on gpu-3`."""
+"""Called once with the holder of the lock, such as `process 4711 on gpu-3`."""
 
 _PATIENCE_S = 0.5
 """How long a lock is asked for before it is refused: who only looks whether it is held, holds it for an instant."""

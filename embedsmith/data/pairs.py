@@ -58,7 +58,7 @@ def read_pairs(
         columns: names of columns that are not the conventional ones.
         on_bad: called with each row that cannot be used.
         corpus: passages that join.
-        on_note: told what a column of relevance was taken for.
+        on_note: called with what a column of relevance was taken for.
 
     Raises:
         InputError: the table is empty, a column is missing, or a row cannot be used; names file and line.

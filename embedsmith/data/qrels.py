@@ -145,7 +145,7 @@ def read_exclusions(
     Args:
         paths: files in BEIR's or TREC's form.
         collection: whose rows are meant.
-        on_skip: told of the count of each file.
+        on_skip: called with the count of each file.
 
     Raises:
         InputError: a file is missing, a line cannot be used, or no passage of a file is in the collection.

@@ -85,7 +85,7 @@ class JudgeSettings(Settings):
     queries: int | None = Field(None, gt=0)
     """Queries whose negatives are judged, drawn at random; all by default."""
     positives: int = Field(100, ge=0)
-    """Known positives that are judged too, drawn at random, to see whether the judge can tell: a good one says yes."""
+    """Known positives that are judged too, drawn at random: they measure the judge's recall."""
     passage_characters: int = Field(8000, gt=0)
     """Characters of a passage that the judge reads, to the end of a sentence."""
     max_tokens: int = Field(16, gt=0)

@@ -109,7 +109,7 @@ def judge(
         settings: which judge, and what it is asked.
         server: how it is asked.
         prompts: a folder with a `judge.txt` in the place of ours.
-        on_progress: told of the work.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.

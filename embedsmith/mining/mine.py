@@ -81,10 +81,10 @@ def mine(
         split: short for `SourceSettings(split=...)`.
         settings: teachers, method and number of negatives.
         source: which part of the data, and how it is read.
-        on_skip: told how many rows were left out for each reason, where `source` says that they may be; by default the
-            logger `embedsmith` is, at the level INFO.
-        on_plan: told what is going to be done, before anything is encoded.
-        on_progress: told of the work, in the place of bars.
+        on_skip: called with the number of rows left out for each reason, where `source` says that they may be; by
+            default they are logged by `embedsmith` at the level INFO.
+        on_plan: called with what will be done, before anything is encoded.
+        on_progress: called with the progress of the work, in place of bars.
         progress: draw bars, where there is a terminal or a notebook.
 
     Returns:
@@ -150,8 +150,8 @@ def mine_into(
         settings: how.
         listed: what is excluded beside the known positives.
         encoders: name of a teacher -> its embedding model, where that is open already.
-        on_plan: told what is going to be done.
-        on_progress: told of the work.
+        on_plan: called with what will be done.
+        on_progress: called with the progress of the work.
     """
     name = collection.name if folder == run.folder else folder.name
     run.same_content(name, collection.content_hash())

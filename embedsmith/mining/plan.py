@@ -24,7 +24,7 @@ _SAMPLE = 256
 """Texts whose tokens are counted."""
 
 _ENOUGH_S = 0.5
-"""A batch that takes this long tells the speed."""
+"""Seconds of a batch from which on the speed is measured well enough."""
 
 _COPIES = 3
 """Times that the candidates are in memory: in blocks, as one, and what selection makes of them."""
@@ -104,7 +104,7 @@ def candidate_bytes(*, queries: int, pairs: int, places: int, teachers: int, wit
 
 
 def _filled_bytes() -> int:
-    """Return the most memory that this process has filled so far; 0 where the system does not tell."""
+    """Return the most memory that this process has filled so far; 0 where the system does not report it."""
     if sys.platform == "win32":
         return 0
     import resource
@@ -136,7 +136,7 @@ def _sample(texts: Texts) -> list[str]:
 
 
 def _speed(model: EmbeddingModel, sample: list[str]) -> tuple[float, int]:
-    """Return tokens a second and the dimensions, measured on batches that grow until one tells."""
+    """Return tokens a second and the dimensions, measured on batches that grow until one takes long enough."""
     # A model's first call is slow, and a GPU is fast only with enough to do.
     model.embed(sample[:4], "passage", tokens=None)
     best, size = 0.0, 16

@@ -59,7 +59,7 @@ def select_again(
         source: a finished run of `mine` or `select`.
         changes: the settings that differ from the source's.
         target_false_negatives: choose the ceiling by the audit, the highest with at most this rate.
-        on_progress: told of the audits that this takes.
+        on_progress: called with the progress of the audits.
 
     Raises:
         InputError, RunError, SettingsError: see `embedsmith.errors`.
@@ -147,7 +147,7 @@ def audit_run(
         run: a finished run of `mine` or `select`.
         seed: of the draws of the positives that are kept.
         draws: how many.
-        on_progress: told of the draws.
+        on_progress: called with the progress of the draws.
 
     Raises:
         InputError: no query has several positives.

@@ -29,9 +29,9 @@ from embedsmith.data.files import read_json, remove_below, write_json, write_ten
 from embedsmith.errors import ModelError, SettingsError, did_you_mean
 from embedsmith.models import compat
 from embedsmith.models.contract import configuration_of
+from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.names import ADAPTERS
 from embedsmith.models.settings import Role, StudentSettings
-from embedsmith.models.told import Told
 from embedsmith.settings import Settings, fingerprint
 
 _FORMAT = 2
@@ -146,7 +146,7 @@ def add_adapters(
 def halved(model: Adapted) -> Iterator[None]:
     """Keep within the block, in bfloat16, those frozen matrices of linear layers that are the same in it.
 
-    Most decoders are published in bfloat16, and built in float32 to be trained. Where the products are computed in
+    Most decoders are published in bfloat16, and built in float32 to be trained. Where the matmuls are computed in
     bfloat16 nothing but adapters and pooling needs more: 14 of Mistral-7B's 28 GB are saved, and rounding each matrix
     anew for every chunk of a batch. No bit of a loss, a gradient or a merged weight changes.
     """
@@ -167,7 +167,7 @@ def halved(model: Adapted) -> Iterator[None]:
 
 
 def inputs_as_they_are(model: Adapted) -> AbstractContextManager[None]:
-    """Return the block in which adapters read the bfloat16 of products as it is.
+    """Return the block in which adapters read the bfloat16 of matmuls as it is.
 
     peft turns it into the float32 of the adapters' weights first, and autocast rounds it back: two passes over memory
     at every linear layer.
@@ -183,7 +183,7 @@ def merge_adapters(model: Adapted, texts: Sequence[str] = _PROBES) -> float:
     Raises:
         ModelError: the vectors are others than with the adapters beside the weights; these stay beside them.
     """
-    with merged(model, texts) as difference:
+    with temporarily_merged(model, texts) as difference:
         pass
     _leave(model, model[0].model.merge_and_unload())
     model.origin, model.merged_origin = model.merged_origin, None
@@ -204,7 +204,7 @@ def _leave(model: Adapted, backbone: Any) -> None:
 
 
 @contextmanager
-def merged(model: Adapted, texts: Sequence[str] = _PROBES) -> Iterator[float]:
+def temporarily_merged(model: Adapted, texts: Sequence[str] = _PROBES) -> Iterator[float]:
     """Add a model's adapters to its weights within the block; after it every bit is as before.
 
     Yields:
@@ -291,7 +291,7 @@ def put_adapters(model: Adapted, known: SavedAdapters, folder: Path, *, name: st
     model.base_weights = _fingerprint(model[0].model)
     _check_configuration(folder / _FOLDER / "adapter_config.json", name)
     try:
-        with Told(name, "its adapters cannot be opened"):
+        with LibraryErrors(name, "its adapters cannot be opened"):
             rest = load_file(folder / _REST)
             model[0].model = PeftModel.from_pretrained(model[0].model, str(folder / _FOLDER), is_trainable=True)
             missing, unknown = model.load_state_dict(rest, strict=False)

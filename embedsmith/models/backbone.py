@@ -1,6 +1,6 @@
 """The backbone of a student: the transformers model of a folder or a GGUF file, and what is made of it.
 
-A decoder gets bidirectional attention, a pooling, and an instruction on queries that the pool leaves out
+A decoder gets bidirectional attention, a pooling, and instruction tokens masked out of pooling
 (NV-Embed, sections 3.1 to 3.3).
 """
 
@@ -14,6 +14,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.compat import attention_name, set_attention_name, share_state
+from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.modeling_embedsmith import (
     InstructedTransformer,
     LatentAttentionPooling,
@@ -23,7 +24,6 @@ from embedsmith.models.modeling_embedsmith import (
 from embedsmith.models.names import ModelSource
 from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import AttentionBackend, StudentSettings
-from embedsmith.models.told import Told
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS
 from embedsmith.models.weights import check_configuration, check_files, check_gguf, check_tokenizer, check_weights
 
@@ -43,7 +43,7 @@ def open_backbone(source: ModelSource) -> Transformer:
     is_gguf = source.kind == "gguf"
     if not is_gguf:
         check_files(path, name=source.name)
-    with Told(source.name, "cannot be opened", hint="check that it is a model transformers knows"):
+    with LibraryErrors(source.name, "cannot be opened", hint="check that it is a model transformers knows"):
         transformer = _from_gguf(path) if is_gguf else _from_folder(path)
     check_configuration(transformer.model, name=source.name)
     check = check_gguf if is_gguf else check_weights
@@ -72,7 +72,7 @@ def _padded(transformer: Transformer) -> Transformer:
     """Return a transformer whose tokenizer has a token to pad with: many decoders' have none."""
     tokenizer = transformer.tokenizer
     if tokenizer.pad_token is None:
-        # Which one does not matter: what is padding is told by the mask, never by the token.
+        # Which token does not matter: the mask says what is padding.
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token or tokenizer.bos_token
     return transformer
 
@@ -115,7 +115,7 @@ def use_backend(transformer: Any, backend: AttentionBackend, *, name: str) -> No
         raise ModelError(
             f"{name}: no attention with {backend}: {first_line}", hint="install it, or choose sdpa or eager"
         ) from error
-    # Flash attention would have texts without padding in one row, where the masks of instructions do not follow.
+    # With flash attention sentence-transformers would unpad the batch, and not the instruction masks with it.
     transformer.unpad_inputs = False
 
 

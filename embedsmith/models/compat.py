@@ -62,12 +62,12 @@ def version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
 
-def has_onednn_product() -> bool:
-    """Return whether this torch has `onednn_product`."""
+def has_onednn_linear() -> bool:
+    """Return whether this torch has `onednn_linear`."""
     return hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def onednn_product(states: Tensor, weight: Tensor, bias: Tensor | None, activation: str, algorithm: str) -> Tensor:
+def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None, activation: str, algorithm: str) -> Tensor:
     """Return states times weight, transposed, plus bias, activated, by oneDNN. Without a gradient.
 
     What torch's own compiler makes of a linear layer; under no public name.

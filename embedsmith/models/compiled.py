@@ -1,8 +1,8 @@
-"""Compiled layers: on a GPU, torch makes few kernels of what lies between two products of matrices.
+"""Compiled layers: on a GPU, torch fuses the elementwise operations between two matmuls into few kernels.
 
-A decoder's norms, rotations, gates and sums read and write every token's states about thirty times a layer, one
-operation after the other. Fused they do it a few times, and what is kept for the way back is less. The layers are
-compiled one by one, all by the same kernels, for any number and length of texts.
+A decoder's norms, rotary embeddings, gates and sums read and write every token's states about thirty times a layer, one
+operation after the other. Fused they do it a few times, and fewer activations are saved for the backward pass. Layers
+are compiled one by one, share their kernels, and take any number and length of texts (dynamic shapes).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from embedsmith.models.compat import compiled_call, has_triton, layer_class, rec
 from embedsmith.models.threads import Shared
 
 _KINDS_OF_CALLS = 64
-"""With and without gradients, padding, adapters, precision: torch gives up after eight, and is slow from there on."""
+"""Recompile limit: with and without gradients, padding, adapters, precision. torch's own is eight; then it is eager."""
 
 
 def compile_layers(model: Any, *, name: str) -> int:
@@ -49,9 +49,9 @@ def compile_layers(model: Any, *, name: str) -> int:
 
 
 def _called(compiled: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return what a compiled layer makes of its arguments: it may be compiled for as many kinds of calls as there are.
+    """Call a compiled layer, with a recompile limit that is high enough for all kinds of calls.
 
-    On the way back too, where a checkpointed layer is called again.
+    In the backward pass too, where a checkpointed layer is computed again.
     """
     with _for_many_kinds():
         return compiled(*args, **kwargs)
@@ -69,7 +69,7 @@ def is_compiled(model: Any) -> bool:
 
 @Shared
 def uncompiled() -> AbstractContextManager[Any]:
-    """Return a block in which compiled layers run as they were written: for a few calls of odd shapes."""
+    """Return a block in which compiled layers run eagerly: for a few calls of odd shapes."""
     stance: AbstractContextManager[Any] = torch.compiler.set_stance("force_eager")
     return stance
 

@@ -23,7 +23,7 @@ from embedsmith.errors import SettingsError
 from embedsmith.models.adapters import save_adapters
 from embedsmith.models.card_data import CardData
 from embedsmith.models.contract import contracts_of, hash_of_weights, length_of
-from embedsmith.models.cpu.products import Copies, fast_products
+from embedsmith.models.cpu.matmul import Copies, fast_matmul
 from embedsmith.models.encoding import task_of_role, vectors_by_library, vectors_of_lists
 from embedsmith.models.folder import OUR_MODULES, add_old_pooling_keys, name_modules_by_file
 from embedsmith.models.packed import alone, token_states
@@ -67,10 +67,10 @@ class EmbeddingModel(SentenceTransformer):
         """Compute in another precision from now on; return the model.
 
         Args:
-            dtype: `auto` is, on a GPU, bfloat16 where it has that. On a CPU with products in bfloat16 it is float32 for
-                short texts, and for `embed`'s others all products in bfloat16, all else in float32 (see `SHORT_TEXT`);
+            dtype: `auto` is, on a GPU, bfloat16 where it has that. On a CPU with matmuls in bfloat16 it is float32 for
+                short texts, and for `embed`'s others all matmuls in bfloat16, all else in float32 (see `SHORT_TEXT`);
                 weights that are in bfloat16 already are multiplied in it always. Elsewhere `auto` is float32.
-                `bfloat16` on such a CPU is all products in it for all texts, and all else in float32: a fifth faster,
+                `bfloat16` on such a CPU is all matmuls in it for all texts, and all else in float32: a fifth faster,
                 and more of the texts get vectors that are off (a cosine by 0.0006, all-MiniLM-L6-v2). Sums, norms and
                 embeddings in bfloat16 too would put it off by 0.0009. On a CPU without it `bfloat16` is float32.
         """
@@ -96,7 +96,7 @@ class EmbeddingModel(SentenceTransformer):
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> Any:
         """Return the features of texts, as a SentenceTransformer does; threads take turns.
 
-        A fast tokenizer is told first where to cut and what to fill up, and then is handed the texts.
+        A fast tokenizer keeps truncation and padding as state, which is set before each call.
         """
         with turn(self[0]):
             return super().preprocess(inputs, prompt=prompt, **kwargs)
@@ -105,9 +105,9 @@ class EmbeddingModel(SentenceTransformer):
         """Return the features with the texts' vectors, as a SentenceTransformer does; they may be packed.
 
         Args:
-            copies: of weights, which take their place in products.
+            copies: of weights, which take their place in matmuls.
         """
-        with alone(self), self._products(copies):
+        with alone(self), self._fast_matmul(copies):
             if "packed" not in input:
                 return super().forward(input, **kwargs)
             found = token_states(self[0], input)
@@ -116,13 +116,13 @@ class EmbeddingModel(SentenceTransformer):
             return found
 
     def packs(self, dtype: torch.dtype) -> bool:
-        """Return whether the model reads the texts of a batch in one row, where products are computed in a type."""
+        """Return whether the model reads the texts of a batch in one row, where matmuls are computed in a type."""
         return self._remembered.packs(self, dtype)
 
-    def _products(self, copies: Copies | None = None) -> AbstractContextManager[Any]:
+    def _fast_matmul(self, copies: Copies | None = None) -> AbstractContextManager[Any]:
         """Return the block in which the weights fit each other as they are."""
         activations = self._remembered.fused(self, super().forward)
-        return fast_products(self.device, mixed=self.is_mixed, activations=activations, copies=copies)
+        return fast_matmul(self.device, mixed=self.is_mixed, activations=activations, copies=copies)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that plain sentence-transformers opens.
@@ -144,7 +144,7 @@ class EmbeddingModel(SentenceTransformer):
         """Write the model into a folder that exists, file after file."""
         promised = promised_attention(self.backbone)
         if promised:
-            with self._products():
+            with self._fast_matmul():
                 check_attention(self.backbone, promised, name=name)
         if self.has_adapters:
             save_adapters(self, folder)

@@ -18,9 +18,9 @@ from sentence_transformers.util import truncate_embeddings
 from torch import Tensor
 
 from embedsmith.models.attention import steady_attention
-from embedsmith.models.cpu.products import Copies
+from embedsmith.models.budget import Features, ahead, side_by_side, token_batches, windows
+from embedsmith.models.cpu.matmul import Copies
 from embedsmith.models.packed import alone, can_pack, on_device, pack
-from embedsmith.models.packing import Features, ahead, batches, side_by_side, windows
 from embedsmith.models.precision import SHORT_TEXT
 from embedsmith.models.settings import Role
 from embedsmith.models.threads import on_cores, turn
@@ -88,7 +88,7 @@ def vectors_of_lists(
 
     budget = tokens or (_CPU_TOKENS if on_cpu else _GPU_TOKENS)
     cut = _batches(model, lists, role, begun=begun, budget=budget, padded=not packs, apart=apart)
-    # On a CPU each core has a batch of its own: nothing waits for the slowest core after every product.
+    # On a CPU each core has a batch of its own: nothing waits for the slowest core after every matmul.
     workers = min(cores, _MOST_AT_ONCE) if on_cpu else 1
     done = 0
     places: list[int] = []
@@ -127,7 +127,7 @@ def _batches(
         lists: of texts.
         role: of the texts.
         begun: each list is put here when its first texts are tokenised.
-        budget: see `packing.batches`, as the others.
+        budget: see `budget.token_batches`, as the others.
         padded: see there.
         apart: see there.
     """
@@ -144,7 +144,7 @@ def _batches(
         return tokens_of(model, [part[0][place] for place in part[1]], prompt=prompt, task=task)
 
     for (texts, window), features in ahead(tokenised, parts()):
-        for rows, batch in batches(features, budget, padded=padded, apart=apart):
+        for rows, batch in token_batches(features, budget, padded=padded, apart=apart):
             yield _Batch([window[row] for row in rows.tolist()], batch, len(rows) == len(texts))
 
 

@@ -1,4 +1,4 @@
-"""Models that the caller has open already, as teachers and as what is scored: known by what they compute.
+"""Models that the caller has open already, as teachers and as what is scored: identified by what they compute.
 
 Such a model has no name that another process could open. It is called `open:` and a fingerprint of all that its vectors
 depend on: weights, tokenizer, prompts, lengths, precision. So a run that goes on with another model is refused, and the
@@ -33,7 +33,7 @@ def borrowed(model: Any) -> Iterator[EmbeddingModel]:
 
     Raises:
         TypeError: it is no embedding model.
-        ModelError: its weights are not torch's, so that nothing tells it from others.
+        ModelError: its weights are not torch's, so that it has no fingerprint.
     """
     if not isinstance(model, SentenceTransformer):
         raise TypeError(f"model: {type(model).__name__}, wanted a name or an open SentenceTransformer")

@@ -30,6 +30,7 @@ from embedsmith.models.compiled import compile_layers
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.end_of_text import append_end_of_text
 from embedsmith.models.folder import first_part, model_type
+from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model, lasting
 from embedsmith.models.nv_embed import read_nv_embed
@@ -40,7 +41,6 @@ from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSet
 from embedsmith.models.static import read_static
 from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.tokens import tokens_of
-from embedsmith.models.told import Told
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, vetted
 from embedsmith.models.weights import check_configuration, check_files, check_table, check_tokenizer, check_weights
 
@@ -67,7 +67,7 @@ def load(
 
     Args:
         name: see `embedsmith.models.names`.
-        dtype: precision; `auto` is bfloat16 where the hardware computes in it (on a CPU for products of long texts),
+        dtype: precision; `auto` is bfloat16 where the hardware computes in it (on a CPU for matmuls of long texts),
             float32 elsewhere; `bfloat16` is float32 on a CPU that has none. See `EmbeddingModel.use_dtype`.
         device: a torch device; default: a GPU where there is one.
         dimensions: keep as many of the first numbers of each vector, and bring it back to length 1 (Matryoshka).
@@ -132,7 +132,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         return cast(load_adapters(folder, name=source.name, device=device), dtype)
     if is_released(folder):
         read = _RELEASED[model_type(folder)]
-        with Told(source.name, "cannot be opened"):
+        with LibraryErrors(source.name, "cannot be opened"):
             modules, prompts = read(folder, name=source.name, dtype=dtype or torch.bfloat16)
             model = EmbeddingModel(modules=modules, prompts=prompts, device=device)
         check_configuration(model.backbone, name=source.name)
@@ -140,7 +140,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         _check_reads(model, source.name)
         return cast(model, dtype)
     check_files(folder, name=source.name)
-    with Told(source.name, "cannot be opened"):
+    with LibraryErrors(source.name, "cannot be opened"):
         model = EmbeddingModel(
             source.path,
             device=device,
@@ -179,7 +179,7 @@ def _check_reads(model: EmbeddingModel, name: str) -> None:
         ModelError: in the words of the library that stumbled.
     """
     training = [module for module in model.modules() if module.training]
-    with Told(name, "opens, and reads no text"), torch.no_grad():
+    with LibraryErrors(name, "opens, and reads no text"), torch.no_grad():
         model.eval()  # no dropout: nothing may be drawn from what a caller has seeded
         # As `embed` does: behind the prompt of each role, and the shorter one is filled up.
         roles: tuple[tuple[str, Role], ...] = (("query", "query"), ("document", "passage"))

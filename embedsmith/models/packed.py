@@ -2,11 +2,11 @@
 
 Attention is computed text by text by the flash kernel that torch brings (`_flash_attention_forward`, which xFormers
 uses too): nothing is computed for padding, and no kernel depends on how long the texts are. Everything else in a
-backbone looks at one token at a time, and is told where in its text a token stands. After the backbone the states are
-put back to where padding would have them, so that poolings see what they always see.
+backbone works on one token at a time, by its position id. After the backbone the states are padded again, so that
+poolings read what they always read.
 
-Whether a model can be packed is found out by trying: its states must be those of padded texts, and a text's must not
-move with its neighbour's.
+Whether a model can be packed is found by a probe: its states must be those of padded texts, and those of a text must
+not depend on its neighbours.
 
 Shapes: n texts of a batch (and m, one more), T tokens of the longest, S tokens of all together, D numbers of a state.
 """
@@ -25,19 +25,19 @@ from torch import Tensor
 
 from embedsmith.models import transfer
 from embedsmith.models.attention import attention_function
+from embedsmith.models.budget import of_tokens
 from embedsmith.models.compat import attention_name, flash_attention, pools_last_states, set_attention_name
 from embedsmith.models.compiled import uncompiled
-from embedsmith.models.packing import of_tokens
 from embedsmith.models.threads import Shared, turn
 from embedsmith.models.transfer import sent
 
 _NAME = "embedsmith_packed"
 _SHORT_TYPES = (torch.bfloat16, torch.float16)
-"""What the flash kernel multiplies."""
+"""Types that the flash kernel takes."""
 _TOLERANCE = 0.05
 """How far, as a share of its length, a state may be from that of padded texts: in bfloat16 kernels differ by 0.01."""
 _WINDOWS = ("sliding_window", "attention_chunk_size")
-"""What configurations call a number of tokens that attention does not reach beyond."""
+"""Fields of configurations with the width of an attention window, in tokens."""
 _WHOLE = 10**9
 """Tokens of a text that nothing cuts."""
 _UNREAD = ("input_ids", "token_type_ids")
@@ -130,17 +130,17 @@ def token_states(transformer: Transformer, features: Mapping[str, Any]) -> dict[
 
 
 def alone(model: Any) -> AbstractContextManager[Any]:
-    """Return the block that one thread is in at a time: packed texts have the backbone be another meanwhile.
+    """Return the block that one thread is in at a time: packing changes the configuration of the backbone within it.
 
-    On a CPU none are, and every core has a batch of its own.
+    On a CPU nothing is packed, and every core has a batch of its own.
     """
     return nullcontext() if model.device.type == "cpu" else turn(model)
 
 
 def packs_right(transformer: Any, device: torch.device) -> bool:
-    """Return whether a transformer that may pack reads packed texts right, by trying.
+    """Return whether a transformer gives packed texts the states of padded ones, by a probe.
 
-    Asked in evaluation and under autocast if training is: the backbone is called as it is.
+    In evaluation mode, and under autocast where training is.
     """
     backbone = transformer.model
     was_training = backbone.training
@@ -155,9 +155,9 @@ def packs_right(transformer: Any, device: torch.device) -> bool:
 
 
 def may_pack(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Return whether hardware and settings are those that packing is for, where products are computed in a type.
+    """Return whether hardware and settings allow packing where matmuls are computed in a type.
 
-    Asked each time: lengths and configurations change.
+    Checked at each call: lengths and configurations change.
     """
     if not isinstance(transformer, Transformer) or dtype not in _SHORT_TYPES or not _has_kernel(device):
         return False
@@ -166,13 +166,13 @@ def may_pack(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool
         attention_name(config) == "sdpa"
         and pools_last_states(transformer)
         and not getattr(config, "output_hidden_states", False)
-        # Windows of less than the text mean different tokens to each back end.
+        # A window shorter than the text is other tokens for each attention implementation.
         and min(_windows(config), default=_WHOLE) >= _longest(transformer)
     )
 
 
 def _windows(config: Any) -> list[int]:
-    """Return within how many tokens a backbone's layers attend, where that is not the whole text."""
+    """Return the attention windows of a backbone, in tokens; none where layers attend to the whole text."""
     text = config.get_text_config()
     return [window for name in _WINDOWS if (window := getattr(text, name, None))]
 
@@ -243,9 +243,9 @@ def can_pack(features: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def attention_within_texts(backbone: Any) -> Iterator[None]:
-    """Let a backbone compute attention within the texts of a row; for training it lasts until the way back is done.
+    """Let a backbone compute attention within the texts of a row; in training it lasts until the backward pass is done.
 
-    (A checkpointed layer is computed once more then.)
+    (A checkpointed layer is computed again in it.)
     """
     config = backbone.config
     before = attention_name(config)
@@ -257,7 +257,7 @@ def attention_within_texts(backbone: Any) -> Iterator[None]:
             set_attention_name(config, before)
 
 
-def _attention(
+def _packed_attention(
     module: Any,
     query: Float[Tensor, "1 h S d"],
     key: Float[Tensor, "1 k S d"],
@@ -299,4 +299,4 @@ def _flash(
 @Shared
 def _known() -> AbstractContextManager[None]:
     """Return the block in which transformers knows the name."""
-    return attention_function(_NAME, _attention)
+    return attention_function(_NAME, _packed_attention)

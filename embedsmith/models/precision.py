@@ -1,6 +1,6 @@
 """Precision: which type of numbers this machine computes in. Nothing else asks the hardware.
 
-A processor without instructions for bfloat16 is slower in it than in float32, or refuses it: oneDNN has no such product
+A processor without instructions for bfloat16 is slower in it than in float32, or refuses it: oneDNN has no such matmul
 below AVX-512. So on such a CPU what is asked for in bfloat16 is computed in float32, which holds all its numbers.
 """
 
@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 
 import torch
 
-from embedsmith.models.compat import cpu_capabilities, has_onednn_product, onednn_product, unsaved_buffers
+from embedsmith.models.compat import cpu_capabilities, has_onednn_linear, onednn_linear, unsaved_buffers
 from embedsmith.models.settings import Dtype, Role
 
 SHORT_TEXT: Mapping[Role, int] = {"query": 16, "passage": 30}
-"""Texts of fewer tokens are computed in float32 by `auto`, longer ones with products in bfloat16.
+"""Texts of fewer tokens are computed in float32 by `auto`, longer ones with matmuls in bfloat16.
 
 What moves a query's vector moves the scores of all its candidates much alike, and negatives are chosen by how scores
 differ; what moves a passage's vector moves one score. So exactness is worth more for passages: with queries alone in
@@ -33,7 +33,7 @@ _CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
 
 def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
-    """Return the type that products are computed in on a device where a precision is asked for.
+    """Return the type that matmuls are computed in on a device where a precision is asked for.
 
     Args:
         dtype: `auto` is bfloat16 where the hardware has it, float32 elsewhere. On a CPU without it `bfloat16` is
@@ -46,7 +46,7 @@ def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
 
 
 def mixes(dtype: Dtype, device: str | None = None) -> bool:
-    """Return whether only products are computed in bfloat16, all else in float32: so it is on a CPU."""
+    """Return whether only matmuls are computed in bfloat16, all else in float32: so it is on a CPU."""
     return _kind(device) == "cpu" and resolve_dtype(dtype, device) is torch.bfloat16
 
 
@@ -65,11 +65,11 @@ def cast(model: Model, dtype: torch.dtype | None) -> Model:
 
 
 def mix(model: Model, *, all_short: bool) -> Model:
-    """Have a model compute in float32, but for products with weights in bfloat16; return it.
+    """Have a model compute in float32, but for matmuls with weights in bfloat16; return it.
 
     Args:
         model: changed in place.
-        all_short: bring all weights of products into bfloat16; else those stay in it that are already.
+        all_short: bring all weights of matmuls into bfloat16; else those stay in it that are already.
     """
     for module in model.modules():
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
@@ -81,7 +81,7 @@ def mix(model: Model, *, all_short: bool) -> Model:
 
 
 def precision_of(model: Any, role: Role) -> str:
-    """Return what an embedding model computes products in for a role's texts, and all else."""
+    """Return what an embedding model computes matmuls in for a role's texts, and all else."""
     if not model.is_mixed:
         return str(model.dtype)
     weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
@@ -105,7 +105,7 @@ def cpu_has_bfloat16() -> bool:
 
 
 def multiplies_wide(device: torch.device) -> bool:
-    """Return whether oneDNN multiplies float32 faster on a device than what torch takes: see `products`."""
+    """Return whether oneDNN multiplies float32 faster on a device than MKL, torch's default: see `cpu.matmul`."""
     return (
         device.type == "cpu"
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
@@ -117,12 +117,12 @@ def multiplies_wide(device: torch.device) -> bool:
 @cache
 def onednn_multiplies(dtype: torch.dtype) -> bool:
     """Return whether oneDNN multiplies matrices of a type: by trying, for that is up to torch's build and the CPU."""
-    if not torch.backends.mkldnn.is_available() or not has_onednn_product():
+    if not torch.backends.mkldnn.is_available() or not has_onednn_linear():
         return False
     limit_onednn_cache()
     states, weight = (torch.ones(rows, 16, dtype=dtype, device="cpu") for rows in (2, 3))
     try:
-        onednn_product(states, weight, None, "relu", "")
+        onednn_linear(states, weight, None, "relu", "")
     except RuntimeError:
         return False
     return True
@@ -130,10 +130,10 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
 
 @cache
 def limit_onednn_cache() -> None:
-    """Have oneDNN keep the code of 32 products, unless the environment says otherwise: to be called before the first.
+    """Limit oneDNN's primitive cache to 32 entries, unless the environment sets it. Call it before the first matmul.
 
-    By itself it keeps a thousand, each for one shape of its factors: gigabytes after a hundred steps of texts of all
-    lengths. It reads the environment once, when it makes the first one.
+    Its default is 1024, one for each shape: gigabytes after a hundred steps of texts of all lengths. oneDNN reads the
+    variable once, when it compiles the first primitive.
     """
     if _CAPACITY in os.environ or not torch.backends.mkldnn.is_available():
         return

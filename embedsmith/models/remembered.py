@@ -1,6 +1,6 @@
 """What was found out about a model by trying it, for as long as its modules and weights are the same.
 
-Whether it reads packed texts right, which of its products go into an activation, and copies of its weights.
+Whether it reads packed texts right, which of its matmuls can be fused with an activation, and copies of its weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from embedsmith.models.compat import hooks, version
-from embedsmith.models.cpu.products import Activations, Copies, activations_of, fast_products
+from embedsmith.models.cpu.matmul import Activations, Copies, activations_of, fast_matmul
 from embedsmith.models.packed import alone, may_pack, packs_right
 from embedsmith.models.threads import turn
 from embedsmith.models.tokens import tokens_of
@@ -39,7 +39,7 @@ class Remembered:
     """Copies of weights as they were."""
 
     def packs(self, model: Any, dtype: torch.dtype) -> bool:
-        """Return whether a model reads the texts of a batch in one row, where products are computed in a type."""
+        """Return whether a model reads the texts of a batch in one row, where matmuls are computed in a type."""
         device = model.device
         if not may_pack(model[0], device, dtype):
             return False
@@ -54,11 +54,11 @@ class Remembered:
             return known[asked]
 
     def fused(self, model: Any, forward: Callable[[Any], Any]) -> Activations | None:
-        """Return which products of a model go straight into an activation.
+        """Return which matmuls of a model go straight into an activation.
 
         Args:
             model: an embedding model.
-            forward: computes its vectors, by products that nothing is known of.
+            forward: computes its vectors without fused activations.
         """
         if model.device.type != "cpu" or model.backbone is None or not torch.is_inference_mode_enabled():
             return None
@@ -67,13 +67,13 @@ class Remembered:
             known = self.activations
             if known is None or not _are_same(known[0], parts):
                 features = tokens_of(model, ["what follows what"])
-                with fast_products(model.device, mixed=model.is_mixed):
+                with fast_matmul(model.device, mixed=model.is_mixed):
                     known = parts, activations_of(lambda: forward(features))
                 self.activations = known
             return known[1]
 
     def short_copies(self, model: Any) -> Copies | None:
-        """Return copies in bfloat16 of the weights in float32 that make products, where they are wanted."""
+        """Return copies in bfloat16 of the weights in float32 that make matmuls, where they are wanted."""
         if not model.shortens:
             return None
         weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
@@ -98,7 +98,7 @@ def _are_same(known: list[Any], found: list[Any]) -> bool:
 def _state(weight: Tensor) -> tuple[Any, ...]:
     """Return what is another when a weight has other numbers: it, its memory, its version, and some of its numbers.
 
-    The version does not tell of what is written through `weight.data`, and memory that was given back may be had again.
+    Writes through `weight.data` do not change a tensor's version, and freed memory may be allocated again.
     Weights made in inference mode have no version.
     """
     numbers = weight.detach().reshape(-1)

@@ -51,7 +51,7 @@ class StudentSettings(Settings):
     """Put the instruction before passages too, for tasks whose sides are alike; sts, quora and the like among the
     named tasks have that of themselves."""
     append_eos: bool | None = None
-    """End every text with the end-of-text token, one that is cut off too; by default where pooling is `last`."""
+    """Append EOS to every text, also after truncation; by default where pooling is `last`."""
     query_max_tokens: int = Field(64, gt=0)
     """Tokens of a query, its instruction included; the rest is cut off."""
     passage_max_tokens: int = Field(128, gt=0)

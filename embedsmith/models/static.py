@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 
 from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
-from embedsmith.models.told import Told
+from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.weights import check_table
 
 _MATRICES = ("embedding.weight", "embeddings")
@@ -35,7 +35,7 @@ def read_static(folder: Path, *, name: str) -> StaticEmbedding:
     beside = _files(matrix.parent, "tokenizer.json", deep=False)
     candidates = beside or [path for path in _files(folder, "*.json") if _is_tokenizer(path)]
     found = _only(candidates, "tokenizer", folder, name)
-    with Told(name, "cannot be opened"):
+    with LibraryErrors(name, "cannot be opened"):
         tokenizer = Tokenizer.from_file(str(found))
         tokenizer.encode("a word that it knows, and \N{SNOWMAN}")
         weights = _weights(matrix)

@@ -70,10 +70,10 @@ class Shared:
 
 
 def set_cores(count: int) -> None:
-    """Let products of this thread use so many cores, and those of all other threads as many as before.
+    """Set the number of OpenMP threads that operations of this thread use; that of all other threads stays.
 
-    By itself torch has each thread that is yet to come begin with the number that was set last, in whichever thread.
-    One that begins in the moment between that and its being put back gets this thread's.
+    In torch a new thread begins with the number that was set last, in any thread. One that begins between the setting
+    here and its restoration gets this thread's number.
     """
     if torch.get_num_threads() == count:
         return
@@ -97,7 +97,7 @@ def set_cores(count: int) -> None:
 
 @contextmanager
 def on_cores(count: int) -> Iterator[None]:
-    """Let products of this thread use so many cores within the block."""
+    """Let operations of this thread use so many cores within the block."""
     before = torch.get_num_threads()
     set_cores(count)
     try:

@@ -1,7 +1,7 @@
-"""Copies to a GPU that nobody waits for.
+"""Asynchronous copies to a GPU.
 
-From ordinary memory a GPU copies when it is done with all that it was told before, and who told it waits so long. From
-pinned memory it copies when the copy's turn comes.
+A copy from pageable memory is synchronous: the CPU waits until the GPU has done all the work before it. From pinned
+memory, with `non_blocking`, it is not.
 """
 
 from __future__ import annotations
@@ -16,5 +16,5 @@ def pinned(tensor: Tensor) -> Tensor:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor on a device; from pinned memory to such a GPU nothing is waited for."""
+    """Return a tensor on a device; from pinned memory to a GPU the copy is asynchronous."""
     return tensor.to(device, non_blocking=device.type == "cuda")

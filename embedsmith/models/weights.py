@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
 from embedsmith.models.compat import gguf_names
-from embedsmith.models.told import Told
+from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.vetted import NO_CODE_IN_WEIGHTS
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -88,7 +88,7 @@ def check_configuration(backbone: Any, *, name: str) -> None:
     Raises:
         ModelError: what is said there.
     """
-    with Told(name, "cannot be opened", hint="copy config.json again"):
+    with LibraryErrors(name, "cannot be opened", hint="copy config.json again"):
         text = backbone.config.get_text_config()
         if not isinstance(text, transformers.PreTrainedConfig):
             raise TypeError(f"config.json: the configuration for texts is {text!r:.60}")

@@ -142,8 +142,8 @@ def convert(
             `settings`, and so is whether the method counts: see `ConvertSettings.trust_labels`.
         asked: data and settings as a recipe writes them, which the folder of mining keeps in the place of those above.
         skip_bad: leave out rows that cannot be used, and count them.
-        on_skip: told how many, by reason; and what the labels of pairs are taken for.
-        on_progress: told of the work.
+        on_skip: called with the number of rows left out, by reason; and what the labels of pairs are taken for.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.

@@ -89,8 +89,8 @@ def decontaminate(
         names: columns of `train` -> the conventional names that they stand for.
         told: paths of the data -> how they are written down.
         skip_bad: leave out rows that cannot be used, of `train` and of the evaluation sets.
-        on_skip: told how many, by reason.
-        on_progress: told of the work.
+        on_skip: called with the number of rows left out, by reason.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, RunError, SettingsError: see `embedsmith.errors`; something else lies where what is removed is to

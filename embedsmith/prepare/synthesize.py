@@ -58,8 +58,8 @@ def synthesize_queries(
         server: how the server is asked.
         prompts: a folder with a `queries.txt` in the place of ours.
         skip_bad: leave out rows of the corpus that cannot be used.
-        on_skip: told how many rows were left out for each reason.
-        on_progress: told of the work.
+        on_skip: called with the number of rows left out for each reason.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.

@@ -54,7 +54,7 @@ def synthesize_tasks(
         settings: which model, how many tasks and examples.
         server: how the server is asked.
         prompts: a folder with prompts in the place of ours: `tasks-KIND.txt`, `example-KIND.txt`.
-        on_progress: told of the work.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.

@@ -58,10 +58,10 @@ def encode(
         texts: JSON lines, Parquet or CSV with a column of texts and perhaps one of ids, or a file of plain lines.
         out: the file to write, .parquet or .npy.
         role: which instruction and which length the model gives them.
-        dtype: precision of the products.
+        dtype: precision of the matmuls.
         dimensions: keep as many of the first numbers of each vector (Matryoshka).
         compile: compile the layers, on a GPU: half a minute at first, then a quarter faster where the model is large.
-        on_progress: told of the work.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, ModelError, SettingsError: see `embedsmith.errors`; other ids lie where these are to be written.

@@ -46,7 +46,7 @@ TOLERANCE = 1e-5
 """How far a number of a vector may move; the same weights compute it twice, in whatever precision."""
 
 MERGED = 1e-4
-"""The same where adapters were merged: a sum is rounded before the product, not after it."""
+"""The same where adapters were merged: a sum is rounded before the matmul, not after it."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def export(
         merge: merge adapters into the weights; adapters that are not merged are written as such, over their base.
         layout: see the module.
         dtype: precision of the weights in the folder.
-        on_progress: told of the work.
+        on_progress: called with the progress of the work.
 
     Raises:
         RunError: the run is not finished, or the folder is not empty.
@@ -101,7 +101,7 @@ def export(
     embedder = load(str(model), dtype=dtype)
     is_short = dtype == "bfloat16" or embedder.is_mixed
     if is_short:
-        # All weights are written in bfloat16, though on a CPU only those of products are used in it, or none.
+        # All weights are written in bfloat16, though on a CPU only those of matmuls are used in it, or none.
         cast(embedder, torch.bfloat16).use_dtype(dtype)
     before, is_adapted = _vectors(embedder), embedder.has_adapters
     if is_adapted and merge:

@@ -36,7 +36,7 @@ class Finder:
         run: a finished run with a model.
         data: the corpus: a BEIR folder or a file of pairs; by default the code that the run harvested.
         dtype: precision; the same as in evaluation finds the vectors that are stored already.
-        on_progress: told of the work.
+        on_progress: called with the progress of the work.
 
     Raises:
         RunError: the run is missing, not finished, or has no corpus of its own.

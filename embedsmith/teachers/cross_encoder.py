@@ -17,11 +17,11 @@ from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.contract import contract_of, name_of
 from embedsmith.models.folder import first_part
+from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.names import find_model
 from embedsmith.models.precision import limit_onednn_cache, resolve_dtype
 from embedsmith.models.settings import Dtype
 from embedsmith.models.threads import one_at_a_time
-from embedsmith.models.told import Told
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, vetted
 from embedsmith.models.weights import check_tokenizer, check_weights
 from embedsmith.progress import Progress, silent
@@ -174,7 +174,7 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
         raise ModelError(f"{name}: not the folder or hub id of a cross-encoder", hint="name a folder or a hub id")
     found = vetted(source)
     limit_onednn_cache()
-    with Told(name, "cannot be opened"):
+    with LibraryErrors(name, "cannot be opened"):
         model = CrossEncoder(
             found.path,
             device=device,
@@ -199,6 +199,6 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
             f"{name}: has {model.num_labels} outputs, a cross-encoder that ranks has 1",
             hint="name a model that was trained to rank, not to classify",
         )
-    with Told(name, "opens, and scores no pair"):
+    with LibraryErrors(name, "opens, and scores no pair"):
         model.predict([("a word that it knows", "\N{SNOWMAN}"), ("a", "cat")], show_progress_bar=False)
     return model

@@ -89,7 +89,7 @@ class DenseTeacher:
             memory_gib: what exact search may fill.
             ties: the draws among passages that score alike; by default by their texts.
             lazy: encode the passages when they are first needed, not now.
-            on_progress: told of encoding and search.
+            on_progress: called with the progress of encoding and search.
 
         Raises:
             SettingsError: FAISS is asked for, and not installed.
@@ -215,7 +215,7 @@ def fill(
 
     Args:
         name: the model's, for progress.
-        on_progress: told after each batch.
+        on_progress: called after each batch.
         how: what else the model's `embed_each` takes.
     """
     what = f"encode {'queries' if role == 'query' else 'passages'} with {name}"

@@ -46,7 +46,7 @@ class KeptScores:
             passages: what rows mean.
             contract: all that determines the scores beside the texts.
             folder: where the scores lie, below a folder for each fingerprint.
-            on_progress: told of the queries that are done.
+            on_progress: called with the number of queries done.
         """
         self.name = teacher.name
         self.proposes = teacher.proposes

@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from embedsmith.models import transfer
+from embedsmith.models.budget import Rounding, of_tokens, token_batches
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.packed import can_pack, on_device, pack, pinned
-from embedsmith.models.packing import Rounding, batches, of_tokens
 from embedsmith.models.precision import multiplies_wide
 from embedsmith.models.tokens import padding_values, tokens_of
 from embedsmith.training.batches import Batch
@@ -173,7 +173,7 @@ def chunks_of(
     chunks = []
     for places, features in texts:
         rounding = _rounding(model, features) if rounded and not packed else None
-        for rows, some in batches(features, budget, overhead=overhead, padded=not packed, rounding=rounding):
+        for rows, some in token_batches(features, budget, overhead=overhead, padded=not packed, rounding=rounding):
             texts_here, width = some["attention_mask"].shape
             chunks.append(Chunk(places[rows], pack(some) if packed else dict(some), texts_here, width))
     return sorted(chunks, key=lambda chunk: -chunk.width)

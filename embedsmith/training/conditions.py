@@ -50,7 +50,7 @@ class Conditions:
     weights: dict[str, torch.nn.Parameter]
     """The trained ones, by name."""
     bfloat16: bool
-    """Whether products are computed in it."""
+    """Whether matmuls are computed in it."""
     budget: int
     """Tokens of a chunk, at most."""
     packed: bool

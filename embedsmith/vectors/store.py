@@ -128,7 +128,7 @@ class VectorStore:
             encode_each: yields the vectors of each list of texts, in order; of no text, no vector. It may begin with
                 lists ahead, but what it makes of one must not depend on the others.
             on_progress: called with (texts done, N), first with what was there already.
-            on_wait: told which process is waited for, where one is filling the store.
+            on_wait: called with the process that is waited for, where one is filling the store.
 
         Raises:
             InputError: a vector is not finite, or has another length than those of the store.

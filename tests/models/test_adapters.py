@@ -10,7 +10,7 @@ import torch
 from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import adapters
-from embedsmith.models.adapters import add_adapters, halved, merge_adapters, merged, remove_adapters
+from embedsmith.models.adapters import add_adapters, halved, merge_adapters, remove_adapters, temporarily_merged
 from embedsmith.models.embedder import describe
 from embedsmith.models.names import ADAPTERS
 from embedsmith.models.opening import build_student, load
@@ -115,7 +115,7 @@ def test_merged_for_a_while_they_come_out_again_to_the_last_bit(adapted, dtype):
     adapted.to(getattr(torch, dtype))
     before = bits(adapted)
     vectors = adapted.embed(TEXTS, "query")
-    with merged(adapted, TEXTS):
+    with temporarily_merged(adapted, TEXTS):
         close(adapted.embed(TEXTS, "query"), vectors, atol=1e-5 if dtype == "float32" else 5e-2)
         moved = [name for name, tensor in adapted.state_dict().items() if not torch.equal(tensor, before[name])]
         assert any(name.endswith("q_proj.base_layer.weight") for name in moved)

@@ -27,16 +27,16 @@ def test_the_kernels_take_what_they_are_given():
     wanted = "query, key, value, cum_seq_q, cum_seq_k, max_q, max_k, dropout_p, is_causal, return_debug_mask, scale"
     said = [part.split("=")[0].split()[-1] for part in flash.split(") ->")[0].split(", ") if part != "*"]
     assert said[:11] == wanted.split(", ")
-    if compat.has_onednn_product():
+    if compat.has_onednn_linear():
         schema = str(torch.ops.mkldnn._linear_pointwise.default._schema)
         assert "(Tensor X, Tensor W, Tensor? B, str attr, Scalar?[] scalars, str? algorithm) -> Tensor" in schema
 
 
 def test_onednn_multiplies_as_torch_does():
-    if not (compat.has_onednn_product() and torch.backends.mkldnn.is_available()):
+    if not (compat.has_onednn_linear() and torch.backends.mkldnn.is_available()):
         pytest.skip("no oneDNN")
     states, weight, bias = torch.randn(3, 5), torch.randn(4, 5), torch.randn(4)
-    found = compat.onednn_product(states, weight, bias, "relu", "")
+    found = compat.onednn_linear(states, weight, bias, "relu", "")
     torch.testing.assert_close(found, (states @ weight.T + bias).relu())
 
 

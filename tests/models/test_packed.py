@@ -9,8 +9,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.models import packed
+from embedsmith.models.budget import even_cuts
 from embedsmith.models.opening import build_student
-from embedsmith.models.packing import even_cuts
 from embedsmith.models.settings import StudentSettings
 from embedsmith.training.batches import Source
 from embedsmith.training.chunks import chunks_of

@@ -53,9 +53,10 @@ def test_the_hardware_is_asked_in_one_place():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in NAMES
     }
-    # `compat` names an operator, and whether it works here is asked, too, in the one place.
+    # `compat` wraps an operator and a list of capabilities; only `precision` calls the wrappers.
     others = {(path, said) for path, said in asking if path != "models/precision.py"}
-    assert others == {("models/compat.py", "torch.ops.mkldnn")} and asking != others
+    assert others == {("models/compat.py", name) for name in ("torch.ops.mkldnn", "torch.cpu.get_capabilities")}
+    assert asking != others
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AutoTokenizer, MistralConfig, MistralModel
 
 from embedsmith.models import packed
-from embedsmith.models.cpu import products
+from embedsmith.models.cpu import matmul
 from embedsmith.models.opening import build_student
 from embedsmith.models.precision import SHORT_TEXT, onednn_multiplies
 from embedsmith.models.remembered import Remembered
@@ -139,7 +139,7 @@ class TestCopiesAndActivations:
 
     @pytest.fixture
     def model(self, tiny_llama, monkeypatch):
-        monkeypatch.setattr(products, "multiplies_wide", lambda device: onednn_multiplies(torch.float32))
+        monkeypatch.setattr(matmul, "multiplies_wide", lambda device: onednn_multiplies(torch.float32))
         model = build_student(StudentSettings(name=str(tiny_llama), pooling="mean"), device="cpu")
         return model.use_dtype("auto")
 

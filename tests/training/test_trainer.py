@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import InputError, SettingsError
-from embedsmith.models.cpu import trained_products
+from embedsmith.models.cpu import trained_matmul
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.training import trainer
@@ -235,13 +235,13 @@ def test_chunks_and_checkpointing_change_no_gradient(student, tmp_path, settings
 def test_float32_is_multiplied_by_whoever_is_faster_with_the_same_gradients(student, tmp_path, monkeypatch, settings):
     if "lora_rank" in settings:
         pytest.importorskip("peft")
-    made, product = [], trained_products.product
-    monkeypatch.setattr(trained_products, "product", lambda *factors: made.append(factors) or product(*factors))
-    monkeypatch.setattr(trained_products, "multiplies_wide", lambda device: False)
+    made, product = [], trained_matmul.linear
+    monkeypatch.setattr(trained_matmul, "linear", lambda *factors: made.append(factors) or product(*factors))
+    monkeypatch.setattr(trained_matmul, "multiplies_wide", lambda device: False)
     stage = STAGE.model_copy(update={"steps": 2, "dropout": 0.0, **settings})
     expected = train(student(), tmp_path / "torch", stage)
     assert not made
-    monkeypatch.setattr(trained_products, "multiplies_wide", lambda device: True)
+    monkeypatch.setattr(trained_matmul, "multiplies_wide", lambda device: True)
     reports = train(student(), tmp_path / "onednn", stage)
     assert bool(made) == (settings.get("dtype") != "bfloat16")
     for report, other in zip(reports, expected, strict=True):

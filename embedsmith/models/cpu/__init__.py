@@ -1,1 +1,1 @@
-"""What makes a CPU fast: `products.fast_products` for inference, `training.fast_training` for training."""
+"""What makes a CPU fast: `matmul.fast_matmul` for inference, `training.fast_training` for training."""

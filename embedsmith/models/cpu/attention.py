@@ -23,28 +23,28 @@ _OTHERS = ("position_bias", "softcap", "cache")
 
 
 def training_attention(device: str) -> AbstractContextManager[Any]:
-    """Return the block in which attention is computed as it trains fastest on a device, forward and back."""
+    """Return the block in which attention is computed as it trains fastest on a device, forward and backward."""
     return _plain() if device == "cpu" and is_fast() else steady_attention(device)
 
 
 @Shared
 @contextmanager
 def _plain() -> Iterator[None]:
-    """Have a CPU compute attention by plain products.
+    """Have a CPU compute attention by plain matmuls.
 
-    Flash attention's backward pass was a third of a bfloat16 step; plain products took a quarter off it. Those of
+    Flash attention's backward pass was a third of a bfloat16 step; plain matmuls took a quarter off it. Those of
     bfloat16 stay in it, as autocast has all others; torch would make float32 of them, at a tenth of a step.
     """
     before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
     try:
-        with attention_function(_TORCHS, _attention), sdpa_kernel(SDPBackend.MATH):
+        with attention_function(_TORCHS, _matmul_attention), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
-def _attention(
+def _matmul_attention(
     module: Any,
     query: Float[Tensor, "n h T d"],
     key: Float[Tensor, "n k S d"],
@@ -55,7 +55,7 @@ def _attention(
     is_causal: bool | None = None,
     **others: Any,
 ) -> tuple[Float[Tensor, "n T h e"], None]:
-    """Compute attention as transformers asks for it, by two products and a softmax.
+    """Compute attention as transformers asks for it, by two matmuls and a softmax.
 
     Torch's own plain attention goes through all weights three times more, to make 0 of a row in which every token is
     masked, and keeps which they were. Such a row is of padding, and nobody reads it.
@@ -77,7 +77,7 @@ def _attention(
         query, key, value = query.to(short), key.to(short), value.to(short)
     with torch.autocast(kind, enabled=False):  # it would have the softmax in float32
         query = query * (width**-0.5 if scaling is None else scaling)
-        # Heads that share keys are rows of one product.
+        # Heads that share keys are rows of one matmul.
         rows = query.reshape(texts, key.shape[1], -1, width)
         weights = (rows @ key.transpose(2, 3)).view(texts, heads, length, -1)
         if attention_mask is not None:

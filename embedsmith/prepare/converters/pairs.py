@@ -1,6 +1,6 @@
 """Pairs of texts, made queries and positives: similar ones (STS), entailed ones (NLI), those that belong together.
 
-A pair says that the second text answers the first, that it does not, or that it might. What might is nobody's negative.
+A pair says that the second text answers the first, that it does not, or that it might. What might is never a negative.
 """
 
 from __future__ import annotations

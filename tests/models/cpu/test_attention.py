@@ -79,10 +79,10 @@ def test_weights_are_dropped_and_scaled_as_asked():
     ones = torch.ones_like(key)
     mask = torch.ones(2, 1, 50, 50, dtype=torch.bool)
     torch.manual_seed(0)
-    dropped, _ = attention._attention(module, query, key, ones, mask, dropout=0.4)
+    dropped, _ = attention._matmul_attention(module, query, key, ones, mask, dropout=0.4)
     assert dropped.mean().item() == pytest.approx(1, abs=0.02)
     assert dropped.std().item() > 0.1
-    scaled, _ = attention._attention(module, query, key, key, mask, scaling=0.7)
+    scaled, _ = attention._matmul_attention(module, query, key, key, mask, scaling=0.7)
     torch.testing.assert_close(scaled, sdpa_attention_forward(module, query, key, key, mask, scaling=0.7)[0])
 
 
@@ -91,7 +91,7 @@ def test_what_is_out_of_the_ordinary_is_left_to_transformers(others):
     module = torch.nn.Module()  # a causal one, as long as nobody says otherwise
     states = heads(3, 5, 8)
     others = {"attention_mask": None, **others}
-    found, _ = attention._attention(module, states, states, states, **others)
+    found, _ = attention._matmul_attention(module, states, states, states, **others)
     wanted, _ = sdpa_attention_forward(module, states, states, states, **others)
     assert torch.equal(found, wanted)
 
@@ -99,7 +99,7 @@ def test_what_is_out_of_the_ordinary_is_left_to_transformers(others):
 def test_transformers_has_its_own_attention_back_whatever_happens():
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
     with pytest.raises(KeyboardInterrupt), training_attention("cpu"):
-        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is attention._attention
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is attention._matmul_attention
         raise KeyboardInterrupt
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is sdpa_attention_forward
     with training_attention("cuda"):

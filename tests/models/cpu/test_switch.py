@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from embedsmith.models.cpu import products, trained_embeddings, trained_products
+from embedsmith.models.cpu import matmul, trained_embeddings, trained_matmul
 from embedsmith.models.cpu.switch import is_fast
 from embedsmith.models.cpu.trained_embeddings import gradients_of_rows
 from embedsmith.models.cpu.training import fast_training
@@ -20,10 +20,10 @@ needs_onednn = pytest.mark.skipif(not onednn_multiplies(torch.float32), reason="
 @pytest.fixture
 def made(monkeypatch):
     """The products that oneDNN makes, on a CPU that is taken for one on which it is faster."""
-    seen, product = [], products.product
-    for module in (products, trained_products):
+    seen, product = [], matmul.linear
+    for module in (matmul, trained_matmul):
         monkeypatch.setattr(module, "multiplies_wide", lambda device: device.type == "cpu")
-        monkeypatch.setattr(module, "product", lambda *factors: seen.append(factors) or product(*factors))
+        monkeypatch.setattr(module, "linear", lambda *factors: seen.append(factors) or product(*factors))
     monkeypatch.setattr(trained_embeddings, "_LARGE", 1)
     return seen
 

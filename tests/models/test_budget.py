@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from embedsmith.models.packing import Rounding, ahead, batches, cheapest_cuts, side_by_side, windows
+from embedsmith.models.budget import Rounding, ahead, cheapest_cuts, side_by_side, token_batches, windows
 
 
 def features(lengths, *, left=False):
@@ -29,7 +29,7 @@ def test_every_text_is_in_one_batch_with_all_its_tokens_and_no_more_columns_than
     lengths = np.random.default_rng(0).integers(1, 30, 100).tolist()
     whole = features(lengths, left=left)
     seen = []
-    for rows, batch in batches(whole, tokens):
+    for rows, batch in token_batches(whole, tokens):
         longest = max(lengths[row] for row in rows)
         assert batch["input_ids"].shape == batch["attention_mask"].shape == (len(rows), longest)
         assert batch["attention_mask"].sum(1).tolist() == [lengths[row] for row in rows]
@@ -45,7 +45,9 @@ def test_every_text_is_in_one_batch_with_all_its_tokens_and_no_more_columns_than
 @pytest.mark.parametrize("apart", [None, 0, 1, 12, 30, 99])
 def test_short_texts_share_no_batch_with_long_ones(apart, overhead, padded):
     lengths = np.random.default_rng(0).integers(1, 30, 100).tolist()
-    found = [rows.tolist() for rows, _ in batches(features(lengths), 64, overhead=overhead, padded=padded, apart=apart)]
+    found = [
+        rows.tolist() for rows, _ in token_batches(features(lengths), 64, overhead=overhead, padded=padded, apart=apart)
+    ]
     assert [lengths[row] for rows in found for row in rows] == sorted(lengths, reverse=True)
     are_short = [{lengths[row] < (apart or 0) for row in rows} for rows in found]
     assert all(len(some) == 1 for some in are_short)
@@ -54,14 +56,14 @@ def test_short_texts_share_no_batch_with_long_ones(apart, overhead, padded):
 def test_a_text_of_no_token_keeps_a_column():
     whole = features([2, 1])
     whole["attention_mask"][1] = 0
-    ((_, first), (rows, last)) = batches(whole, tokens=2)
+    ((_, first), (rows, last)) = token_batches(whole, tokens=2)
     assert first["input_ids"].shape == (1, 2)
     assert rows.tolist() == [1] and last["input_ids"].shape == (1, 1)
 
 
 def test_padding_is_a_twentieth_where_lengths_vary():
     lengths = np.random.default_rng(0).geometric(1 / 25, 4096).clip(3, 256).tolist()
-    padded = sum(batch["input_ids"].numel() for _, batch in batches(features(lengths), 2048))
+    padded = sum(batch["input_ids"].numel() for _, batch in token_batches(features(lengths), 2048))
     assert padded < 1.05 * sum(lengths)
 
 
@@ -79,7 +81,7 @@ def test_batches_are_cut_where_padding_and_overhead_are_least(tokens, overhead):
     found = cheapest_cuts(np.array(lengths), tokens, overhead)
     assert found[-1] == 9
     assert cost(found) == min(map(cost, ways)) < np.inf
-    shapes = [batch["input_ids"].shape for _, batch in batches(features(lengths), tokens, overhead=overhead)]
+    shapes = [batch["input_ids"].shape for _, batch in token_batches(features(lengths), tokens, overhead=overhead)]
     assert sum(n * width + overhead for n, width in shapes) == cost(found)
 
 
@@ -90,7 +92,7 @@ def test_numbers_of_tokens_are_rounded_up_by_padding(on_left, longest):
     rounding = Rounding(grain=16, longest=longest, values={"input_ids": 7, "attention_mask": 0}, on_left=on_left)
     plain = features(lengths, left=on_left)
     rows = []
-    for some, batch in batches(plain, 200, overhead=20, rounding=rounding):
+    for some, batch in token_batches(plain, 200, overhead=20, rounding=rounding):
         ids, mask = batch["input_ids"], batch["attention_mask"]
         assert ids.numel() % 16 == 0 or longest == 30
         assert ids.shape[1] <= longest
@@ -112,7 +114,9 @@ def test_rounding_costs_a_twentieth_where_batches_are_cut_for_it():
     lengths = np.random.default_rng(1).geometric(1 / 90, 160).clip(8, 128).tolist()
     rounding = Rounding(grain=64, longest=512, values={"input_ids": 0, "attention_mask": 0})
     plain, rounded = (
-        sum(batch["input_ids"].numel() for _, batch in batches(features(lengths), 2048, overhead=64, rounding=how))
+        sum(
+            batch["input_ids"].numel() for _, batch in token_batches(features(lengths), 2048, overhead=64, rounding=how)
+        )
         for how in (None, rounding)
     )
     assert plain <= rounded < 1.06 * plain
@@ -121,7 +125,7 @@ def test_rounding_costs_a_twentieth_where_batches_are_cut_for_it():
 def test_a_small_batch_that_is_cut_well_has_half_the_padding_of_one_that_is_cut_full():
     lengths = np.random.default_rng(1).geometric(1 / 90, 160).clip(8, 256).tolist()
     full, cut = (
-        sum(batch["input_ids"].numel() for _, batch in batches(features(lengths), 2048, overhead=overhead))
+        sum(batch["input_ids"].numel() for _, batch in token_batches(features(lengths), 2048, overhead=overhead))
         for overhead in (None, 64)
     )
     assert cut - sum(lengths) < 0.5 * (full - sum(lengths))

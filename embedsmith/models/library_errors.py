@@ -27,7 +27,7 @@ CANNOT_BE_READ = (
 """What libraries raise over files that are cut off, or hold values of another kind than they expect."""
 
 
-class Told:
+class LibraryErrors:
     """The block in which a library that stumbles over what a folder holds is a ModelError."""
 
     def __init__(self, name: str, what: str, *, hint: str = "check the folder") -> None:

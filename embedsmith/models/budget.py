@@ -1,7 +1,7 @@
-"""Batches of about equal work: texts of one length together, as many as a budget of tokens admits.
+"""Batches cut to a token budget: texts are sorted by length, and batches have about the same number of tokens.
 
-Padding is work for nothing. Texts in the order of their characters, 32 to a batch, are a third padding where lengths
-vary as they do in code; in the order of their tokens, packed to a budget, a fiftieth.
+Padding is wasted work. Texts sorted by their characters, 32 to a batch, are a third padding where lengths vary as they
+do in code; sorted by their tokens and cut to a budget, a fiftieth.
 
 Shapes: n texts that are tokenised at once, b texts of a batch, T and t the tokens of the longest one.
 """
@@ -82,7 +82,7 @@ class Rounding:
         }
 
 
-def batches(
+def token_batches(
     features: Features,
     tokens: int,
     *,
@@ -178,9 +178,9 @@ def even_cuts(lengths: Int64[np.ndarray, " n"], tokens: int) -> list[int]:
     >>> even_cuts(np.array([9, 8, 3, 3, 1]), tokens=20), even_cuts(np.array([9, 8, 3, 3, 1]), tokens=24)
     ([1, 5], [5])
     """
-    batches_ = -(-int(lengths.sum()) // tokens)
+    count = -(-int(lengths.sum()) // tokens)
     # A text belongs where its middle token would be if all texts were cut into batches of the same size.
-    batch = (lengths.cumsum() - lengths / 2) * batches_ // lengths.sum()
+    batch = (lengths.cumsum() - lengths / 2) * count // lengths.sum()
     return [*(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(lengths)]
 
 
@@ -201,8 +201,8 @@ def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], workers: i
     """Yield what work makes of each item, in order; several at once, each on a thread with its share of the cores.
 
     A single item is worked on by the calling thread, with all the cores it has. Else the calling thread keeps to one
-    core until the last item is done: the threads beneath its own products would go on spinning after each, at the
-    cost of a sixth of everybody's time.
+    core until the last item is done: its OpenMP workers would keep spinning after each matmul, and take a sixth of the
+    time of all threads.
     """
     first = list(islice(items, 2))
     if workers == 1 or len(first) < 2:

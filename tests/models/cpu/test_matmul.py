@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from embedsmith.models import embedder, precision
-from embedsmith.models.cpu import products
+from embedsmith.models.cpu import matmul
 from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
 
@@ -24,7 +24,7 @@ def test_a_product_is_float64s_to_the_precision_of_float32(shape, with_bias):
     numbers = torch.Generator().manual_seed(0)
     states, weight, bias = (torch.randn(size, generator=numbers) for size in (shape, (11, 7), (11,)))
     right = states.double() @ weight.double().T + (bias.double() if with_bias else 0)
-    with torch.inference_mode(), products.Products(is_wide=True):
+    with torch.inference_mode(), matmul.MatmulMode(is_wide=True):
         found = functional.linear(states, weight, bias if with_bias else None)
         turned = functional.linear(states.flip(-1).clone().flip(-1), weight, bias=bias if with_bias else None)
     assert found.dtype == torch.float32
@@ -37,7 +37,7 @@ def test_a_product_is_float64s_to_the_precision_of_float32(shape, with_bias):
 def test_what_is_not_contiguous_is_multiplied_as_it_reads():
     wide = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
     weight = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))[::2]
-    with torch.inference_mode(), products.Products(is_wide=True):
+    with torch.inference_mode(), matmul.MatmulMode(is_wide=True):
         found = functional.linear(wide.T, weight)
     torch.testing.assert_close(found, wide.T.contiguous() @ weight.contiguous().T)
 
@@ -45,7 +45,7 @@ def test_what_is_not_contiguous_is_multiplied_as_it_reads():
 def test_shorter_types_stay_with_torch(monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", None)
     states, weight = torch.ones(2, 3, dtype=torch.bfloat16), torch.ones(4, 3, dtype=torch.bfloat16)
-    with products.Products(is_wide=True):
+    with matmul.MatmulMode(is_wide=True):
         assert functional.linear(states, weight).tolist() == [[3.0] * 4] * 2
 
 
@@ -63,12 +63,12 @@ def test_it_is_for_amds_processors_with_avx512(monkeypatch, maker, capability, d
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(precision, "onednn_multiplies", lambda dtype: True)
     with torch.inference_mode():
-        block = products.fast_products(torch.device(device))
-    assert isinstance(block, products.Products) == wide
-    assert products.multiplies_wide(torch.device(device)) == wide
+        block = matmul.fast_matmul(torch.device(device))
+    assert isinstance(block, matmul.MatmulMode) == wide
+    assert matmul.multiplies_wide(torch.device(device)) == wide
     # oneDNN's product has no gradient.
-    assert isinstance(products.fast_products(torch.device(device)), contextlib.nullcontext)
-    assert not products.fast_products(torch.device(device), mixed=True).is_wide
+    assert isinstance(matmul.fast_matmul(torch.device(device)), contextlib.nullcontext)
+    assert not matmul.fast_matmul(torch.device(device), mixed=True).is_wide
 
 
 @pytest.mark.parametrize("is_wide", [pytest.param(True, marks=needs_onednn), False])
@@ -77,7 +77,7 @@ def test_short_weights_are_multiplied_in_their_type_and_the_rest_is_float32(is_w
     numbers = torch.Generator().manual_seed(0)
     states, weight, bias = (torch.randn(size, generator=numbers) for size in ((5, 64), (7, 64), (7,)))
     bias = bias if with_bias else None
-    with torch.inference_mode(), products.Products(is_wide=is_wide):
+    with torch.inference_mode(), matmul.MatmulMode(is_wide=is_wide):
         found = functional.linear(states, weight.bfloat16(), bias)
     right = functional.linear(states.bfloat16().float(), weight.bfloat16().float())
     assert found.dtype == torch.float32
@@ -94,7 +94,7 @@ def test_states_are_rounded_once_for_the_products_that_read_them_unless_they_cha
     to = torch.Tensor.to
     monkeypatch.setattr(torch.Tensor, "to", lambda self, *args: rounded.append(len(self)) or to(self, *args))
     weights = one.bfloat16(), other.bfloat16()
-    with torch.inference_mode(), products.Products(is_wide=False):
+    with torch.inference_mode(), matmul.MatmulMode(is_wide=False):
         functional.linear(states, weights[0])
         if change == "by name":
             torch.neg(torch.ones(5, 64), out=states)
@@ -123,7 +123,7 @@ def test_attention_to_keys_that_are_filled_up_is_attention(length, mask):
         "of one column": torch.zeros(2, 1, length, 1),
     }[mask]
     right = functional.scaled_dot_product_attention(query, key, value, attn_mask=attended, scale=0.5)
-    with torch.inference_mode(), products.Products(is_wide=True):
+    with torch.inference_mode(), matmul.MatmulMode(is_wide=True):
         found = functional.scaled_dot_product_attention(query, key, value, attn_mask=attended, scale=0.5)
     torch.testing.assert_close(found, right, rtol=0, atol=1e-5)
 
@@ -162,7 +162,7 @@ ACTIVATIONS = {
 @pytest.mark.parametrize("kind", ["plain", "gated", "read before", "read after", "a view"])
 def test_an_activation_is_found_where_a_product_goes_there_alone_and_always(kind):
     block = Block(kind=kind)
-    found = products.activations_of(lambda: block(STATES))
+    found = matmul.activations_of(lambda: block(STATES))
     assert [activation for _, activation in found.values()] == ([("gelu", "none")] if kind == "plain" else [])
     assert all(weight is block.wide.weight for weight, _ in found.values())
 
@@ -173,14 +173,14 @@ def test_an_activation_is_found_where_a_product_goes_there_alone_and_always(kind
 @pytest.mark.parametrize("refuses_short", [False, True])
 def test_an_activation_that_is_applied_with_its_product_gives_the_same(name, is_short, refuses_short, monkeypatch):
     if refuses_short:
-        monkeypatch.setattr(products, "onednn_multiplies", lambda dtype: dtype == torch.float32)
+        monkeypatch.setattr(matmul, "onednn_multiplies", lambda dtype: dtype == torch.float32)
     block = Block(ACTIVATIONS[name])
     right = block(STATES)
     with torch.inference_mode():
-        found = products.activations_of(lambda: block(STATES))
+        found = matmul.activations_of(lambda: block(STATES))
         assert len(found) == 1
         copies = {id(layer.weight): (layer.weight, layer.weight.bfloat16()) for layer in (block.wide, block.narrow)}
-        with products.Products(is_wide=True, activations=found, copies=copies if is_short else None):
+        with matmul.MatmulMode(is_wide=True, activations=found, copies=copies if is_short else None):
             together = block(STATES)
             nothing = block(STATES[:0])
     assert together.dtype == torch.float32 and nothing.shape == (0, 5, 64)
@@ -191,9 +191,9 @@ def test_an_activation_that_is_applied_with_its_product_gives_the_same(name, is_
 
 def test_what_is_known_of_a_weight_is_not_taken_for_another_that_has_its_place():
     block, other = Block(), torch.ones(2, 64)
-    found = {id(block.wide.weight): (other, products.Activation("relu"))}
+    found = {id(block.wide.weight): (other, matmul.Activation("relu"))}
     copies = {id(block.wide.weight): (other, other)}
-    with torch.inference_mode(), products.Products(is_wide=False, activations=found, copies=copies):
+    with torch.inference_mode(), matmul.MatmulMode(is_wide=False, activations=found, copies=copies):
         found_here = block(STATES)
     assert torch.equal(found_here, block(STATES))
 
@@ -204,14 +204,14 @@ def test_vectors_are_the_same_by_either_library(tiny_llama, monkeypatch, pooling
     sizes = {"latents": 4, "heads": 2, "head_width": 8}
     settings = StudentSettings(name=str(tiny_llama), attention="bidirectional", pooling=pooling, **sizes)
     student = build_student(settings, device="cpu")
-    monkeypatch.setattr(embedder, "fast_products", lambda device, **_: contextlib.nullcontext())
+    monkeypatch.setattr(embedder, "fast_matmul", lambda device, **_: contextlib.nullcontext())
     by_mkl = student.embed(TEXTS, "passage")
     asked = []
 
     def counted(device, *, mixed, activations=None, copies=None):
         asked.append((device.type, mixed, copies))
-        return products.Products(is_wide=True, activations=activations)
+        return matmul.MatmulMode(is_wide=True, activations=activations)
 
-    monkeypatch.setattr(embedder, "fast_products", counted)
+    monkeypatch.setattr(embedder, "fast_matmul", counted)
     np.testing.assert_allclose(student.embed(TEXTS, "passage"), by_mkl, rtol=0, atol=1e-6)
     assert set(asked) == {("cpu", False, None)}

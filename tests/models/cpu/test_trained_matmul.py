@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from embedsmith.models.cpu import products, trained_products
-from embedsmith.models.cpu.trained_products import trained_products as trained_on
+from embedsmith.models.cpu import matmul, trained_matmul
+from embedsmith.models.cpu.trained_matmul import trained_matmul as trained_on
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 
@@ -17,7 +17,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(autouse=True)
 def faster(monkeypatch):
     """Whatever the processor, oneDNN is taken to be faster."""
-    monkeypatch.setattr(trained_products, "multiplies_wide", lambda device: device.type == "cpu")
+    monkeypatch.setattr(trained_matmul, "multiplies_wide", lambda device: device.type == "cpu")
 
 
 @pytest.fixture
@@ -27,9 +27,9 @@ def made(monkeypatch):
 
     def product(*factors):
         seen.append([tuple(factor.shape) for factor in factors[:2]])
-        return products.product(*factors)
+        return matmul.linear(*factors)
 
-    monkeypatch.setattr(trained_products, "product", product)
+    monkeypatch.setattr(trained_matmul, "linear", product)
     return seen
 
 
@@ -141,7 +141,7 @@ def test_the_layers_are_as_before_after_the_block():
 
 @pytest.mark.parametrize("is_wide", [True, False])
 def test_layers_are_told_where_onednn_is_faster(monkeypatch, is_wide):
-    monkeypatch.setattr(trained_products, "multiplies_wide", lambda device: is_wide)
+    monkeypatch.setattr(trained_matmul, "multiplies_wide", lambda device: is_wide)
     layer = a_layer(3, 4)
     with trained_on(layer, CPU):
         assert ("forward" in vars(layer)) == is_wide

@@ -1,4 +1,4 @@
-"""Products of matrices on a CPU, as fast as it can: float32 by oneDNN on AMD's processors, some in bfloat16.
+"""Matmuls on a CPU, as fast as it can: float32 by oneDNN on AMD's processors, some in bfloat16.
 
 On a CPU torch multiplies float32 matrices with MKL, which keeps to half-wide kernels where the processor is not one of
 Intel's: 90 against 260 billion operations a second on one core of a fifth-generation EPYC. torch brings oneDNN too, and
@@ -7,8 +7,8 @@ uses it for shorter types only. Both sum in float32; a vector moves in its last 
 In bfloat16 a processor multiplies at least twice as fast, with 8 bits of each factor in place of 24. What that moves a
 vector by is much the same for a short text and a long one, and the time it saves is not: see `precision.SHORT_TEXT`.
 
-Where an activation follows a product, oneDNN applies it before the numbers leave the processor: that saves a pass over
-memory, and in bfloat16 a rounding. What follows what is found by watching the model at work: see `activations_of`.
+Where an activation follows a matmul, oneDNN fuses the two: that saves a pass over memory, and in bfloat16 a rounding.
+Which activations can be fused is found by tracing one forward pass: see `activations_of`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from embedsmith.models.compat import onednn_product, tree_leaves
+from embedsmith.models.compat import onednn_linear, tree_leaves
 from embedsmith.models.cpu.switch import is_fast
 from embedsmith.models.precision import limit_onednn_cache, multiplies_wide, onednn_multiplies
 
 
 class Activation(NamedTuple):
-    """What is applied to a product, number by number, as oneDNN calls it."""
+    """An elementwise function fused into a matmul, by oneDNN's name."""
 
     name: str
     algorithm: str = ""
 
 
 Activations = Mapping[int, tuple[Tensor, Activation]]
-"""What follows the product with a weight, by the weight's `id`; the weight is held, so that no other gets its `id`."""
+"""What follows the matmul with a weight, by the weight's `id`; the weight is held, so that no other gets its `id`."""
 
 Copies = Mapping[int, tuple[Tensor, Tensor]]
 """Weights in float32 with their copies in bfloat16, by the weight's `id`."""
@@ -48,7 +48,7 @@ _AS_IT_IS = Activation("none")
 _NAMES = {functional.gelu: "gelu", functional.silu: "swish", functional.relu: "relu"}
 
 
-def fast_products(
+def fast_matmul(
     device: torch.device,
     *,
     mixed: bool = False,
@@ -59,9 +59,9 @@ def fast_products(
 
     Args:
         device: of the weights.
-        mixed: whether float32 states meet weights in bfloat16; their product is then float32 again.
-        activations: what follows which product: is applied with it where oneDNN multiplies.
-        copies: take the place of weights in the products, without gradients.
+        mixed: whether float32 states meet weights in bfloat16; their matmul is then float32 again.
+        activations: what follows which matmul: is applied with it where oneDNN multiplies.
+        copies: take the place of weights in the matmuls, without gradients.
     """
     limit_onednn_cache()  # here too: a copy of the model in another process was not made there
     is_inference = torch.is_inference_mode_enabled()
@@ -69,11 +69,11 @@ def fast_products(
     is_wide = is_inference and is_fast() and multiplies_wide(device)
     if not mixed and not is_wide:
         return nullcontext()
-    return Products(is_wide=is_wide, activations=activations if may_fuse else None, copies=copies)
+    return MatmulMode(is_wide=is_wide, activations=activations if may_fuse else None, copies=copies)
 
 
 def activations_of(forward: Callable[[], Any]) -> Activations:
-    """Return which weights' products go into an activation, every time, and nowhere else.
+    """Return which weights' matmuls go into an activation, every time, and nowhere else.
 
     Args:
         forward: runs the model on some text.
@@ -81,19 +81,19 @@ def activations_of(forward: Callable[[], Any]) -> Activations:
     with _Watch() as watch:
         forward()
     found = {}
-    for key, products in watch.of_weight.items():
-        uses = {tuple(product.uses) for product in products}
+    for key, matmuls in watch.of_weight.items():
+        uses = {tuple(matmul.uses) for matmul in matmuls}
         if len(uses) == 1 and len(use := uses.pop()) == 1 and use[0]:
-            found[key] = (products[0].weight, use[0])
+            found[key] = (matmuls[0].weight, use[0])
     return found
 
 
-class Products(TorchFunctionMode):
+class MatmulMode(TorchFunctionMode):
     """Within the block, linear layers read and return the type of their states, whatever that of their weights.
 
     Args:
         is_wide: float32 weights are multiplied by oneDNN, without gradients.
-        activations: what is applied with which product, without gradients.
+        activations: what is applied with which matmul, without gradients.
         copies: take the place of weights.
     """
 
@@ -117,11 +117,11 @@ class Products(TorchFunctionMode):
         if self._rounded and any(argument is self._rounded[0] for argument in (*args, *(kwargs or {}).values())):
             self._rounded = None  # it may be changed in place
         if func is functional.scaled_dot_product_attention and self.is_wide:
-            return _attention(*args, **(kwargs or {}))
+            return _padded_attention(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def _short(self, states: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return states in a shorter type, once for all products that read them one after the other."""
+        """Return states in a shorter type, once for all matmuls that read them one after the other."""
         if torch.is_grad_enabled():
             return states.to(dtype)  # their gradients are added up in float32
         if self._rounded is None or self._rounded[0] is not states:
@@ -131,7 +131,7 @@ class Products(TorchFunctionMode):
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """Return states times weight, transposed, plus bias, and what follows it where it is applied with it.
 
-        An activated product of bfloat16 stays in it: the next product would round it to that.
+        An activated matmul of bfloat16 stays in it: the next matmul would round it to that.
         """
         activation = _of(weight, self.activations)
         weight = weight if (copy := _of(weight, self.copies)) is None else copy
@@ -140,14 +140,14 @@ class Products(TorchFunctionMode):
             input = self._short(input, weight.dtype)
         has_rows = input.dim() >= 2 and bool(input.numel())
         if activation and has_rows and (self._is_short_fused if is_short else self._is_wide(weight)):
-            found = product(input, weight, bias, activation)
+            found = linear(input, weight, bias, activation)
             found.is_activated = True
             return found
         if is_short:
             bare = functional.linear(input, weight)
             return bare.float() if bias is None else bare + bias
         if has_rows and self._is_wide(weight):
-            return product(input, weight, bias)
+            return linear(input, weight, bias)
         return functional.linear(input, weight, bias)
 
     def _is_wide(self, weight: Tensor) -> bool:
@@ -155,24 +155,24 @@ class Products(TorchFunctionMode):
         return self.is_wide and weight.dtype == torch.float32
 
 
-class _Product(NamedTuple):
-    """A product that was made, and what read it."""
+class _Matmul(NamedTuple):
+    """A matmul that was made, and what read it."""
 
     weight: Tensor
-    product: Tensor
+    matmul: Tensor
     uses: list[Activation | None]
     """In order; None for what is no activation."""
 
 
 class _Watch(TorchFunctionMode):
-    """Notes what becomes of the products of linear layers."""
+    """Notes what becomes of the matmuls of linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.of_weight: dict[int, list[_Product]] = {}
+        self.of_weight: dict[int, list[_Matmul]] = {}
         """By the weight's `id`."""
-        self._products: dict[int, _Product] = {}
-        """By the product's `id`; it is held, so that no other tensor gets it."""
+        self._matmuls: dict[int, _Matmul] = {}
+        """By the matmul's `id`; it is held, so that no other tensor gets it."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
@@ -180,13 +180,13 @@ class _Watch(TorchFunctionMode):
         """Return what a function of torch returns."""
         kwargs = kwargs or {}
         for argument in tree_leaves((args, kwargs)):
-            if id(argument) in self._products:
-                self._products[id(argument)].uses.append(_activation(func, **kwargs))
+            if id(argument) in self._matmuls:
+                self._matmuls[id(argument)].uses.append(_activation(func, **kwargs))
         found = func(*args, **kwargs)
         if func is functional.linear:
             weight = kwargs.get("weight", args[1] if len(args) > 1 else None)
-            made = _Product(weight, found, [])
-            self._products[id(found)] = made
+            made = _Matmul(weight, found, [])
+            self._matmuls[id(found)] = made
             self.of_weight.setdefault(id(weight), []).append(made)
         return found
 
@@ -204,19 +204,19 @@ def _of(weight: Tensor, table: Mapping[int, tuple[Tensor, Any]]) -> Any:
 
 
 def _is_activated(states: Any) -> bool:
-    """Return whether the activation that follows a product has been applied with it."""
+    """Return whether the activation that follows a matmul has been applied with it."""
     return getattr(states, "is_activated", False)
 
 
-def product(states: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = _AS_IT_IS) -> Tensor:
+def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None, activation: Activation = _AS_IT_IS) -> Tensor:
     """Return states times weight, transposed, plus bias, activated, by oneDNN; in the type of states and weight.
 
     Without a gradient.
     """
-    return onednn_product(states, weight, bias, activation.name, activation.algorithm)
+    return onednn_linear(states, weight, bias, activation.name, activation.algorithm)
 
 
-def _attention(
+def _padded_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,

@@ -1,7 +1,7 @@
-"""Products of float32 matrices on AMD's processors by oneDNN, forward and back.
+"""Matmuls in float32 on AMD's processors by oneDNN, in the forward and the backward pass.
 
-Four fifths of a training step in float32 were products: of states and weights, of gradients and weights, and of
-gradients and states. torch has MKL make them, which is half as fast there: see `products`.
+Four fifths of a training step in float32 were matmuls: of states and weights, of gradients and weights, and of
+gradients and states. torch uses MKL for them, which is half as fast there: see `cpu.matmul`.
 
 Shapes: I numbers read, O numbers returned, by a layer.
 """
@@ -18,17 +18,17 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from embedsmith.models.cpu.products import product
+from embedsmith.models.cpu.matmul import linear
 from embedsmith.models.cpu.switch import is_fast
 from embedsmith.models.precision import multiplies_wide
 
 
 @contextmanager
-def trained_products(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Have a model's linear layers multiply as fast as a device can within the block, forward and back.
+def trained_matmul(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have a model's linear layers use the fastest matmul of a device within the block, forward and backward.
 
-    Whether or not there are gradients: the vectors are the same, bit for bit. The layers themselves are told, for no
-    mode of torch holds where a checkpointed layer is computed again on the way back.
+    Whether or not there are gradients: the vectors are the same, bit for bit. The `forward` of each layer is replaced,
+    because a `TorchFunctionMode` is not active where the backward pass computes a checkpointed layer again.
 
     Args:
         model: of float32, or in part.
@@ -54,14 +54,14 @@ def _forward(layer: nn.Linear, input: Tensor) -> Tensor:
 
 
 class _Linear(torch.autograd.Function):
-    """A linear layer, and the products that pass its gradient on."""
+    """A linear layer, and the matmuls that pass its gradient on."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return the product [..., O] of states [..., I] and weight [O, I]; what is kept is what backward will read."""
+        """Return the matmul [..., O] of states [..., I] and weight [O, I]; what is kept is what backward will read."""
         passes_on, is_trained = ctx.needs_input_grad[:2]
         ctx.save_for_backward(states if is_trained else None, weight if passes_on else None)
-        return product(states, weight, bias)
+        return linear(states, weight, bias)
 
     @staticmethod
     @once_differentiable
@@ -69,6 +69,6 @@ class _Linear(torch.autograd.Function):
         """Return the gradients of states, weight and bias, where they are wanted."""
         states, weight = ctx.saved_tensors
         rows = gradient.reshape(-1, gradient.shape[-1])
-        of_states = None if weight is None else product(gradient, weight.t())
-        of_weight = None if states is None else product(rows.t(), states.reshape(-1, states.shape[-1]).t())
+        of_states = None if weight is None else linear(gradient, weight.t())
+        of_weight = None if states is None else linear(rows.t(), states.reshape(-1, states.shape[-1]).t())
         return of_states, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
