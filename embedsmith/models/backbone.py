@@ -24,6 +24,7 @@ from embedsmith.models.modeling_embedsmith import (
 from embedsmith.models.names import ModelSource
 from embedsmith.models.probe import measure_attention
 from embedsmith.models.settings import AttentionBackend, StudentSettings
+from embedsmith.models.sizes import check_gguf_sizes
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS
 from embedsmith.models.weights import check_configuration, check_files, check_gguf, check_tokenizer, check_weights
 
@@ -44,6 +45,8 @@ def open_backbone(source: ModelSource) -> Transformer:
     if not is_gguf:
         check_files(path, name=source.name)
     with LibraryErrors(source.name, "cannot be opened", hint="check that it is a model transformers knows"):
+        if is_gguf:
+            check_gguf_sizes(path, name=source.name)
         transformer = _from_gguf(path) if is_gguf else _from_folder(path)
     check_configuration(transformer.model, name=source.name)
     check = check_gguf if is_gguf else check_weights

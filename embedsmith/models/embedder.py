@@ -33,6 +33,7 @@ from embedsmith.models.remembered import Remembered
 from embedsmith.models.settings import Dtype, Role, StudentSettings
 from embedsmith.models.threads import turn
 from embedsmith.models.tokens import tokens_of
+from embedsmith.models.weights import knowing_every_token
 
 
 class EmbeddingModel(SentenceTransformer):
@@ -107,7 +108,9 @@ class EmbeddingModel(SentenceTransformer):
         Args:
             copies: of weights, which take their place in matmuls.
         """
-        with alone(self), self._fast_matmul(copies):
+        name = self.origin.name if self.origin else "the model"
+        knowing = knowing_every_token(self.tokenizer, self.backbone, name=name)
+        with knowing, alone(self), self._fast_matmul(copies):
             if "packed" not in input:
                 return super().forward(input, **kwargs)
             found = token_states(self[0], input)

@@ -30,6 +30,7 @@ from embedsmith.data.files import read_json, write_json, write_tensors
 from embedsmith.errors import ModelError, did_you_mean
 from embedsmith.models.compat import ORIGIN_FIELDS
 from embedsmith.models.modeling_embedsmith import InstructedTransformer, LatentAttentionPooling
+from embedsmith.models.sizes import check_numbers
 
 _BACKBONE, _POOLING = "embedding_model.", "latent_attention_model."
 _INDEX, _WEIGHTS = "model.safetensors.index.json", "model.safetensors"
@@ -155,6 +156,7 @@ def read_nv_embed(folder: Path, *, name: str, dtype: torch.dtype) -> tuple[list[
         ModelError: a file is missing or broken, or a tensor is missing, unknown or of another shape; names it.
     """
     checkpoint = parse_config(read_json(folder / "config.json"), where=f"{name}: config.json")
+    check_numbers(list(folder.glob("*.safetensors")), lambda: MistralModel(checkpoint.text), name=name)
     backbone, pooling = checkpoint.skeleton()
     backbone.eval()
     files = _files_of(folder, name)

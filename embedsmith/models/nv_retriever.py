@@ -28,6 +28,7 @@ from transformers import MistralModel
 from embedsmith.data.files import read_json
 from embedsmith.errors import ModelError
 from embedsmith.models.nv_embed import around, bidirectional_mistral
+from embedsmith.models.sizes import check_numbers
 
 _PROMPTS = {
     "query": "Given a web search query, retrieve relevant passages that answer the query:  ",
@@ -44,6 +45,7 @@ def read_nv_retriever(folder: Path, *, name: str, dtype: torch.dtype) -> tuple[l
         ModelError: a file is missing or broken, or a tensor is missing, unknown or of another shape; names it.
     """
     config = bidirectional_mistral(read_json(folder / "config.json"))
+    check_numbers(list(folder.glob("*.safetensors")), lambda: MistralModel(config), name=name)
     try:
         backbone, found = MistralModel.from_pretrained(
             folder, config=config, dtype=dtype, use_safetensors=True, local_files_only=True, output_loading_info=True

@@ -186,7 +186,11 @@ def _check_reads(model: EmbeddingModel, name: str) -> None:
         for task, role in roles:
             features = tokens_of(model, _READ, prompt=model.prompt_of(role) or None, task=task)
             on_device = {key: one.to(model.device) if isinstance(one, Tensor) else one for key, one in features.items()}
-            model(on_device, task=task)
+            vectors, width = model(on_device, task=task).get("sentence_embedding"), model.get_embedding_dimension()
+            if not isinstance(vectors, Tensor) or vectors.shape[:-1] != (len(_READ),):
+                raise ValueError("its parts give no vector for each text")
+            if type(width) is not int or not 0 < width <= vectors.shape[-1]:
+                raise ValueError(f"its vectors have {vectors.shape[-1]} dimensions, its parts say {width!r:.60}")
     for module in training:
         module.training = True
 

@@ -26,6 +26,7 @@ from embedsmith.errors import ModelError
 from embedsmith.models.compat import ATTENTION_FIELDS
 from embedsmith.models.folder import OUR_MODULES
 from embedsmith.models.names import ADAPTERS, PICKLES, ModelSource
+from embedsmith.models.sizes import LAYERS, check_ids, check_sizes
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 """Given to everything that reads a configuration or a tokenizer: left out, transformers asks at the terminal."""
@@ -79,9 +80,8 @@ _ARGUMENTS = {
 """What a folder may hand to the functions that read weights, configurations and tokenizers."""
 _OLD_NAMES = {"model_args": "model", "tokenizer_args": "processor", "config_args": "config"}
 
-_LAYERS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers"}
-"""Keys under which configurations have their number of layers, each of which is made before a weight is read."""
-_MOST_LAYERS = 10_000
+_MOST_LAYERS, _MOST_LABELS = 1_000, 100_000
+"""Each of which is made before a weight is read."""
 
 _METHOD = re.compile(r"forward|get_\w+_features")
 _BIGGEST_JSON = 512 * 2**20
@@ -205,11 +205,17 @@ def _vet_index(path: Path, folder: Path, name: str) -> None:
 def _vet_configurations(folder: Path, name: str, *, deep: bool) -> None:
     """Check the keys of all configurations of a folder that name code, files or arguments."""
     for path in _there(folder.rglob("*.json") if deep else folder.glob("*.json")):
-        if path.name.endswith(".index.json") or path.name in _LARGE:
+        if path.name.endswith(".index.json"):
             continue
-        where = f"{name}: {path.relative_to(folder)}"
-        for key, value in _entries(_read(path, name)):
+        if path.name in _WITH_IDS and path.is_file() and _LONG_NUMBER.search(path.read_bytes()):
+            check_ids(path, _read(path, name), name=name)
+        if path.name in _LARGE:
+            continue
+        where, found = f"{name}: {path.relative_to(folder)}", _read(path, name)
+        for key, value in _entries(found):
             _vet_entry(key, value, where)
+        if deep and path.name == "config.json":
+            check_sizes(path.parent, found, name=name)
 
 
 def _there(paths: Iterable[Path]) -> list[Path]:
@@ -219,6 +225,9 @@ def _there(paths: Iterable[Path]) -> list[Path]:
 
 _LARGE = {"tokenizer.json", "vocab.json"}
 """Read by libraries as tables of tokens, and by nothing that runs what they hold."""
+_WITH_IDS = {*_LARGE, "added_tokens.json"}
+_LONG_NUMBER = re.compile(rb":\s*[0-9]{8}")
+"""How a value begins that is no usual id."""
 
 
 def _vet_entry(key: str, value: Any, where: str) -> None:
@@ -235,12 +244,16 @@ def _vet_entry(key: str, value: Any, where: str) -> None:
             raise ModelError(f"{where}: the weights {_shown(value)} are no *.safetensors of the folder", hint=_MEND)
     elif key in ("kernel_config", "use_kernels", "allow_all_kernels") and value:
         raise ModelError(f"{where}: {key}: kernels from a hub are code, which is never run here", hint=_MEND)
-    elif key in _LAYERS:
+    elif key in LAYERS:
         if value is not None and (type(value) is not int or not 0 <= value <= _MOST_LAYERS):
             raise ModelError(f"{where}: {key} is {_shown(value)}, wanted a number of layers", hint=_MEND)
+    elif key == "num_labels":
+        if value is not None and (type(value) is not int or not 0 <= value <= _MOST_LABELS):
+            raise ModelError(f"{where}: {key} is {_shown(value)}, wanted a number of labels", hint=_MEND)
     elif key == "model_max_length":
-        # Where nothing is cut it is a one with thirty zeros.
-        if value is not None and (type(value) not in (int, float) or not value >= 1):
+        # Where nothing is cut it is a one with thirty zeros, of which some write a float.
+        least = 1e9 if type(value) is float else 1
+        if value is not None and (type(value) not in (int, float) or not value >= least):
             raise ModelError(f"{where}: {key} is {_shown(value)}, wanted a number of tokens", hint=_MEND)
     elif key in ("max_seq_length", "query_length", "document_length"):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -7,7 +7,8 @@ configuration has is left out in the same way. Here both are errors that name th
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,25 @@ def check_tokenizer(tokenizer: Any, backbone: Any, *, name: str) -> None:
             f"{name}: its tokenizer's highest id is {max(known.values()):,}, and it has {count:,} tokens",
             hint="name a folder whose weights and tokenizer belong together",
         )
+
+
+@contextmanager
+def knowing_every_token(tokenizer: Any, backbone: Any, *, name: str) -> Iterator[None]:
+    """Raise ModelError where a text within the block has a token beyond the last row of the embeddings.
+
+    `check_tokenizer` lets tokens pass that were added behind the vocabulary: few texts have one.
+    """
+    try:
+        yield
+    except IndexError:
+        count = getattr(getattr(backbone, "get_input_embeddings", lambda: None)(), "num_embeddings", None)
+        beyond = [token for token, number in tokenizer.get_vocab().items() if count and number >= count]
+        if not beyond:
+            raise
+        raise ModelError(
+            f"{name}: a text has a token beyond the {count:,} that the model knows: {beyond[0]!r:.40} is one",
+            hint="take the token out of the tokenizer's files, or out of the texts",
+        ) from None
 
 
 def check_gguf(backbone: Any, path: Path, *, name: str) -> None:

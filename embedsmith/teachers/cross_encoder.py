@@ -23,7 +23,7 @@ from embedsmith.models.precision import limit_onednn_cache, resolve_dtype
 from embedsmith.models.settings import Dtype
 from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, vetted
-from embedsmith.models.weights import check_tokenizer, check_weights
+from embedsmith.models.weights import check_tokenizer, check_weights, knowing_every_token
 from embedsmith.progress import Progress, silent
 
 _BLOCK = 16_384
@@ -124,7 +124,8 @@ class CrossEncoderTeacher:
                 pair = query_prompt + query, passage_prompt + self._passages[row]
                 places[q, p] = place.setdefault(pair, len(place))
         pairs = list(place)
-        with steady_attention(str(self._model.device.type)):
+        knowing = knowing_every_token(self._model.tokenizer, self._model.transformers_model, name=self.name)
+        with knowing, steady_attention(str(self._model.device.type)):
             found = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False, pool=workers)
         scores = np.asarray(found, np.float32)
         bad = np.flatnonzero(~np.isfinite(scores))
