@@ -8,7 +8,8 @@ from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.errors import EmbedsmithError, InputError
 from embedsmith.models.licence import licence_in
 from embedsmith.recipes.ablation.grid import read_ablation
-from embedsmith.recipes.recipe import read_recipe, yaml_value
+from embedsmith.recipes.overrides import axis_of, override_of
+from embedsmith.recipes.recipe import read_recipe
 
 LAUGHS = "\n".join(["l0: &l0 [ha]", *(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 30))])
 ODD = {
@@ -54,7 +55,9 @@ def test_a_file_of_labels_in_odd_yaml_is_one_line(tmp_path, name):
 @pytest.mark.parametrize("text", [text for name, text in ODD.items() if "day" not in name and "\0" not in text])
 def test_odd_yaml_on_the_command_line_is_one_line(text):
     with pytest.raises(EmbedsmithError, match="not a YAML value"):
-        yaml_value(text, of="--set")
+        override_of(f"student.name={text}")
+    with pytest.raises(EmbedsmithError, match="not a YAML value"):
+        axis_of(f"student.name={text}")
 
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
