@@ -17,16 +17,17 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from embedsmith.data.files import remove_partials, visible, write_array, write_json
+from embedsmith.data.files import remove_partials, write_array, write_json
 from embedsmith.data.locks import Lock, OnWait, waiting
 from embedsmith.errors import InputError
 from embedsmith.settings import fingerprint
-from embedsmith.vectors.known import HASHES, KnownVectors, known_vectors, write_hashes
+from embedsmith.vectors.filling import Shard, stores_beside
+from embedsmith.vectors.known import HASHES, write_hashes
 from embedsmith.vectors.shards import gather, open_shard, read_description, shard_path
 
 FORMAT = 1
@@ -150,18 +151,22 @@ class VectorStore:
         done = len(self) - sum(self._rows_of(shard) for shard in missing)
         if on_progress:
             on_progress(done, len(self))
-        others = self._others() if missing else []
-        begun: deque[_Shard] = deque()
+        others = stores_beside(self.folder) if missing else []
+        begun: deque[tuple[int, Shard]] = deque()
 
         def lists() -> Iterator[list[str]]:
             for number in missing:
-                begun.append(self._begin(number, others))
-                yield begun[-1].new
+                start = number * self._shard_size
+                texts = list(self._texts[start : start + self._shard_size])
+                begun.append((number, Shard.begun(start, texts, others)))
+                yield begun[-1][1].new
 
         with closing(encode_each(lists())) as encoded:
             for vectors in encoded:
-                shard = begun.popleft()
-                write_array(self._path(shard.number), self._whole(shard, vectors))
+                number, shard = begun.popleft()
+                whole = shard.whole(vectors, len(self))
+                self._settle_dimensions(whole.shape[1])
+                write_array(self._path(number), whole)
                 done += len(shard.texts)
                 if on_progress:
                     on_progress(done, len(self))
@@ -190,20 +195,6 @@ class VectorStore:
         """Return the vectors of some texts, in memory."""
         return gather(self.shards(), np.asarray(indices, np.int64))
 
-    def _others(self) -> list[KnownVectors]:
-        """Return what other stores hold under the same contract, in the order of their folders' names."""
-        own = read_description(self.folder)
-        others = []
-        for path in visible(self.folder.parent, "*/store.json"):
-            try:
-                found = read_description(path.parent)
-            except InputError:
-                continue  # broken, or gone since: of no use here, and its owner will hear of it
-            same = all(found.get(key) == own[key] for key in ("format", "contract"))
-            if same and path != self._description:
-                others.append(KnownVectors(path.parent))
-        return others
-
     @property
     def _shard_count(self) -> int:
         return math.ceil(len(self) / self._shard_size)
@@ -225,32 +216,6 @@ class VectorStore:
             return None
         return open_shard(self._path(shard), self._rows_of(shard), self._dimensions)
 
-    def _begin(self, number: int, others: list[KnownVectors]) -> _Shard:
-        """Return a shard with the vectors that other stores hold, and the other texts once each."""
-        start = number * self._shard_size
-        texts = list(self._texts[start : start + self._shard_size])
-        distinct = dict.fromkeys(texts)
-        known = known_vectors(list(distinct), others)
-        return _Shard(number, texts, known, [text for text in distinct if text not in known])
-
-    def _whole(self, shard: _Shard, vectors: np.ndarray) -> Float32[np.ndarray, "n D"]:
-        """Return the vectors of a shard, given those of its new texts."""
-        new, found = shard.new, shard.known
-        if new:
-            assert vectors.ndim == 2 and len(vectors) == len(new), f"{len(new)} texts gave shape {vectors.shape}"
-            assert vectors.dtype == np.float32, f"encode gave {vectors.dtype}"
-            found.update(zip(new, vectors, strict=True))
-        vectors = np.stack([found[text] for text in shard.texts])
-        bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-        if len(bad):
-            row = shard.number * self._shard_size + bad[0] + 1
-            raise InputError(
-                f"text {row:,} of {len(self):,} ({shard.texts[bad[0]][:40]!r}): its vector is not finite",
-                hint="encode in float32 or bfloat16: float16 overflows in many models",
-            )
-        self._settle_dimensions(vectors.shape[1])
-        return vectors
-
     def _settle_dimensions(self, dimensions: int) -> None:
         """Note D in store.json when the first vectors arrive; hold later ones to it."""
         if self._dimensions is None:
@@ -265,17 +230,6 @@ class VectorStore:
     @property
     def _description(self) -> Path:
         return self.folder / "store.json"
-
-
-class _Shard(NamedTuple):
-    """A shard that is being filled."""
-
-    number: int
-    texts: list[str]
-    known: dict[str, Float32[np.ndarray, " D"]]
-    """The vectors of those that other stores hold."""
-    new: list[str]
-    """The others, once each."""
 
 
 def hash_of_texts(texts: Sequence[str]) -> str:
