@@ -202,13 +202,23 @@ def test_only_the_command_line_prints():
 LONGEST = 400
 """Lines of a module."""
 
-TOO_LONG = {"data/files.py"}
-"""Modules that are longer still."""
+LONGEST_CLASS = 200
+"""Lines of a class."""
+
+
+def long_classes(path: str, source: str, limit: int) -> list[Finding]:
+    """Return the classes of a module that have more lines than a limit, as (module, class)."""
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    return [(path, node.name) for node in classes if (node.end_lineno or 0) - node.lineno + 1 > limit]
 
 
 def test_no_module_is_longer_than_one_reads_in_a_sitting():
-    long = {path for path, text in modules() if len(text.splitlines()) > LONGEST}
-    assert long <= TOO_LONG
+    assert {path for path, text in modules() if len(text.splitlines()) > LONGEST} == set()
+
+
+def test_no_class_is_longer_than_half_of_that():
+    assert [found for module in modules() for found in long_classes(*module, LONGEST_CLASS)] == []
+    assert long_classes("a.py", "class A:\n    b: int\n    c: int\n", 2) == [("a.py", "A")]
 
 
 def test_no_part_is_larger_than_a_sixth_of_the_package():

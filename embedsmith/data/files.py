@@ -17,7 +17,8 @@ from typing import IO, Any
 import numpy as np
 import orjson
 
-from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, kind, refuse
+from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
+from embedsmith.data.json_text import json_of, object_of
 from embedsmith.errors import InputError, RunError
 
 _PARTIAL = ".partial"
@@ -339,23 +340,6 @@ def check_regular(path: Path) -> None:
         raise InputError(f"{path}: a pipe or a device, wanted a file", hint="write what it gives into a file first")
 
 
-_HALF = re.compile(r"\\u[dD][89a-fA-F]")
-"""How JSON escapes half of a surrogate pair; two of them in a row are one character."""
-
-
-def json_of(text: str) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        ValueError: it is not JSON, or has half of a surrogate pair in it, which no file and no tokenizer takes.
-        RecursionError: it is nested too deep.
-    """
-    value = json.loads(text)
-    if _HALF.search(text):
-        json.dumps(value, ensure_ascii=False).encode()
-    return value
-
-
 def read_json(path: Path) -> Any:
     """Return the JSON document of a file.
 
@@ -385,26 +369,12 @@ def read_jsonl(path: Path, *, on_bad: OnBad = refuse) -> Iterator[tuple[int, dic
     with file:
         for number, raw in enumerate(lines_of(file), start=1):
             try:
-                row = orjson.loads(raw)
-            except orjson.JSONDecodeError:
-                if not raw.strip():
-                    continue
-                # It takes no byte order mark and no NaN, and its messages say less.
-                try:
-                    row = _loads(raw, is_first=number == 1)
-                except Unusable as flaw:
-                    on_bad(BadRow(f"{path}:{number}", flaw))
-                    continue
-            if not isinstance(row, dict):
-                what = f"got {kind(row)}, wanted an object"
-                on_bad(BadRow(f"{path}:{number}", Unusable(what, reason="not an object", hint='write {"key": value}')))
+                row = object_of(raw, is_first=number == 1)
+            except Unusable as flaw:
+                on_bad(BadRow(f"{path}:{number}", flaw))
                 continue
-            # Only one value of a key that stands there twice is in the object.
-            if _may_double(raw, row) and (twice := _doubled_key(raw, row)) is not None:
-                what = f'the key "{twice}" stands there twice'
-                on_bad(BadRow(f"{path}:{number}", Unusable(what, reason="a key twice", hint="remove one of the two")))
-                continue
-            yield number, row
+            if row is not None:
+                yield number, row
 
 
 def lines_of(file: Iterable[bytes]) -> Iterator[bytes]:
@@ -418,67 +388,3 @@ def lines_of(file: Iterable[bytes]) -> Iterator[bytes]:
             yield from raw.splitlines(keepends=True)
         else:
             yield raw
-
-
-_COLON = re.compile(rb'(?<!\\)"[ \t\r\n]*:')
-"""The end of a key; rarely the beginning of a text."""
-
-
-def _may_double(raw: bytes, row: dict[str, Any]) -> bool:
-    """Return whether there are more ends of keys in a line than keys in its object: quick, for each line is asked."""
-    if raw.count(b":") <= len(row):
-        return False
-    return raw.count(b'":') > len(row) or b" :" in raw or b"\t:" in raw or b"\r:" in raw
-
-
-def _doubled_key(raw: bytes, row: dict[str, Any]) -> str | None:
-    """Return a key that stands twice in an object of a line, None where there is none."""
-    if len(_COLON.findall(raw)) <= _count_keys(row):
-        return None
-    twice: list[str] = []
-
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        keys = [key for key, _ in pairs]
-        twice.extend(key for key in keys if keys.count(key) > 1)
-
-    json.loads(raw.decode("utf-8-sig"), object_pairs_hook=note)
-    return next(iter(twice), None)
-
-
-def _count_keys(value: Any) -> int:
-    """Return how many keys the objects of a JSON value have.
-
-    >>> _count_keys({"a": [{"b": 1}, {"b": 2}], "c": "d"})
-    4
-    """
-    if isinstance(value, dict):
-        return len(value) + sum(map(_count_keys, value.values()))
-    # A list of texts has none.
-    return sum(map(_count_keys, value)) if isinstance(value, list) and value and not isinstance(value[0], str) else 0
-
-
-def _loads(raw: bytes, *, is_first: bool) -> Any:
-    """Return the JSON value of a line.
-
-    Raises:
-        Unusable: it has none.
-    """
-    try:
-        value = json.loads(raw.decode("utf-8-sig" if is_first else "utf-8"))
-        json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Unusable(
-            f"not UTF-8 (byte {error.start + 1} of the line)", reason="not UTF-8", hint="save the file as UTF-8"
-        ) from None
-    except UnicodeEncodeError:
-        raise Unusable(
-            "half of a surrogate pair, which no text can hold",
-            reason="half of a surrogate pair",
-            hint="remove the broken escape",
-        ) from None
-    except (ValueError, RecursionError) as error:
-        what = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
-        raise Unusable(
-            f"broken JSON: {what}", reason="broken JSON", hint="each line holds one whole JSON object"
-        ) from None
-    return value

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import yaml
 
 from embedsmith.data.bad_rows import Unusable
-from embedsmith.data.files import check_regular, json_of
+from embedsmith.data.files import check_regular
+from embedsmith.data.json_text import json_of
 from embedsmith.data.labels import INTEGER, label_of
 from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.errors import InputError, did_you_mean

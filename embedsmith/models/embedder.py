@@ -15,31 +15,27 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float32
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from embedsmith.data.files import whole_folder
-from embedsmith.errors import SettingsError
 from embedsmith.models.adapters import save_adapters
 from embedsmith.models.card_data import CardData
-from embedsmith.models.contract import contracts_of, hash_of_weights, length_of
+from embedsmith.models.contract import contracts_of, hash_of_weights
 from embedsmith.models.cpu.matmul import Copies, fast_matmul
-from embedsmith.models.encoding import task_of_role, vectors_by_library, vectors_of_lists
+from embedsmith.models.encoding import vectors_by_library, vectors_of_lists
 from embedsmith.models.folder import OUR_MODULES, add_old_pooling_keys, name_modules_by_file
 from embedsmith.models.packed import alone, token_states
 from embedsmith.models.precision import cast, limit_onednn_cache, mix, mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.remembered import Remembered
+from embedsmith.models.roles import ReadsRoles
 from embedsmith.models.settings import Dtype, Role, StudentSettings
 from embedsmith.models.threads import turn
-from embedsmith.models.tokens import tokens_of
 from embedsmith.models.weights import knowing_every_token
 
 
-class EmbeddingModel(SentenceTransformer):
+class EmbeddingModel(ReadsRoles):
     """A SentenceTransformer whose folders are portable, whole or absent, and probed for their attention."""
 
-    prompts: dict[str, str]
     _module_classes = OUR_MODULES  # see `compat.OVERRIDDEN`
     model_card_data_class = CardData
     _workers: dict[str, Any] | None = None
@@ -72,8 +68,8 @@ class EmbeddingModel(SentenceTransformer):
                 short texts, and for `embed`'s others all matmuls in bfloat16, all else in float32 (see `SHORT_TEXT`);
                 weights that are in bfloat16 already are multiplied in it always. Elsewhere `auto` is float32.
                 `bfloat16` on such a CPU is all matmuls in it for all texts, and all else in float32: a fifth faster,
-                and more of the texts get vectors that are off (a cosine by 0.0006, all-MiniLM-L6-v2). Sums, norms and
-                embeddings in bfloat16 too would put it off by 0.0009. On a CPU without it `bfloat16` is float32.
+                and more of the texts get vectors that are off (a cosine by 0.0006, all-MiniLM-L6-v2). On a CPU without
+                it `bfloat16` is float32.
         """
         self._mixed = dtype if mixes(dtype, self.device.type) else None
         self._remembered.copies = None
@@ -156,16 +152,6 @@ class EmbeddingModel(SentenceTransformer):
         name_modules_by_file(folder)
         add_old_pooling_keys(folder)
 
-    @property
-    def backbone(self) -> Any:
-        """The transformers model inside; None where there is none, as in static embeddings."""
-        return getattr(self[0], "model", None)
-
-    @property
-    def has_adapters(self) -> bool:
-        """Whether low-rank adapters lie beside the weights of the backbone."""
-        return type(self.backbone).__module__.startswith("peft.")
-
     def embed(
         self,
         texts: Sequence[str],
@@ -216,25 +202,6 @@ class EmbeddingModel(SentenceTransformer):
             self, lists, role, tokens=tokens, on_done=on_done, normalize=normalize, copies=copies
         )
 
-    def count_tokens(self, texts: Sequence[str], role: Role) -> int:
-        """Return how many tokens the model reads of some texts: with the prompt, and cut where it cuts."""
-        features = tokens_of(self, texts, prompt=self.prompt_of(role), task=task_of_role(role))
-        # Static embeddings have all tokens in one row, and nothing is padded.
-        return int(features["attention_mask"].sum() if "attention_mask" in features else features["input_ids"].numel())
-
-    def prompt_of(self, role: Role) -> str:
-        """Return what stands before every text of a role."""
-        # sentence-transformers adds an empty "document", and then never looks at the "passage" of a folder.
-        names = ("query",) if role == "query" else ("document", "passage", "corpus")
-        given = [self.prompts[name] for name in names if name in self.prompts]
-        default = self.prompts.get(self.default_prompt_name or "", "")
-        return next(filter(None, given), "" if given else default)
-
-    def set_prompt(self, role: Role, prompt: str) -> None:
-        """Put another prompt, or none, before every text of a role."""
-        others = {name: old for name, old in self.prompts.items() if name not in ("passage", "corpus")}
-        self.prompts = {**self.prompts, "query": prompt} if role == "query" else {**others, "document": prompt}
-
     @contextmanager
     def spread(self, devices: Sequence[str]) -> Iterator[None]:
         """Let `embed` use several devices at once within the block, with one process and one copy of the model each.
@@ -251,30 +218,6 @@ class EmbeddingModel(SentenceTransformer):
             self.stop_multi_process_pool(workers)
             self.to(home)
 
-    def set_max_tokens(self, *, query: int, passage: int) -> None:
-        """Cut queries and passages at these many tokens, now and when the model is saved and opened again.
-
-        Raises:
-            SettingsError: the model's positions end before, or it has one length for both.
-        """
-        if isinstance(self[0], StaticEmbedding):
-            if query != passage:
-                raise SettingsError(
-                    f"query_max_tokens is {query}, passage_max_tokens {passage}, but static embeddings have one length",
-                    hint="give both the same",
-                )
-            self.tokenizer.enable_truncation(query)
-            return
-        limit = getattr(self.backbone.config, "max_position_embeddings", None)
-        for role, tokens in (("query", query), ("passage", passage)):
-            if limit and tokens > limit:
-                raise SettingsError(
-                    f"{role}_max_tokens: {tokens} tokens, but the model ends at {limit}",
-                    hint=f"set it to {limit} or less",
-                )
-        self[0].query_length, self[0].document_length = query, passage
-        self.max_seq_length = max(query, passage)
-
     def contract(self, role: Role) -> dict[str, Any]:
         """Return everything besides the texts that determines the vectors of a role, as plain values."""
         return self.contracts()[role]
@@ -282,10 +225,6 @@ class EmbeddingModel(SentenceTransformer):
     def contracts(self) -> dict[Role, dict[str, Any]]:
         """Return the contract of each role; weights and tokenizer, which they share, are hashed once."""
         return contracts_of(self)
-
-    def contract_length(self, role: Role) -> int | None:
-        """Return at how many tokens the texts of a role are cut, None for never."""
-        return length_of(self, role)
 
     def weights_hash(self) -> str:
         """Return a hash of every parameter and buffer that is saved, by name."""

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from embedsmith.data.files import json_of
+from embedsmith.data.json_text import json_of
 from embedsmith.errors import ModelError
 from embedsmith.models.compat import ATTENTION_FIELDS
 from embedsmith.models.folder import OUR_MODULES

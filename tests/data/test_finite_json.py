@@ -57,11 +57,11 @@ def test_every_writer_of_json_refuses_what_is_not_finite():
     assert calls == {
         ("data/files.py", "orjson"),  # looked at behind it
         ("training/checkpoints.py", "json"),  # hashed or measured, not written
-        ("data/files.py", "json"),  # of a line that was read, to find half of a surrogate pair
+        ("data/json_text.py", "json"),  # of a line that was read, to find half of a surrogate pair
         ("data/in_memory.py", "orjson"),  # in memory, where what is not a number is nothing
         ("data/texts.py", "json"),  # metadata, in memory
         ("models/end_of_text.py", "json"),  # a tokenizer's rules, in memory
-        ("serving/export.py", "json"),  # a name, in quotes
+        ("pages/model_card.py", "json"),  # a name, in quotes
         ("recipes/shelf.py", "orjson"),  # for a hash
         ("services/journal.py", "orjson"),  # answers in words
         ("services/requests.py", "json"),  # a request
