@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import runtime_checkable
@@ -38,6 +39,22 @@ install_import_hook([f"embedsmith.{part}" for part in ARRAYS], "beartype.beartyp
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option that names a folder of real data sets."""
     parser.addoption("--data", help="Folder of real data sets; the tests that need one are skipped without it.")
+
+
+def pytest_runtest_setup() -> None:
+    """Keep imported modules out of garbage collection.
+
+    They are millions of objects. A full collection of them takes longer than training a tiny model for a few steps, and
+    each training run asks for several. What a test makes itself is collected as ever.
+    """
+    if not gc.get_freeze_count():
+        gc.freeze()
+
+
+@pytest.fixture
+def unfrozen() -> None:
+    """Have the collector see every object, for tests of what is frozen."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

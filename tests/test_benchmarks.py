@@ -15,6 +15,7 @@ def run(*words):
     return subprocess.run([sys.executable, *words], cwd=FOLDER, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_all_of_them_can_be_read():
     names = sorted(path.stem for path in FOLDER.glob("*.py"))
     assert "training" in names and len(names) > 8
@@ -22,6 +23,7 @@ def test_all_of_them_can_be_read():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_the_one_for_7b_runs_on_something_smaller():
     pytest.importorskip("peft")
     small = "--shape tiny --device cpu --texts 8 --tokens 16 --rounds 1 --batch 2 --negatives 1 --steps 1"
@@ -31,6 +33,7 @@ def test_the_one_for_7b_runs_on_something_smaller():
         assert f"| {side} |" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "package", "options", "sides"),
     [

@@ -7,6 +7,8 @@ import pytest
 
 from embedsmith.collector import spared
 
+pytestmark = pytest.mark.usefixtures("unfrozen")
+
 
 class Knot:
     """An object that only the collector can find dead."""

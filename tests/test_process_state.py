@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 # In a process of its own: the checks of types in a test run draw numbers.
 SCRIPT = """
 import importlib, importlib.util, json, pkgutil, sys
@@ -88,6 +90,7 @@ print(json.dumps(changed))
 """
 
 
+@pytest.mark.slow
 def test_every_import_and_every_public_function_leaves_the_process_as_it_was(tiny_bert, tiny_llama, tmp_path):
     outer = {name: value for name, value in os.environ.items() if not name.startswith("ONEDNN")}
     done = subprocess.run(

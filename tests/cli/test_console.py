@@ -17,6 +17,7 @@ def test_a_model_name_is_printed_as_it_is():
     assert captured.get().count(name) == 2
 
 
+@pytest.mark.usefixtures("unfrozen")
 def test_the_collector_rests_while_libraries_are_imported_and_no_longer():
     with quick_imports():
         assert not gc.isenabled()

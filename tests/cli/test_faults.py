@@ -35,6 +35,7 @@ def mine(embedsmith_command, pairs: Path, tiny_bert: Path, tmp_path: Path, monke
     return call
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_anywhere_is_one_line_and_nothing_is_lost(
     mine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

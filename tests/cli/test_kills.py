@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PROGRAM = """
 import json, os, random, re, signal, sys
 from embedsmith.cli.main import main
@@ -57,6 +59,7 @@ print(json.dumps(kills))
 """
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_twenty_moments_ends_byte_for_byte_as_one_never_killed(tmp_path: Path, tiny_bert: Path):
     data = tmp_path / "pairs.jsonl"
     rows = [{"query": f"find {a} {b}", "positive": f"the {a} on the {b}"} for a in "pqrs" for b in "wxyz"]

@@ -242,6 +242,7 @@ def scenarios(tmp_path: Path, tiny_bert: Path, chat_server) -> dict[str, dict]:
     }
 
 
+@pytest.mark.slow
 def test_two_processes_of_each_command_on_one_folder_leave_what_one_leaves(tmp_path: Path, scenarios, chat_server):
     words = [sys.executable, "-c", PROGRAM, str(tmp_path), str(ROUNDS), json.dumps(scenarios)]
     done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

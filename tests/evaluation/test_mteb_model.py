@@ -151,6 +151,7 @@ def test_prompts_are_put_back_when_something_fails(tiny_bert):
     assert model.prompts == before
 
 
+@pytest.mark.slow
 def test_names_of_mteb_are_found_and_others_refused_with_the_nearest():
     assert [task.metadata.name for task in benchmarks.tasks_named("SciFact")] == ["SciFact"]
     assert len(benchmarks.tasks_named("MTEB(eng, v2)")) == 41

@@ -116,6 +116,7 @@ def test_what_a_form_leaves_out_is_logged_and_nothing_left_is_an_error(
         run.dataset("n-tuple", negatives=20)
 
 
+@pytest.mark.slow
 def test_without_a_folder_the_run_lies_in_one_that_ends_with_python(tmp_path: Path):
     script = (
         "import embedsmith, logging\n"

@@ -89,8 +89,11 @@ def test_an_empty_text_is_padded(build, kernel):
     np.testing.assert_allclose(model.embed(texts, "passage")[:-1], model.embed(TEXTS, "passage"), atol=1e-5)
 
 
-@pytest.mark.parametrize("settings", [{}, {"memory_gib": 0.0}, {"gradient_checkpointing": True}])
-@pytest.mark.parametrize("pooling", ["latent", "last"])
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("pooling", "settings"),
+    [("latent", {}), ("latent", {"memory_gib": 0.0}), ("last", {}), ("last", {"gradient_checkpointing": True})],
+)
 def test_training_goes_as_with_padding(build, kernel, monkeypatch, tmp_path, pooling, settings):
     def train(folder, *, is_packed):
         model = build("tiny_llama", attention="bidirectional", pooling=pooling, instruction="Find it")

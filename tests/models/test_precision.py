@@ -167,6 +167,7 @@ assert np.array_equal(rows, wanted)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"), reason="no processor with AVX2")
 def test_a_processor_with_avx2_alone_loads_encodes_exports_trains_and_searches(tiny_llama, tmp_path):
     small = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}

@@ -20,6 +20,8 @@ from embedsmith.runs.run import read_manifest
 from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.settings import TeacherSettings
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_pairs.py"
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
 PLACES = ["mat", "log", "tree", "lake", "road"]
@@ -132,6 +134,7 @@ def test_mined_rows_have_exactly_the_documented_fields(mined: Path):
         assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.usefixtures("unfrozen")
 def test_mining_spares_the_collector_what_was_there_before(beir: Path, tiny_bert: Path, tmp_path: Path):
     frozen = []
     settings = mining_settings(tiny_bert)

@@ -27,6 +27,8 @@ from embedsmith.runs.scores import read_scores
 from embedsmith.training.batches import BatchPlan, Source
 from embedsmith.training.settings import StageSettings
 
+pytestmark = pytest.mark.slow
+
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape"]
 PLACES = ["mat", "log", "tree", "lake"]
 

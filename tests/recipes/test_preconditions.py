@@ -206,6 +206,7 @@ def test_a_dry_run_refuses_the_same(good: dict[str, Any], tmp_path: Path, encode
     refused(good, changes, r"\./gone: no such", tmp_path / "run", encoded, plan_of_recipe)
 
 
+@pytest.mark.slow
 def test_what_the_table_changes_can_be_carried_out(
     good: dict[str, Any], folder: Path, tmp_path: Path, tiny_bert: Path, encoded: list[str]
 ):
@@ -217,6 +218,7 @@ def test_what_the_table_changes_can_be_carried_out(
     assert encoded
 
 
+@pytest.mark.slow
 def test_a_cross_encoder_as_first_teacher_and_as_baseline_is_scored_on_what_another_finds(
     good: dict[str, Any], tmp_path: Path, tiny_bert: Path
 ):

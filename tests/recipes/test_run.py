@@ -16,6 +16,8 @@ from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe, 
 from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.settings import TeacherSettings
 
+pytestmark = pytest.mark.slow
+
 MODULES = {
     "geometry": ["circle", "square", "triangle", "polygon", "sphere"],
     "kitchen": ["soup", "bread", "salad", "pizza", "cake"],

@@ -224,6 +224,7 @@ def test_the_optimizer_of_a_stage_is_gone_when_the_stage_is(model, tmp_path, mon
         gc.enable()
 
 
+@pytest.mark.slow
 def test_a_run_that_really_runs_out_keeps_its_checkpoint(tiny_llama, tmp_path):
     words = [sys.executable, "-m", "tests.training.running_out", tiny_llama, tmp_path / "run"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)

@@ -46,6 +46,7 @@ def steps_of(run: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_the_worst_moments_has_the_losses_and_the_weights_of_one_never_killed(recipe, tmp_path):
     whole = run_recipe(recipe, out=tmp_path / "whole").folder
     assert [row["step"] for row in steps_of(whole)] == [1, 2, 3, 4, 5, 1, 2, 3, 4]

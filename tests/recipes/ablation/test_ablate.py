@@ -32,6 +32,8 @@ from embedsmith.runs.scores import Score, ScoredData, read_scores, write_scores
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.evaluation.test_compare import recipe_on, write_data
 
+pytestmark = pytest.mark.slow
+
 ABLATIONS = Path(__file__).parents[3] / "recipes" / "ablations"
 
 
