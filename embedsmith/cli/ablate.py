@@ -64,8 +64,8 @@ def ablate(
         check(ablation, out, console.note)
         _show_plan(plan(ablation), as_json=as_json)
         return
-    with console.progress() as tell:
-        run = carry_out(ablation, out=out, shared=shared, on_skip=console.note, on_progress=tell)
+    with console.progress() as on_progress:
+        run = carry_out(ablation, out=out, shared=shared, on_skip=console.note, on_progress=on_progress)
     table = read_json(run.folder / "table.json")
     if as_json:
         console.print_json({"run": str(run.folder), "seconds": run.seconds, **table})

@@ -69,7 +69,7 @@ def convert(
         raise SettingsError(f"{flag} is for mined negatives", hint="name what mines them: --teacher MODEL, or bm25")
     if "method" in mining:
         convert.setdefault("trust_labels", False)
-    with console.progress() as tell:
+    with console.progress() as on_progress:
         found = convert_data(
             data,
             out=out,
@@ -81,7 +81,7 @@ def convert(
             else None,
             skip_bad=skip_bad,
             on_skip=console.note,
-            on_progress=tell,
+            on_progress=on_progress,
         )
     if as_json:
         console.print_json({**asdict(found), "path": str(found.path)})
@@ -131,7 +131,7 @@ def decontaminate(
     """
     from embedsmith.prepare.decontaminate import decontaminate as decontaminate_data
 
-    with console.progress() as tell:
+    with console.progress() as on_progress:
         found = decontaminate_data(
             train,
             against=against,
@@ -141,7 +141,7 @@ def decontaminate(
             against_split=against_split,
             skip_bad=skip_bad,
             on_skip=console.note,
-            on_progress=tell,
+            on_progress=on_progress,
         )
     if as_json:
         console.print_json({**asdict(found), "path": str(found.path), "removed_path": str(found.removed_path)})

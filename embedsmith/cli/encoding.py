@@ -38,9 +38,16 @@ def encode(
     """Encode a file of texts; given again after it was cut short, it goes on where it stopped."""
     from embedsmith.serving.encode import encode as encode_texts
 
-    with console.progress() as tell:
+    with console.progress() as on_progress:
         done = encode_texts(
-            model, texts, out=out, role=role, dtype=dtype, dimensions=dimensions, compile=compile, on_progress=tell
+            model,
+            texts,
+            out=out,
+            role=role,
+            dtype=dtype,
+            dimensions=dimensions,
+            compile=compile,
+            on_progress=on_progress,
         )
     if as_json:
         console.print_json(vars(done))

@@ -26,8 +26,8 @@ def export(
     """Write a model into a folder that opens elsewhere with the same vectors, and check that it does."""
     from embedsmith.serving.export import export as export_model
 
-    with console.progress() as tell:
-        done = export_model(model, out=out, merge=merge, layout=layout, dtype=dtype, on_progress=tell)
+    with console.progress() as on_progress:
+        done = export_model(model, out=out, merge=merge, layout=layout, dtype=dtype, on_progress=on_progress)
     if as_json:
         console.print_json(vars(done))
         return

@@ -49,7 +49,7 @@ def queries(
     from embedsmith.prepare.synthesize import synthesize_queries
 
     settings = settings_of(QuerySettings, queries, teacher_settings=settings_of(TeacherSettings, teacher))
-    with console.progress() as tell:
+    with console.progress() as on_progress:
         run = synthesize_queries(
             corpus,
             out=out,
@@ -58,7 +58,7 @@ def queries(
             prompts=prompts,
             skip_bad=skip_bad,
             on_skip=console.note,
-            on_progress=tell,
+            on_progress=on_progress,
         )
     counts = run.manifest["counts"]["queries"]
     if as_json:
@@ -87,13 +87,13 @@ def tasks(
     """
     from embedsmith.prepare.synthesize_tasks import synthesize_tasks
 
-    with console.progress() as tell:
+    with console.progress() as on_progress:
         run = synthesize_tasks(
             out=out,
             settings=settings_of(TaskSettings, tasks),
             server=settings_of(ServerSettings, server),
             prompts=prompts,
-            on_progress=tell,
+            on_progress=on_progress,
         )
     counts = run.manifest["counts"]["tasks"]
     if as_json:
@@ -145,13 +145,13 @@ def judge(
     from embedsmith.mining.judge import plain
     from embedsmith.mining.verdicts import judge_folder
 
-    with console.progress() as tell:
+    with console.progress() as on_progress:
         found = judge_run(
             run,
             settings=settings_of(JudgeSettings, judge),
             server=settings_of(ServerSettings, server),
             prompts=prompts,
-            on_progress=tell,
+            on_progress=on_progress,
         )
     for failure in found.failures[:3]:
         console.note(f"a question without an answer: {failure}")

@@ -49,7 +49,7 @@ def mine(
     """Mine hard negatives for your queries: RUN/negatives.jsonl."""
     from embedsmith.mining.mine import mine as mine_run
 
-    with console.progress() as tell:
+    with console.progress() as on_progress:
         run = mine_run(
             data,
             out=out,
@@ -57,7 +57,7 @@ def mine(
             source=settings_of(SourceSettings, source, columns=settings_of(ColumnSettings, columns)),
             on_skip=console.note,
             on_plan=console.print_plan,
-            on_progress=tell,
+            on_progress=on_progress,
         )
     _show_mined(run, as_json=as_json)
 
@@ -82,9 +82,9 @@ def select(
     """
     from embedsmith.mining.select import select_again
 
-    with console.progress() as tell:
+    with console.progress() as on_progress:
         run = select_again(
-            source, out=out, changes=selection, target_false_negatives=target_false_negatives, on_progress=tell
+            source, out=out, changes=selection, target_false_negatives=target_false_negatives, on_progress=on_progress
         )
     settings = run.manifest["settings"]
     if target_false_negatives is not None and not as_json:
@@ -111,8 +111,8 @@ def audit(
     """
     from embedsmith.mining.select import audit_run
 
-    with console.progress() as tell:
-        found = audit_run(run, seed=seed, draws=draws, on_progress=tell)
+    with console.progress() as on_progress:
+        found = audit_run(run, seed=seed, draws=draws, on_progress=on_progress)
     if as_json:
         console.print_json({"run": str(run), "methods": {name: vars(row) for name, row in found.items()}})
         return
@@ -144,8 +144,8 @@ def report(
     """
     from embedsmith.recipes.report_pages import write_page
 
-    with console.progress() as tell:
-        path, numbers = write_page(run, on_progress=tell)
+    with console.progress() as on_progress:
+        path, numbers = write_page(run, on_progress=on_progress)
     if as_json:
         console.print_json({"run": str(run), "report": str(path), **numbers})
         return

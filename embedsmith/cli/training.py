@@ -45,8 +45,8 @@ def quickstart(
 
     recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=torch.cuda.is_available())
     folder = out or Path("runs") / recipe.name
-    with console.progress() as tell:
-        run = run_recipe(recipe, out=folder, command="quickstart", on_progress=tell)
+    with console.progress() as on_progress:
+        run = run_recipe(recipe, out=folder, command="quickstart", on_progress=on_progress)
     _show_skipped(folder, verbose=verbose)
     search_hint = "open a zip file and list its members" if source == "stdlib" else _example_query(folder)
     _show_run(run, as_json=as_json, search_hint=search_hint)
@@ -108,14 +108,14 @@ def train(
         _show_plan(plan_of_run(source, settings), as_json=as_json)
         return
     assert out
-    with console.progress() as tell:
+    with console.progress() as on_progress:
         run = train_run(
             source,
             out=out,
             student=settings.student,
             stage=settings.stage,
             seed=settings.seed,
-            on_progress=tell,
+            on_progress=on_progress,
         )
     if as_json:
         console.print_json({"run": str(out), "seconds": run.seconds, "model": run.manifest["counts"]["model"]})
@@ -148,13 +148,13 @@ def _train_recipe(
     if dry_run:
         from embedsmith.recipes.plan import plan_of_recipe
 
-        with console.progress() as tell:
-            plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=tell)
+        with console.progress() as on_progress:
+            plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=on_progress)
         _show_plan(plan, as_json=as_json)
         return
     assert out
-    with console.progress() as tell:
-        run = run_recipe(recipe, out=out, on_skip=console.note, on_progress=tell)
+    with console.progress() as on_progress:
+        run = run_recipe(recipe, out=out, on_skip=console.note, on_progress=on_progress)
     _show_run(run, as_json=as_json, search_hint="")
 
 

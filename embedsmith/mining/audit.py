@@ -1,8 +1,8 @@
 """The hold-out audit: how many mined negatives answer their query after all? Measured without any judge.
 
 Of the known positives of a query one is kept and the others are hidden, from every exclusion too. What is then mined
-and hidden is a false negative for certain. Queries with a single positive tell nothing and are left out; queries of the
-same text are one.
+and hidden is a false negative for certain. Queries with a single positive cannot be measured and are left out;
+queries of the same text are one.
 
 Shapes: S pairs of a query and its positive.
 """

@@ -1,9 +1,8 @@
 """Deeper search for queries whose known positives would fill all the places that candidates have.
 
-What is a positive of a query, is listed as one, or has the text of one or of the query itself is nobody's negative of
-it. Where more than half the places could go to such passages, the teacher is asked for as many more, and half the
-places go to others. The number of places stays the same: one query with a thousand positives must not make a thousand
-columns for all.
+Positives of a query, listed pairs, and copies of these or of the query itself are never its negatives. Where they could
+fill more than half of a query's K candidates, the teacher retrieves as many more, so that half of the candidates are
+others. K stays the same: one query with a thousand positives must not make a thousand columns for all.
 
 Shapes: Q queries, q queries of a block, K candidates, S pairs of a query and its positive, P listed pairs, N passages.
 """

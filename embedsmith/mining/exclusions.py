@@ -1,4 +1,4 @@
-"""Exclusions: which candidates answer the query, or are it, whatever they score? And what became of the others?
+"""Exclusions: candidates that are positives, copies of positives or of the query, listed or judged; at any score.
 
 Shapes: Q queries, K candidates, S pairs of a query and its positive, P listed pairs, J judged ones, A all of these.
 """
@@ -67,7 +67,7 @@ class Listed:
     """With `passages`: pairs that are no negatives, such as the judgements of another split."""
     passages: Int64[np.ndarray, " P"]
     everywhere: Int64[np.ndarray, " _"]
-    """Passages that are nobody's negatives."""
+    """Passages that are never negatives, of any query."""
     judged_queries: Int64[np.ndarray, " J"] = field(default_factory=_no_rows)
     """With `judged_passages`: pairs of which a judge has said that the passage answers the query."""
     judged_passages: Int64[np.ndarray, " J"] = field(default_factory=_no_rows)

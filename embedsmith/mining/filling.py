@@ -1,6 +1,6 @@
 """Filling: random passages for queries that are short of negatives, where the settings ask for them.
 
-A passage that fills up passes every exclusion and was no candidate: what a rule dropped never comes back.
+A random passage passes every exclusion and was no candidate, so what a rule dropped never comes back.
 
 Shapes: R rows, M negatives.
 """

@@ -97,7 +97,7 @@ def mine(
     source = source or SourceSettings()
     if split is not None:
         source = source.model_copy(update={"split": split})
-    with named_teachers(teacher) as teachers, bars(on_progress, show=progress) as tell:
+    with named_teachers(teacher) as teachers, bars(on_progress, show=progress) as report:
         settings = settings_asked(settings, teachers=teachers, negatives=negatives)
         table = table_in_memory(data, source.split) if is_in_memory(data) else None
         place = _place(data) if table is None else ""
@@ -115,7 +115,7 @@ def mine(
                 listed=listed,
                 encoders=teachers,
                 on_plan=on_plan,
-                on_progress=tell,
+                on_progress=report,
             )
             if table is not None:
                 # Whoever selects again reads it there. Last: a mistake of the caller's leaves no folder behind.

@@ -1,4 +1,4 @@
-"""Near-duplicates: which candidates are almost the words of a positive?
+"""Near-duplicates: which candidates share most of their words with a positive?
 
 Two texts are compared by the Jaccard share of their shingles: of all runs of three words in either, the share that is
 in both. MinHash estimates it from a signature of 256 numbers a text, as the share of them that are equal: an unbiased

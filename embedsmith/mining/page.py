@@ -36,7 +36,7 @@ _DRAWS = 2
 """Of the audit: enough to see a bad run; `embedsmith audit` draws more."""
 _SAMPLES = 12
 _TEMPERATURE = 0.02
-"""What the loss of a training stage divides by, unless it is told otherwise: the weight of a negative depends on it."""
+"""Default temperature of the training loss; the weight of a negative in the loss depends on it."""
 _POSITIVES, _CANDIDATES = 5, 20
 
 FATES = {

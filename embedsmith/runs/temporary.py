@@ -1,4 +1,4 @@
-"""Run folders of callers who named none: gone when Python ends."""
+"""Temporary run folders, for callers who name none; removed when Python exits."""
 
 from __future__ import annotations
 

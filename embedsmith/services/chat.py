@@ -1,7 +1,7 @@
 """Chat over HTTP: any server that speaks OpenAI's `POST …/chat/completions`.
 
-Each answer is written into a journal when it comes, under a key that depends on everything that was asked. Who is
-killed and asks again pays only for what is not in there. The prompts leave this machine.
+Each answer is written into a journal when it comes, under a key that depends on everything that was asked. A killed
+run that is started again pays only for the answers that are missing. The prompts leave this machine.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A journal: what was paid for, written down line by line as it comes; a killed process loses nothing that is in it."""
+"""A journal of paid answers, appended line by line as they arrive; a killed process loses nothing that is in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Patient requests: a server that is busy or fails is asked again, later each time and never before it says.
+"""Requests with retries: exponential back-off, and never before the time in `Retry-After`.
 
 A server may be slow, broken or hostile. Each request has one deadline, from the connection to the last byte, and each
 answer a largest size. Redirects are not followed, and compressed answers are not inflated.

@@ -1,4 +1,4 @@
-"""Searching what a run was made of: a query in, the passages that answer it out."""
+"""Search over the corpus of a run: a query in, the best passages out."""
 
 from __future__ import annotations
 

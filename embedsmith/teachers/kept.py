@@ -1,4 +1,4 @@
-"""Scores of a teacher that reads query and passage together, kept on disk: each pair costs a run of the model.
+"""Scores of a cross-encoder, cached on disk: each pair of a query and a passage costs a forward pass.
 
     scores-0f3a…/00000000.npy    float32, shape (queries of a block, P)
 

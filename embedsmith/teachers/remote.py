@@ -1,6 +1,6 @@
 """Embeddings over HTTP: any server that speaks OpenAI's `POST …/embeddings`.
 
-Texts leave this machine. The model behind a URL may change without its name, which no fingerprint can tell.
+Texts leave this machine. The model behind a URL may change without its name, which no fingerprint can detect.
 
 Shapes: N texts, n texts of a request, D dimensions.
 """

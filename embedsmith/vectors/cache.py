@@ -1,4 +1,4 @@
-"""Where vectors lie when nobody says where."""
+"""The default folder of vector stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A teacher's vectors in training: what it finds more alike than the positive is no negative.
+"""A teacher's vectors in training: in-batch passages that it scores above the positive are masked.
 
 Mining has encoded every query and passage already. A guide looks their vectors up by text, so that GISTEmbed's rule
 costs the step no model: a passage of the batch whose score lies above the query's ceiling is masked.

@@ -1,4 +1,4 @@
-"""The mean and the spread of a query's scores over all passages, without a score being computed.
+"""The mean and the standard deviation of a query's scores over all passages, without computing a score.
 
 With the passages' mean vector m and covariance C they are q·m and sqrt(q·C·q).
 
