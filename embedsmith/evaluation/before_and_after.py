@@ -66,8 +66,8 @@ def before_and_after(
         vectors: folder of the vectors; by default the run's.
         out: folder to write to; one that was cut short goes on.
         command: what was typed, for the record.
-        on_skip: told what was left out.
-        on_progress: told of the work.
+        on_skip: called with one line for what was left out.
+        on_progress: called with the progress of the work.
 
     Returns:
         data set -> task, metric (the main one), before, after, and all scores of both.

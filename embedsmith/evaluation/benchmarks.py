@@ -70,7 +70,7 @@ def score_tasks(
         model: an encoder or a ranker for mteb.
         tasks: of mteb.
         cache: folder of the results; by default mteb's own, `~/.cache/mteb` or what MTEB_CACHE names.
-        on_progress: told of each task.
+        on_progress: called with the progress of the tasks.
 
     Raises:
         OSError: the data of a task is not on this machine, and the hub cannot be reached.

@@ -185,9 +185,9 @@ def compare_sides(a: Side, b: Side, *, metric: str, shown: int = SHOWN, seed: in
     firsts = [scores.first or first_of_ranking(side.path.parent) for side, scores in ((a, scores_a), (b, scores_b))]
     texts = _collection_of(a) or _collection_of(b)
 
-    def told(row: int) -> QueryDifference:
+    def described(row: int) -> QueryDifference:
         query = scores_a.query_ids[row]
-        return _told(query, float(values_a[row]), float(values_b[row]), firsts, texts)
+        return _described(query, float(values_a[row]), float(values_b[row]), firsts, texts)
 
     return Comparison(
         data=a.short_data or b.short_data,
@@ -195,8 +195,8 @@ def compare_sides(a: Side, b: Side, *, metric: str, shown: int = SHOWN, seed: in
         a=a.name,
         b=b.name,
         difference=compare_paired(values_a, values_b, seed=seed),
-        losses=[told(row) for row in losses],
-        wins=[told(row) for row in wins],
+        losses=[described(row) for row in losses],
+        wins=[described(row) for row in wins],
     )
 
 
@@ -236,7 +236,7 @@ def first_of_ranking(folder: Path) -> dict[str, list[str]]:
 
 
 def _matched(a: list[Side], b: list[Side]) -> list[tuple[Side, Side]]:
-    """Return the sides of two runs by data set; one each belong together whatever they are called."""
+    """Return the sides of two runs by data set; where each has one, the two are compared whatever their names."""
     if len(a) == len(b) == 1:
         return [(a[0], b[0])]
     pairs = [(side, partner) for side in a if (partner := _partner(side, b))]
@@ -287,7 +287,7 @@ def _collection_of(side: Side) -> Collection | None:
     return found if about.content_hash in (None, found.content_hash()) else None
 
 
-def _told(
+def _described(
     query: str, a: float, b: float, firsts: Sequence[dict[str, list[str]]], texts: Collection | None
 ) -> QueryDifference:
     """Return a query with what there is to read about it."""

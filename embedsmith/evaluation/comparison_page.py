@@ -104,8 +104,8 @@ def _plain(one: dict[str, Any]) -> dict[str, Any]:
 def _shown(one: dict[str, Any]) -> dict[str, Any]:
     """Return what the page shows of one data set."""
     comparison = one["comparison"]
-    told = (METRIC, "interval", "difference", "p")
-    metrics = [name for name in one["scores"]["after"] if name not in told]
+    others = (METRIC, "interval", "difference", "p")
+    metrics = [name for name in one["scores"]["after"] if name not in others]
     return {
         "data": one["data"],
         "queries": one["queries"],

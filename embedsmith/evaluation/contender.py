@@ -54,7 +54,7 @@ class Contender:
             first_reading: how the model reads texts that finds passages for a cross-encoder.
             vectors: folder of the vectors; by default a run keeps its own, and the rest lies in the user's cache.
             encoder: the embedding model, where it is open already.
-            on_progress: told of the work.
+            on_progress: called with the progress of the work.
         """
         self.name = name
         self.reading = reading or TeacherSettings()

@@ -317,7 +317,7 @@ def _write(folder: Path, scored: Scored, *, tag: str) -> None:
     """Write what was ranked, what it was judged by, and what each query scored; nothing of other tasks."""
     if scored.ranking is None or scored.qrels is None:
         return
-    # In the order that was scored, whoever reads it.
+    # In the order that was scored.
     ranking = {query: list(separated(ranked)) for query, ranked in scored.ranking.items()}
     write_ranking(folder / "ranking.trec", ranking, tag=tag)
     write_judgements(folder / "judgements.qrels", scored.qrels)

@@ -51,7 +51,7 @@ def score_run(
 
     The order of each list counts, not its scores: trec_eval sorts again, and orders ties by passage id, descending.
     A judged query without a ranking scores 0. A query without a relevant passage (no ranking could please it) is left
-    out of the mean, and so is a ranking of a query that nobody judged.
+    out of the mean, and so is a ranking of a query without judgements.
 
     Args:
         ranking: query id -> (passage id, score), best first.

@@ -36,7 +36,7 @@ class PerQuery:
     query_ids: list[str]
     metrics: dict[str, Float64[np.ndarray, " Q"]]
     first: dict[str, list[str]]
-    """Query id -> ids of the passages that were ranked first, best first; empty where nobody kept them."""
+    """Query id -> ids of the passages that were ranked first, best first; empty where they were not kept."""
 
     def rows_of(self, other: PerQuery) -> Int64[np.ndarray, " Q"]:
         """Return the rows of another's queries, in its order.

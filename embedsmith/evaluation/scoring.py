@@ -1,4 +1,4 @@
-"""One contender scored on one data set, whatever the data ask: retrieval by trec_eval, labelled data by mteb."""
+"""One contender scored on one data set: retrieval by trec_eval, labelled data by mteb."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from embedsmith.settings import fingerprint
 from embedsmith.variables import Place
 
 OnSkip = Callable[[str], None]
-"""Told in one line what was left out."""
+"""Called with one line for what was left out."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def score(
         contender: what is scored.
         data: a path, or rows in memory.
         scoring: how.
-        on_skip: told what was left out.
+        on_skip: called with one line for what was left out.
 
     Raises:
         InputError, ModelError, SettingsError: see `embedsmith.errors`.
@@ -249,7 +249,7 @@ def read_scored(
         data: a path, or rows in memory.
         task: what it asks of a model; not retrieval.
         scoring: how.
-        on_skip: told what was left out, and what labels are taken for.
+        on_skip: called with one line for what was left out, and one for what labels are taken for.
 
     Raises:
         InputError: as `read_labelled`.

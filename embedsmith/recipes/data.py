@@ -43,7 +43,7 @@ class Prepared:
     """None where the examples are there already."""
     test: Collection | None
     listed: Listed | None = None
-    """What is nobody's negative, as the settings say."""
+    """Passages that the settings exclude as negatives."""
     scoring: ScoringSettings | None = None
     """How the test split of labelled data is scored."""
 
@@ -96,11 +96,11 @@ def cleaned(folder: Path, name: str, settings: DataSettings) -> DataSettings:
 def training_side(
     folder: Path, name: str, settings: DataSettings, on_skip: Callable[[str], None] | None = None
 ) -> tuple[Collection, Listed]:
-    """Return what is mined of a data set that a run has made ready, and what is nobody's negative.
+    """Return what is mined of a data set that a run has made ready, and the passages that are never negatives.
 
     Args:
         folder: of the run.
-        on_skip: told of rows that were left out.
+        on_skip: called with one line for rows that were left out.
 
     Raises:
         InputError: it cannot be read as the settings say.
@@ -118,7 +118,7 @@ def evaluation_side(
 
     Args:
         folder: of the run, where harvested code lies.
-        on_skip: told of rows that were left out.
+        on_skip: called with one line for rows that were left out.
 
     Raises:
         InputError: it cannot be read as the settings say, or there is no such split.

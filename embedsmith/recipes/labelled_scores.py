@@ -34,7 +34,7 @@ def scoring_of(settings: DataSettings, on_skip: OnSkip | None = None) -> Scoring
 
     Args:
         settings: of the data set.
-        on_skip: told what was left out, and what labels are taken for.
+        on_skip: called with one line for what was left out, and one for what labels are taken for.
 
     Raises:
         InputError: the data cannot be opened or lacks the split that is asked for, or its rows cannot be scored; they

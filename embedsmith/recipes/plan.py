@@ -92,8 +92,8 @@ def plan_of_recipe(
 
     Args:
         recipe: what is planned.
-        on_skip: told what of each data set is left out and what its labels mean.
-        on_progress: told of the work.
+        on_skip: called with what of each data set is left out and what its labels mean.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, ModelError, SettingsError: a step could not be done; see `embedsmith.recipes.preconditions`.
@@ -194,7 +194,7 @@ def _collection(settings: DataSettings) -> Collection:
 
 
 def _as_if_mined(collection: Collection, negatives: int) -> list[Example]:
-    """Return examples with passages at equal distances in the place of negatives: about as long as those will be."""
+    """Return examples with passages at equal distances in place of negatives: about as long as those will be."""
     queries, passages = collection.positive_pairs()
     queries, first = np.unique(queries, return_index=True)
     drawn = np.arange(len(queries) * negatives).reshape(-1, negatives) % len(collection.passages)

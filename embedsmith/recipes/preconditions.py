@@ -62,7 +62,7 @@ class Preconditions:
         """Begin with nothing seen.
 
         Args:
-            on_skip: told, for each data set that is looked at, what of it is left out and what its labels mean.
+            on_skip: called, for each data set, with what of it is left out and what its labels mean.
         """
         self._on_skip = on_skip
         self._told: set[str] = set()
@@ -103,7 +103,7 @@ class Preconditions:
         return self._opened[key]
 
     def _tell(self, line: str) -> None:
-        """Pass on what is told; what several readers of one data set say is passed on once."""
+        """Pass a line on; one that several readers of a data set report is passed on once."""
         if self._on_skip and line not in self._told:
             self._told.add(line)
             self._on_skip(line)

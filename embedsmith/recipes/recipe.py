@@ -56,7 +56,7 @@ class DataSettings(Settings):
     exclude_qrels: list[Place] = []
     """Files of judgements whose passages are no negatives either, such as another split's."""
     exclude_ids: Place | None = None
-    """File of passage ids, one a line, that are nobody's negatives."""
+    """File of passage ids, one a line, that are never negatives."""
     skip_bad: bool = False
     """Leave out rows that cannot be used, of the sets in `against` too."""
     instruction: str | None = None
@@ -114,7 +114,7 @@ class EvaluationSettings(Settings):
     baselines: list[str] = ["bm25"]
     """Other models to score, by name; the teacher is always scored."""
     dtype: Dtype = "auto"
-    """Precision. `auto`: bfloat16 where the hardware has it (on a CPU for products of longer texts)."""
+    """Precision. `auto`: bfloat16 where the hardware has it (on a CPU for matmuls of longer texts)."""
 
 
 class Recipe(Settings):
@@ -156,7 +156,7 @@ class Recipe(Settings):
 
 
 def prompt_of(recipe: Recipe, data: DataSettings) -> str | None:
-    """Return what stands before a data set's queries; None is whatever the model has of its own.
+    """Return what stands before a data set's queries; None stands for the model's own.
 
     Raises:
         SettingsError: the instruction names a task that is not known.

@@ -17,7 +17,7 @@ def write_page(run: str | Path, *, on_progress: Progress = silent) -> tuple[Path
 
     Args:
         run: a finished run of `mine` or `select`, a recipe's run, or an ablation.
-        on_progress: told of the work.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, RunError: the run is missing or unfinished, or has nothing to show.

@@ -89,8 +89,8 @@ def run_recipe(
         command: the command's name, which the folder remembers.
         shelf: what other runs have made of the same things, and where this one leaves what it makes.
         preconditions: what has looked at other recipes already, and tells of what it sees itself.
-        on_skip: told, when a run begins, what of each data set is left out and what its labels mean.
-        on_progress: told of the work.
+        on_skip: called, when a run begins, with what of each data set is left out and what its labels mean.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`. What the recipe asks for and cannot be

@@ -50,7 +50,7 @@ class Run(Tabular):
 
     @classmethod
     def follow(cls, folder: str | Path) -> Self:
-        """Return the run that another process of the same command has opened; what it is told here is not written."""
+        """Return the run that another process of the same command has opened; it writes nothing."""
         return cls(Path(folder), {"seconds": {}, "counts": {}, "content": {}}, lock=None)
 
     @classmethod

@@ -43,7 +43,7 @@ PROBES = [
 ]
 """Texts whose vectors must be the same before and after."""
 TOLERANCE = 1e-5
-"""How far a number of a vector may move; the same weights compute it twice, in whatever precision."""
+"""How far a number of a vector may move; the same weights compute it twice, in the same precision."""
 
 MERGED = 1e-4
 """The same where adapters were merged: a sum is rounded before the matmul, not after it."""

@@ -56,8 +56,8 @@ def ablate(
         out: the run folder.
         shared: a shelf that several ablations use, so that one with more seeds or rows makes nothing twice; the run's
             own when not given.
-        on_skip: told, when a run begins, what of each data set is left out and what its labels mean.
-        on_progress: told of the work.
+        on_skip: called, when a run begins, with what of each data set is left out and what its labels mean.
+        on_progress: called with the progress of the work.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
@@ -94,7 +94,7 @@ def check(ablation: Ablation, folder: Path, on_skip: Callable[[str], None] | Non
 
     Args:
         folder: of the ablation's run.
-        on_skip: told, once for each data set, what of it is left out and what its labels mean.
+        on_skip: called, once for each data set, with what of it is left out and what its labels mean.
 
     Raises:
         InputError, ModelError, SettingsError: a cell could not be carried out, which is named; or its scores could not

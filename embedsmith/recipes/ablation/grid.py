@@ -120,7 +120,7 @@ def read_ablation(
         path: a recipe, or an ablation as it stands above.
         vary: `NAME=VALUE,VALUE` each; several make a grid.
         set_: `NAME=VALUE` each, for every row.
-        data: a BEIR folder or pairs, in the place of the recipe's data.
+        data: a BEIR folder or pairs, in place of the recipe's data.
         seeds: how many; the file's when not given, or 3.
         metric: what the rows are compared by.
         keep_models: keep what every cell trained.

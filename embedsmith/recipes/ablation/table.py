@@ -383,7 +383,7 @@ def _counts_of_mining(cell: Path) -> list[dict[str, int]]:
 
 
 def _mined(cells: Sequence[Path]) -> dict[str, float | None]:
-    """Return what the mined negatives of a row are like: a row that has few is told from a bad one."""
+    """Return figures of the mined negatives of a row: a row with few negatives is not mistaken for a bad one."""
     counts = [own for cell in cells for own in _counts_of_mining(cell)]
     if not counts:
         return {}
