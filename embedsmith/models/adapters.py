@@ -257,8 +257,8 @@ def save_adapters(model: Adapted, folder: Path) -> None:
     rest = {name: tensor.contiguous() for name, tensor in model.state_dict().items() if not name.startswith("0.")}
     write_tensors(folder / _REST, rest)
     lengths = {role: model.contract_length(role) for role in ("query", "passage")}
-    known = {"format": _FORMAT, "base": model.origin.model_dump(mode="json"), "base_weights": model.base_weights}
-    write_json(folder / ADAPTERS, {**known, "prompts": model.prompts, "max_tokens": lengths})
+    saved = {"format": _FORMAT, "base": model.origin.model_dump(mode="json"), "base_weights": model.base_weights}
+    write_json(folder / ADAPTERS, {**saved, "prompts": model.prompts, "max_tokens": lengths})
 
 
 def read_adapters(folder: Path, *, name: str) -> SavedAdapters:
@@ -273,7 +273,7 @@ def read_adapters(folder: Path, *, name: str) -> SavedAdapters:
     return SavedAdapters.parse(read_json(folder / ADAPTERS), where=f"{name}: {ADAPTERS}")
 
 
-def put_adapters(model: Adapted, known: SavedAdapters, folder: Path, *, name: str) -> None:
+def put_adapters(model: Adapted, saved: SavedAdapters, folder: Path, *, name: str) -> None:
     """Put the adapters of a folder beside the weights of their base, with all else that the folder holds.
 
     Raises:
@@ -281,9 +281,9 @@ def put_adapters(model: Adapted, known: SavedAdapters, folder: Path, *, name: st
     """
     from peft import PeftModel
 
-    if _fingerprint(model[0].model, version=known.format) != known.base_weights:
+    if _fingerprint(model[0].model, version=saved.format) != saved.base_weights:
         raise ModelError(
-            f"{name}: its base {known.base.name} is another model than the one that the adapters were trained over",
+            f"{name}: its base {saved.base.name} is another model than the one that the adapters were trained over",
             hint="name the folder of the model as it was, or export the run with --merge where that one is",
         )
     if not (folder / _FOLDER / "adapter_model.safetensors").is_file():
@@ -299,10 +299,10 @@ def put_adapters(model: Adapted, known: SavedAdapters, folder: Path, *, name: st
         raise ModelError(f"{name}: {error}", hint="copy the folder whole") from error
     if odd := [*unknown, *(key for key in missing if not key.startswith("0."))]:
         raise ModelError(f"{name}: {_REST} and the base do not fit: {odd[0]!r}", hint="copy the folder whole")
-    model.prompts = known.prompts
-    if absent := {"query", "passage"} - known.max_tokens.keys():
+    model.prompts = saved.prompts
+    if absent := {"query", "passage"} - saved.max_tokens.keys():
         raise ModelError(f"{name}: {ADAPTERS} has no max_tokens of a {min(absent)}", hint="copy the folder whole")
-    model.set_max_tokens(**known.max_tokens)
+    model.set_max_tokens(**saved.max_tokens)
 
 
 _WRITTEN = frozenset({"r", "lora_alpha", "lora_dropout", "target_modules", "inference_mode"})

@@ -20,7 +20,7 @@ from torch import Tensor
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.budget import Features, ahead, side_by_side, token_batches, windows
 from embedsmith.models.cpu.matmul import Copies
-from embedsmith.models.packed import alone, can_pack, on_device, pack
+from embedsmith.models.packed import alone, is_packable, on_device, pack
 from embedsmith.models.precision import SHORT_TEXT
 from embedsmith.models.settings import Role
 from embedsmith.models.threads import on_cores, turn
@@ -154,7 +154,7 @@ def vectors_of_batch(
     model: Any, batch: Features, *, task: str, packs: bool, copies: Copies | None
 ) -> Float32[Tensor, "b D"]:
     """Return the vectors of one batch of tokens."""
-    features = pack(batch) if packs and can_pack(batch) else batch
+    features = pack(batch) if packs and is_packable(batch) else batch
     with alone(model), steady_attention(model.device.type):
         return model(on_device(features, model.device), task=task, copies=copies)["sentence_embedding"].float()
 

@@ -79,7 +79,7 @@ class Packed:
 
 
 def pack(features: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the features of a batch with its packed tokens as `packed`; see `can_pack`.
+    """Return the features of a batch with its packed tokens as `packed`; see `is_packable`.
 
     >>> mask = torch.tensor([[1, 1, 0], [1, 1, 1]])
     >>> packed = pack({"input_ids": torch.tensor([[4, 5, 0], [6, 7, 8]]), "attention_mask": mask})["packed"]
@@ -137,7 +137,7 @@ def alone(model: Any) -> AbstractContextManager[Any]:
     return nullcontext() if model.device.type == "cpu" else turn(model)
 
 
-def packs_right(transformer: Any, device: torch.device) -> bool:
+def packs_correctly(transformer: Any, device: torch.device) -> bool:
     """Return whether a transformer gives packed texts the states of padded ones, by a probe.
 
     In evaluation mode, and under autocast where training is.
@@ -154,7 +154,7 @@ def packs_right(transformer: Any, device: torch.device) -> bool:
         backbone.train(was_training)
 
 
-def may_pack(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool:
+def allows_packing(transformer: Any, device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether hardware and settings allow packing where matmuls are computed in a type.
 
     Checked at each call: lengths and configurations change.
@@ -236,7 +236,7 @@ def pinned(features: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def can_pack(features: Mapping[str, Any]) -> bool:
+def is_packable(features: Mapping[str, Any]) -> bool:
     """Return whether every text of a batch has a token, and none has features but those that packing knows."""
     return of_tokens(features) <= _KNOWN and bool(features["attention_mask"].any(1).all())
 

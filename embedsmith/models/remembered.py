@@ -15,7 +15,7 @@ from torch import Tensor
 
 from embedsmith.models.compat import hooks, version
 from embedsmith.models.cpu.matmul import Activations, Copies, activations_of, fast_matmul
-from embedsmith.models.packed import alone, may_pack, packs_right
+from embedsmith.models.packed import allows_packing, alone, packs_correctly
 from embedsmith.models.threads import turn
 from embedsmith.models.tokens import tokens_of
 
@@ -26,32 +26,32 @@ _finding = Lock()
 
 
 class Remembered:
-    """What is known of one model; asked each time, and found anew when the model is another.
+    """A cache of what was found by running one model; an entry is computed again when the model has changed.
 
-    A part holds what it was found of: modules, or the state of weights.
+    An entry holds what it depends on: modules, or the state of weights.
     """
 
     packed: tuple[list[Any], dict[Any, bool]] | None = None
-    """Whether these modules read packed texts right, by all else that was so when it was tried."""
+    """Whether these modules read packed texts right, by precision, device, autocast and configuration."""
     activations: tuple[list[Any], Activations] | None = None
-    """What was found of these modules."""
+    """Activations of these modules that can be fused."""
     copies: tuple[list[tuple[Any, ...]], Copies] | None = None
-    """Copies of weights as they were."""
+    """Copies in bfloat16 of weights in this state."""
 
     def packs(self, model: Any, dtype: torch.dtype) -> bool:
         """Return whether a model reads the texts of a batch in one row, where matmuls are computed in a type."""
         device = model.device
-        if not may_pack(model[0], device, dtype):
+        if not allows_packing(model[0], device, dtype):
             return False
         with alone(model):
-            parts, known = self.packed or ([], {})
+            parts, cached = self.packed or ([], {})
             if not _are_same(parts, found := _parts(model.backbone)):
-                parts, known = self.packed = found, {}
+                parts, cached = self.packed = found, {}
             autocast = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else None
-            asked = dtype, model.dtype, device, autocast, repr(vars(model.backbone.config))
-            if asked not in known:
-                known[asked] = packs_right(model[0], device)
-            return known[asked]
+            key = dtype, model.dtype, device, autocast, repr(vars(model.backbone.config))
+            if key not in cached:
+                cached[key] = packs_correctly(model[0], device)
+            return cached[key]
 
     def fused(self, model: Any, forward: Callable[[Any], Any]) -> Activations | None:
         """Return which matmuls of a model go straight into an activation.
@@ -64,13 +64,13 @@ class Remembered:
             return None
         parts = _parts(model)
         with _finding:
-            known = self.activations
-            if known is None or not _are_same(known[0], parts):
+            cached = self.activations
+            if cached is None or not _are_same(cached[0], parts):
                 features = tokens_of(model, ["what follows what"])
                 with fast_matmul(model.device, mixed=model.is_mixed):
-                    known = parts, activations_of(lambda: forward(features))
-                self.activations = known
-            return known[1]
+                    cached = parts, activations_of(lambda: forward(features))
+                self.activations = cached
+            return cached[1]
 
     def short_copies(self, model: Any) -> Copies | None:
         """Return copies in bfloat16 of the weights in float32 that make matmuls, where they are wanted."""
@@ -90,9 +90,9 @@ def _parts(model: torch.nn.Module) -> list[Any]:
     return [part for module in model.modules() for part in (module, *hooks(module))]
 
 
-def _are_same(known: list[Any], found: list[Any]) -> bool:
+def _are_same(cached: list[Any], found: list[Any]) -> bool:
     """Return whether two lists are of the same objects."""
-    return len(known) == len(found) and all(map(is_, known, found))
+    return len(cached) == len(found) and all(map(is_, cached, found))
 
 
 def _state(weight: Tensor) -> tuple[Any, ...]:

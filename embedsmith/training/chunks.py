@@ -20,7 +20,7 @@ from embedsmith.models import transfer
 from embedsmith.models.budget import Rounding, of_tokens, token_batches
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
-from embedsmith.models.packed import can_pack, on_device, pack, pinned
+from embedsmith.models.packed import is_packable, on_device, pack, pinned
 from embedsmith.models.precision import multiplies_wide
 from embedsmith.models.tokens import padding_values, tokens_of
 from embedsmith.training.batches import Batch
@@ -167,7 +167,7 @@ def chunks_of(
         *_tokenised(model, batch.queries, batch.prompt_chars, task="query", first=0),
         *_tokenised(model, batch.passages, batch.passage_prompt_chars, task="document", first=len(batch.queries)),
     ]
-    packed = packed and all(can_pack(features) for _, features in texts)
+    packed = packed and all(is_packable(features) for _, features in texts)
     if packed and len(texts) == 2 and (joined := _joined(*(features for _, features in texts))):
         texts = [(torch.cat([places for places, _ in texts]), joined)]
     chunks = []

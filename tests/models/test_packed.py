@@ -85,7 +85,7 @@ def test_nothing_but_texts_goes_through_a_packed_model(build, kernel, monkeypatc
 def test_an_empty_text_is_padded(build, kernel):
     model = build("tiny_llama", attention="bidirectional", pooling="mean")
     texts = [*TEXTS, ""]
-    assert not packed.can_pack(model.preprocess(texts))
+    assert not packed.is_packable(model.preprocess(texts))
     np.testing.assert_allclose(model.embed(texts, "passage")[:-1], model.embed(TEXTS, "passage"), atol=1e-5)
 
 
