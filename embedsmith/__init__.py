@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from embedsmith.recipes.ablation.grid import read_ablation as read_ablation
     from embedsmith.recipes.recipe import Recipe as Recipe
     from embedsmith.recipes.recipe import read_recipe as read_recipe
+    from embedsmith.recipes.results import RecipeRun as RecipeRun
     from embedsmith.recipes.run import run_recipe as run  # noqa: F401
     from embedsmith.runs.run import Run as Run
     from embedsmith.services.chat import ServerSettings as ServerSettings
@@ -77,6 +78,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "MiningSettings": "mining.settings",
     "QuerySettings": "generation.settings",
     "Recipe": "recipes.recipe",
+    "RecipeRun": "recipes.results",
     "Run": "runs.run",
     "Scores": "evaluation.metrics",
     "ScoringSettings": "evaluation.settings",

@@ -17,6 +17,7 @@ RUN/report.html             the scores with intervals, and the queries won and l
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,6 +34,7 @@ from embedsmith.mining.ensembles import PCA
 from embedsmith.mining.mine import mine_into
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.pages.bars import bars
 from embedsmith.prepare.code import CodeSettings, harvest, sources_hash, split
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.data import (
@@ -47,8 +49,9 @@ from embedsmith.recipes.data import (
 )
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.preconditions import Opened, Preconditions
-from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, remined
+from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, read_recipe, remined
 from embedsmith.recipes.report import write_report
+from embedsmith.recipes.results import RecipeRun
 from embedsmith.recipes.scores import score_after, score_before
 from embedsmith.recipes.shelf import (
     Shelf,
@@ -70,87 +73,104 @@ from embedsmith.variables import Written, filled, filled_places
 from embedsmith.vectors.guide import Guide, read_guides
 from embedsmith.version import __version__
 
+_log = logging.getLogger("embedsmith")
+
 
 def run_recipe(
-    recipe: Recipe,
+    recipe: Recipe | str | Path,
     *,
     out: str | Path,
     command: str = "train",
     shelf: Shelf | None = None,
     preconditions: Preconditions | None = None,
     on_skip: Callable[[str], None] | None = None,
-    on_progress: Progress = silent,
-) -> Run:
+    on_progress: Progress | None = None,
+    progress: bool = True,
+) -> RecipeRun:
     """Carry out a recipe into a run folder; one that was cut short goes on.
 
     Args:
-        recipe: what to do.
+        recipe: what to do, or the YAML file that says it.
         out: the run folder.
         command: the command's name, which the folder remembers.
         shelf: what other runs have made of the same things, and where this one leaves what it makes.
         preconditions: what has looked at other recipes already, and tells of what it sees itself.
-        on_skip: called, when a run begins, with what of each data set is left out and what its labels mean.
-        on_progress: called with the progress of the work.
+        on_skip: called, when a run begins, with what of each data set is left out and what its labels mean; by default
+            the logger `embedsmith` is, at the level INFO.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
+
+    Returns:
+        The run; `model` is the trained model, `scores` has what was scored.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`. What the recipe asks for and cannot be
             done is refused before anything is made.
     """
-    # Before the folder is made: here a variable that is not set is told.
-    written = Written(recipe)
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    written = Written(recipe)  # a variable that is not set is an error before the folder is made
     if not Processes.running().leads:
         with written.errors():
             return _follow(recipe, Path(out))
-    on_progress = written.progress(on_progress)
-    with written.errors(), Run.open(out, command=command, settings=recipe, inputs={}) as run:
+    known = preconditions or Preconditions(on_skip or _log.info)
+    with (
+        written.errors(),
+        bars(on_progress, show=progress) as tell,
+        RecipeRun.open(out, command=command, settings=recipe, inputs={}) as run,
+    ):
         if shelf:
             run.vectors = shelf.vectors
-        found: Mapping[str, Opened] = {}
-        if run.is_new:
-            found = (preconditions or Preconditions(on_skip)).check(recipe, run)
-        elif not (run.folder / "model").is_dir():
-            before_the_first_open_stage(run, recipe.student, recipe.stages, seed=recipe.seed)
-        ready = {
-            name: _prepare(run, recipe, name, found.get(name, Opened()), shelf, on_progress)
-            # What is converted may be mined for it, which takes long: first all that may yet turn out to be broken.
-            for name in sorted(recipe.data, key=lambda name: recipe.data[name].convert is not None)
-        }
-        prepared = [ready[name] for name in recipe.data]
-        for data in prepared:
-            if data.train:
-                folder = run.folder / "mined" / data.name
-                with shared_candidates(shelf, partial(_candidates_of, recipe, data.train), folder, on_progress):
-                    selection = mine_into(
-                        run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
-                    )
-                run.count(f"mining {data.name}", selection.counts)
-        score_before(run, recipe, prepared, shelf, on_progress)
-        sources = _sources(run.folder, "mined", recipe, list(recipe.data))
-        with shared_stages(
-            shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed, on_progress=on_progress
-        ):
-            Processes.running().wait()
-            train_into(
-                run,
-                sources,
-                recipe.student,
-                recipe.stages,
-                seed=recipe.seed,
-                remine=_Remine(run, recipe, prepared, on_progress),
-                on_progress=on_progress,
-            )
-        score_after(run, recipe, prepared, on_progress)
-        write_report(run, recipe)
-        if (run.folder / "scores").is_dir():
-            write_evaluation_report(run.folder)
+        _carry_out(run, recipe, shelf, known, written.progress(tell))
         run.finish()
     return run
 
 
-def _follow(recipe: Recipe, out: Path) -> Run:
+def _carry_out(
+    run: Run, recipe: Recipe, shelf: Shelf | None, preconditions: Preconditions, on_progress: Progress
+) -> None:
+    """Do all that is not done yet: data, mining, scores before, training, scores after, reports."""
+    found: Mapping[str, Opened] = {}
+    if run.is_new:
+        found = preconditions.check(recipe, run)
+    elif not (run.folder / "model").is_dir():
+        before_the_first_open_stage(run, recipe.student, recipe.stages, seed=recipe.seed)
+    ready = {
+        name: _prepare(run, recipe, name, found.get(name, Opened()), shelf, on_progress)
+        # What is converted may be mined for it, which takes long: first all that may yet turn out to be broken.
+        for name in sorted(recipe.data, key=lambda name: recipe.data[name].convert is not None)
+    }
+    prepared = [ready[name] for name in recipe.data]
+    for data in prepared:
+        if data.train:
+            folder = run.folder / "mined" / data.name
+            with shared_candidates(shelf, partial(_candidates_of, recipe, data.train), folder, on_progress):
+                selection = mine_into(
+                    run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
+                )
+            run.count(f"mining {data.name}", selection.counts)
+    score_before(run, recipe, prepared, shelf, on_progress)
+    sources = _sources(run.folder, "mined", recipe, list(recipe.data))
+    with shared_stages(shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed, on_progress=on_progress):
+        Processes.running().wait()
+        train_into(
+            run,
+            sources,
+            recipe.student,
+            recipe.stages,
+            seed=recipe.seed,
+            remine=_Remine(run, recipe, prepared, on_progress),
+            on_progress=on_progress,
+        )
+    score_after(run, recipe, prepared, on_progress)
+    write_report(run, recipe)
+    if (run.folder / "scores").is_dir():
+        write_evaluation_report(run.folder)
+
+
+def _follow(recipe: Recipe, out: Path) -> RecipeRun:
     """Take part in the training of a recipe that the first process carries out."""
     Processes.running().wait()
-    run = Run.follow(out)
+    run = RecipeRun.follow(out)
     sources = _sources(run.folder, "mined", recipe, list(recipe.data))
     train_into(run, sources, recipe.student, recipe.stages, seed=recipe.seed, remine=_Remine(run, recipe, [], silent))
     return run

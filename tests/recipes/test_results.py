@@ -1,0 +1,34 @@
+"""What `embedsmith.run` returns: the model and the scores of a recipe's run, as a table too."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import embedsmith
+from embedsmith.recipes.results import RecipeRun
+from tests.evaluation.test_compare import recipe_on, write_data
+
+
+@pytest.fixture(scope="module")
+def run(tiny_bert: Path, tmp_path_factory) -> RecipeRun:
+    folder = tmp_path_factory.mktemp("recipe")
+    recipe = recipe_on(write_data(folder / "animals"), tiny_bert)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe.model_dump(mode="json")))
+    return embedsmith.run(folder / "recipe.yaml", out=folder / "run")
+
+
+def test_a_recipe_s_file_is_carried_out(run: RecipeRun):
+    assert run.scores.keys() == {"animals"}
+    assert run.scores["animals"].keys() == {"teacher", "before", "after"}
+    again = RecipeRun.read(run.folder)
+    assert again.scores == run.scores
+    assert again.model.embed(["a cat"], "query").tolist() == run.model.embed(["a cat"], "query").tolist()
+
+
+def test_the_main_scores_are_a_table(run: RecipeRun):
+    lines = str(run).splitlines()
+    assert lines[1].split() == ["data", "model", "metric", "score"]
+    after = f"{run.scores['animals']['after']['ndcg@10']:.4f}"
+    assert lines[-1].split() == ["animals", "after", "ndcg@10", after]
+    assert f"<td>{after}</td>" in run._repr_html_()
