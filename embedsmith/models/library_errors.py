@@ -47,7 +47,7 @@ class LibraryErrors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         """Raise ModelError for what libraries raise."""
         # What the tokenizers raise is of no class of its own.
-        if error is not None and (isinstance(error, CANNOT_BE_READ) or is_panic(error)):
+        if error is not None and (kind is Exception or isinstance(error, CANNOT_BE_READ) or is_panic(error)):
             raise ModelError(f"{self._start}: {reason(error)}", hint=self._hint) from error
 
 
