@@ -263,7 +263,6 @@ def test_adapters_without_their_weights_are_refused(adapted, tmp_path):
         load(str(tmp_path / "model"))
 
 
-@pytest.mark.slow
 def test_exported_they_stay_small_or_are_merged(adapted, tmp_path):
     adapted.save(str(tmp_path / "model"))
     small = export(tmp_path / "model", out=tmp_path / "small")

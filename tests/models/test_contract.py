@@ -110,7 +110,6 @@ def embedder(folder, backbone) -> EmbeddingModel:
     return model
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_every_field_of_a_configuration_is_in_the_contract_or_changes_no_vector(kind, tiny_bert):
     model_class, config_class, values = ARCHITECTURES[kind]

@@ -89,7 +89,6 @@ def test_an_empty_text_is_padded(build, kernel):
     np.testing.assert_allclose(model.embed(texts, "passage")[:-1], model.embed(TEXTS, "passage"), atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pooling", "settings"),
     [("latent", {}), ("latent", {"memory_gib": 0.0}), ("last", {}), ("last", {"gradient_checkpointing": True})],

@@ -20,8 +20,6 @@ from embedsmith.runs.run import read_manifest
 from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.settings import TeacherSettings
 
-pytestmark = pytest.mark.slow
-
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_pairs.py"
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
 PLACES = ["mat", "log", "tree", "lake", "road"]
@@ -281,6 +279,7 @@ def carried_out(recipe: Recipe, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_recipe_interrupted_everywhere_ends_the_same_and_mines_once(
     recipe: Recipe, carried_out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -218,7 +218,6 @@ def test_what_the_table_changes_can_be_carried_out(
     assert encoded
 
 
-@pytest.mark.slow
 def test_a_cross_encoder_as_first_teacher_and_as_baseline_is_scored_on_what_another_finds(
     good: dict[str, Any], tmp_path: Path, tiny_bert: Path
 ):

@@ -19,8 +19,6 @@ from embedsmith.training import memory
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.train import TrainingSettings, train
 
-pytestmark = pytest.mark.slow
-
 STAGE = {"steps": 2, "batch_size": 4, "dtype": "float32", "report_to": "none", "learning_rate": 5e-3, "warmup": 0.0}
 
 

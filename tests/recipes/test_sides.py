@@ -174,7 +174,6 @@ def test_decontaminate_counts_what_it_leaves_out_and_takes_the_test_split_of_a_d
         decontaminate(rows, against=[sets], out=tmp_path / "again.jsonl")
 
 
-@pytest.mark.slow
 def test_data_of_the_hub_with_columns_and_a_corpus_are_evaluated_and_compared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_bert: Path
 ):

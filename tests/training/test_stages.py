@@ -130,7 +130,6 @@ def test_every_kind_of_stage_follows_every_other():
     assert set(pairwise(EVERY_PAIR)) == {(one, other) for one in KINDS for other in KINDS}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pooling", POOLINGS)
 def test_a_stage_trains_what_its_settings_say_whatever_came_before_it(tiny_llama, tmp_path, pooling):
     model = build_student(student(tiny_llama, pooling), device="cpu")
@@ -192,7 +191,6 @@ def cut_in_the_second_stage(at: str):
     return train
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("pooling", "first", "second", "at"), BOUNDARIES)
 def test_a_run_that_was_cut_at_a_boundary_of_stages_has_the_bits_of_one_that_was_not(
     tiny_llama, tmp_path, monkeypatch, pooling, first, second, at
@@ -219,7 +217,6 @@ def test_a_run_that_was_cut_at_a_boundary_of_stages_has_the_bits_of_one_that_was
     assert load(str(whole.folder / "model"), device="cpu").has_adapters == (second == "kept")
 
 
-@pytest.mark.slow
 def test_what_a_plan_says_is_trained_is_what_the_run_notes(tiny_llama, tmp_path):
     stages = [settings_of(kind, kind) for kind in ("merged", "full", "kept")]
     path = tmp_path / "examples.jsonl"

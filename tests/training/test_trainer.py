@@ -218,7 +218,6 @@ def trained_gradients(model, folder, **settings):
     return gradients, train(model, folder, stage)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"chunk_tokens": 1}, {"chunk_tokens": 40}, {"gradient_checkpointing": True}])
 def test_chunks_and_checkpointing_change_no_gradient(student, tmp_path, settings):
     expected, (report,) = trained_gradients(student(), tmp_path / "whole")
@@ -230,7 +229,6 @@ def test_chunks_and_checkpointing_change_no_gradient(student, tmp_path, settings
     assert other.gradient_norm == pytest.approx(report.gradient_norm, rel=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch without oneDNN")
 @pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"lora_rank": 4}, {"dtype": "bfloat16"}])
 @pytest.mark.usefixtures("with_bfloat16")
@@ -251,7 +249,6 @@ def test_float32_is_multiplied_by_whoever_is_faster_with_the_same_gradients(stud
         assert report.gradient_norm == pytest.approx(other.gradient_norm, rel=1e-4)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -274,7 +271,6 @@ def test_chunks_that_are_encoded_twice_give_the_same_bits_as_chunks_that_are_kep
     assert_same_bits(weights(twice), weights(kept))
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("with_bfloat16")
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_frozen_matrices_in_bfloat16_save_memory_and_change_no_bit(student, tmp_path, monkeypatch, checkpointing):
@@ -306,7 +302,6 @@ def test_frozen_matrices_in_bfloat16_save_memory_and_change_no_bit(student, tmp_
     assert_same_bits(weights(model), weights(whole))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_batches_made_beside_the_step_are_the_same(student, tmp_path, monkeypatch, accumulation):
     stage = STAGE.model_copy(update={"held_out": 2, "eval_steps": 3, "steps": 5, "accumulation": accumulation})
@@ -456,7 +451,6 @@ class TestAdapters:
         train(model, tmp_path, self.STAGE, on_step=embed_at_the_end)
         np.testing.assert_allclose(model.embed(list(PAIRS), "query"), seen[0], atol=1e-5)
 
-    @pytest.mark.slow
     def test_an_interrupted_run_ends_as_if_it_had_not_been(self, student, tmp_path):
         whole = student()
         expected = train(whole, tmp_path / "whole", self.STAGE)
