@@ -22,6 +22,9 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 """NumPy takes no negative seed and none of more than 32 bits; a stage adds its number to it."""
 
 
+HALF = re.compile("[\\ud800-\\udfff]")
+"""Half of a surrogate pair: a letter of no text, and how Python shows a byte of a path that is not UTF-8."""
+
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 """What a name that becomes a file's or a folder's looks like: it leads nowhere else, and is the same on every disk."""
 
@@ -101,6 +104,16 @@ class Settings(BaseModel):
                     f"{name}: a URL with a user or a password in it",
                     hint="write https://HOST/v1#MODEL, and put the key into the environment",
                 )
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_halves(cls, values: Any) -> Any:
+        """Refuse half of a surrogate pair, in a name or a text: no file of ours could hold it."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            inner = (*value, *value.values()) if isinstance(value, dict) else value if isinstance(value, list) else ()
+            if any(isinstance(text, str) and HALF.search(text) for text in (name, value, *inner)):
+                raise SettingsError(f"{name!r}: half of a surrogate pair, which no text can hold", hint="write it anew")
         return values
 
     @classmethod

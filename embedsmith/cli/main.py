@@ -22,6 +22,7 @@ from embedsmith.cli import training as training
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError, SettingsError
 from embedsmith.services.endpoint import Caller, calling, hosts_in
+from embedsmith.settings import HALF
 from embedsmith.version import __version__
 
 # The order of the help: what a newcomer types first, then data's way from texts to scores.
@@ -72,11 +73,15 @@ def _remedy(error: OSError) -> str:
     return f"mend what the system says, and give the command again; {goes_on}"
 
 
-def _refuse_nul(words: list[str]) -> None:
-    """Raise SettingsError where an argument holds a NUL byte, over which every system call stumbles in its own way."""
+def _refuse_odd_bytes(words: list[str]) -> None:
+    """Raise SettingsError where an argument holds bytes that no file of ours may: a NUL, or what is not UTF-8."""
     for word in words:
         if "\0" in word:
             raise SettingsError(f"{word}: a NUL byte, which no path may hold", hint="leave it out")
+        if HALF.search(word):
+            raise SettingsError(
+                f"{word!r}: not UTF-8, and a run could not note it", hint="rename the file, or write the text as UTF-8"
+            )
 
 
 def main() -> None:
@@ -84,7 +89,7 @@ def main() -> None:
     console.quiet_libraries()
     console.let_the_first_process_speak()
     try:
-        _refuse_nul(sys.argv[1:])
+        _refuse_odd_bytes(sys.argv[1:])
         caller = Caller(key_hosts=hosts_in(sys.argv[1:]), on_contact=console.note)
         with console.quick_imports(), calling(caller):
             code = app(standalone_mode=False)

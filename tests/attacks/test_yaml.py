@@ -5,8 +5,9 @@ import yaml
 
 from embedsmith.data.pair_labels import read_labels
 from embedsmith.data.plain_yaml import plain_yaml
-from embedsmith.errors import EmbedsmithError, InputError
+from embedsmith.errors import EmbedsmithError, InputError, SettingsError
 from embedsmith.models.licence import licence_in
+from embedsmith.models.settings import StudentSettings
 from embedsmith.recipes.ablation.grid import read_ablation
 from embedsmith.recipes.overrides import axis_of, override_of
 from embedsmith.recipes.recipe import read_recipe
@@ -92,3 +93,11 @@ def test_a_recipe_with_an_alias_is_refused_at_its_line(tmp_path):
     (tmp_path / "recipe.yaml").write_text("data:\n  a: &a {path: x}\n  b: *a\n")
     with pytest.raises(InputError, match=r"recipe\.yaml:3: not YAML: an alias, \*a"):
         read_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    "values", [{"name": "a\ud800"}, {"na\udcffme": "a"}, {"suffix": ["a\udc00"]}, {"name": {"\ud800": "a"}}]
+)
+def test_settings_of_a_program_with_half_a_character_are_one_line(values):
+    with pytest.raises(SettingsError, match="half of a surrogate pair, which no text can hold"):
+        StudentSettings.parse(values, where="student")

@@ -1,4 +1,4 @@
-"""Numbers that are no seed, and NUL bytes, in every command that could be given one: one line, and exit code 2."""
+"""Numbers that are no seed, and bytes that no file may hold, in every command: one line, and exit code 2."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ def test_what_is_no_seed_is_refused_before_anything_else(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("odd", ["a\0b", "a\udcff"], ids=["a NUL byte", "not UTF-8"])
 @pytest.mark.parametrize("name", CLICKED)
-def test_a_nul_byte_is_refused_wherever_it_stands(
-    embedsmith_command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_a_byte_that_no_file_of_ours_may_hold_is_refused_wherever_it_stands(
+    embedsmith_command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, odd: str
 ):
     monkeypatch.chdir(tmp_path)
     words = COMMANDS[name].words.split()
     options = [parameter.opts[0] for own, parameter in OPTIONS if own == name and not parameter.is_flag]
-    lines = [[*words[:place], "a\0b", *words[place + 1 :]] for place in range(len(words))]
-    for line in lines + [[*words, flag, "a\0b"] for flag in options]:
+    lines = [[*words[:place], odd, *words[place + 1 :]] for place in range(len(words))]
+    for line in lines + [[*words, flag, odd] for flag in options]:
         done = embedsmith_command(*name.split(), *line)
         assert done.code == 2, (line, done.err)
         assert done.error
