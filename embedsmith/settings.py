@@ -18,7 +18,10 @@ from pydantic_core import ErrorDetails
 
 from embedsmith.errors import SettingsError, did_you_mean
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+MOST_SEEDS = 2**31
+"""Seeds are smaller than this."""
+
+Seed = Annotated[int, Field(ge=0, lt=MOST_SEEDS)]
 """NumPy takes no negative seed and none of more than 32 bits; a stage adds its number to it."""
 
 

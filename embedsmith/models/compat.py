@@ -86,7 +86,10 @@ def flash_attention(
     dropout: float,
     scale: float | None,
 ) -> Tensor:
-    """Return the attention of texts in one row, by torch's flash kernel, which no public function hands ends to."""
+    """Return the attention of texts in one row, by torch's flash kernel, which no public function hands ends to.
+
+    There may be fewer key heads than query heads.
+    """
     forward = torch.ops.aten._flash_attention_forward
     return forward(query, key, value, ends, ends, longest, longest, dropout, causal, False, scale=scale)[0]
 

@@ -277,23 +277,8 @@ def _packed_attention(
         query, key, value = query.to(short), key.to(short), value.to(short)
     rows = [states[0].transpose(0, 1) for states in (query, key, value)]
     ends, longest = others["cu_seq_lens_q"], others["max_length_q"]
-    found = _flash(rows[0], rows[1], rows[2], ends, longest, causal=causal, dropout=dropout, scale=scaling)
+    found = flash_attention(rows[0], rows[1], rows[2], ends, longest, causal=causal, dropout=dropout, scale=scaling)
     return found[None], None
-
-
-def _flash(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    ends: Tensor,
-    longest: int,
-    *,
-    causal: bool,
-    dropout: float,
-    scale: float | None,
-) -> Float[Tensor, "S h d"]:
-    """Return the attention of packed texts; there may be fewer key heads than query heads."""
-    return flash_attention(query, key, value, ends, longest, causal=causal, dropout=dropout, scale=scale)
 
 
 @Shared

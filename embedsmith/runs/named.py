@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.errors import RunError
+from embedsmith.settings import MOST_SEEDS
 
 
 def named_data(run: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -44,7 +45,7 @@ def seed_of(run: Path, manifest: Mapping[str, Any]) -> int:
         RunError: the manifest holds something else.
     """
     seed = manifest["settings"].get("seed", 0)
-    if type(seed) is not int or not 0 <= seed < 2**32:
+    if type(seed) is not int or not 0 <= seed < MOST_SEEDS:
         raise RunError(f"{run / 'manifest.json'}: no seed under settings.seed", hint="run the command again")
     return seed
 

@@ -37,7 +37,7 @@ def kernel(monkeypatch):
     """Every device has the kernel, and it takes float32."""
     monkeypatch.setattr(packed, "_has_kernel", lambda device: True)
     monkeypatch.setattr(packed, "_SHORT_TYPES", (torch.float32,))
-    monkeypatch.setattr(packed, "_flash", slow_flash)
+    monkeypatch.setattr(packed, "flash_attention", slow_flash)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_nothing_but_texts_goes_through_a_packed_model(build, kernel, monkeypatc
     model = build("tiny_llama", attention="bidirectional", pooling="latent")
     assert model.packs(torch.float32)
     seen = []
-    monkeypatch.setattr(packed, "_flash", lambda *a, **k: seen.append(a[0].shape[0]) or slow_flash(*a, **k))
+    monkeypatch.setattr(packed, "flash_attention", lambda *a, **k: seen.append(a[0].shape[0]) or slow_flash(*a, **k))
     found = model.embed(TEXTS, "passage", tokens=20)
     layers = model.backbone.config.num_hidden_layers
     assert len(seen) > layers  # more than one batch
@@ -154,7 +154,7 @@ def test_queries_and_passages_share_a_chunk(build, folder, settings):
 )
 def test_a_kernel_that_attends_to_other_tokens_is_found_out(build, kernel, monkeypatch, wrong):
     model = build("tiny_llama", attention="bidirectional", pooling="mean")
-    monkeypatch.setattr(packed, "_flash", wrong)
+    monkeypatch.setattr(packed, "flash_attention", wrong)
     assert not model.packs(torch.float32)
 
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_packed_is_padded(build, kernel, monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("head dimension 4")
 
-    monkeypatch.setattr(packed, "_flash", refuse)
+    monkeypatch.setattr(packed, "flash_attention", refuse)
     model = build("tiny_llama", attention="bidirectional", pooling="mean")
     assert not model.packs(torch.float32)
     np.testing.assert_allclose(model.embed(TEXTS, "passage"), model.encode_document(TEXTS), atol=1e-5)

@@ -34,7 +34,7 @@ class TestWhetherTextsArePacked:
 
         monkeypatch.setattr(packed, "_has_kernel", lambda device: True)
         monkeypatch.setattr(packed, "_SHORT_TYPES", (torch.float32,))
-        monkeypatch.setattr(packed, "_flash", flash)
+        monkeypatch.setattr(packed, "flash_attention", flash)
 
     @pytest.fixture
     def windowed(self, tiny_llama, tmp_path):

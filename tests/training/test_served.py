@@ -88,7 +88,7 @@ def test_a_text_has_the_same_vector_in_training_as_when_it_is_served(
     if kind == "packed":
         monkeypatch.setattr(packed, "_has_kernel", lambda device: True)
         monkeypatch.setattr(packed, "_SHORT_TYPES", (torch.float32,))
-        monkeypatch.setattr(packed, "_flash", slow_flash)
+        monkeypatch.setattr(packed, "flash_attention", slow_flash)
     model = build_student(
         StudentSettings(
             name=str(request.getfixturevalue(folder)),
