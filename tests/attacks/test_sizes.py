@@ -9,6 +9,9 @@ from typing import Any
 
 import gguf
 import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AlbertConfig, AlbertModel
 
 from embedsmith.errors import ModelError
 from embedsmith.models.sizes import check_sizes
@@ -115,4 +118,17 @@ def test_an_id_far_beyond_the_number_of_tokens_is_refused(
 
 def test_a_configuration_that_fits_its_weights_passes(tmp_path: Path):
     tiny_bert_in(tmp_path)
+    check_sizes(tmp_path, json.loads((tmp_path / "config.json").read_text()), name="toy")
+
+
+def test_a_part_with_a_weight_for_each_layer_of_another_passes(tmp_path: Path):
+    save_file({"layer_weights": torch.ones(13)}, tmp_path / "model.safetensors")
+    check_sizes(tmp_path, {"word_embedding_dimension": 8, "num_hidden_layers": 12}, name="toy")
+
+
+def test_layers_that_share_their_tensors_pass(tmp_path: Path):
+    sizes = {"hidden_size": 8, "embedding_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    model = AlbertModel(AlbertConfig(vocab_size=10, num_hidden_layers=48, max_position_embeddings=16, **sizes))
+    assert len(model.state_dict()) < 48
+    model.save_pretrained(tmp_path)
     check_sizes(tmp_path, json.loads((tmp_path / "config.json").read_text()), name="toy")
