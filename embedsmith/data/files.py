@@ -340,15 +340,22 @@ def check_regular(path: Path) -> None:
         raise InputError(f"{path}: a pipe or a device, wanted a file", hint="write what it gives into a file first")
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, *, finite: bool = False) -> Any:
     """Return the JSON document of a file.
+
+    Args:
+        path: the file.
+        finite: refuse NaN and infinity, which Python reads and `write_json` does not write again.
 
     Raises:
         InputError: the file is missing or is not JSON.
     """
     check_regular(path)
     try:
-        return json_of(path.read_text(encoding="utf-8"))
+        value = json_of(path.read_text(encoding="utf-8"))
+        if finite:
+            json.dumps(value, allow_nan=False)
+        return value
     except FileNotFoundError:
         raise InputError(f"{path}: no such file", hint="check the path") from None
     except (ValueError, RecursionError) as error:

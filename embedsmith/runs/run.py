@@ -245,7 +245,7 @@ def _manifest_of(path: Path) -> dict[str, Any]:
     Raises:
         RunError: it is no manifest of a run.
     """
-    found = read_json(path)
+    found = read_json(path, finite=True)
     texts, mappings = ("command", "status"), ("settings", "inputs", "content", "seconds", "counts", "versions")
     if isinstance(found, dict):
         found = {**{name: {} for name in mappings}, **found}

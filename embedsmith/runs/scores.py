@@ -167,7 +167,7 @@ def read_scores(folder: Path) -> Scoreboard:
         RunError: it holds something else, or was written by a newer version.
     """
     path = scores_path(folder)
-    found = read_json(path) if path.is_file() else {}
+    found = read_json(path, finite=True) if path.is_file() else {}
     hint = "remove it and score again: in the same folder if the run was cut short, else with another --out"
     if isinstance(found, dict) and isinstance(found.get("version"), int) and found["version"] > VERSION:
         raise RunError(

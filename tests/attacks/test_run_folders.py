@@ -22,6 +22,7 @@ from embedsmith.recipes.ablation.mining import read_mining
 from embedsmith.recipes.shelf import Shelf
 from embedsmith.runs.named import named_data, seed_of, source_of_run
 from embedsmith.runs.run import read_manifest
+from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.chance import Chance
 from embedsmith.teachers.kept import KeptScores
 from embedsmith.training.checkpoints import load_optimizer, load_weights, read_state, save_optimizer, write_checkpoint
@@ -128,6 +129,14 @@ def test_a_manifest_with_another_value_is_refused(tmp_path: Path, name: str, val
     refused(
         lambda: read_manifest(tmp_path), rf"manifest\.json: (no manifest of a run: nothing fits under {name}|not J)"
     )
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_manifest_and_scores_with_a_number_that_is_none_are_refused(tmp_path: Path, value: float):
+    write_plain(tmp_path / "manifest.json", {**MANIFEST, "settings": {"mining": {"shift": value}}})
+    refused(lambda: read_manifest(tmp_path), r"manifest\.json: not JSON: ")
+    write_plain(tmp_path / "scores.json", {"version": 2, "data": {"a": {"task": "sts", "labels": {"x": value}}}})
+    refused(lambda: read_scores(tmp_path), r"scores\.json: not JSON: ")
 
 
 @pytest.mark.parametrize("data", ["x", {"a": 1}, {"a": {}}, {"a": {"path": 1}}, {"a": {"path": "p", "test_split": 1}}])
