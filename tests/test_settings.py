@@ -244,9 +244,12 @@ NUMBERS = [
     for settings in settings_classes()
     for name, field in settings.model_fields.items()
     for kind, made in numbers_in(field.annotation)
+    if (settings.__name__, name) != ("ScoredData", "columns")  # a text is the name of a column there, "nan" too
 ]
 
-MAY_BE_NEGATIVE = {"threshold", "relevant_from", "exclude_above", "floor", "neighbour", "veto_deviations"}
+MAY_BE_NEGATIVE = {
+    *("threshold", "relevant_from", "exclude_above", "floor", "neighbour", "veto_deviations", "metrics", "means")
+}
 """Scores, and distances between them."""
 MAY_BE_ZERO = MAY_BE_NEGATIVE | {
     *("seed", "convert_seed", "mining_seed", "split_seed"),
@@ -256,7 +259,11 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE | {
     *("temperature", "near_duplicates", "k1", "b", "memory_gib", "retries", "request_retries"),
 }
 """Weights that leave a part out, distances, counts of what is optional; a chat model's temperature."""
-ONLY_HERE = {("ConvertSettings", "negatives")}
+ONLY_HERE = {
+    ("ConvertSettings", "negatives"),
+    ("Score", "not_in_run"),
+    *(("ScoredData", name) for name in ("queries", "passages", "rows", "left_out")),
+}
 """What may be zero in one class and not in others of the same name."""
 BUT_NOT_HERE = {
     ("LossSettings", "temperature"),

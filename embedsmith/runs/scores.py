@@ -28,6 +28,7 @@ MODEL = "model"
 """Label of an evaluation of one model."""
 
 Metric = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
 
 
 class ScoredData(Settings):
@@ -49,12 +50,12 @@ class ScoredData(Settings):
     """Whether rows that cannot be used were left out."""
     content_hash: str | None = None
     """Hash of the texts and judgements; None where an older version did not note it."""
-    queries: int | None = None
+    queries: Count | None = None
     """Scored queries, of retrieval."""
-    passages: int | None = None
-    rows: int | None = None
+    passages: Count | None = None
+    rows: Count | None = None
     """Scored rows, of labelled data."""
-    left_out: int = 0
+    left_out: Count = 0
     """Queries or rows that say nothing about a model."""
     labels: dict[str, Any] | None = None
     """What the labels of pairs were taken for, and of how many rows."""
@@ -69,7 +70,7 @@ class Score(Settings):
     """Hash of all that determines its scores beside the data; None where an older version did not note it."""
     per_query: str | None = None
     """File with the scores of each query, relative to the folder; None for tasks without queries."""
-    not_in_run: int | None = None
+    not_in_run: Count | None = None
     """Judged queries that a run file does not rank, and that score 0."""
     metrics: dict[str, Metric] = Field(min_length=1)
     """Metric -> score; the main metric of the task first."""
