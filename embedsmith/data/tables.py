@@ -207,9 +207,9 @@ def _saved_table(folder: Path, stem: str) -> Table:
 
     def batches(columns: Sequence[str] | None) -> Iterator[Any]:
         for file in files:
-            growth = Growth(file)
             with whole(file, "Arrow"):
                 stream = _stream(file)
+                growth = Growth(file)
                 if stream.schema.names != schema.names:
                     raise InputError(f"{file}: other columns than those of {files[0]}", hint=_SAVE_AGAIN)
                 for batch in stream:

@@ -23,7 +23,7 @@ class Scores(Tabular):
 
     >>> print(Scores({"ndcg@10": 0.4372, "mrr@10": 0.5}, {}))
     Scores
-             value
+              value
     ndcg@10  0.4372
     mrr@10   0.5000
     """

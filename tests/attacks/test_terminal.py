@@ -260,7 +260,9 @@ def test_what_chat_models_say_is_printed_without_effect(name: str, embedsmith_co
         "budget_spent": True,
     }
     manifest = {"counts": {"queries": counts, "tasks": counts}}
-    run = SimpleNamespace(folder=tmp_path / name.replace("\0", ""), seconds=1.0, manifest=manifest)
+    # No path on the command line has these two.
+    folder = tmp_path / name.replace("\0", "").replace("\udcff", "")
+    run = SimpleNamespace(folder=folder, seconds=1.0, manifest=manifest)
     monkeypatch.setattr("embedsmith.mining.judge.judge", lambda *_, **__: found)
     monkeypatch.setattr("embedsmith.mining.verdicts.judge_folder", lambda folder: folder / "judge")
     monkeypatch.setattr("embedsmith.prepare.synthesize.synthesize_queries", lambda *_, **__: run)
