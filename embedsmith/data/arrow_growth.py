@@ -1,6 +1,7 @@
 """How much the rows of an Arrow or Parquet file may grow in memory: a short file may stand for any number of values.
 
-A column of nulls takes no bytes, a run of one value takes a few, and a text in a dictionary stands in every row.
+Examples: a column of nulls takes no bytes. A run of one value takes a few.
+A text in a dictionary is repeated in every row.
 """
 
 from __future__ import annotations

@@ -196,8 +196,8 @@ def _of_file(path: str) -> list[tuple[str, str]]:
     check_regular(Path(path))
     try:
         text = Path(path).read_text(encoding="utf-8")
-        # JSON by itself: YAML takes no tab in front of a value. In YAML every scalar is a text here: it would read `no`
-        # as false.
+        # JSON has a parser of its own: YAML allows no tab before a value.
+        # YAML's scalars are read as texts: `no` would become false.
         value = json_of(text) if _is_json(text) else plain_yaml(text, as_texts=True)
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(

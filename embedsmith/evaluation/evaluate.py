@@ -236,13 +236,16 @@ def note_scores(run: Run, board: Scoreboard, contender: Contender, command: str 
         RunError: the contender is another model than when the run began.
     """
     run.same_content(f"model {contender.name}", contender.fingerprint)
-    told = {
-        "command": command,
-        "versions": {**run.manifest["versions"], **versions_of_metrics()},
+    write_scores(run.folder, board.model_copy(update={"command": command, **environment_of(run)}))
+
+
+def environment_of(run: Run) -> dict[str, Any]:
+    """Return the versions, the Python and the machine that the scores of a run depend on, as a scoreboard has them."""
+    return {
+        "versions": {**run.manifest["versions"], **_versions_of_metrics()},
         "python": run.manifest["python"],
         "machine": run.manifest["machine"],
     }
-    write_scores(run.folder, board.model_copy(update=told))
 
 
 def _with_benchmark(board: Scoreboard, contender: Contender, found: dict[str, Any]) -> Scoreboard:
@@ -325,6 +328,6 @@ def _write(folder: Path, scored: Scored, *, tag: str) -> None:
     write_jsonl(folder / "per_query.jsonl", rows)
 
 
-def versions_of_metrics() -> dict[str, str]:
+def _versions_of_metrics() -> dict[str, str]:
     """Return the versions of the packages that compute scores, of those that are installed."""
     return {name: found.version for name in _PACKAGES for found in importlib.metadata.distributions(name=name)}

@@ -5,8 +5,8 @@ uses too): nothing is computed for padding, and no kernel depends on how long th
 backbone works on one token at a time, by its position id. After the backbone the states are padded again, so that
 poolings read what they always read.
 
-Whether a model can be packed is found by a probe: its states must be those of padded texts, and those of a text must
-not depend on its neighbours.
+A probe decides whether a model can be packed. Its states must equal those of padded texts.
+The states of a text must not depend on its neighbours.
 
 Shapes: n texts of a batch (and m, one more), T tokens of the longest, S tokens of all together, D numbers of a state.
 """

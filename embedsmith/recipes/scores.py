@@ -12,7 +12,7 @@ from typing import Any
 
 from embedsmith.data.collection import Collection
 from embedsmith.evaluation.contender import Contender
-from embedsmith.evaluation.evaluate import versions_of_metrics
+from embedsmith.evaluation.evaluate import environment_of
 from embedsmith.evaluation.per_query import read_per_query, write_per_query
 from embedsmith.evaluation.scoring import described, score_collection
 from embedsmith.evaluation.settings import ScoringSettings
@@ -106,9 +106,7 @@ def _score_model(
         model.set_prompt("query", prompt)
         if data.settings.symmetric:
             model.set_prompt("passage", prompt)
-    contender = Contender(
-        f"the student {label}", vectors=run.vectors, encoder=model, first_reading=None, on_progress=on_progress
-    )
+    contender = Contender(f"the student {label}", vectors=run.vectors, encoder=model, on_progress=on_progress)
     if data.scoring:
         _score_labelled(run, data, label, contender, name)
     else:
@@ -163,13 +161,8 @@ def _note(run: Run, data: Prepared, label: str, about: ScoredData, *, model: str
 
 def _add(run: Run, data: Prepared, label: str, about: ScoredData, score: Score) -> None:
     """Add a score to the run's; what is in there is scored."""
-    told = {
-        "versions": {**run.manifest["versions"], **versions_of_metrics()},
-        "python": run.manifest["python"],
-        "machine": run.manifest["machine"],
-    }
     board = read_scores(run.folder).with_score(data.name, label, about, score)
-    write_scores(run.folder, board.model_copy(update=told))
+    write_scores(run.folder, board.model_copy(update=environment_of(run)))
 
 
 def _rounded(metrics: Mapping[str, float]) -> dict[str, float]:
