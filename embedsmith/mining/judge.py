@@ -24,6 +24,7 @@ from embedsmith.generation.settings import JudgeSettings
 from embedsmith.generation.templates import Template, read_templates
 from embedsmith.generation.verdicts import Verdict, verdict_of
 from embedsmith.mining.verdicts import judge_folder, judgement_path, read_verdicts
+from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.origin import check_origin
 from embedsmith.runs.run import finished, read_manifest
@@ -91,6 +92,7 @@ class _Pair:
     passage: str
 
 
+@draws_bars
 def judge(
     run: str | Path,
     *,
@@ -98,6 +100,7 @@ def judge(
     server: ServerSettings | None = None,
     prompts: str | Path | None = None,
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> Judgement:
     """Ask a chat model which mined negatives of a run answer their query after all.
 
@@ -109,7 +112,8 @@ def judge(
         settings: which judge, and what it is asked.
         server: how it is asked.
         prompts: a folder with a `judge.txt` in the place of ours.
-        on_progress: called with the progress of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.

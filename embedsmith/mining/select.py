@@ -21,6 +21,7 @@ from embedsmith.mining.results import MiningRun
 from embedsmith.mining.selection import select
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
 from embedsmith.mining.verdicts import excluded_by, false_negatives, write_false_negatives
+from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.lineage import selected_from
 from embedsmith.runs.mined import read_false_negatives
@@ -45,6 +46,7 @@ class Mined:
         return with_given(self.listed, self.collection, settings)
 
 
+@draws_bars
 def select_again(
     source: str | Path,
     *,
@@ -52,6 +54,7 @@ def select_again(
     changes: dict[str, Any] | None = None,
     target_false_negatives: float | None = None,
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> MiningRun:
     """Select negatives from the candidates of a run with other settings, into another run folder.
 
@@ -59,7 +62,8 @@ def select_again(
         source: a finished run of `mine` or `select`.
         changes: the settings that differ from the source's.
         target_false_negatives: choose the ceiling by the audit, the highest with at most this rate.
-        on_progress: called with the progress of the audits.
+        on_progress: called with the progress of the audits, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError, RunError, SettingsError: see `embedsmith.errors`.
@@ -138,8 +142,9 @@ def read_mined(folder: str | Path) -> Mined:
     return Mined(folder, settings, collection, candidates, listed)
 
 
+@draws_bars
 def audit_run(
-    run: str | Path, *, seed: int = 0, draws: int = DRAWS, on_progress: Progress = silent
+    run: str | Path, *, seed: int = 0, draws: int = DRAWS, on_progress: Progress = silent, progress: bool = True
 ) -> dict[str, Audit]:
     """Return the hold-out audit of every method, and of the run's own settings as `this run`.
 
@@ -147,7 +152,8 @@ def audit_run(
         run: a finished run of `mine` or `select`.
         seed: of the draws of the positives that are kept.
         draws: how many.
-        on_progress: called with the progress of the draws.
+        on_progress: called with the progress of the draws, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError: no query has several positives.

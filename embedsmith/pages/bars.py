@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from embedsmith.data.shown import one_line
 from embedsmith.progress import Pieces, Progress, silent
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @contextmanager
@@ -27,6 +31,22 @@ def bars(on_progress: Progress | None, *, show: bool) -> Iterator[Progress]:
         yield drawn
     finally:
         drawn.close()
+
+
+def draws_bars(function: Callable[P, T]) -> Callable[P, T]:
+    """Have a public function draw bars where its caller gives no `on_progress`, unless `progress=False`.
+
+    The function has both as keyword arguments. It is called with an `on_progress` in any case.
+    """
+
+    @functools.wraps(function)
+    def drawing(*args: P.args, **kwargs: P.kwargs) -> T:
+        on_progress: Any = kwargs.get("on_progress")
+        with bars(on_progress, show=bool(kwargs.get("progress", True))) as tell:
+            kwargs["on_progress"] = tell
+            return function(*args, **kwargs)
+
+    return drawing
 
 
 def is_watched() -> bool:

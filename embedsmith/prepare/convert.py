@@ -36,6 +36,7 @@ from embedsmith.errors import InputError
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.mine import mine_into
 from embedsmith.mining.settings import MiningSettings
+from embedsmith.pages.bars import draws_bars
 from embedsmith.prepare.converters.classes import convert_classes, is_by_label, read_label_texts
 from embedsmith.prepare.converters.drafts import Converted, capped
 from embedsmith.prepare.converters.negatives import GIVEN, RANDOM, with_negatives
@@ -117,6 +118,7 @@ class Drafted:
 
 
 @writes_out
+@draws_bars
 def convert(
     data: str | Path,
     *,
@@ -129,6 +131,7 @@ def convert(
     skip_bad: bool = False,
     on_skip: Callable[[str], None] | None = None,
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> Conversion:
     """Write labelled data as training examples.
 
@@ -143,7 +146,8 @@ def convert(
         asked: data and settings as a recipe writes them, which the folder of mining keeps in the place of those above.
         skip_bad: leave out rows that cannot be used, and count them.
         on_skip: called with the number of rows left out, by reason; and what the labels of pairs are taken for.
-        on_progress: called with the progress of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.

@@ -25,6 +25,7 @@ from embedsmith.data.locks import writes_out
 from embedsmith.data.tables import Table
 from embedsmith.errors import InputError, RunError
 from embedsmith.mining.near_duplicates import shingles
+from embedsmith.pages.bars import draws_bars
 from embedsmith.prepare.contamination import (
     ContaminationSettings,
     EvaluationIndex,
@@ -60,6 +61,7 @@ class Cleaned:
 
 
 @writes_out
+@draws_bars
 def decontaminate(
     train: str | Path,
     *,
@@ -74,6 +76,7 @@ def decontaminate(
     skip_bad: bool = False,
     on_skip: Callable[[str], None] | None = None,
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> Cleaned:
     """Write training data without the rows whose texts occur in evaluation sets.
 
@@ -90,7 +93,8 @@ def decontaminate(
         told: paths of the data -> how they are written down.
         skip_bad: leave out rows that cannot be used, of `train` and of the evaluation sets.
         on_skip: called with the number of rows left out, by reason.
-        on_progress: called with the progress of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError, RunError, SettingsError: see `embedsmith.errors`; something else lies where what is removed is to

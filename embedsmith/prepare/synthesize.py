@@ -28,6 +28,7 @@ from embedsmith.generation.queries import queries_in
 from embedsmith.generation.settings import QuerySettings
 from embedsmith.generation.templates import Template, read_templates, write_templates
 from embedsmith.mining.near_duplicates import shingles
+from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import Run
 from embedsmith.services.chat import Chat, Question, ServerSettings
@@ -36,6 +37,7 @@ from embedsmith.settings import fingerprint
 from embedsmith.teachers.named import open_teacher
 
 
+@draws_bars
 def synthesize_queries(
     corpus: str | Path,
     *,
@@ -46,6 +48,7 @@ def synthesize_queries(
     skip_bad: bool = False,
     on_skip: Callable[[str], None] | None = None,
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> Run:
     """Write queries for passages, and keep those whose passage the teacher finds again.
 
@@ -59,7 +62,8 @@ def synthesize_queries(
         prompts: a folder with a `queries.txt` in the place of ours.
         skip_bad: leave out rows of the corpus that cannot be used.
         on_skip: called with the number of rows left out for each reason.
-        on_progress: called with the progress of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.

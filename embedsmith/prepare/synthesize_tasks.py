@@ -24,6 +24,7 @@ from embedsmith.generation.settings import TaskSettings
 from embedsmith.generation.tasks import Triplet, tasks_in, triplet_in
 from embedsmith.generation.templates import Template, read_templates, write_templates
 from embedsmith.mining.near_duplicates import shingles
+from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import Run
 from embedsmith.services.chat import Chat, Question, ServerSettings
@@ -37,6 +38,7 @@ Written = tuple[str, str, Triplet]
 """Kind, task, example."""
 
 
+@draws_bars
 def synthesize_tasks(
     *,
     out: str | Path,
@@ -44,6 +46,7 @@ def synthesize_tasks(
     server: ServerSettings | None = None,
     prompts: str | Path | None = None,
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> Run:
     """Let a chat model think of tasks, and write examples of each.
 
@@ -54,7 +57,8 @@ def synthesize_tasks(
         settings: which model, how many tasks and examples.
         server: how the server is asked.
         prompts: a folder with prompts in the place of ours: `tasks-KIND.txt`, `example-KIND.txt`.
-        on_progress: called with the progress of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.

@@ -20,6 +20,7 @@ from embedsmith.data.locks import writes_out
 from embedsmith.errors import InputError, RunError, SettingsError
 from embedsmith.models.opening import load
 from embedsmith.models.settings import Dtype, Role
+from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.vectors.known import HASHES
 from embedsmith.vectors.store import VectorStore
@@ -40,6 +41,7 @@ class Encoded:
 
 
 @writes_out
+@draws_bars
 def encode(
     model: str | Path,
     texts: str | Path,
@@ -50,6 +52,7 @@ def encode(
     dimensions: int | None = None,
     compile: bool = False,
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> Encoded:
     """Encode the texts of a file and write their vectors, each of length 1, in the file's order.
 
@@ -61,7 +64,8 @@ def encode(
         dtype: precision of the matmuls.
         dimensions: keep as many of the first numbers of each vector (Matryoshka).
         compile: compile the layers, on a GPU: half a minute at first, then a quarter faster where the model is large.
-        on_progress: called with the progress of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError, ModelError, SettingsError: see `embedsmith.errors`; other ids lie where these are to be written.

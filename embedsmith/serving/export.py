@@ -25,6 +25,7 @@ from embedsmith.models.nv_embed import write_nv_embed
 from embedsmith.models.opening import load
 from embedsmith.models.precision import cast
 from embedsmith.models.settings import Dtype, Layout
+from embedsmith.pages.bars import draws_bars
 from embedsmith.pages.markdown import code, inline
 from embedsmith.pages.model_card import USE, ModelCard, use, with_scores
 from embedsmith.progress import Progress, silent
@@ -68,6 +69,7 @@ class Exported:
 
 
 @writes_out
+@draws_bars
 def export(
     model: str | Path,
     *,
@@ -76,6 +78,7 @@ def export(
     layout: Layout = "sentence-transformers",
     dtype: Dtype = "float32",
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> Exported:
     """Write a model into a folder of its own, with a card, and check that the folder gives the same vectors.
 
@@ -85,7 +88,8 @@ def export(
         merge: merge adapters into the weights; adapters that are not merged are written as such, over their base.
         layout: see the module.
         dtype: precision of the weights in the folder.
-        on_progress: called with the progress of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         RunError: the run is not finished, or the folder is not empty.

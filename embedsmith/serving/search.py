@@ -12,6 +12,7 @@ from embedsmith.data.load import known_splits, load_collection
 from embedsmith.errors import InputError, RunError
 from embedsmith.models.opening import load
 from embedsmith.models.settings import Dtype
+from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import finished
 from embedsmith.teachers.dense import DenseTeacher
@@ -91,6 +92,7 @@ def refuse_empty(query: str) -> None:
         raise InputError("the query is empty", hint='say what to look for: embedsmith search RUN "open a zip file"')
 
 
+@draws_bars
 def search(
     run: str | Path,
     query: str,
@@ -99,6 +101,7 @@ def search(
     data: str | Path | None = None,
     dtype: Dtype = "auto",
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> list[Hit]:
     """Return the k passages that a run's model finds for one query; for several, open a `Finder` once.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
 import pytest
 
-from embedsmith.pages.bars import bars, in_notebook
-from embedsmith.progress import silent
+import embedsmith
+from embedsmith.pages.bars import bars, draws_bars, in_notebook
+from embedsmith.progress import Progress, silent
 
 
 class Terminal(io.StringIO):
@@ -83,3 +85,36 @@ def test_a_kernel_of_a_notebook_is_known_by_its_shell(monkeypatch: pytest.Monkey
     shell = type("ZMQInteractiveShell", (), {})()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     assert in_notebook()
+
+
+@draws_bars
+def worked(*, on_progress: Progress = silent, progress: bool = True) -> str:
+    work(on_progress)
+    return "done"
+
+
+def test_a_function_draws_where_its_caller_takes_no_progress():
+    with shown_on(Terminal()) as terminal:
+        assert worked() == "done"
+        assert "search: 100%" in terminal.getvalue()
+    with shown_on(Terminal()) as terminal:
+        worked(progress=False)
+        worked(on_progress=silent)
+        assert terminal.getvalue() == ""
+
+
+def test_every_public_function_that_tells_of_its_work_draws_bars():
+    quiet = []
+    for name in embedsmith.__all__:
+        public = getattr(embedsmith, name)
+        if not inspect.isfunction(public) or "on_progress" not in inspect.signature(public).parameters:
+            continue
+        if inspect.signature(public).parameters.get("progress") is None or not draws(public):
+            quiet.append(name)
+    assert not quiet
+
+
+def draws(function: Callable[..., object]) -> bool:
+    """Return whether a function draws: by the decorator, or by a block of bars of its own."""
+    inner = inspect.unwrap(function)
+    return (inner is not function and "draws_bars" in inspect.getsource(inner)) or "bars(" in inspect.getsource(inner)

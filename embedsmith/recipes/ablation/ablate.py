@@ -17,6 +17,7 @@ from embedsmith.data.files import atomic_write, remove_below, write_json
 from embedsmith.errors import EmbedsmithError, InputError, SettingsError, did_you_mean
 from embedsmith.evaluation.metrics import DEFAULT_METRICS
 from embedsmith.mining.ensembles import PCA
+from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.ablation.grid import Ablation, Cell, cells_of
 from embedsmith.recipes.ablation.mining import measure_mining, teacher_of_hardness, varies_mining
@@ -41,6 +42,7 @@ class Planned:
     """Part -> the cell that makes it."""
 
 
+@draws_bars
 def ablate(
     ablation: Ablation,
     *,
@@ -48,6 +50,7 @@ def ablate(
     shared: str | Path | None = None,
     on_skip: Callable[[str], None] | None = None,
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> Run:
     """Carry out every cell of an ablation into a run folder; one that was cut short goes on.
 
@@ -57,7 +60,8 @@ def ablate(
         shared: a shelf that several ablations use, so that one with more seeds or rows makes nothing twice; the run's
             own when not given.
         on_skip: called, when a run begins, with what of each data set is left out and what its labels mean.
-        on_progress: called with the progress of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
