@@ -23,7 +23,7 @@ class Pieces:
         self._last: dict[str, tuple[int, int]] = {}
 
     def begins(self, what: str, done: int, total: int) -> bool:
-        """Return whether what is told is the first of a piece of work.
+        """Return whether this call is the first of a piece of work.
 
         >>> begins = Pieces().begins
         >>> begins("encode", 0, 9), begins("encode", 9, 9), begins("encode", 0, 9), begins("encode", 5, 20)

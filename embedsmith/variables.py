@@ -188,7 +188,7 @@ class Written:
         self._pattern = re.compile(rf"(?:{'|'.join(whole)})(?![\w-])") if whole else None
 
     def __call__(self, text: str) -> str:
-        """Return a text in which no path is told by the values of its variables."""
+        """Return a text in which the values of variables in paths are replaced by their names."""
         return self._pattern.sub(lambda found: self._forms[found[0]], text) if self._pattern else text
 
     def progress(self, on_progress: Progress) -> Progress:

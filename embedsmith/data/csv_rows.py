@@ -1,4 +1,4 @@
-"""Rows of CSV files, and quotes in them that nobody closed.
+"""Rows of CSV files, and quotes in them that were never closed.
 
 A quote that is not closed takes the lines behind it into its cell, up to the next quote or to the end of the file. How
 many rows are lost with it cannot be told: the file is refused, also where bad rows are left out.

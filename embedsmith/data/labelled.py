@@ -243,7 +243,7 @@ def _rows(table: Table, task: TaskType, columns: LabelledColumns, on_bad: OnBad)
 
 
 def _related(table: Table, columns: LabelledColumns, meanings: Meanings, on_bad: OnBad) -> Iterator[_Columns | None]:
-    """Yield two texts and whether they belong together, of each row; None where nobody says so."""
+    """Yield two texts and whether they belong together, of each row; None where the row does not say."""
     for pair in text_pairs(table, columns, on_bad, scores=False):
         relation = meanings.meanings[str(pair.value)].relation
         if relation is Relation.MIGHT:
@@ -253,7 +253,7 @@ def _related(table: Table, columns: LabelledColumns, meanings: Meanings, on_bad:
 
 
 def _unlearned(path: str | Path, split: str, labels: Sequence[str], train: Sequence[str]) -> list[str]:
-    """Return what is told of labels that nothing can be learned of.
+    """Return the message about labels that nothing can be learned from.
 
     Raises:
         InputError: there is no other label.

@@ -144,7 +144,7 @@ def pair_meanings(
         InputError: a label has no meaning, or could have several; or is a score.
     """
     is_nli = is_nli or any(_is_nli(table, columns) for table in tables)
-    # Rows that cannot be used are told when they are read for what they hold.
+    # Rows that cannot be used are reported when their contents are read.
     found = counted(
         (place, str(pair.value)) for t in tables for place, pair in _pairs(t, columns, Tally(), scores=False)
     )

@@ -115,7 +115,7 @@ class Lock:
         return False
 
     def wait(self, on_wait: OnWait | None = None) -> None:
-        """Hold the lock as soon as nobody else does."""
+        """Hold the lock as soon as it is free."""
         if not self.take():
             if on_wait:
                 on_wait(self.holder)
@@ -143,7 +143,7 @@ class Lock:
 
     @property
     def held_by(self) -> str | None:
-        """Who holds the lock now, None where nobody does."""
+        """Who holds the lock now; None where it is free."""
         try:
             file = os.open(self.path, os.O_RDONLY)
         except OSError:

@@ -149,7 +149,7 @@ class _Relevance:
         self._counts = {True: 0, False: 0}
 
     def __str__(self) -> str:
-        """Return it as it is told."""
+        """Return it as it is shown."""
         limit = self._settings.relevant_from
         below, above = ("0", "above 0") if limit is None else (f"below {limit:g}", f"from {limit:g} on")
         return (

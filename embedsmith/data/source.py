@@ -16,7 +16,7 @@ class SourceSettings(Settings):
     exclude_qrels: list[str] = []
     """File of judgements (BEIR's or TREC's) that are no negatives either, such as another split's."""
     exclude_ids: str | None = None
-    """File of passage ids, one a line, that are nobody's negatives."""
+    """File of passage ids, one a line, that are never negatives."""
     skip_bad: bool = False
     """Leave out rows that cannot be used, and count them."""
     columns: ColumnSettings = ColumnSettings()

@@ -34,7 +34,7 @@ def queries_in(
     """
     found = lines(said(answer.text))
     if answer.cut_off and found:
-        # Nobody knows how the last one was meant to end.
+        # The last one was cut off: how it would have ended is not known.
         rejects.add("cut off", query=found.pop(), passage_id=passage_id)
     elif not found:
         rejects.add("no query in the answer", query=answer.text[:_LONGEST], passage_id=passage_id)

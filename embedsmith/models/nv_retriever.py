@@ -1,4 +1,4 @@
-"""NV-Retriever-v1 as it should lie on the hub, read without its code. Unverified: nobody here has seen its files.
+"""NV-Retriever-v1 as it should lie on the hub, read without its code. Unverified: its files were not at hand.
 
 config.json                  `model_type: nvretriever`, the rest a Mistral's
 *.safetensors                the tensors of a Mistral without its head, named as transformers names them

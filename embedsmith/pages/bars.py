@@ -17,10 +17,10 @@ T = TypeVar("T")
 
 @contextmanager
 def bars(on_progress: Progress | None, *, show: bool) -> Iterator[Progress]:
-    """Give what is told of work within a block.
+    """Yield the callback for progress within a block.
 
     Args:
-        on_progress: what the caller wants to have told, in the place of bars.
+        on_progress: the caller's own callback, in place of bars.
         show: draw bars where there is somebody to look at them.
     """
     if on_progress is not None or not (show and is_watched()):

@@ -70,7 +70,7 @@ def synthesize_queries(
         ConnectionError: the server cannot be reached, or is busy or failing for too long.
     """
     template = read_templates({"queries": ["passage", "queries"]}, prompts)["queries"]
-    # What is missing for it is told before anything is paid for.
+    # What is missing is reported before anything is paid for.
     different = Different(settings.near_duplicates, shingles=shingles)
     where = endpoint(settings.url)
     key = key_for(where)

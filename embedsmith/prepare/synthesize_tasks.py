@@ -67,7 +67,7 @@ def synthesize_tasks(
     names = {f"tasks-{kind}": ["number"] for kind in settings.kinds}
     names |= {f"example-{kind}": ["task"] for kind in settings.kinds}
     templates = read_templates(names, prompts)
-    # What is missing for it is told before anything is paid for.
+    # What is missing is reported before anything is paid for.
     different = Different(settings.near_duplicates, shingles=shingles)
     where = endpoint(settings.url)
     key = key_for(where)

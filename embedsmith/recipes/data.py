@@ -22,7 +22,7 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.mine import read_source
 from embedsmith.prepare.code import CodeSettings
-from embedsmith.prepare.convert import convert
+from embedsmith.prepare.convert import Drafted, convert, draft
 from embedsmith.prepare.decontaminate import Cleaned, decontaminate
 from embedsmith.progress import Progress
 from embedsmith.recipes.recipe import DataSettings, Recipe
@@ -186,6 +186,19 @@ def _conventional(settings: DataSettings) -> dict[str, str]:
         pairs = settings.columns
         named = {"query": pairs.query, "positive": pairs.positive, "negative": pairs.negative}
     return {column: name for name, column in named.items() if column is not None}
+
+
+def drafted_of(settings: DataSettings, on_skip: Callable[[str], None] | None = None) -> Drafted:
+    """Return what becomes of a recipe's labelled data before negatives are found; its paths are filled in."""
+    assert settings.convert
+    return draft(
+        settings.path,
+        settings.convert,
+        columns=settings.labelled_columns,
+        split=settings.split,
+        skip_bad=settings.skip_bad,
+        on_skip=on_skip,
+    )
 
 
 def examples_path(folder: Path, name: str) -> Path:

@@ -19,10 +19,9 @@ from embedsmith.mining.mine import read_source
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.opening import build_student
 from embedsmith.prepare.code import harvest, split
-from embedsmith.prepare.convert import draft
 from embedsmith.progress import Progress, silent
-from embedsmith.recipes.data import cleaned, code_of, decontaminate_into
-from embedsmith.recipes.preconditions import Preconditions
+from embedsmith.recipes.data import cleaned, code_of, decontaminate_into, drafted_of
+from embedsmith.recipes.preconditions import Opened, Preconditions
 from embedsmith.recipes.recipe import DataSettings, Recipe
 from embedsmith.recipes.run import source_of
 from embedsmith.runs.run import Run
@@ -102,11 +101,11 @@ def plan_of_recipe(
     written = Written(recipe)
     with written.errors():
         with TemporaryDirectory() as folder:
-            Preconditions(on_skip).check(recipe, Run.follow(folder))
-        return _plan_of(recipe, written.progress(on_progress))
+            opened = Preconditions(on_skip).check(recipe, Run.follow(folder))
+        return _plan_of(recipe, opened, written.progress(on_progress))
 
 
-def _plan_of(recipe: Recipe, on_progress: Progress) -> TrainingPlan:
+def _plan_of(recipe: Recipe, opened: dict[str, Opened], on_progress: Progress) -> TrainingPlan:
     """Return the plan of a recipe that can be carried out."""
     data, sources, removed = [], [], {}
     for name, settings, contaminated in _cleaned(recipe, on_progress):
@@ -118,13 +117,9 @@ def _plan_of(recipe: Recipe, on_progress: Progress) -> TrainingPlan:
             data.append(_data_plan(name, examples))
             continue
         if there.convert:
-            drafted = draft(
-                there.path,
-                there.convert,
-                columns=settings.labelled_columns,
-                split=settings.split,
-                skip_bad=settings.skip_bad,
-            )
+            # What evaluation sets hold was still there when the data were looked at.
+            drafted = drafted_of(there) if settings.against else opened[name].drafted
+            assert drafted
             examples = list(drafted.examples(there.convert))
             sources.append(source_of(recipe, name, examples))
             data.append(replace(_data_plan(name, examples), labels=str(drafted.meanings or "")))

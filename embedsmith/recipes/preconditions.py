@@ -22,9 +22,9 @@ from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.adapters import add_adapters
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.prepare.code import check_sources
-from embedsmith.prepare.convert import draft
+from embedsmith.prepare.convert import Drafted
 from embedsmith.prepare.decontaminate import check_evaluation_set
-from embedsmith.recipes.data import code_of, evaluation_side
+from embedsmith.recipes.data import code_of, drafted_of, evaluation_side
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, remined
 from embedsmith.runs.run import Run
@@ -47,6 +47,8 @@ class Opened:
     test: Collection | None = None
     scoring: ScoringSettings | None = None
     """How the test split of labelled data is scored."""
+    drafted: Drafted | None = None
+    """Labelled data, before negatives are found and before evaluation sets are taken out."""
     examples: int | None = None
     """Training examples, None where they cannot be counted yet."""
     negatives: bool = True
@@ -159,18 +161,11 @@ def _opened(name: str, settings: DataSettings, on_skip: Callable[[str], None]) -
     if settings.format == "examples":
         return _examples(Path(data.path))
     if data.convert:
-        found = draft(
-            data.path,
-            data.convert,
-            columns=data.labelled_columns,
-            split=data.split,
-            skip_bad=data.skip_bad,
-            on_skip=on_skip,
-        )
+        found = drafted_of(data, on_skip)
         scoring = scoring_of(settings, on_skip)
         count = sum(1 for _ in found.examples(data.convert))
         has = data.convert.negatives > 0
-        return Opened(scoring=scoring, examples=count, negatives=has, scores=settings.mined and has)
+        return Opened(scoring=scoring, drafted=found, examples=count, negatives=has, scores=settings.mined and has)
     train, listed = read_source(data.path, settings.source, on_skip)
     test = evaluation_side(Path(), name, settings, on_skip)
     return Opened(train, listed, test, examples=len(train.queries))

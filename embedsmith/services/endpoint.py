@@ -65,7 +65,7 @@ class Endpoint:
 
     @property
     def may_carry_key(self) -> bool:
-        """Whether nobody between here and the server can read what is sent."""
+        """Whether the connection is encrypted or local."""
         return self.is_here or urlsplit(self.url).scheme == "https"
 
 
@@ -84,7 +84,7 @@ _caller: ContextVar[Caller] = ContextVar("caller")
 
 @contextmanager
 def calling(caller: Caller) -> Iterator[None]:
-    """Ask servers within the block for a user; without it no host was named, and nobody is told."""
+    """Within the block, hosts that the user named get keys, and a line says where texts are sent."""
     before = _caller.set(caller)
     try:
         yield

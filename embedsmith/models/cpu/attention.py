@@ -58,7 +58,7 @@ def _matmul_attention(
     """Compute attention as transformers asks for it, by two matmuls and a softmax.
 
     Torch's own plain attention goes through all weights three times more, to make 0 of a row in which every token is
-    masked, and keeps which they were. Such a row is of padding, and nobody reads it.
+    masked, and keeps which they were. Such a row is padding, and is never read.
     """
     if attention_mask is None:
         causal = getattr(module, "is_causal", True) if is_causal is None else is_causal

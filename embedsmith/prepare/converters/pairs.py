@@ -118,7 +118,7 @@ def _convert(pairs: Iterable[TextPair], judge: Judge, *, symmetric: bool) -> Con
             sides.append((f"{pair.place}:reversed", pair.second, second, first))
         for query_id, text, query, positive in sides:
             near = {query} | related[query]
-            # Where a is like b and b like c, a may well be like c, though nobody was asked about the two.
+            # Where a is like b and b like c, a may well be like c, though no row says so.
             near |= {other for neighbour in related[query] for other in related[neighbour]}
             against = refuted.get(query, {})
             excluded = rows_of(pool.row(other) for other in near - set(against))
