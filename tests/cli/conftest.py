@@ -46,10 +46,10 @@ def embedsmith_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     def call(*words: object) -> Done:
         monkeypatch.setattr(sys, "argv", ["embedsmith", *map(str, words)])
         capsys.readouterr()
+        gc.collect()  # what a command freezes is not collected any more
         try:
             main()
         except SystemExit as exit:
-            gc.unfreeze()  # a command's process ends here; this one goes on
             printed = capsys.readouterr()
             return Done(int(exit.code or 0), printed.out, printed.err)
         raise AssertionError("the command did not exit")
