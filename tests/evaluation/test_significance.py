@@ -55,6 +55,13 @@ def test_the_interval_is_scipys():
     assert ours.mean == pytest.approx(np.mean(b - a))
 
 
+@pytest.mark.parametrize("count", [1, 2, 7, 129, 40_000])
+def test_a_bootstrap_draws_one_sample_after_the_other(count: int):
+    values, draw = np.random.default_rng(count).normal(size=count), np.random.Generator(np.random.SFC64(3))
+    expected = [values[draw.integers(0, count, count, dtype=np.int32)].mean() for _ in range(50)]
+    assert bootstrap_means(values, samples=50, seed=3).tolist() == expected
+
+
 def test_a_bootstrap_has_the_mean_and_the_deviation_of_a_mean():
     values = np.random.default_rng(0).exponential(size=500)
     means = bootstrap_means(values, samples=20_000, seed=1)
