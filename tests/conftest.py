@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import runtime_checkable
 
@@ -109,3 +110,11 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def _no_ones_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the vectors of the tests out of the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk() -> Iterator[None]:
+    """Leave it to the system when files reach the disk: they are read again in a moment, and nobody pulls the plug."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield

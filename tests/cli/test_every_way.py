@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import os
 import random
 from collections import Counter
 from collections.abc import Iterator
@@ -185,7 +184,6 @@ def made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     command = typer.main.get_command(main.app)
     monkeypatch.setattr(main, "app", lambda **keywords: command(**keywords))
     monkeypatch.setattr(select, "read_mined", functools.cache(select.read_mined))
-    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 def check_row(row: dict, toy: Toy, way: Way, known: select.Mined) -> None:
