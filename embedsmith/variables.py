@@ -108,7 +108,7 @@ def filled(settings: S, *, where: str = "") -> S:
 def _filled(value: Any, where: str) -> Any:
     """Return a value of settings with every path in it filled; what has none is the same object."""
     if isinstance(value, Place):
-        return _fill(value, where)
+        return fill(value, where)
     if isinstance(value, Settings):
         inner = {name: getattr(value, name) for name in type(value).model_fields}
         new = {name: _filled(one, f"{where}.{name}".lstrip(".")) for name, one in inner.items()}
@@ -123,7 +123,7 @@ def _filled(value: Any, where: str) -> Any:
     return value
 
 
-def _fill(place: str, where: str) -> str:
+def fill(place: str, where: str = "") -> str:
     """Return a path with the values of its variables.
 
     Raises:
@@ -160,7 +160,7 @@ def filled_places(settings: Settings) -> dict[str, str]:
         SettingsError: a variable is not set.
     """
     found = [(where, text) for where, text in _texts(settings) if isinstance(text, Place) and names_in(text)]
-    return {str(text): _fill(text, where) for where, text in found}
+    return {str(text): fill(text, where) for where, text in found}
 
 
 class Written:
@@ -175,7 +175,7 @@ class Written:
         forms: dict[str, str] = {}
         for place in dict.fromkeys(place for one in settings for place in filled_places(one)):
             head = _head(place)
-            told = _fill(head, "")
+            told = fill(head, "")
             for form in (told, os.path.normpath(told), os.path.abspath(told), os.path.realpath(told)):
                 if form.strip("./\\"):
                     forms.setdefault(form, head)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from embedsmith.cli import console, scoring, training
+from embedsmith.cli import console, recipes, scoring
 from embedsmith.runs.scores import MODEL, Score, Scoreboard, ScoredData
 
 CONTROLLING = {
@@ -87,7 +87,7 @@ def say_everywhere(name: str) -> dict[str, int]:
     stage = SimpleNamespace(**vars(stage), trained=trained, memory_gib=1.0, blend=[part])
     data = SimpleNamespace(name=name, queries=1, passages=1, negatives=1, to_be_mined=True, removed=1, labels=name)
     plan = SimpleNamespace(data=[data], stages=[stage], parameters=1, free_gib=1.0, device=name)
-    training._show_plan(plan, as_json=False)
+    recipes.show_plan(plan, as_json=False)
     return {
         "tables": 3 + 4,
         "lines": 2 + 1 + 1 + 1,

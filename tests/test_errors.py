@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from pathlib import Path
 
 import pytest
 
+import embedsmith
 from embedsmith import errors
 from embedsmith.errors import EmbedsmithError, InputError, did_you_mean
+
+PACKAGE = Path(embedsmith.__file__).parent
 
 
 def tree_of(kind: type[Exception], depth: int = 0) -> list[tuple[int, str]]:
@@ -65,3 +70,33 @@ def test_only_a_near_name_is_suggested(wrong, said):
 
 def test_names_to_suggest_may_come_from_an_iterator():
     assert did_you_mean("ratoi", iter(["margin", "ratio"])) == ' (did you mean "ratio"?)'
+
+
+def raised_without_a_remedy(source: str) -> list[str]:
+    """Return the errors of the tree that a module raises without saying what to do."""
+    kinds = {
+        name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, EmbedsmithError)
+    }
+    kinds |= {"Unusable", "Misread"}
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        call = node.exc if isinstance(node, ast.Raise) else None
+        if isinstance(call, ast.Call) and ast.unparse(call.func) in kinds:
+            hints = [word.value for word in call.keywords if word.arg == "hint"]
+            is_empty = hints and isinstance(hints[0], ast.Constant) and not str(hints[0].value).strip()
+            found += [f"{node.lineno}: {ast.unparse(call)[:80]}"] if is_empty or not hints else []
+    return found
+
+
+def test_every_error_that_is_raised_says_what_to_do():
+    found = {
+        path.relative_to(PACKAGE).as_posix(): lines
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if (lines := raised_without_a_remedy(path.read_text(encoding="utf-8")))
+    }
+    assert found == {}
+
+
+def test_an_error_without_a_remedy_is_seen():
+    source = 'raise InputError("no text")\nraise RunError("x", hint="")\nraise ModelError("x", hint="look")\n'
+    assert [line[0] for line in raised_without_a_remedy(source)] == ["1", "2"]

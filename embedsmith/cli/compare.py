@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import MOST_SEED, Json, app
+from embedsmith.cli.app import MOST_SEED, Json, app, typed
+from embedsmith.cli.commands import command
 
-_SHOWN_CHARACTERS = 110
+_SHOWN_CHARACTERS = 66
 
 
-@app.command()
+@command(app, renamed={"--against": "--baseline"})
 def compare(
     run_a: Annotated[Path, typer.Argument(help="A recipe's run, or a folder that `evaluate --out` wrote.")],
     run_b: Annotated[
@@ -22,7 +24,7 @@ def compare(
         typer.Argument(help="Another. Without it: the trained model of RUN_A against what else that run scored."),
     ] = None,
     metric: Annotated[str, typer.Option(help="A metric that was measured.")] = "ndcg@10",
-    against: Annotated[
+    baseline: Annotated[
         str, typer.Option(help="With one run: what its trained model is held against: before, teacher, bm25.")
     ] = "before",
     show: Annotated[int, typer.Option(min=0, help="Queries to read, of those lost and of those won.")] = 5,
@@ -34,15 +36,21 @@ def compare(
     """Compare two runs on the same queries: difference, interval, p value, the queries won and lost.
 
     The interval is a paired bootstrap's, the p value a randomisation test's, both over queries.
+
+    Examples:
+        embedsmith compare runs/model
+        embedsmith compare runs/scores-before runs/scores-after --metric recall@10
     """
     from embedsmith.evaluation.compare import compare as compared
 
-    found = compared(run_a, run_b, metric=metric, against=against, shown=show, seed=seed)
+    found = compared(run_a, run_b, metric=metric, against=baseline, shown=show, seed=seed)
     if as_json:
         console.print_json({"comparisons": [dataclasses.asdict(one) for one in found]})
         return
     for one in found:
         _show(one)
+    if (run_a / "recipe.yaml").is_file():
+        console.next_steps(f"{typed()} report {shlex.quote(str(run_a))}")
 
 
 def _show(one: Any) -> None:

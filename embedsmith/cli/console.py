@@ -9,8 +9,10 @@ import logging
 import os
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -29,6 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 from embedsmith.data.shown import one_line, shown, shown_json
+from embedsmith.errors import SettingsError
 from embedsmith.progress import Pieces
 from embedsmith.settings import without_passwords
 
@@ -55,12 +58,48 @@ out = _Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
 err = _Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
 _PLAIN_EVERY_S = 10.0
+_LOGGERS = ("mteb", "datasets", "huggingface_hub", "sentence_transformers", "accelerate")
+
+
+@dataclass
+class _Voice:
+    """How much is said of what the user has asked for."""
+
+    quiet: bool = False
+    verbose: bool = False
+
+
+_voice = _Voice()
+
+
+def begin() -> None:
+    """Speak as much as usual, until a command says otherwise."""
+    _voice.quiet = _voice.verbose = False
+
+
+def say_less() -> None:
+    """Print results and errors only."""
+    _voice.quiet = True
+
+
+def say_more() -> None:
+    """Print what the libraries have to say too, and where an error arose."""
+    _voice.verbose = True
+    os.environ["TRANSFORMERS_VERBOSITY"] = "warning"
+    warnings.resetwarnings()
+    logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
+    for library in (*_LOGGERS, "embedsmith"):
+        logging.getLogger(library).setLevel(logging.INFO)
+
+
+def is_verbose() -> bool:
+    """Return whether all that could be told is to be told."""
+    return _voice.verbose
 
 
 def let_the_first_process_speak() -> None:
     """Keep all processes but the first one silent, where a launcher has started several."""
-    if os.environ.get("RANK", "0") != "0":
-        out.quiet = err.quiet = True
+    out.quiet = err.quiet = os.environ.get("RANK", "0") != "0"
 
 
 def print_json(value: Any) -> None:
@@ -71,6 +110,11 @@ def print_json(value: Any) -> None:
     sys.stdout.flush()
 
 
+def styled(text: Text) -> None:
+    """Print one line of help."""
+    out.print(text)
+
+
 def line(text: str) -> None:
     """Print one line of the results, whatever line breaks the names in it have."""
     out.print(one_line(text))
@@ -78,11 +122,21 @@ def line(text: str) -> None:
 
 def line_beside(text: str) -> None:
     """Print one line beside the results."""
-    err.print(one_line(text))
+    if not _voice.quiet:
+        err.print(one_line(text))
+
+
+def next_steps(*commands: str) -> None:
+    """Print what to type next, the likeliest first."""
+    if not _voice.quiet:
+        for number, command in enumerate(commands):
+            line(("      " if number else "next: ") + command)
 
 
 def print_error(message: str, hint: str) -> None:
     """Print one line that says what is wrong, and one with the remedy."""
+    if _voice.verbose:
+        traceback.print_exc()
     err.print(f"error: {one_line(without_passwords(message))}", style="bold red", markup=False)
     if hint:
         err.print(f"hint: {one_line(hint)}", markup=False)
@@ -90,11 +144,14 @@ def print_error(message: str, hint: str) -> None:
 
 def note(message: str) -> None:
     """Print one line beside the results."""
-    err.print(f"note: {one_line(message)}", markup=False)
+    if not _voice.quiet:
+        err.print(f"note: {one_line(message)}", markup=False)
 
 
 def print_plan(plan: Any) -> None:
     """Print what a mining run is going to do."""
+    if _voice.quiet:
+        return
     teachers = one_line(", ".join(plan.teachers))
     err.print(
         f"plan: {plan.queries:,} queries, {plan.passages:,} passages, searched by {teachers}; "
@@ -155,6 +212,18 @@ def lines(prompt: str) -> Iterator[str]:
             yield line.strip()
 
 
+def confirmed(question: str) -> bool:
+    """Return whether the user says yes to a question.
+
+    Raises:
+        SettingsError: there is no terminal to ask on.
+    """
+    if not sys.stdin.isatty():
+        raise SettingsError(f"{question} There is no terminal to ask on", hint="say it beforehand: --yes")
+    err.print(f"{one_line(question)} [y/N] ", end="")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 @contextlib.contextmanager
 def quick_imports() -> Iterator[None]:
     """Leave cycles of dead objects lying within the block, until `progress` begins work that may make large ones.
@@ -179,10 +248,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     theirs = r"(torch|transformers|sentence_transformers|accelerate|gguf|mteb|sklearn)\b.*"
     warnings.filterwarnings("ignore", module=theirs)
-    for library in ("mteb", "datasets", "huggingface_hub"):
+    for library in _LOGGERS:
         logging.getLogger(library).setLevel(logging.ERROR)
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
-    logging.getLogger("accelerate").setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager
@@ -191,7 +258,7 @@ def progress(*, show: bool = True) -> Iterator[Any]:
     if not gc.isenabled():  # see `quick_imports`
         gc.freeze()
         gc.enable()
-    if not show:
+    if not show or _voice.quiet:
         yield lambda what, done, total, note="": None
         return
     if not err.is_terminal:

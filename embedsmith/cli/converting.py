@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import TEACHER_FLAGS, Json, app
+from embedsmith.cli.app import TEACHER_FLAGS, Json, app, typed
+from embedsmith.cli.commands import command
+from embedsmith.cli.help import READING
 from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.mining.settings import MiningSettings
@@ -27,13 +30,19 @@ _FLAGS: dict[str, str | None] = {
     "mining.short": None,
     "mining.weights": "weight",
     "mining.threshold": "mining-threshold",
+    "convert.threshold": "sts-threshold",
     **TEACHER_FLAGS,
 }
 
 
-@app.command()
+@command(app, device=True, renamed={"--threshold": "--sts-threshold", "--memory-gib": "--search-memory-gib"})
 @with_options(
-    flags=_FLAGS, convert=ConvertSettings, columns=LabelledColumns, mining=MiningSettings, teacher=TeacherSettings
+    flags=_FLAGS,
+    first=["convert.labels", "mining.teachers", "convert.negatives", "convert.instruction"],
+    convert=ConvertSettings,
+    columns=LabelledColumns,
+    mining=MiningSettings,
+    teacher=TeacherSettings,
 )
 def convert(
     data: Annotated[
@@ -43,7 +52,7 @@ def convert(
             "or hf:OWNER/NAME."
         ),
     ],
-    task: Annotated[str, typer.Option(help=f"What the labels say: {', '.join(TASKS)}.")],
+    task: Annotated[str, typer.Option(metavar=f"[{'|'.join(TASKS)}]", help="What the labels say.")],
     out: Annotated[Path, typer.Option(help="File to write: Parquet where it ends in .parquet, else JSON lines.")],
     convert: Given,
     columns: Given,
@@ -51,15 +60,24 @@ def convert(
     teacher: Given,
     split: Annotated[
         str | None,
-        typer.Option(help="Split; several with commas between, or `all`. By default train where there is one."),
+        typer.Option(
+            help="Split; several with commas between, or `all`. By default train where there is one.",
+            rich_help_panel=READING,
+        ),
     ] = None,
-    skip_bad: Annotated[bool, typer.Option(help="Leave out rows that cannot be used, and count them.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option(help="Leave out rows that cannot be used, and count them.", rich_help_panel=READING)
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Make training examples of labelled texts: classes, pairs, entailments, reranking sets.
+    """Turn labelled texts (classes, scored pairs, entailments, reranking sets) into training examples.
 
     Negatives come from the data where it gives them, then from the texts that are no answer: mined with --teacher,
-    else drawn at random. `train RECIPE` reads the file as `format: examples`.
+    else drawn at random. `train` reads the file; a recipe does as `format: examples`.
+
+    Examples:
+        embedsmith convert intents.csv --task classification --out examples.jsonl
+        embedsmith convert nli.jsonl --task nli --teacher bm25 --out examples.jsonl
     """
     from embedsmith.errors import SettingsError
     from embedsmith.prepare.convert import convert as convert_data
@@ -100,10 +118,14 @@ def convert(
     console.line(f"negatives: {sources}{short}")
     sides = "queries and passages" if found.symmetric else "queries"
     console.line(f"instruction of {sides}: {found.instruction or '(none)'}")
+    console.next_steps(f"{typed()} train {shlex.quote(str(found.path))} --out runs/model")
 
 
-@app.command()
-@with_options(flags={"contamination.columns": "column"}, contamination=ContaminationSettings)
+@command(app, renamed={"--passages": "--match-passages", "--no-passages": "--no-match-passages"})
+@with_options(
+    flags={"contamination.columns": "column", "contamination.passages": "match-passages"},
+    contamination=ContaminationSettings,
+)
 def decontaminate(
     train: Annotated[
         str,
@@ -116,18 +138,29 @@ def decontaminate(
         Path, typer.Option(help="File to write, of the kind of TRAIN or .jsonl; of a BEIR folder a folder.")
     ],
     contamination: dict[str, Any],
-    split: Annotated[str | None, typer.Option(help="Split of TRAIN. By default train where there is one.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(help="Split of TRAIN. By default train where there is one.", rich_help_panel=READING),
+    ] = None,
     against_split: Annotated[
-        str | None, typer.Option(help="Split of the evaluation sets. By default test where there is one.")
+        str | None,
+        typer.Option(help="Split of the evaluation sets. By default test where there is one.", rich_help_panel=READING),
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option(help="Leave out rows that cannot be used, of TRAIN and of evaluation sets, and count them.")
+        bool,
+        typer.Option(
+            help="Leave out rows that cannot be used, of TRAIN and of evaluation sets, and count them.",
+            rich_help_panel=READING,
+        ),
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Remove training rows whose texts occur in evaluation sets: to the letter, normalised, or almost.
 
     What is removed, and why, is listed in CLEAN.removed.jsonl.
+
+    Examples:
+        embedsmith decontaminate train.jsonl --against sts-benchmark --out clean.jsonl
     """
     from embedsmith.prepare.decontaminate import decontaminate as decontaminate_data
 
@@ -153,3 +186,4 @@ def decontaminate(
     if found.negatives:
         console.line(f"{found.negatives:,} negatives taken out of examples that are kept")
     console.line(f"all of them: {found.removed_path}")
+    console.next_steps(f"{typed()} mine {shlex.quote(str(found.path))} --out runs/mined")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,11 @@ import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, app
+from embedsmith.cli.commands import command
 from embedsmith.models.settings import Dtype, Role
 
 
-@app.command()
+@command(app, device=True)
 def encode(
     model: Annotated[str, typer.Argument(help="A run, a folder, a hub id or package:NAME/path.")],
     texts: Annotated[
@@ -35,7 +37,14 @@ def encode(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Encode a file of texts; given again after it was cut short, it goes on where it stopped."""
+    """Turn a file of texts into a file of vectors.
+
+    Given again after it was cut short, it goes on where it stopped.
+
+    Examples:
+        embedsmith encode runs/model passages.jsonl --out passages.parquet
+        embedsmith encode runs/model queries.txt --role query --out queries.npy
+    """
     from embedsmith.serving.encode import encode as encode_texts
 
     with console.progress() as on_progress:
@@ -54,3 +63,14 @@ def encode(
         return
     rate = f"{done.texts / max(done.seconds, 0.1):,.0f} texts a second"
     console.line(f"wrote {done.file}: {done.texts:,} vectors of {done.dimensions} dimensions, {rate}")
+    console.line(_opened(Path(done.file)))
+
+
+def _opened(path: Path) -> str:
+    """Return the line of Python that reads a file of vectors.
+
+    >>> _opened(Path("a.npy"))
+    'open it: numpy.load("a.npy")'
+    """
+    module = "numpy.load" if path.suffix == ".npy" else "pandas.read_parquet"
+    return f"open it: {module}({json.dumps(str(path), ensure_ascii=False)})"

@@ -1,18 +1,20 @@
-"""The command that hands a model on: export."""
+"""The command that hands a model on: export-model."""
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import Json, app
+from embedsmith.cli.app import Json, app, typed
+from embedsmith.cli.commands import command
 from embedsmith.models.settings import Dtype, Layout
 
 
-@app.command()
+@command(app, device=True)
 def export(
     model: Annotated[str, typer.Argument(metavar="RUN", help="A run, a folder, a hub id or package:NAME/path.")],
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist, or be empty.")],
@@ -23,7 +25,14 @@ def export(
     dtype: Annotated[Dtype, typer.Option(help="Precision of the weights.")] = "float32",
     as_json: Json = False,
 ) -> None:
-    """Write a model into a folder that opens elsewhere with the same vectors, and check that it does."""
+    """Copy a trained model into a folder of its own, which other libraries open.
+
+    The folder is opened again and compared before it is in its place: it gives the same vectors.
+
+    Examples:
+        embedsmith export-model runs/model --out my-model
+        embedsmith export-model runs/model --out my-model --dtype bfloat16 --merge
+    """
     from embedsmith.serving.export import export as export_model
 
     with console.progress() as on_progress:
@@ -35,6 +44,7 @@ def export(
     console.line(f"wrote {done.folder}: {what}; vectors differ by {done.largest_difference:.1e}")
     if done.layout == "nv-embed" or done.adapters:
         console.line(f'open it: embedsmith.load("{done.folder}")')
-        return
-    trust = ", trust_remote_code=True" if done.needs_code else ""
-    console.line(f'open it: SentenceTransformer("{done.folder}"{trust})')
+    else:
+        trust = ", trust_remote_code=True" if done.needs_code else ""
+        console.line(f'open it: SentenceTransformer("{done.folder}"{trust})')
+    console.next_steps(f"{typed()} evaluate {shlex.quote(done.folder)} DATA")

@@ -9,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import TEACHER_FLAGS, Json, Out, app, typed
+from embedsmith.cli.app import TEACHER_FLAGS, Json, MinedRun, Out, app, typed
+from embedsmith.cli.commands import Commands, command
+from embedsmith.cli.help import ADVANCED, READING
 from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
 from embedsmith.services.chat import ServerSettings
@@ -17,19 +19,39 @@ from embedsmith.teachers.settings import TeacherSettings
 
 Prompts = Annotated[
     Path | None,
-    typer.Option(help="Folder with prompts in the place of ours; each run holds those that it used, to copy from."),
+    typer.Option(
+        help="Folder with prompts in the place of ours; each run holds those that it used, to copy from.",
+        rich_help_panel=f"{ADVANCED}writing",
+    ),
 ]
+
+_FLAGS: dict[str, str | None] = {
+    f"{group}.{field}": flag
+    for group in ("queries", "tasks", "judge")
+    for field, flag in {"max_tokens": "answer-tokens", "temperature": "chat-temperature"}.items()
+}
+_RENAMED = {
+    "--max-tokens": "--answer-tokens",
+    "--temperature": "--chat-temperature",
+    "--memory-gib": "--search-memory-gib",
+}
 
 synthesize = typer.Typer(
     help="Let a chat model behind a URL write training data: queries for your passages, or tasks with examples.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    cls=Commands,
 )
 app.add_typer(synthesize, name="synthesize")
 
 
-@synthesize.command()
-@with_options(flags=TEACHER_FLAGS, queries=QuerySettings, server=ServerSettings, teacher=TeacherSettings)
+@command(synthesize, device=True, overwrites=True, renamed=_RENAMED)
+@with_options(
+    flags={**TEACHER_FLAGS, **_FLAGS},
+    first=["queries.url", "queries.queries", "queries.passages", "queries.teacher", "server.budget_tokens"],
+    queries=QuerySettings,
+    server=ServerSettings,
+    teacher=TeacherSettings,
+)
 def queries(
     corpus: Annotated[
         Path, typer.Argument(help="Your passages: JSON lines, CSV or Parquet with a `text`, or a BEIR folder.")
@@ -39,12 +61,17 @@ def queries(
     server: Given,
     teacher: Given,
     prompts: Prompts = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.")] = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out rows that cannot be used.", rich_help_panel=READING)
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write queries for your own passages: RUN is then a BEIR folder, ready for `mine`.
 
-    A query is kept when a teacher finds its passage again. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY (see README).
+    A query is kept when a teacher finds its passage again. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY.
+
+    Examples:
+        embedsmith synthesize queries passages.jsonl --url http://localhost:8000/v1#qwen --out runs/written
     """
     from embedsmith.prepare.synthesize import synthesize_queries
 
@@ -69,11 +96,16 @@ def queries(
         f"{counts['kept']:,} of {counts['written']:,} written were kept ({run.seconds:,.0f} s)"
     )
     _show_rejected(counts)
-    console.line(f"next: {typed()} mine {shlex.quote(str(run.folder))} --out runs/mined")
+    console.next_steps(f"{typed()} mine {shlex.quote(str(run.folder))} --out runs/mined")
 
 
-@synthesize.command()
-@with_options(flags={"tasks.kinds": "kind"}, tasks=TaskSettings, server=ServerSettings)
+@command(synthesize, overwrites=True, renamed=_RENAMED)
+@with_options(
+    flags={"tasks.kinds": "kind", **_FLAGS},
+    first=["tasks.url", "tasks.tasks", "tasks.examples", "tasks.kinds", "server.budget_tokens"],
+    tasks=TaskSettings,
+    server=ServerSettings,
+)
 def tasks(
     out: Out,
     tasks: Given,
@@ -83,7 +115,10 @@ def tasks(
 ) -> None:
     """Let a chat model think of tasks and write examples of each: RUN/examples.jsonl, to train on.
 
-    The two steps of NV-Embed's synthetic data. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY (see README).
+    The two steps of NV-Embed's synthetic data. Keys: EMBEDSMITH_API_KEY, OPENAI_API_KEY.
+
+    Examples:
+        embedsmith synthesize tasks --url http://localhost:8000/v1#qwen --tasks 20 --out runs/tasks
     """
     from embedsmith.prepare.synthesize_tasks import synthesize_tasks
 
@@ -108,7 +143,7 @@ def tasks(
         console.line(f"  rejected: {number:,} ({number / written:.0%} of the tasks) {reason}")
     _show_rejected(counts)
     examples = shlex.quote(str(run.folder / "examples.jsonl"))
-    console.line(f"next: {typed()} train {examples} --out runs/model")
+    console.next_steps(f"{typed()} train {examples} --out runs/model")
 
 
 def _show_rejected(counts: dict[str, Any]) -> None:
@@ -126,10 +161,15 @@ def _show_rejected(counts: dict[str, Any]) -> None:
     console.line(f"{counts['tokens']:,} tokens")
 
 
-@app.command()
-@with_options(judge=JudgeSettings, server=ServerSettings)
+@command(app, renamed=_RENAMED)
+@with_options(
+    flags=_FLAGS,
+    first=["judge.url", "judge.queries", "judge.positives", "server.budget_tokens"],
+    judge=JudgeSettings,
+    server=ServerSettings,
+)
 def judge(
-    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    run: MinedRun,
     judge: Given,
     server: Given,
     prompts: Prompts = None,
@@ -139,7 +179,10 @@ def judge(
 
     Known positives are judged too: they measure the judge's recall. What was asked once, of RUN or of
     another selection from the same candidates, is not asked again. Keys: EMBEDSMITH_API_KEY,
-    OPENAI_API_KEY (see README).
+    OPENAI_API_KEY.
+
+    Examples:
+        embedsmith judge runs/mined --url http://localhost:8000/v1#qwen --queries 200
     """
     from embedsmith.mining.judge import judge as judge_run
     from embedsmith.mining.judge import plain
@@ -179,8 +222,8 @@ def judge(
                     "known positives": found.positives,
                 }.items()
             },
-            ["share of yes", "yes", "no", "unclear", "not answered"],
+            ["share of yes", "yes", "no", "unclear", "unanswered"],
         )
     )
     console.line(f"{found.tokens:,} tokens")
-    console.line(f"next: {typed()} select {shlex.quote(str(run))} --out runs/judged")
+    console.next_steps(f"{typed()} select {shlex.quote(str(run))} --out runs/judged")

@@ -17,6 +17,7 @@ from embedsmith.cli import encoding as encoding
 from embedsmith.cli import export as export
 from embedsmith.cli import generation as generation
 from embedsmith.cli import mining as mining
+from embedsmith.cli import recipes as recipes
 from embedsmith.cli import scoring as scoring
 from embedsmith.cli import training as training
 from embedsmith.cli.app import app
@@ -28,8 +29,8 @@ from embedsmith.version import __version__
 # The order of the help: what a newcomer types first, then data's way from texts to scores.
 _PANELS = {
     "Start": ["quickstart", "search"],
-    "Mining": ["mine", "select", "audit", "report", "judge", "write"],
-    "Training": ["train", "encode", "export"],
+    "Mining": ["mine", "audit", "select", "judge", "report", "export-negatives"],
+    "Training": ["train", "run", "encode", "export-model"],
     "Scores": ["evaluate", "compare", "ablate"],
     "Data": ["convert", "decontaminate", "synthesize"],
 }
@@ -86,6 +87,7 @@ def _refuse_odd_bytes(words: list[str]) -> None:
 
 def main() -> None:
     """Run the command line; turn what went wrong into one line and an exit code."""
+    console.begin()
     console.quiet_libraries()
     console.let_the_first_process_speak()
     try:

@@ -1,4 +1,4 @@
-"""The commands of mining: mine, select, audit, report, write."""
+"""The commands of mining: mine, select, audit, report, export-negatives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import MOST_SEED, TEACHER_FLAGS, Data, Json, Out, app, typed
+from embedsmith.cli.app import MOST_SEED, TEACHER_FLAGS, Data, Json, MinedRun, Out, app, typed
+from embedsmith.cli.commands import command
 from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.source import SourceSettings
@@ -33,9 +34,14 @@ _FLAGS: dict[str, str | None] = {
 }
 
 
-@app.command()
+@command(app, device=True, overwrites=True, renamed={"--memory-gib": "--search-memory-gib"})
 @with_options(
-    flags=_FLAGS, source=SourceSettings, columns=ColumnSettings, mining=MiningSettings, teacher=TeacherSettings
+    flags=_FLAGS,
+    first=["mining.teachers", "mining.negatives", "mining.method", "mining.ratio"],
+    source=SourceSettings,
+    columns=ColumnSettings,
+    mining=MiningSettings,
+    teacher=TeacherSettings,
 )
 def mine(
     data: Data,
@@ -46,7 +52,12 @@ def mine(
     teacher: Given,
     as_json: Json = False,
 ) -> None:
-    """Mine hard negatives for your queries: RUN/negatives.jsonl."""
+    """Mine hard negatives for your queries: RUN/negatives.jsonl.
+
+    Examples:
+        embedsmith mine pairs.jsonl --out runs/mined
+        embedsmith mine scifact --teacher bm25 --teacher intfloat/e5-small-v2 --ensemble rrf --out runs/mined
+    """
     from embedsmith.mining.mine import mine as mine_run
 
     with console.progress() as on_progress:
@@ -62,10 +73,14 @@ def mine(
     _show_mined(run, as_json=as_json)
 
 
-@app.command()
-@with_options(flags=_FLAGS, selection=SelectionSettings)
+@command(app, overwrites=True)
+@with_options(
+    flags=_FLAGS,
+    first=["selection.method", "selection.ratio", "selection.margin", "selection.threshold", "selection.negatives"],
+    selection=SelectionSettings,
+)
 def select(
-    source: Annotated[Path, typer.Argument(metavar="RUN", help="A run of `mine` or `select`.")],
+    source: MinedRun,
     out: Out,
     selection: Given,
     target_false_negatives: Annotated[
@@ -79,6 +94,10 @@ def select(
     """Select negatives again, by another method, from what `mine` found. No model is loaded.
 
     What is not given stays as it was in RUN.
+
+    Examples:
+        embedsmith select runs/mined --method marginpos --margin 0.1 --out runs/margin
+        embedsmith select runs/mined --target-false-negatives 0.05 --out runs/safe
     """
     from embedsmith.mining.select import select_again
 
@@ -97,9 +116,9 @@ def select(
     _show_mined(run, as_json=as_json)
 
 
-@app.command()
+@command(app)
 def audit(
-    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    run: MinedRun,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Seed of the draws.")] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of the positive that is kept; figures are means.")] = 5,
     as_json: Json = False,
@@ -108,6 +127,10 @@ def audit(
 
     Of each query with several positives one is kept and the others are hidden. What is mined and hidden is a false
     negative. No model and no judge is asked.
+
+    Examples:
+        embedsmith audit runs/mined
+        embedsmith audit runs/recipe/mined/scifact --draws 20
     """
     from embedsmith.mining.select import audit_run
 
@@ -130,9 +153,14 @@ def audit(
             ["false-negative rate", "hardness", "full rows"],
         )
     )
+    folder = shlex.quote(str(run))
+    console.next_steps(
+        f"{typed()} select {folder} --target-false-negatives 0.05 --out runs/selected",
+        f"{typed()} report {folder}",
+    )
 
 
-@app.command()
+@command(app)
 def report(
     run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`, a recipe's run, or an ablation.")],
     as_json: Json = False,
@@ -141,6 +169,10 @@ def report(
 
     Of mining: scores, losses, rules, suspected false negatives and samples to read. Of a recipe's run: scores beside
     the baselines, with intervals, and the queries won and lost. With --json its numbers are printed.
+
+    Examples:
+        embedsmith report runs/mined
+        embedsmith report runs/quickstart-minilm
     """
     from embedsmith.recipes.report_pages import write_page
 
@@ -150,20 +182,31 @@ def report(
         console.print_json({"run": str(run), "report": str(path), **numbers})
         return
     console.line(str(path))
+    folder = shlex.quote(str(run))
+    if (run / "scores.json").is_file():
+        console.next_steps(f"{typed()} compare {folder}")
+    elif (run / "negatives.jsonl").is_file():
+        console.next_steps(f"{typed()} train {folder} --out runs/model")
 
 
-@app.command()
-@with_options(writing=DialectSettings)
+@command(app)
+@with_options(first=["writing.negatives"], writing=DialectSettings)
 def write(
-    run: Annotated[Path, typer.Argument(help="A run of `mine` or `select`.")],
+    run: MinedRun,
     out: Annotated[Path, typer.Option(help="File to write; for tevatron and nemo a folder.")],
     writing: Given,
-    dialect: Annotated[str, typer.Option(help=f"One of {', '.join(DIALECTS)}.")] = "jsonl",
+    dialect: Annotated[
+        str, typer.Option(metavar=f"[{'|'.join(DIALECTS)}]", help="The library, and its kind of rows.")
+    ] = "jsonl",
     as_json: Json = False,
 ) -> None:
-    """Write what was mined in the form that another training library reads.
+    """Write mined negatives as a file that another training library reads.
 
     What a dialect cannot say is left out and counted, never filled up.
+
+    Examples:
+        embedsmith export-negatives runs/mined --dialect st-triplet --out triplets.parquet
+        embedsmith export-negatives runs/mined --dialect flagembedding --out train.jsonl
     """
     from embedsmith.mining.select import write as write_run
 
@@ -179,6 +222,7 @@ def write(
         console.line(
             f"left out: {written.cut:,} negatives beyond {written.negatives} of a query; --negatives asks for more"
         )
+    console.next_steps(f"{typed()} train {shlex.quote(str(run))} --out runs/model")
 
 
 def _show_mined(run: Any, *, as_json: bool) -> None:
@@ -199,5 +243,4 @@ def _show_mined(run: Any, *, as_json: bool) -> None:
     for teacher, recall in run.manifest["counts"].get("recall", {}).items():
         console.line(f"approximate search with {teacher}: recall {recall:.3f} against exact")
     folder = shlex.quote(str(run.folder))
-    console.line(f"next: {typed()} train {folder} --out runs/model")
-    console.line(f"      {typed()} audit {folder}")
+    console.next_steps(f"{typed()} train {folder} --out runs/model", f"{typed()} audit {folder}")

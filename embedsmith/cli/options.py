@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import typer
 from pydantic_core import PydanticUndefined
 from typer.models import OptionInfo
 
+from embedsmith.cli.help import MAIN
+from embedsmith.cli.panels import order_of, panel_of, value_of
 from embedsmith.settings import Settings
 from embedsmith.variables import Place
 
@@ -28,7 +31,7 @@ class Given(dict[str, Any]):
 
 
 def with_options(
-    flags: dict[str, str | None] | None = None, **groups: type[Settings]
+    flags: dict[str, str | None] | None = None, *, first: Sequence[str] = (), **groups: type[Settings]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option for each field of some settings.
 
@@ -38,6 +41,7 @@ def with_options(
 
     Args:
         flags: "group.field" -> another name for its option, or None for no option at all.
+        first: "group.field" of those that most people set, in the order in which the help shows them.
         groups: parameter of the command -> its settings.
 
     Raises:
@@ -50,8 +54,9 @@ def with_options(
         generated = {
             f"{group}_{name}": (group, name, parameter)
             for group, settings in groups.items()
-            for name, parameter in _parameters(group, settings, flags or {})
+            for name, parameter in _parameters(group, settings, flags or {}, first)
         }
+        generated = dict(sorted(generated.items(), key=lambda one: _rank(groups, *one[1][:2], first=first)))
         known = {key: _words(parameter) for key, (_, _, parameter) in generated.items()}
         _refuse_twins({**{parameter.name: _words(parameter) for parameter in own}, **known}, command.__name__)
 
@@ -87,8 +92,15 @@ def settings_of(settings: type[S], given: dict[str, Any], **others: Any) -> S:
     return settings.parse({**given, **others}, where="options", flags=flags)
 
 
+def _rank(groups: Mapping[str, type[Settings]], group: str, field: str, *, first: Sequence[str]) -> tuple[int, int]:
+    """Return where the help shows an option: among those that it shows first, or behind them, by subject."""
+    if (place := f"{group}.{field}") in first:
+        return first.index(place), 0
+    return len(first), order_of(groups[group], field)
+
+
 def _parameters(
-    group: str, settings: type[Settings], flags: dict[str, str | None]
+    group: str, settings: type[Settings], flags: dict[str, str | None], first: Sequence[str]
 ) -> list[tuple[str, inspect.Parameter]]:
     """Return the options of a settings class, by field."""
     found = []
@@ -99,21 +111,24 @@ def _parameters(
         if annotation is None or flag is None or is_unnamed_list:
             continue
         default = field.get_default(call_default_factory=True)
-        shown = "" if default in (None, "", [], PydanticUndefined) else f" Default: {str(default)!r}."
+        is_said = default in (None, "", [], False, PydanticUndefined)
+        shown = ", ".join(map(str, default)) if isinstance(default, list) else str(default)
         option = typer.Option(
             _flag(flag, annotation),
-            help=" ".join((field.description or "").split()) + shown.replace("'", ""),
+            help=" ".join((field.description or "").split()) + ("" if is_said else f" Default: {shown}."),
             show_default=False,
-            rich_help_panel=f"{group.capitalize()} settings",
+            metavar=value_of(settings, name) or value_name(annotation),
+            rich_help_panel=MAIN if f"{group}.{name}" in first else panel_of(settings, name),
         )
+        is_required = field.is_required()
         found.append(
             (
                 name,
                 inspect.Parameter(
                     f"{group}_{name}",
                     inspect.Parameter.KEYWORD_ONLY,
-                    default=None,
-                    annotation=Annotated[annotation | None, option],
+                    default=inspect.Parameter.empty if is_required else None,
+                    annotation=Annotated[annotation if is_required else annotation | None, option],
                 ),
             )
         )
@@ -139,6 +154,21 @@ def _refuse_twins(flags: dict[str, list[str]], command: str) -> None:
         for word in words:
             owner = owners.setdefault(word, name)
             assert owner == name, f"{command}: {word} would set both {owner} and {name}; rename one of them in `flags`"
+
+
+def value_name(annotation: Any) -> str | None:
+    """Return what a value of a type is called in the help: its choices where there are some, None for a switch.
+
+    >>> value_name(Literal["small", "large"]), value_name(list[float]), value_name(int | None)
+    ('[small|large]', 'FLOAT', 'INT')
+    """
+    if get_origin(annotation) is list:
+        return value_name(get_args(annotation)[0])
+    if get_origin(annotation) is Literal:
+        return f"[{'|'.join(map(str, get_args(annotation)))}]"
+    if get_origin(annotation) in (Union, types.UnionType):
+        return value_name(next(one for one in get_args(annotation) if one is not type(None)))
+    return {int: "INT", float: "FLOAT", Path: "PATH", bool: None}.get(annotation, "TEXT")
 
 
 def _flag(name: str, annotation: Any) -> str:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import METRICS, Json, app
+from embedsmith.cli.app import METRICS, Json, app, typed
+from embedsmith.cli.commands import command
 from embedsmith.cli.options import settings_of, with_options
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.labelled_rows import LabelledColumns
@@ -29,6 +30,8 @@ _FLAGS: dict[str, str | None] = {
     **{f"pairs.{name}": f"{name.replace('_', '-')}-column" for name in ColumnSettings.model_fields},
     "pairs.relevant_from": "relevant-from",
     "reading.seed": None,
+    "reading.batch_size": "rescoring-batch-size",
+    "reading.memory_gib": "search-memory-gib",
 }
 
 if TYPE_CHECKING:
@@ -36,9 +39,19 @@ if TYPE_CHECKING:
     from embedsmith.serving.search import Hit
 
 
-@app.command()
+@command(
+    app,
+    device=True,
+    overwrites=True,
+    renamed={"--batch-size": "--rescoring-batch-size", "--memory-gib": "--search-memory-gib"},
+)
 @with_options(
-    flags=_FLAGS, scoring=ScoringSettings, columns=LabelledColumns, pairs=ColumnSettings, reading=TeacherSettings
+    flags=_FLAGS,
+    first=["scoring.metrics", "scoring.task"],
+    scoring=ScoringSettings,
+    columns=LabelledColumns,
+    pairs=ColumnSettings,
+    reading=TeacherSettings,
 )
 def evaluate(
     model: Annotated[
@@ -89,6 +102,11 @@ def evaluate(
     """Score a model or a baseline on retrieval, STS, pair classification, classification, clustering, reranking.
 
     What the data asks for is found from its columns. Vectors are kept, so a second evaluation costs seconds.
+
+    Examples:
+        embedsmith evaluate runs/model scifact --before-and-after
+        embedsmith evaluate bm25 pairs.jsonl --metric ndcg@10 --out runs/bm25
+        embedsmith evaluate runs/model --benchmark STSBenchmark
     """
     from embedsmith.errors import SettingsError
     from embedsmith.evaluation.before_and_after import before_and_after as compare_with_start
@@ -136,6 +154,11 @@ def evaluate(
         console.print_json({"scores": found.of_label(MODEL), **means} | ({"run": str(out)} if out else {}))
         return
     _show_scores(model, found, settings.metrics or METRICS)
+    if out and (out / "ranking.trec").is_file():
+        console.next_steps(f"{typed()} compare {shlex.quote(str(out))} ANOTHER")
+    elif data and not out:
+        again = shlex.join([model, *data])
+        console.next_steps(f"{typed()} evaluate {again} --out runs/scores")
 
 
 def _default_panel() -> list[str]:
@@ -179,7 +202,7 @@ def _show_before_and_after(model: str, table: dict[str, dict[str, Any]], *, as_j
     console.out.print(console.figures_table(f"{model} and its start", rows, columns))
 
 
-@app.command()
+@command(app, device=True)
 def search(
     run: Annotated[Path, typer.Argument(help="A run with a trained model, such as the quickstart's.")],
     query: Annotated[
@@ -194,6 +217,10 @@ def search(
     """Search the code that a quickstart was made of, with the model that it trained.
 
     The model is loaded once: without QUERY, every line of the standard input is answered as soon as it is there.
+
+    Examples:
+        embedsmith search runs/quickstart-minilm "open a zip file"
+        embedsmith search runs/model "who wrote it" --data corpus.jsonl --top 10
     """
     from embedsmith.serving.search import Finder, refuse_empty
 

@@ -1,59 +1,30 @@
-"""The commands that train: quickstart, train."""
+"""The command that trains on mined negatives: train."""
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import MOST_SEED, Json, Seed, app, typed
+from embedsmith.cli.app import MOST_SEED, Json, app, typed
+from embedsmith.cli.commands import command
 from embedsmith.cli.options import Given, settings_of, with_options
+from embedsmith.cli.recipes import Changes, DryRun, Out, carry_out, refuse_without, show_plan
 from embedsmith.errors import SettingsError
 from embedsmith.models.settings import StudentSettings
-from embedsmith.recipes.quickstart import StudentName
 from embedsmith.training.settings import StageSettings
 
 
-@app.command()
-def quickstart(
-    source: Annotated[
-        str, typer.Option(help="Folder of Python files; `stdlib` is the standard library of the running Python.")
-    ] = "stdlib",
-    student: Annotated[
-        StudentName, typer.Option(help="minilm: fine-tune all-MiniLM-L6. smollm2: make an NV-Embed of SmolLM2-135M.")
-    ] = "minilm",
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder; by default runs/quickstart-STUDENT. A cut-short run goes on.")
-    ] = None,
-    seed: Seed = 0,
-    verbose: Annotated[bool, typer.Option(help="Name the files that could not be read.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Build a code-search model for Python code: harvest, mine, train, evaluate.
-
-    Pairs are the first sentence of a docstring and the function without it, under its qualified name; evaluation is on
-    modules never seen.
-    """
-    import torch
-
-    from embedsmith.recipes.quickstart import quickstart_recipe
-    from embedsmith.recipes.run import run_recipe
-
-    recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=torch.cuda.is_available())
-    folder = out or Path("runs") / recipe.name
-    with console.progress() as on_progress:
-        run = run_recipe(recipe, out=folder, command="quickstart", on_progress=on_progress)
-    _show_skipped(folder, verbose=verbose)
-    search_hint = "open a zip file and list its members" if source == "stdlib" else _example_query(folder)
-    _show_run(run, as_json=as_json, search_hint=search_hint)
-
-
-@app.command()
+@command(app, device=True, overwrites=True)
 @with_options(
+    first=[
+        *("student.name", "student.instruction", "student.pooling"),
+        *("stage.epochs", "stage.steps", "stage.batch_size", "stage.learning_rate", "stage.hard_negatives"),
+        *("stage.lora_rank", "student.query_max_tokens", "student.passage_max_tokens"),
+    ],
     flags={
         "student.name": "student",
         "stage.name": None,
@@ -67,27 +38,29 @@ def quickstart(
 )
 def train(
     source: Annotated[
-        Path, typer.Argument(metavar="RECIPE.yaml|RUN", help="A recipe, a run of `mine`, or a file of examples.")
+        Path,
+        typer.Argument(metavar="RUN", help="A run of `mine` or `select`, RUN/mined/NAME, or a file of examples."),
     ],
     student: Given,
     stage: Given,
-    out: Annotated[Path | None, typer.Option(help="Run folder to write; one that was cut short goes on.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Seed; the recipe's, or 0.")] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a value by its path, such as stages.0.learning_rate=1e-5; may be repeated."),
+    out: Out = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MOST_SEED, help="Seed of new weights, batches and dropout; or 0.")
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print data, steps, tokens, memory and time; train nothing.")
-    ] = False,
+    changes: Changes = None,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Train a student on mined negatives, or carry out a whole recipe from data to scores.
+    """Train a student on mined negatives, in one stage.
 
     On several devices: torchrun --nproc-per-node N -m embedsmith train ...
+
+    Examples:
+        embedsmith train runs/mined --out runs/model
+        embedsmith train runs/mined --student intfloat/e5-small-v2 --epochs 2 --out runs/e5
+        embedsmith train runs/mined --dry-run
     """
-    if out is None and not dry_run:
-        raise SettingsError("--out is missing", hint="name the run folder to write: --out RUN")
+    refuse_without(out, dry_run=dry_run)
     if source.suffix in (".yaml", ".yml"):
         flags = [*student.flags.values(), *stage.flags.values()]
         _train_recipe(source, out, flags, seed, changes or [], dry_run=dry_run, as_json=as_json)
@@ -105,7 +78,7 @@ def train(
     if dry_run:
         from embedsmith.recipes.plan import plan_of_run
 
-        _show_plan(plan_of_run(source, settings), as_json=as_json)
+        show_plan(plan_of_run(source, settings), as_json=as_json)
         return
     assert out
     with console.progress() as on_progress:
@@ -121,7 +94,10 @@ def train(
         console.print_json({"run": str(out), "seconds": run.seconds, "model": run.manifest["counts"]["model"]})
         return
     console.line(f"trained {out / 'model'} in {run.seconds:,.0f} s")
-    console.line(f"next: {typed()} evaluate {shlex.quote(str(out))} DATA")
+    console.next_steps(
+        f"{typed()} evaluate {shlex.quote(str(out))} DATA --before-and-after",
+        f"{typed()} export-model {shlex.quote(str(out))} --out my-model",
+    )
 
 
 def _train_recipe(
@@ -134,114 +110,12 @@ def _train_recipe(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Carry out a recipe and show what came of it."""
-    from embedsmith.recipes.recipe import read_recipe
-    from embedsmith.recipes.run import run_recipe
-
+    """Carry out a recipe, as `train` did before there was `run`."""
     if flags:
         raise SettingsError(
             f"{flags[0]}: a recipe has its own settings",
             hint=f"change them in {path}, or with --set, such as --set stages.0.learning_rate=1e-5",
         )
+    console.note(f"`train` takes recipes for one more version; from now on: {typed()} run {shlex.quote(str(path))}")
     changes = changes if seed is None else [*changes, f"seed={seed}"]
-    recipe = read_recipe(path, changes=changes)
-    if dry_run:
-        from embedsmith.recipes.plan import plan_of_recipe
-
-        with console.progress() as on_progress:
-            plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=on_progress)
-        _show_plan(plan, as_json=as_json)
-        return
-    assert out
-    with console.progress() as on_progress:
-        run = run_recipe(recipe, out=out, on_skip=console.note, on_progress=on_progress)
-    _show_run(run, as_json=as_json, search_hint="")
-
-
-def _show_plan(plan: Any, *, as_json: bool) -> None:
-    """Show what a training run is going to do."""
-    if as_json:
-        console.print_json(asdict(plan))
-        return
-    console.line("checked: what each step needs is there")
-    for data in plan.data:
-        mined = f"to be mined in {data.passages:,} passages" if data.to_be_mined else f"{data.negatives:,} negatives"
-        without = f"; {data.removed:,} rows removed that evaluation sets hold" if data.removed else ""
-        labels = f"; {data.labels}" if data.labels else ""
-        console.line(f"data {data.name}: {data.queries:,} queries, {mined}{without}{labels}")
-    console.line(f"student: {plan.parameters:,} parameters")
-    for stage in plan.stages:
-        console.line(
-            f"stage {stage.name}: {stage.steps:,} steps of {stage.queries_a_step:,} queries and about "
-            f"{stage.tokens_a_step:,} tokens; {stage.trained_parameters:,} parameters trained ({_parts(stage)}); about "
-            f"{console.duration(stage.seconds)} and {stage.memory_gib:.1f} GiB, of {plan.free_gib:.1f} GiB free on "
-            f"{plan.device}"
-        )
-        rows = {
-            part.data: [
-                f"{part.examples:,}",
-                f"{part.negatives:.1f}",
-                f"{part.weight:g}",
-                f"{part.queries:,}",
-                f"{part.share:.1%}",
-                f"{part.passes:.2f}",
-            ]
-            for part in stage.blend
-        }
-        columns = ["examples", "negatives", "weight", "drawn", "share", "passes"]
-        console.out.print(console.figures_table(f"What stage {stage.name} sees", rows, columns))
-    total = sum(stage.seconds for stage in plan.stages)
-    console.line(f"training: about {console.duration(total)}, mining and scoring aside")
-
-
-def _parts(stage: Any) -> str:
-    """Return how many parameters of each part of the model a stage trains."""
-    counts = {name: getattr(stage.trained, name) for name in ("backbone", "adapters", "pooling")}
-    return ", ".join(f"{name} {count:,}" for name, count in counts.items() if count)
-
-
-def _show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
-    """Show the scores of a recipe's run, and what to try next."""
-    from embedsmith.recipes.report import shown_metrics
-    from embedsmith.runs.scores import read_scores
-
-    scores = read_scores(run.folder).metrics()
-    if as_json:
-        flat = next(iter(scores.values())) if len(scores) == 1 else {"scores": scores}
-        console.print_json({**flat, "seconds": run.seconds, "run": str(run.folder)})
-        return
-    for name, rows in scores.items():
-        last = ("before", *(label for label in rows if label.startswith("after ")), "after")
-        order = [*(label for label in rows if label not in last), *last]
-        rows = {label: rows[label] for label in order if label in rows}
-        unseen = ", queries of modules never seen" if (run.folder / "data" / name / "test").is_dir() else ""
-        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, shown_metrics(rows)))
-    folder = shlex.quote(str(run.folder))
-    console.line(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}. Next:")
-    if search_hint:
-        console.line(f"  {typed()} search {folder} {shlex.quote(search_hint)}")
-    for name in scores:
-        if (run.folder / "data" / name / "test").is_dir():
-            console.line(f"  {typed()} evaluate {folder} {folder}/data/{name}/test")
-    console.line(f"  {typed()} train {folder}/recipe.yaml --out runs/again")
-
-
-def _example_query(folder: Path) -> str:
-    """Return something to search for in the code of a quickstart: what one of its functions says that it does."""
-    from embedsmith.data.files import read_jsonl
-
-    _, first = next(read_jsonl(folder / "data" / "code" / "test" / "queries.jsonl"))
-    return str(first["text"])
-
-
-def _show_skipped(folder: Path, *, verbose: bool) -> None:
-    """Say how many files could not be read, and which on request."""
-    from embedsmith.data.files import read_json
-
-    skipped = read_json(folder / "data" / "code" / "done.json")["skipped"]
-    if skipped:
-        more = "" if verbose else " (--verbose names them)"
-        console.line_beside(f"{len(skipped):,} files could not be read{more}")
-    for row in skipped if verbose else ():
-        place = row["path"] if row["line"] is None else f"{row['path']}:{row['line']}"
-        console.line_beside(f"  {place}: {row['reason']}")
+    carry_out(path, out, changes, dry_run=dry_run, as_json=as_json)

@@ -7,6 +7,7 @@ from typing import Any
 
 from embedsmith.data.arrow_files import class_names, one_line
 from embedsmith.data.arrow_growth import BATCH
+from embedsmith.data.reachable import offline_where_the_hub_is_silent
 from embedsmith.data.tables import HUB, Table, Unit, arrow_table
 from embedsmith.errors import InputError
 
@@ -34,13 +35,14 @@ def hub_tables(name: str, split: str | None) -> dict[str, Table]:
         ) from None
     config = parts[2] if len(parts) == 3 else None
     try:
-        found = datasets.load_dataset("/".join(parts[:2]), config, split=split)
+        with offline_where_the_hub_is_silent():
+            found = datasets.load_dataset("/".join(parts[:2]), config, split=split)
     except datasets.exceptions.DatasetNotFoundError as error:
         raise InputError(f"{name}: {one_line(error)}", hint="check the name, and whether it is public") from None
     except ValueError as error:  # an unknown configuration or split, also one that the cache lacks
         raise InputError(f"{name}: {one_line(error)}", hint="name one of those that there are") from None
     except OSError as error:
-        raise OSError(f"{name}: the hub cannot be reached: {one_line(error)}") from None
+        raise ConnectionError(f"{name}: the hub cannot be reached: {one_line(error)}") from None
     splits = found if isinstance(found, dict) else {split or "": found}
     return {key: dataset_table(name, parts[1], dataset) for key, dataset in splits.items()}
 

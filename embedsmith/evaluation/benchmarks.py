@@ -4,26 +4,19 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
-import datasets
 import mteb
-from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError
 from mteb import ResultCache
 
+from embedsmith.data.reachable import offline_where_the_hub_is_silent
 from embedsmith.errors import InputError
 from embedsmith.evaluation.local_tasks import undefined
 from embedsmith.progress import Progress, silent
-
-_PATIENCE_S = 5.0
-"""Seconds that the hub has to answer."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +71,7 @@ def score_tasks(
     """
     results = ResultCache(cache) if cache else ResultCache()
     scores: dict[str, TaskScore] = {}
-    with _offline_where_the_hub_is_silent():
+    with offline_where_the_hub_is_silent():
         for done, task in enumerate(tasks):
             name = task.metadata.name
             on_progress("tasks of mteb", done, len(tasks), name)
@@ -123,33 +116,13 @@ def _result(model: Any, task: Any, results: ResultCache) -> Any:
             show_progress_bar=False,
         )
     except (OSError, HfHubHTTPError) as error:
-        raise OSError(f"{task.metadata.name}: its data is not here, and the hub gives none: {_line(error)}") from error
+        raise ConnectionError(
+            f"{task.metadata.name}: its data is not here, and the hub gives none: {_line(error)}"
+        ) from error
     if not found.task_results:
         reason = found.exceptions[0].exception if found.exceptions else "mteb gave no result"
         raise OSError(f"{task.metadata.name}: not scored: {_line(reason)}")
     return found.task_results[0]
-
-
-@contextmanager
-def _offline_where_the_hub_is_silent() -> Iterator[None]:
-    """Use what is on this machine, within the block, if the hub does not answer.
-
-    Its libraries would ask again and again, for a minute and a half, before they say so.
-    """
-    try:
-        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=_PATIENCE_S).close()
-        answers = True
-    except HTTPError:
-        answers = True
-    except OSError:
-        answers = False
-    before = constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE
-    if not answers:
-        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE, datasets.config.HF_HUB_OFFLINE = before
 
 
 def _line(error: Any) -> str:

@@ -129,9 +129,10 @@ def read_mined(folder: str | Path) -> Mined:
         raise InputError(f"{folder}: the data it was mined from is gone: {data}", hint="put it back, or mine again")
     source = SourceSettings.parse(manifest["inputs"].get("source"), where=str(folder))
     collection, listed = read_source(data, source, None)
-    if manifest["content"].get(collection.name) != collection.content_hash():
+    name = manifest["inputs"].get("name", collection.name)
+    if manifest["content"].get(name) != collection.content_hash():
         raise RunError(f"{folder}: {data} has changed since it was mined", hint="mine it again into another folder")
-    if manifest["content"].get(exclusions_of(collection.name), hash_of_listed(listed)) != hash_of_listed(listed):
+    if manifest["content"].get(exclusions_of(name), hash_of_listed(listed)) != hash_of_listed(listed):
         raise RunError(
             f"{folder}: what {source.exclude_qrels or source.exclude_ids} excludes has changed since it was mined",
             hint="mine it again into another folder",

@@ -120,7 +120,7 @@ class SelectionSettings(MethodSettings, SamplerSettings, EnsembleSettings):
     """Keep the negatives that the data brings along, before the mined ones."""
     near_duplicates: float | None = Field(None, gt=0, le=1)
     """Exclude a candidate whose words overlap with a positive's by this Jaccard share of 3-word shingles, estimated by
-    MinHash to within 0.03 (standard error); needs the extra `near-duplicates`. 0.8 is common."""
+    MinHash to within 0.03 (standard error). 0.8 is common."""
 
     def model_post_init(self, context: Any) -> None:
         """Refuse what does not go together, before anything is read or encoded."""

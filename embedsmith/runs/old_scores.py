@@ -23,6 +23,7 @@ _TASKS = {"pairs": "pair-classification"}
 
 _KEPT = ("task", "split", "queries", "passages", "rows", "left_out", "labels")
 """What an evaluation said of its data under the names of today."""
+_AGAIN = "score it again: embedsmith evaluate MODEL DATA --out RUN"
 
 
 def upgraded(folder: Path, found: Any) -> dict[str, Any]:
@@ -60,12 +61,12 @@ def _evaluation(folder: Path, found: Any, side: str) -> dict[str, Any]:
     """
     place = folder / side / "scores.json"
     if not isinstance(found, dict):
-        raise RunError(f"{place}: no scores of an evaluation")
+        raise RunError(f"{place}: no scores of an evaluation", hint=_AGAIN)
     scores, data, model = (found.get(name, {}) for name in ("scores", "data", "model"))
     if not (are_numbers(scores, depth=2) and isinstance(model, dict) and isinstance(data, dict)):
-        raise RunError(f"{place}: no scores of an evaluation")
+        raise RunError(f"{place}: no scores of an evaluation", hint=_AGAIN)
     if unknown := [name for name in scores if not isinstance(data.get(name), dict)]:
-        raise RunError(f"{place}: nothing is said of {unknown[0]} under data")
+        raise RunError(f"{place}: nothing is said of {unknown[0]} under data", hint=_AGAIN)
     label = side or "model"
     asked = read_manifest(folder)["settings"].get("scoring", {}) if (folder / "manifest.json").is_file() else {}
     boards: dict[str, Any] = {"data": {}, "scores": {}}
@@ -103,7 +104,7 @@ def _reading(asked: Any, is_retrieval: bool) -> dict[str, Any]:
 def _recipe(folder: Path, found: Any) -> dict[str, Any]:
     """Return the scores of a recipe's run."""
     if not are_numbers(found, depth=3):
-        raise RunError(f"{folder / 'scores.json'}: no scores by data set, model and metric")
+        raise RunError(f"{folder / 'scores.json'}: no scores by data set, model and metric", hint=_AGAIN)
     manifest = read_manifest(folder) if (folder / "manifest.json").is_file() else {"settings": {}, "content": {}}
     named = named_data(folder, manifest)
     teachers = (manifest["settings"].get("mining") or {}).get("teachers") or [None]

@@ -13,6 +13,7 @@ from typing import Any
 from embedsmith.errors import RunError
 from embedsmith.runs.lineage import selected_from
 from embedsmith.runs.mined import content_of_candidates, read_false_negatives
+from embedsmith.runs.part import is_run
 from embedsmith.runs.run import finished, read_manifest
 from embedsmith.settings import fingerprint
 
@@ -48,7 +49,7 @@ def check_origin(run: str | Path) -> None:
     if manifest["command"] != "select" or known is None:
         return
     origin = Path(manifest["inputs"].get("run", ""))
-    if (origin / "manifest.json").is_file() and content_of(origin) != known:
+    if is_run(origin) and content_of(origin) != known:
         raise RunError(
             f"{run}: {origin} was mined again since these negatives were selected from it",
             hint=f"select again: embedsmith select {origin} --out ANOTHER",

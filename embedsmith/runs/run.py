@@ -23,6 +23,7 @@ from embedsmith.data.locks import Lock, busy
 from embedsmith.data.plain_values import is_number
 from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.pages.tables import Figures, Tabular
+from embedsmith.runs.part import manifest_of_part, recipe_around
 from embedsmith.settings import Settings, fingerprint
 from embedsmith.version import __version__
 
@@ -227,13 +228,17 @@ class Run(Tabular):
 
 
 def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Return the manifest of a run.
+    """Return the manifest of a run, or of what a recipe's run has mined of one data set.
 
     Raises:
         RunError: the folder is missing or not a run folder.
     """
     path = Path(folder) / "manifest.json"
     if not path.is_file():
+        if (run := recipe_around(folder)) and (
+            found := manifest_of_part(folder, run, _manifest_of(run / "manifest.json"))
+        ):
+            return found
         what = "not a run folder (no manifest.json)" if Path(folder).is_dir() else "no such run folder"
         raise RunError(f"{folder}: {what}", hint="name the folder that was given as --out")
     return _manifest_of(path)

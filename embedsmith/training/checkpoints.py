@@ -161,9 +161,14 @@ def read_state(folder: Path) -> dict[str, Any]:
         state = read_json(folder / _STATE)
         known = state.pop(_HASH, None) if isinstance(state, dict) else None
         if known != _hash_of(state, folder):
-            raise RunError(f"{folder / _STATE}: it or {_TRAINER} was changed, or an older version has written them")
+            raise RunError(
+                f"{folder / _STATE}: it or {_TRAINER} was changed, or an older version has written them",
+                hint=_remedy(folder),
+            )
         if (best := state["best"]["path"]) and not (folder.parent / best).is_file():
-            raise RunError(f"{folder / _STATE}: the best weights so far are gone: {folder.parent / best}")
+            raise RunError(
+                f"{folder / _STATE}: the best weights so far are gone: {folder.parent / best}", hint=_remedy(folder)
+            )
     found: dict[str, Any] = state
     return found
 

@@ -100,7 +100,10 @@ def train(
     with named_student(student) as named, bars(on_progress, show=progress) as tell:
         settings = TrainingSettings(student=named.settings, stage=stage or StageSettings(), seed=seed)
         if settings.stage.remine:
-            raise SettingsError(f"stage {settings.stage.name}: remine needs a recipe, which knows the data to mine")
+            raise SettingsError(
+                f"stage {settings.stage.name}: remine needs a recipe, which knows the data to mine",
+                hint="write a recipe with this stage: embedsmith run RECIPE.yaml --out RUN",
+            )
         folder = folder_or_temporary(out, "train")
         # What cannot be read is refused before the folder is made.
         sources = [] if place is None else mined_sources(place, settings.student)

@@ -93,7 +93,7 @@ def _recipe_run(folder: Path) -> None:
 @few_samples()
 def _read_recipe_run(folder: Path) -> None:
     """Look at a recipe's run in every way, and go on with it as if its last line had not been written."""
-    from embedsmith.cli.training import _show_run
+    from embedsmith.cli.recipes import show_run
     from embedsmith.evaluation.before_and_after import own_scorings
     from embedsmith.evaluation.compare import compare
     from embedsmith.evaluation.settings import ScoringSettings
@@ -112,7 +112,7 @@ def _read_recipe_run(folder: Path) -> None:
         lambda: own_scorings(run, ScoringSettings()),
         lambda: mined_sources(run, StudentSettings()),
         lambda: _card(str(run), run, folder / "copy", "sentence-transformers", run / "model").text(),
-        _quietly(lambda: _show_run(Run(run, read_manifest(run), lock=None), as_json=False, search_hint="")),
+        _quietly(lambda: show_run(Run(run, read_manifest(run), lock=None), as_json=False, search_hint="")),
     )
     if "running" not in (run / "manifest.json").read_text("utf-8", "replace"):
         with contextlib.suppress(ValueError, AttributeError, TypeError):

@@ -88,10 +88,14 @@ def test_a_recipe_is_carried_out(embedsmith_command, pairs: Path, tiny_bert: Pat
         f"data: {{animals: {{path: {pairs}}}}}\nmining: {{teachers: [bm25], method: naive}}\n"
         f"student: {{name: {tiny_bert}}}\nstages: [{{steps: 1, batch_size: 4}}]\n"
     )
-    done = embedsmith_command("train", recipe, "--out", tmp_path / "run", "--seed", 3, "--json")
+    done = embedsmith_command("run", recipe, "--out", tmp_path / "run", "--seed", 3, "--json")
     assert done.code == 0
     assert done.json.keys() == {"scores", "seconds", "run"}
     assert read_manifest(tmp_path / "run")["settings"]["seed"] == 3
+    # As scripts of an earlier version say it: the same run, which is finished.
+    done = embedsmith_command("train", recipe, "--out", tmp_path / "run", "--seed", 3)
+    assert (done.code, done.error) == (2, f"{tmp_path / 'run'}: this run is finished already")
+    assert f"note: `train` takes recipes for one more version; from now on: embedsmith run {recipe}" in done.err
 
 
 def test_a_recipe_takes_no_other_settings(embedsmith_command, tmp_path: Path):
@@ -190,9 +194,11 @@ def test_a_full_disk_ends_with_1_and_the_same_command_goes_on(
         ),
         (["mine", "PAIRS", "--out", "OUT", "--teacher", "no-one/no-model"], "no-one/no-model: cannot be opened: "),
         (["train", "PAIRZ", "--out", "OUT"], "pairz.jsonl: no such run folder or file"),
-        (["train", "recipes/none.yaml", "--out", "OUT"], "recipes/none.yaml: no such recipe"),
-        (["train", "MISTYPED", "--out", "OUT"], 'unknown key "studnet" (did you mean "student"?)'),
-        (["train", "NOT_YAML", "--out", "OUT"], "not.yaml:2: not YAML: "),
+        (["run", "recipes/none.yaml", "--out", "OUT"], "recipes/none.yaml: no such recipe"),
+        (["run", "recipes/none.yaml"], "--out is missing"),
+        (["mine", "PAIRS", "--out", "OUT", "--device", "tpu"], '--device: no device "tpu"'),
+        (["run", "MISTYPED", "--out", "OUT"], 'unknown key "studnet" (did you mean "student"?)'),
+        (["run", "NOT_YAML", "--out", "OUT"], "not.yaml:2: not YAML: "),
         (["evaluate", "bm25", "PAIRZ"], "pairz.jsonl: no such file or folder"),
         (["evaluate", "bm25"], "no data to score it on"),
         (["evaluate"], "Missing argument 'model'"),

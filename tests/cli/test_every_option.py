@@ -57,14 +57,15 @@ COMMANDS = {
         "embedsmith.mining.judge.judge",
         {"Judge": JudgeSettings, "Server": ServerSettings},
     ),
-    "write": Command("RUN --out OUT", "embedsmith.mining.select.write", {"Writing": DialectSettings}),
+    "export-negatives": Command("RUN --out OUT", "embedsmith.mining.select.write", {"Writing": DialectSettings}),
     "train": Command(
         "RUN --out OUT",
         "embedsmith.training.train.train",
         {"Student": StudentSettings, "Stage": StageSettings},
     ),
+    "run": Command("recipe.yaml --out OUT", "embedsmith.recipes.run.run_recipe"),
     "encode": Command("MODEL TEXTS --out OUT", "embedsmith.serving.encode.encode"),
-    "export": Command("MODEL --out OUT", "embedsmith.serving.export.export"),
+    "export-model": Command("MODEL --out OUT", "embedsmith.serving.export.export"),
     "evaluate": Command(
         "MODEL DATA",
         "embedsmith.evaluation.evaluate.evaluate_all",
@@ -105,7 +106,7 @@ NEEDS = {
     ("train", "--patience"): "--held-out 4",
     ("mine", "--veto-deviations"): "--teacher bm25 --teacher random",
     ("convert", "--veto-deviations"): "--teacher bm25",
-    ("convert", "--threshold"): "--task sts",
+    ("convert", "--sts-threshold"): "--task sts",
     ("convert", "--exclude-above"): "--task sts",
     ("convert", "--positive-label"): "--task pairs",
     ("convert", "--neighbour"): "--teacher MODEL",
@@ -118,6 +119,7 @@ VALUES = {
     ("quickstart", "--source"): ".",
     ("quickstart", "--student"): "smollm2",
     ("train", "--set"): "stage.steps=7",
+    ("run", "--set"): "student.layers=1",
     ("train", "--template"): "Task: {instruction}",
     ("evaluate", "--template"): "Task: {instruction}",
     ("ablate", "--set"): "student.layers=1",
@@ -142,12 +144,15 @@ ELSEWHERE = {
     ("evaluate", "--before-and-after"): "embedsmith.evaluation.before_and_after.before_and_after",
     ("evaluate", "--panel"): "embedsmith.evaluation.before_and_after.before_and_after",
     ("train", "--dry-run"): "embedsmith.recipes.plan.plan_of_run",
+    ("run", "--dry-run"): "embedsmith.recipes.plan.plan_of_recipe",
     ("ablate", "--dry-run"): "embedsmith.recipes.ablation.ablate.check",
 }
 """What is called in the usual function's stead."""
 
-PRINTED = {"--json", "--verbose", "--top"}
+PRINTED = {"--json", "--verbose", "--quiet", "--top"}
 """Options of what is printed, or shown, of the result."""
+AROUND = {"--device", "--overwrite", "--yes"}
+"""Options of what is done before the function is called; see `test_running.py`."""
 
 ALSO = {
     # Who names a method wants its ceiling, as `trust_labels` says.
@@ -267,15 +272,14 @@ def words_for(name: str, parameter: Any, field: tuple[type[Settings], str] | Non
 
 def field_of(name: str, parameter: Any) -> tuple[type[Settings], str] | None:
     """Return the setting whose description is an option's help; None for an option of the command's own."""
-    heading = str(getattr(parameter, "rich_help_panel", None) or "").removesuffix(" settings")
-    if heading not in COMMANDS[name].groups:
-        assert not heading
+    group, _, own = parameter.name.partition("_")
+    settings = COMMANDS[name].groups.get(group.capitalize())
+    if settings is None or own not in settings.model_fields:
         return None
-    settings = COMMANDS[name].groups[heading]
     said = {field: " ".join((info.description or "").split()) for field, info in settings.model_fields.items()}
     found = [field for field, text in said.items() if text and parameter.help.startswith(text)]
     longest = max(found, key=lambda field: len(said[field]))
-    assert [field for field in found if said[field] == said[longest]] == [longest]
+    assert [field for field in found if said[field] == said[longest]] == [longest] == [own]
     return settings, longest
 
 
@@ -287,7 +291,7 @@ def test_a_description_is_that_of_one_setting_of_its_command():
 
 BEFORE: dict[tuple[str, ...], dict[str, Any]] = {}
 """What a command calls its function with when no other option is given."""
-SETTING = [(name, parameter) for name, parameter in OPTIONS if parameter.opts[0] not in PRINTED]
+SETTING = [(name, parameter) for name, parameter in OPTIONS if parameter.opts[0] not in PRINTED | AROUND]
 
 
 @pytest.mark.parametrize(

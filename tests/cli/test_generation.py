@@ -57,7 +57,7 @@ def test_what_was_rejected_is_shown_with_its_share(embedsmith_command, chat_serv
 
 def test_a_budget_that_is_spent_is_told_and_is_no_error(embedsmith_command, chat_server, corpus, tmp_path):
     chat_server.say = writes
-    words = ["--url", chat_server.name, "--teacher", "bm25", "--out", tmp_path / "run", "--max-tokens", 20]
+    words = ["--url", chat_server.name, "--teacher", "bm25", "--out", tmp_path / "run", "--answer-tokens", 20]
     done = embedsmith_command("synthesize", "queries", corpus, *words, "--budget-tokens", 500, "--concurrency", 1)
     assert done.code == 0
     assert "the budget is spent" in done.err and "larger --budget-tokens goes on" in done.err
@@ -86,7 +86,7 @@ def test_tasks_are_written_and_told(embedsmith_command, chat_server, tmp_path):
     [
         (["--url", "localhost:8000#m"], "begins with neither https:// nor http://"),
         (["--url", "http://localhost:1/v1"], "no model"),
-        ([], 'options: missing key "url"'),
+        ([], "Missing option '--url'"),
         (["--url", "http://localhost:1/v1#m", "--prompts", "nowhere"], "nowhere: no such folder"),
     ],
 )
@@ -114,7 +114,7 @@ def test_a_server_that_is_not_there_ends_with_exit_code_1(embedsmith_command, co
 )
 def test_every_setting_has_its_option(embedsmith_command, command, settings):
     shown = embedsmith_command(*command, "--help").out
-    named = {"kinds": "kind"}
+    named = {"kinds": "kind", "max_tokens": "answer-tokens", "temperature": "chat-temperature"}
     for name in settings.model_fields:
         if name != "teacher_settings":
             assert f"--{named.get(name, name).replace('_', '-')}" in shown

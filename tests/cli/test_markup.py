@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import embedsmith.cli
-from embedsmith.cli import console, training
+from embedsmith.cli import console, recipes
 from tests.hostile import MARKED_UP, say_everywhere
 from tests.hostile import printed as printed
 
@@ -34,7 +34,7 @@ def test_a_name_is_printed_to_the_letter_in_every_kind_of_output(name: str, prin
 def test_a_recipe_s_scores_name_its_data(tmp_path: Path, printed: io.StringIO):
     scores = {name: {"before": {"ndcg@10": 0.5}, f"after {name}": {"ndcg@10": 0.5}} for name in MARKED_UP}
     (tmp_path / "scores.json").write_text(json.dumps(scores))
-    training._show_run(SimpleNamespace(folder=tmp_path, seconds=1.0), as_json=False, search_hint=MARKED_UP[0])
+    recipes.show_run(SimpleNamespace(folder=tmp_path, seconds=1.0), as_json=False, search_hint=MARKED_UP[0])
     for name in MARKED_UP:
         assert f"Scores on {name}" in printed.getvalue()
         assert f"after {name}" in printed.getvalue()

@@ -66,6 +66,7 @@ def test_the_help_says_what_the_field_says():
     _, text, _ = cook("--help")
     assert "Degrees of the oven. Default: 180." in text
     assert "Which spice, if any." in text
+    assert "[small|large]" in text
     assert "shelves" not in text
 
 

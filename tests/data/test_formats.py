@@ -407,7 +407,8 @@ def hub(monkeypatch) -> SimpleNamespace:
         return {"train": HubSet(ROWS), "dev": HubSet(ROWS[:1])} if config else {"train": HubSet(ROWS)}
 
     exceptions = SimpleNamespace(DatasetNotFoundError=DatasetNotFoundError)
-    fake = SimpleNamespace(load_dataset=load_dataset, exceptions=exceptions, asked=asked)
+    config = SimpleNamespace(HF_HUB_OFFLINE=False)
+    fake = SimpleNamespace(load_dataset=load_dataset, exceptions=exceptions, config=config, asked=asked)
     monkeypatch.setitem(sys.modules, "datasets", fake)
     return fake
 
