@@ -1,11 +1,11 @@
 """A run that is killed again and again, without a word of warning, ends as one that was not."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forks
 
 PROGRAM = """
 import json, os, random, re, signal, sys
@@ -66,7 +66,7 @@ def test_a_run_killed_at_twenty_moments_ends_byte_for_byte_as_one_never_killed(t
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     teachers = ["--teacher", tiny_bert, "--teacher", "bm25", "--teacher-dtype", "float32"]
     words = ["mine", data, *teachers, "--ensemble", "pca", "--method", "naive", "--json", tmp_path]
-    done = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, words)], capture_output=True, text=True)
+    done = forks.run(PROGRAM, *words)
     assert done.returncode == 0, done.stderr
     kills = json.loads(done.stdout.splitlines()[-1])
     for phase in ("manifest", "shard-", "joined-", "block-", "candidates.partial", "negatives.jsonl"):

@@ -4,13 +4,12 @@ the same afterwards, and the folder is that of one process. A killed one blocks 
 import json
 import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from tests import forks
 from tests.evaluation.test_compare import write_data
 
 ROUNDS = int(os.environ.get("EMBEDSMITH_ROUNDS", "1"))
@@ -21,21 +20,8 @@ KILLED = {"train", "encode", "export", "judge"} if ROUNDS == 1 else None
 
 PROGRAM = """
 import json, os, random, shutil, signal, sys, time, traceback
-import torch, sentence_transformers, transformers.models.bert.modeling_bert, bm25s, ir_measures, pyarrow.parquet
 from embedsmith.cli import main as command_line
-# Imported once: every command is a fork of this process.
-from embedsmith.recipes.ablation import ablate
-from embedsmith.prepare import decontaminate as contamination
-from embedsmith.prepare import convert
-from embedsmith.serving import encode
-from embedsmith.evaluation import evaluate
-from embedsmith.serving import export
-from embedsmith.mining import judge
-from embedsmith.mining import page as mining_report
 from embedsmith.recipes import quickstart
-from embedsmith.prepare import synthesize
-from embedsmith.prepare import synthesize_tasks
-from embedsmith.mining import select
 
 whole_quickstart = quickstart.quickstart_recipe
 
@@ -47,7 +33,6 @@ def short_quickstart(**asked):
 
 
 quickstart.quickstart_recipe = short_quickstart
-torch.set_num_threads(1)
 place, rounds, scenarios = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
 
 
@@ -244,8 +229,7 @@ def scenarios(tmp_path: Path, tiny_bert: Path, chat_server) -> dict[str, dict]:
 
 @pytest.mark.slow
 def test_two_processes_of_each_command_on_one_folder_leave_what_one_leaves(tmp_path: Path, scenarios, chat_server):
-    words = [sys.executable, "-c", PROGRAM, str(tmp_path), str(ROUNDS), json.dumps(scenarios)]
-    done = subprocess.run(words, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = forks.run(PROGRAM, tmp_path, ROUNDS, json.dumps(scenarios))
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert len([one for one in told if "/two-" in one["folder"]]) >= 20

@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from embedsmith.prepare.synthesize import synthesize_queries
 from embedsmith.runs.run import read_manifest
 from embedsmith.services.chat import ServerSettings
 from embedsmith.services.requests import Refused
+from tests import forks
 
 ANIMALS, PLACES = ["cat", "dog", "owl", "bat"], ["mat", "log", "tree"]
 PASSAGES = {f"{a}-{p}": f"A {a} lives here. It sits near some {p}." for a in ANIMALS for p in PLACES}
@@ -155,7 +154,7 @@ def test_a_run_killed_among_its_answers_ends_as_one_never_killed_and_pays_once(c
 
     # Some writes of the run itself come before the first answer.
     line = [*words, "--out", tmp_path / "cut", "--concurrency", 1, 14]
-    killed = subprocess.run([sys.executable, "-c", PROGRAM, *map(str, line)], capture_output=True)
+    killed = forks.run(PROGRAM, *line)
     assert killed.returncode == -signal.SIGKILL
     assert 0 < len(chat_server.requests) < 12
     settings, one = settings_for(chat_server), ServerSettings(concurrency=1)

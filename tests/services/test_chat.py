@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import traceback
 from collections import Counter
@@ -16,6 +14,7 @@ from embedsmith.errors import InputError, ModelError
 from embedsmith.services.chat import Answer, Chat, Question, ServerSettings
 from embedsmith.services.endpoint import endpoint
 from embedsmith.services.requests import Failing, Refused
+from tests import forks
 from tests.servers import ChatServer
 
 KEY = "sk-never-to-be-seen"
@@ -263,7 +262,7 @@ assert None not in chat.ask([Question(f"question {number}", max_tokens=10) for n
 def test_a_killed_process_pays_again_only_for_what_was_under_way(chat_server, tmp_path, concurrency, killed_at):
     chat_server.delay_s = 0.005
     words = [chat_server.name, tmp_path / "answers.jsonl", concurrency, killed_at]
-    done = subprocess.run([sys.executable, "-c", ASK, *map(str, words)], capture_output=True)
+    done = forks.run(ASK, *words)
     assert done.returncode == -signal.SIGKILL
     assert None not in chat(chat_server, tmp_path).ask(QUESTIONS)
     asked = Counter(chat_server.prompts)

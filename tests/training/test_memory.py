@@ -2,8 +2,6 @@
 
 import errno
 import gc
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from embedsmith.training.memory import check_memory, enough_memory, missing_byte
 from embedsmith.training.plan import plan_of
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.stage import train_stage
+from tests import forks
 
 GIB = 2**30
 STAGE = StageSettings(name="one", steps=2, batch_size=4, dtype="float32", report_to="none")
@@ -226,8 +225,7 @@ def test_the_optimizer_of_a_stage_is_gone_when_the_stage_is(model, tmp_path, mon
 
 @pytest.mark.slow
 def test_a_run_that_really_runs_out_keeps_its_checkpoint(tiny_llama, tmp_path):
-    words = [sys.executable, "-m", "tests.training.running_out", tiny_llama, tmp_path / "run"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300)
+    done = forks.run_module("tests.training.running_out", tiny_llama, tmp_path / "run")
     said = done.stdout.splitlines()[-1] if done.stdout else done.stderr
     assert said.startswith("stage one, step 3, chunks of 1000000 tokens: not enough memory"), done.stderr
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["checkpoint-1", "checkpoint-2"]

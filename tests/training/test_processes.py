@@ -1,10 +1,7 @@
 """Two processes train as one: the same global batch, the same loss, the same weights up to the order of a sum."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +14,7 @@ from embedsmith.recipes.recipe import Recipe
 from embedsmith.recipes.run import run_recipe
 from embedsmith.training.processes import Processes
 from embedsmith.training.train import TrainingSettings, train
+from tests.forks import Fork
 
 PROGRAM = """
 import atexit, json, os, sys
@@ -26,8 +24,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from torch import distributed as dist
-
-torch.set_num_threads(1)
 
 from embedsmith.data.examples import read_examples
 from embedsmith.models.settings import StudentSettings
@@ -89,17 +85,15 @@ def trained(student: dict, examples: Path, out: Path, *, processes: int, **chang
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    words = [sys.executable, "-c", PROGRAM, json.dumps(student), examples, out, json.dumps({**STAGE, **changes})]
+    words = [json.dumps(student), examples, out, json.dumps({**STAGE, **changes})]
     started = []
     for rank in range(processes):
-        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+        place = {"MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
         place |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-        started.append(
-            subprocess.Popen(list(map(str, words)), env=os.environ | place, stderr=subprocess.PIPE, text=True)
-        )
+        started.append(Fork(PROGRAM, *words, **place))
     for process in started:
-        _, err = process.communicate(timeout=1200)
-        assert process.returncode == 0, err[-3000:]
+        done = process.ended()
+        assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((out / f"reports-{rank}.json").read_text()) for rank in range(processes)]
 
 

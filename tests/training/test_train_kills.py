@@ -2,8 +2,6 @@
 
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,8 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe
 from embedsmith.recipes.run import run_recipe
 from embedsmith.training.settings import StageSettings
+from tests import forks
 from tests.training.killed_training import MOMENTS
-
-ROOT = Path(__file__).parents[2]
 
 EXAMPLES = [
     Example(f"q{i}", f"where is the {i}", [Passage(f"p{i}", f"the cat {i} sat")], [Passage(f"n{i}", f"a dog {i * i}")])
@@ -51,8 +48,7 @@ def test_a_run_killed_at_the_worst_moments_has_the_losses_and_the_weights_of_one
     whole = run_recipe(recipe, out=tmp_path / "whole").folder
     assert [row["step"] for row in steps_of(whole)] == [1, 2, 3, 4, 5, 1, 2, 3, 4]
     (tmp_path / "recipe.json").write_text(recipe.model_dump_json())
-    words = [sys.executable, "-m", "tests.training.killed_training", tmp_path / "recipe.json", tmp_path / "cut"]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=600)
+    done = forks.run_module("tests.training.killed_training", tmp_path / "recipe.json", tmp_path / "cut")
     assert done.returncode == 0, done.stderr
     attempts = json.loads(done.stdout.splitlines()[-1])
     assert [attempt["moment"] for attempt in attempts] == list(MOMENTS)

@@ -1,12 +1,9 @@
 """Ablations: which recipes the cells are, what is made once, and what the table says."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -31,6 +28,7 @@ from embedsmith.recipes.recipe import Recipe
 from embedsmith.runs.scores import Score, ScoredData, read_scores, write_scores
 from tests.cli.conftest import embedsmith_command as embedsmith_command
 from tests.evaluation.test_compare import recipe_on, write_data
+from tests.forks import Fork
 
 pytestmark = pytest.mark.slow
 
@@ -439,15 +437,14 @@ def test_one_seed_says_so_and_models_are_given_up_where_nobody_wants_them(recipe
 
 
 def test_a_killed_ablation_goes_on_with_the_same_command(file: Path, ablation: Ablation, run: Path, tmp_path: Path):
-    words = [sys.executable, "-m", "embedsmith", "ablate", str(file), "--vary", "stages.1.hard_negatives=0,2"]
-    words += ["--seeds", "1", "--out", str(tmp_path / "run")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    words = ["ablate", file, "--vary", "stages.1.hard_negatives=0,2", "--seeds", 1, "--out", tmp_path / "run"]
+    fork = Fork("from embedsmith.cli.main import main; main()", *words)
     cell = tmp_path / "run" / "cells/02-2/seed-0"
-    while process.poll() is None and not (cell / "manifest.json").is_file():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    while fork.process.is_alive() and not (cell / "manifest.json").is_file():
+        time.sleep(0.01)
+    fork.process.kill()
+    done = fork.ended()
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert not (tmp_path / "run/table.json").exists()
     first = (tmp_path / "run/cells/01-0/seed-0/manifest.json").stat().st_mtime_ns
     embedsmith.ablate(ablation.model_copy(update={"seeds": 1}), out=tmp_path / "run")
