@@ -12,7 +12,7 @@ DOCS = ROOT / "docs"
 PAGE = (DOCS / "glossary.md").read_text(encoding="utf-8")
 ENTRIES = {
     term: (anchor, " ".join(text.split()))
-    for term, anchor, text in re.findall(r"^(\S.*?) \{ #([\w-]+) \}\n:   (.*(?:\n    .*)*)", PAGE, re.M)
+    for term, anchor, text in re.findall(r"^\*\*(\S.*?)\*\* \{ #([\w-]+) \}\n:   (.*(?:\n    .*)*)", PAGE, re.M)
 }
 NAV = set(re.findall(r"\b([\w/-]+\.(?:md|ipynb))$", (ROOT / "mkdocs.yml").read_text(), re.M))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import tempfile
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
@@ -40,9 +42,24 @@ def test_a_notebook_is_one_of_its_format(path: Path):
     assert "".join(notebook["cells"][0]["source"]).startswith("# ")
 
 
+@by_name
+def test_links_lead_to_pages_of_the_site(path: Path):
+    """A notebook's links are not rewritten when the site is built: they are those of the built pages."""
+    nav = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    text = "".join("".join(cell["source"]) for cell in cells(path, "markdown"))
+    links = re.findall(r"\]\((\S+)\)", text)
+    assert links
+    for link in links:
+        page = re.fullmatch(r"\.\./\.\./([\w-]+)/", link)
+        other = re.fullmatch(r"\.\./([\w-]+)/", link)
+        assert page or other, link
+        assert (f": {page[1]}.md\n" if page else f": notebooks/{other[1]}.ipynb\n") in nav, link
+
+
 @pytest.mark.slow
 @by_name
-def test_every_cell_runs(path: Path, workplace: Path, capsys):
+def test_every_cell_runs(path: Path, workplace: Path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(workplace))
     namespace: dict[str, Any] = {"__name__": "__main__"}
     with chdir(workplace):
         for cell in cells(path, "code"):
