@@ -17,13 +17,12 @@ import errno
 import gc
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 import traceback
@@ -32,6 +31,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.attacks import fast, reading
 from tests.attacks.mutations import mutated
 from tests.attacks.readers import READERS
 from tests.attacks.reading import SEEDS, Reader, checked
@@ -44,6 +44,9 @@ _PLACE = b"@FOLDER@"
 _MOST_BYTES = 2**29
 """Of memory that one reading may add to what the process had at its most."""
 _MOST_BYTES_AT_ALL = 12 * 2**30
+
+
+_FORK = multiprocessing.get_context("fork")
 
 
 class TooLong(BaseException):
@@ -61,6 +64,7 @@ class Place:
         if reader.base:
             reader.base(self.folder)
         self.folder.rename(self._base)
+        self._readings = 0
 
     def seeds(self, name: str) -> list[Files]:
         """Return what is changed: files of the base, and those that are kept."""
@@ -87,6 +91,8 @@ class Place:
         for name, raw in files.items():
             (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / name).write_bytes(raw)
+            self._readings = (self._readings + 1) % fast.CHANGED
+            os.utime(self.folder / name, (self._readings, self._readings))  # what is kept goes by it
         self.reader.read(self.folder)
 
 
@@ -153,10 +159,17 @@ def fuzz(name: str, *, minutes: float, seed: int, out: Path, now: Path) -> int:
     seeds = place.seeds(name)
     os.fsync = lambda file: None  # what is read again in a moment need not reach the disk
     assert seeds, f"{name}: no seeds"
+    touched = fast.Touched(place.folder)
+    reading.is_worth.append(touched.is_worth)
+    with touched.learning():
+        what_is_wrong(place, {} if READERS[name].base else seeds[0], seconds=20 * seconds)
+    fast.keep()
+    begun, worked = time.monotonic(), time.process_time()
     for number, files in enumerate(itertools.chain(seeds, changed_seeds(rng, seeds))):
         if time.monotonic() > end and number >= len(seeds):
             break
         now.write_text(json.dumps({file: raw.hex() for file, raw in files.items()}))
+        touched.begin(files)
         # The first readings import what is read with.
         wrong = what_is_wrong(place, files, seconds=seconds if number >= len(seeds) else 20 * seconds)
         executions += 1
@@ -167,7 +180,12 @@ def fuzz(name: str, *, minutes: float, seed: int, out: Path, now: Path) -> int:
             if kind not in seen:
                 seen.add(kind)
                 _report(place, name, files, out, wrong)
-    print(f"{name}: {executions:,} readings in {minutes:g} minutes, {len(seen)} kinds of findings", flush=True)
+    took, work = time.monotonic() - begun, time.process_time() - worked
+    speed = f"{executions / took:.1f} a second, {executions / work:.1f} a second of processor time"
+    print(
+        f"{name}: {executions:,} readings in {took / 60:.1f} minutes, {speed}, {len(seen)} kinds of findings",
+        flush=True,
+    )
     return executions
 
 
@@ -182,30 +200,51 @@ def _report(place: Place, name: str, files: Files, out: Path, wrong: tuple[str, 
 def watched(name: str, *, minutes: float, seed: int, out: Path) -> None:
     """Fuzz one reader in a process of its own; one that died, or hangs where no alarm is heard, is a finding."""
     end = time.monotonic() + 60 * minutes
-    with tempfile.TemporaryDirectory() as root:
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as root:
         while True:
             now = Path(root) / f"{seed}" / "now.json"
             now.parent.mkdir()
             left = max(0.0, (end - time.monotonic()) / 60)
-            words = [name, "--minutes", f"{left}", "--seed", f"{seed}", "--out", str(out), "--now", str(now)]
-            process = subprocess.Popen([sys.executable, "-m", "tests.attacks.fuzz", *words])
-            while process.poll() is None:
-                time.sleep(0.2)
+            process = _FORK.Process(
+                target=_reading, args=(name,), kwargs={"minutes": left, "seed": seed, "out": out, "now": now}
+            )
+            process.start()
+            while process.is_alive():
+                process.join(0.2)
                 if now.exists() and time.time() - now.stat().st_mtime > 25 * READERS[name].seconds:
                     process.kill()
-            if process.returncode == 0:
+            if process.exitcode == 0:
                 return
             if not now.exists():
                 raise SystemExit(f"{name}: cannot begin")
             files = {file: bytes.fromhex(raw) for file, raw in json.loads(now.read_text()).items()}
-            folder = out / name / f"ended-{process.returncode}-{seed}"
+            folder = out / name / f"ended-{process.exitcode}-{seed}"
             for file, raw in files.items():
                 (folder / file).parent.mkdir(parents=True, exist_ok=True)
                 (folder / file).write_bytes(raw.replace(str(now.parent / "place" / "read").encode(), _PLACE))
-            print(f"{name}: the process ended with {process.returncode}: {folder}", flush=True)
+            print(f"{name}: the process ended with {process.exitcode}: {folder}", flush=True)
             if time.monotonic() > end:
                 return
             seed += 1
+
+
+def _reading(name: str, *, minutes: float, seed: int, out: Path, now: Path) -> None:
+    """Fuzz one reader in this process, which is a new one."""
+    os.environ["XDG_CACHE_HOME"] = str(now.parent / "cache")
+    fuzz(name, minutes=minutes, seed=seed, out=out, now=now)
+
+
+def _prepare() -> None:
+    """Import what most readers need: the processes begin with it."""
+    os.environ.update(HF_HUB_OFFLINE="1", TQDM_DISABLE="1", OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false")
+    warnings.simplefilter("ignore")
+    import datasets  # noqa: F401
+
+    import embedsmith.models.opening
+    import embedsmith.recipes.run  # noqa: F401
+
+    gc.freeze()
 
 
 def main() -> None:
@@ -216,18 +255,13 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=1.0, help="for each reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("findings"))
-    parser.add_argument("--now", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.list or not given.readers:
         print("\n".join(READERS))
         return
     if unknown := [name for name in given.readers if name not in READERS]:
         parser.error(f"no reader {unknown[0]}; there are {', '.join(READERS)}")
-    if given.now:
-        os.environ.update(HF_HUB_OFFLINE="1", XDG_CACHE_HOME=str(given.now.parent / "cache"), TQDM_DISABLE="1")
-        warnings.simplefilter("ignore")
-        fuzz(given.readers[0], minutes=given.minutes, seed=given.seed, out=given.out, now=given.now)
-        return
+    _prepare()
     for name in given.readers:
         watched(name, minutes=given.minutes, seed=given.seed, out=given.out)
 

@@ -100,16 +100,20 @@ def _read_cross_encoder(folder: Path) -> None:
 
 
 def _gguf(folder: Path) -> None:
-    write_gguf(folder / "model.gguf")
+    write_gguf(folder / "model.gguf", letters="acdehijknoqrtuwy", width=8)
 
 
-def write_gguf(path: Path, *, without: str = "", width: int = 32) -> None:
-    """Write a decoder of two layers with random weights, all but the tensor of a name."""
+def write_gguf(path: Path, *, without: str = "", width: int = 32, letters: str = "") -> None:
+    """Write a decoder of two layers with random weights, all but the tensor of a name.
+
+    Args:
+        letters: that it reads, besides the space; default: every byte.
+    """
     import numpy as np
     from gguf import GGUFWriter
     from tokenizers.pre_tokenizers import ByteLevel
 
-    tokens = ["<s>", "</s>", *sorted(ByteLevel.alphabet()), "ab", "cd"]
+    tokens = ["<s>", "</s>", *(["\u0120", *letters] if letters else sorted(ByteLevel.alphabet())), "ab", "cd"]
     heads, wide, vocabulary = 2, 2 * width, len(tokens)
     writer = GGUFWriter(path, "llama")
     writer.add_block_count(2)

@@ -228,8 +228,13 @@ def _jsonl(rng: random.Random, content: bytes) -> bytes:
 
 
 def _yaml(rng: random.Random, content: bytes) -> bytes:
-    value = changed_value(rng, yaml.safe_load(content))
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=rng.random() < 0.5).encode("utf-8", "surrogatepass")
+    loader, dumper = getattr(yaml, "CSafeLoader", yaml.SafeLoader), getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    value = changed_value(rng, yaml.load(content, loader))
+    try:
+        text = yaml.dump(value, Dumper=dumper, sort_keys=False, allow_unicode=rng.random() < 0.5)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        text = yaml.safe_dump(value, sort_keys=False)
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _npy(rng: random.Random, content: bytes) -> bytes:
