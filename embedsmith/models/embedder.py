@@ -23,6 +23,7 @@ from embedsmith.models.contract import contracts_of, hash_of_weights
 from embedsmith.models.cpu.matmul import Copies, fast_matmul
 from embedsmith.models.encoding import vectors_by_library, vectors_of_lists
 from embedsmith.models.folder import OUR_MODULES, add_old_pooling_keys, name_modules_by_file
+from embedsmith.models.known_tokens import check_known
 from embedsmith.models.packed import alone, token_states
 from embedsmith.models.precision import cast, limit_onednn_cache, mix, mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, promised_attention
@@ -30,7 +31,6 @@ from embedsmith.models.remembered import Remembered
 from embedsmith.models.roles import ReadsRoles
 from embedsmith.models.settings import Dtype, Role, StudentSettings
 from embedsmith.models.threads import turn
-from embedsmith.models.weights import knowing_every_token
 
 
 class EmbeddingModel(ReadsRoles):
@@ -78,6 +78,11 @@ class EmbeddingModel(ReadsRoles):
         return cast(self, resolve_dtype(dtype, self.device.type))
 
     @property
+    def called(self) -> str:
+        """What errors call the model."""
+        return self.origin.name if self.origin else "the model"
+
+    @property
     def is_mixed(self) -> bool:
         """Whether some matrices are multiplied in bfloat16 and all else is computed in float32: see `use_dtype`.
 
@@ -94,9 +99,14 @@ class EmbeddingModel(ReadsRoles):
         """Return the features of texts, as a SentenceTransformer does; threads take turns.
 
         A fast tokenizer keeps truncation and padding as state, which is set before each call.
+
+        Raises:
+            ModelError: the model has no row for a token, a position or a type.
         """
         with turn(self[0]):
-            return super().preprocess(inputs, prompt=prompt, **kwargs)
+            features = super().preprocess(inputs, prompt=prompt, **kwargs)
+        check_known(features, self, self.backbone, name=self.called)
+        return features
 
     def forward(self, input: Mapping[str, Any], *, copies: Copies | None = None, **kwargs: Any) -> Any:
         """Return the features with the texts' vectors, as a SentenceTransformer does; they may be packed.
@@ -104,9 +114,7 @@ class EmbeddingModel(ReadsRoles):
         Args:
             copies: of weights, which take their place in matmuls.
         """
-        name = self.origin.name if self.origin else "the model"
-        knowing = knowing_every_token(self.tokenizer, self.backbone, name=name)
-        with knowing, alone(self), self._fast_matmul(copies):
+        with alone(self), self._fast_matmul(copies):
             if "packed" not in input:
                 return super().forward(input, **kwargs)
             found = token_states(self[0], input)

@@ -178,6 +178,7 @@ def _check_reads(model: EmbeddingModel, name: str) -> None:
     Raises:
         ModelError: in the words of the library that stumbled.
     """
+    model.origin = model.origin or StudentSettings(name=name)
     training = [module for module in model.modules() if module.training]
     with LibraryErrors(name, "opens, and reads no text"), torch.no_grad():
         model.eval()  # no dropout: nothing may be drawn from what a caller has seeded

@@ -20,6 +20,7 @@ from sentence_transformers.sentence_transformer.modules import Transformer
 from torch import Tensor
 
 from embedsmith.models.compat import attention_name, modalities
+from embedsmith.models.known_tokens import check_known
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.threads import turn
 
@@ -35,7 +36,16 @@ def tokens_of(
         model: a SentenceTransformer.
         prompt: stands before every text.
         task: "query" or "document", where they are cut at different lengths.
+
+    Raises:
+        ModelError: the model has no row for a token, a position or a type.
     """
+    features = _tokens_of(model, texts, prompt=prompt, task=task)
+    check_known(features, model, getattr(model, "backbone", None), name=getattr(model, "called", "the model"))
+    return features
+
+
+def _tokens_of(model: Any, texts: Sequence[str], *, prompt: str | None, task: str | None) -> dict[str, Any]:
     first = model[0]
     is_masked = bool(prompt) and isinstance(first, InstructedTransformer)  # that wants tensors
     if is_masked or not texts or not _is_plain(first):

@@ -7,8 +7,7 @@ configuration has is left out in the same way. Here both are errors that name th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
 from embedsmith.models.compat import gguf_names
+from embedsmith.models.known_tokens import rows_of
 from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.vetted import NO_CODE_IN_WEIGHTS
 
@@ -116,9 +116,8 @@ def check_tokenizer(tokenizer: Any, backbone: Any, *, name: str) -> None:
     Raises:
         ModelError: names the two numbers.
     """
-    table = getattr(backbone, "get_input_embeddings", lambda: None)()
-    count = getattr(table, "num_embeddings", None)
-    # Some tokenizers add tokens of their own behind the vocabulary, which no text has.
+    count = rows_of(backbone)
+    # Some tokenizers add tokens of their own behind the vocabulary, which few texts have: see `check_known`.
     backend = getattr(tokenizer, "backend_tokenizer", None)
     known = backend.get_vocab(with_added_tokens=False) if count and backend is not None else {}
     if known and max(known.values()) >= count:
@@ -126,25 +125,6 @@ def check_tokenizer(tokenizer: Any, backbone: Any, *, name: str) -> None:
             f"{name}: its tokenizer's highest id is {max(known.values()):,}, and it has {count:,} tokens",
             hint="name a folder whose weights and tokenizer belong together",
         )
-
-
-@contextmanager
-def knowing_every_token(tokenizer: Any, backbone: Any, *, name: str) -> Iterator[None]:
-    """Raise ModelError where a text within the block has a token beyond the last row of the embeddings.
-
-    `check_tokenizer` lets tokens pass that were added behind the vocabulary: few texts have one.
-    """
-    try:
-        yield
-    except IndexError:
-        count = getattr(getattr(backbone, "get_input_embeddings", lambda: None)(), "num_embeddings", None)
-        beyond = [token for token, number in tokenizer.get_vocab().items() if count and number >= count]
-        if not beyond:
-            raise
-        raise ModelError(
-            f"{name}: a text has a token beyond the {count:,} that the model knows: {beyond[0]!r:.40} is one",
-            hint="take the token out of the tokenizer's files, or out of the texts",
-        ) from None
 
 
 def check_gguf(backbone: Any, path: Path, *, name: str) -> None:

@@ -23,7 +23,7 @@ from embedsmith.models.precision import limit_onednn_cache, resolve_dtype
 from embedsmith.models.settings import Dtype
 from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, vetted
-from embedsmith.models.weights import check_tokenizer, check_weights, knowing_every_token
+from embedsmith.models.weights import check_tokenizer, check_weights
 from embedsmith.progress import Progress, silent
 
 _BLOCK = 16_384
@@ -124,8 +124,7 @@ class CrossEncoderTeacher:
                 pair = query_prompt + query, passage_prompt + self._passages[row]
                 places[q, p] = place.setdefault(pair, len(place))
         pairs = list(place)
-        knowing = knowing_every_token(self._model.tokenizer, self._model.transformers_model, name=self.name)
-        with knowing, steady_attention(str(self._model.device.type)):
+        with steady_attention(str(self._model.device.type)):
             found = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False, pool=workers)
         scores = np.asarray(found, np.float32)
         bad = np.flatnonzero(~np.isfinite(scores))
@@ -168,7 +167,7 @@ class CrossEncoderTeacher:
 @one_at_a_time
 def _open(name: str, dtype: Dtype, device: str | None) -> Any:
     """Return the `CrossEncoder` of a name, with what can go wrong in one line."""
-    from sentence_transformers import CrossEncoder
+    from embedsmith.teachers.checked import CheckedCrossEncoder
 
     source = find_model(name)
     if source.kind not in ("folder", "hub"):
@@ -176,7 +175,7 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
     found = vetted(source)
     limit_onednn_cache()
     with LibraryErrors(name, "cannot be opened"):
-        model = CrossEncoder(
+        model = CheckedCrossEncoder(
             found.path,
             device=device,
             model_kwargs={"dtype": resolve_dtype(dtype, device), **NO_CODE_IN_WEIGHTS},
@@ -185,6 +184,7 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
             trust_remote_code=False,
             local_files_only=True,
         )
+    model.called = f"cross-encoder:{name}"
     architectures = model.config.architectures or []
     if len(model) == 1 and not any(kind.endswith("ForSequenceClassification") for kind in architectures):
         # transformers puts a random head on it, with no more than a warning.

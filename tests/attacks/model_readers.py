@@ -82,6 +82,45 @@ def _read_static(folder: Path) -> None:
     load(f"static:{folder / 'model'}", device="cpu").embed(["a cat", "a dog"], "query")
 
 
+def _bare_bert(folder: Path) -> None:
+    tiny_bert_in(folder / "model")
+
+
+def _bare_llama(folder: Path) -> None:
+    """Write a decoder of one layer, in several files of weights, as it lies on a hub."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    words = ["<s>", "</s>", "<unk>", "\u0120", *"acdgot", "\u0120c", "at"]
+    rules = models.BPE({word: n for n, word in enumerate(words)}, [("\u0120", "c"), ("a", "t")], unk_token="<unk>")
+    tokenizer = Tokenizer(rules)
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names).save_pretrained(folder / "model")
+    torch.manual_seed(1)
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    config = LlamaConfig(
+        vocab_size=len(words), num_key_value_heads=1, max_position_embeddings=64, tie_word_embeddings=False, **sizes
+    )
+    LlamaForCausalLM(config).save_pretrained(folder / "model", max_shard_size=1200)
+
+
+def _read_bare(folder: Path) -> None:
+    """Make a student of a backbone without modules of sentence-transformers, and open it as a teacher."""
+    from embedsmith.models.opening import build_student, load
+    from embedsmith.models.settings import StudentSettings
+
+    name = str(folder / "model")
+    sizes = {"heads": 2, "head_width": 4, "latents": 3, "query_max_tokens": 32, "passage_max_tokens": 32}
+    settings = StudentSettings.model_validate({"name": name, **sizes})
+    each(
+        lambda: build_student(settings, device="cpu").embed(["a cat", "a dog", ""], "passage"),
+        lambda: load(name, device="cpu").embed(["a cat", "a dog"], "query"),
+    )
+
+
 def _cross_encoder(folder: Path) -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -280,6 +319,8 @@ _JSON_OF_MODELS = ("model/*.json", "model/*/*.json")
 MODEL_READERS: dict[str, Reader] = {
     "model-json": Reader(_read_model, _embedder, _JSON_OF_MODELS, seconds=20),
     "model-weights": Reader(_read_model, _embedder, ("model/*.safetensors", "model/*/*.safetensors"), seconds=20),
+    "bare-bert": Reader(_read_bare, _bare_bert, ("model/*",), seconds=20),
+    "bare-llama": Reader(_read_bare, _bare_llama, ("model/*",), seconds=20),
     "adapters": Reader(_read_model, _adapters, ("model/*", "model/*/*"), seconds=20),
     "static": Reader(_read_static, _static, ("model/*",), seconds=20),
     "cross-encoder": Reader(_read_cross_encoder, _cross_encoder, _JSON_OF_MODELS, seconds=20),
