@@ -18,8 +18,8 @@ from embedsmith.models.library_errors import CANNOT_BE_READ
 
 LAYERS = {"num_hidden_layers", "num_layers", "n_layers", "n_layer", "encoder_layers", "decoder_layers"}
 """Keys under which configurations have their number of layers."""
-_NUMBERS_A_BYTE = 2
-"""Of weights with four bits each, which no file goes below."""
+_NUMBERS_A_BYTE, _QUANTISED_NUMBERS_A_BYTE = 2, 8
+"""Of weights with four bits each, and of the smallest that a `quantization_config` may speak of."""
 _SPARE = 2**26
 """Numbers that may be in no file: a head, an old pool, positions that are computed."""
 _FEW_LAYERS = 64
@@ -43,14 +43,15 @@ def check_sizes(folder: Path, config: Any, *, name: str) -> None:
         return
     try:
         tensors = sum(len(_names(path)) for path in files)
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, RuntimeError):  # RuntimeError: torch cannot map a file so large
         return  # whoever opens the file says what is wrong with it
     for key, value in _layers_in(config):
         if value > max(tensors, _FEW_LAYERS):
             raise ModelError(
                 f"{name}: config.json: {key} is {value:,}, and its files have {tensors:,} tensors", hint=_APART
             )
-    check_numbers(files, lambda: _model_of(folder), name=name)
+    is_quantised = "quantization_config" in config
+    check_numbers(files, lambda: _model_of(folder), name=name, is_quantised=is_quantised)
 
 
 def check_gguf_sizes(path: Path, *, name: str) -> None:
@@ -69,30 +70,42 @@ def check_gguf_sizes(path: Path, *, name: str) -> None:
             raise ModelError(
                 f"{name}: {key} is {layers:,}, and it has {len(reader.tensors):,} tensors", hint="copy the file again"
             )
-    check_numbers([path], lambda: _model_of(path.parent, gguf_file=path.name), name=name)
+    # Not its bytes: a weight may have one and a half bits.
+    held = sum(int(tensor.n_elements) for tensor in reader.tensors)
+    wanted = _numbers_of(lambda: _model_of(path.parent, gguf_file=path.name))
+    if wanted > held + _SPARE:
+        raise ModelError(
+            f"{name}: its header asks for {wanted:,} numbers, and its tensors have {held:,}", hint="copy the file again"
+        )
 
 
-def check_numbers(files: Sequence[Path], model: Callable[[], Any], *, name: str) -> None:
+def check_numbers(files: Sequence[Path], model: Callable[[], Any], *, name: str, is_quantised: bool = False) -> None:
     """Refuse a configuration that asks for far more numbers than the files of weights have bytes.
 
     Args:
         files: of weights.
         model: makes what is asked for; it is called where a tensor takes no memory.
+        is_quantised: whether the configuration says that weights have few bits.
 
     Raises:
         ModelError: names the two.
     """
+    size = sum(path.stat().st_size for path in files)
+    wanted = _numbers_of(model)
+    if wanted > (_QUANTISED_NUMBERS_A_BYTE if is_quantised else _NUMBERS_A_BYTE) * size + _SPARE:
+        raise ModelError(
+            f"{name}: its configuration asks for {wanted:,} numbers, and its weights have {size:,} bytes", hint=_APART
+        )
+
+
+def _numbers_of(model: Callable[[], Any]) -> int:
+    """Return how many numbers a model has; 0 where it cannot be made, and whoever opens it says what is wrong."""
     try:
         with torch.device("meta"):
             made = model()
     except CANNOT_BE_READ:
-        return  # whoever opens the folder says what is wrong with it
-    wanted = sum(tensor.numel() for tensor in (*made.parameters(), *made.buffers()))
-    size = sum(path.stat().st_size for path in files)
-    if wanted > _NUMBERS_A_BYTE * size + _SPARE:
-        raise ModelError(
-            f"{name}: its configuration asks for {wanted:,} numbers, and its weights have {size:,} bytes", hint=_APART
-        )
+        return 0
+    return sum(tensor.numel() for tensor in (*made.parameters(), *made.buffers()))
 
 
 def check_ids(path: Path, found: Any, *, name: str) -> None:

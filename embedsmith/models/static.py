@@ -31,7 +31,9 @@ def read_static(folder: Path, *, name: str) -> StaticEmbedding:
     Raises:
         ModelError: there is not exactly one matrix and one tokenizer, or they do not belong together.
     """
-    matrix = _only([path for path in _files(folder, "*.safetensors") if _matrix_in(path)], "token matrix", folder, name)
+    with LibraryErrors(name, "cannot be opened"):
+        matrices = [path for path in _files(folder, "*.safetensors") if _matrix_in(path)]
+    matrix = _only(matrices, "token matrix", folder, name)
     beside = _files(matrix.parent, "tokenizer.json", deep=False)
     candidates = beside or [path for path in _files(folder, "*.json") if _is_tokenizer(path)]
     found = _only(candidates, "tokenizer", folder, name)

@@ -18,7 +18,7 @@ from embedsmith.data.files import visible
 from embedsmith.errors import ModelError
 from embedsmith.models.compat import gguf_names
 from embedsmith.models.known_tokens import rows_of
-from embedsmith.models.library_errors import LibraryErrors
+from embedsmith.models.library_errors import LibraryErrors, reason
 from embedsmith.models.vetted import NO_CODE_IN_WEIGHTS
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -166,3 +166,8 @@ def _shapes_in(path: Path, name: str) -> Shapes:
             return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ModelError(f"{name}: {path.name} is broken: {error}", hint="copy it again") from None
+    except RuntimeError as error:  # torch cannot map a file so large
+        raise ModelError(
+            f"{name}: {path.name} cannot be opened: {reason(error)}",
+            hint="use a machine with more memory, or copy it again",
+        ) from None
