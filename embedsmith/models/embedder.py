@@ -40,8 +40,6 @@ class EmbeddingModel(ReadsRoles):
     model_card_data_class = CardData
     _workers: dict[str, Any] | None = None
     """The processes of `spread`, one a device."""
-    origin: StudentSettings | None = None
-    """What the model was built or opened from; what adapters over it name as their base."""
     merged_origin: StudentSettings | None = None
     """The same for the model that it is when its adapters are merged: known where they were saved."""
     base_weights: str = ""
@@ -76,11 +74,6 @@ class EmbeddingModel(ReadsRoles):
         if self._mixed:
             return mix(self, all_short=dtype == "bfloat16")
         return cast(self, resolve_dtype(dtype, self.device.type))
-
-    @property
-    def called(self) -> str:
-        """What errors call the model."""
-        return self.origin.name if self.origin else "the model"
 
     @property
     def is_mixed(self) -> bool:

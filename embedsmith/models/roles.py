@@ -11,7 +11,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from embedsmith.errors import SettingsError
 from embedsmith.models.contract import length_of
 from embedsmith.models.encoding import task_of_role
-from embedsmith.models.settings import Role
+from embedsmith.models.settings import Role, StudentSettings
 from embedsmith.models.tokens import tokens_of
 
 
@@ -19,6 +19,13 @@ class ReadsRoles(SentenceTransformer):
     """A SentenceTransformer with a prompt and a length for queries, and others for passages."""
 
     prompts: dict[str, str]
+    origin: StudentSettings | None = None
+    """What the model was built or opened from; what adapters over it name as their base."""
+
+    @property
+    def called(self) -> str:
+        """What errors call the model."""
+        return self.origin.name if self.origin else "the model"
 
     @property
     def backbone(self) -> Any:

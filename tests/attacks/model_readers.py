@@ -139,7 +139,7 @@ def _read_cross_encoder(folder: Path) -> None:
 
 
 def _gguf(folder: Path) -> None:
-    write_gguf(folder / "model.gguf", letters="acdehijknoqrtuwy", width=8)
+    write_gguf(folder / "model.gguf", letters="abcdehijknoqrtuwy", width=8)
 
 
 def write_gguf(path: Path, *, without: str = "", width: int = 32, letters: str = "") -> None:
