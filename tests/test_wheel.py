@@ -21,16 +21,16 @@ from embedsmith.version import __version__
 ROOT = Path(__file__).parent.parent
 SOURCES = ["embedsmith", "pyproject.toml", "README.md", "LICENSE", "LICENSES-weights.md", "constraints.txt"]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 pytest.importorskip("hatchling")
 
 
-def build(folder: Path) -> Path:
+def build(folder: Path, sources: Path = ROOT) -> Path:
     """Return the folder of a wheel and a source distribution, built of a copy of the sources."""
     folder.mkdir()
     for name in SOURCES:
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+        copy = shutil.copytree if (sources / name).is_dir() else shutil.copy
+        copy(sources / name, folder / name)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "1700000000"}
     words = [sys.executable, "-m", "hatchling", "build", "-d", "dist"]
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True)
@@ -43,14 +43,18 @@ def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build(tmp_path_factory.mktemp("build") / "one")
 
 
-@pytest.fixture(scope="module", params=[".whl", ".tar.gz"], ids=["wheel", "sdist"])
-def installed(request: pytest.FixtureRequest, dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which one of the two was installed; what it depends on is that of the running environment."""
-    folder = tmp_path_factory.mktemp("site")
-    (file,) = (path for path in dist.iterdir() if path.name.endswith(request.param))
-    words = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", str(folder), str(file)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *words], check=True, cwd=folder)
+def install(file: Path, folder: Path) -> Path:
+    """Return a folder into which a wheel or a source distribution was installed, without what it depends on."""
+    words = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--no-compile", "--target", folder, file]
+    subprocess.run([sys.executable, "-m", "pip", "install", *map(str, words)], check=True, cwd=folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def installed(dist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which the wheel was installed; what it depends on is that of the running environment."""
+    (wheel,) = dist.glob("*.whl")
+    return install(wheel, tmp_path_factory.mktemp("site"))
 
 
 @pytest.fixture
@@ -86,6 +90,15 @@ def test_it_is_imported_from_where_it_was_installed(installed: Path, run):
     assert "Environment variables" in done.stdout, done.stderr
     script = run(installed / "bin" / "embedsmith", "--version")
     assert script.stdout == f"embedsmith {__version__}\n", script.stderr
+
+
+def test_the_source_distribution_installs_the_same(installed: Path, dist: Path, tmp_path: Path):
+    (source,) = dist.glob("*.tar.gz")
+    other = install(source, tmp_path)
+    ours = [path for path in (installed / "embedsmith").rglob("*") if path.is_file() and path.suffix != ".pyc"]
+    assert len(ours) > 200
+    for path in ours:
+        assert (other / path.relative_to(installed)).read_bytes() == path.read_bytes(), path
 
 
 @pytest.mark.parametrize("kind", ["package", "folder", "hub"])
@@ -129,7 +142,7 @@ def test_without_the_weights_one_line_says_what_to_do(run, ten_pairs: Path, tmp_
 
 
 def test_the_same_sources_make_the_same_bytes(dist: Path, tmp_path: Path):
-    again = build(tmp_path / "two")
+    again = build(tmp_path / "two", dist.parent)
     hashes = [
         {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in each.iterdir()} for each in (dist, again)
     ]

@@ -180,9 +180,9 @@ def duration(seconds: float) -> str:
 def scores_table(title: str, rows: dict[str, dict[str, float]], metrics: list[str]) -> Table:
     """Return a table of scores, one row each."""
     table = Table(title=one_line(title), title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for metric in metrics:
-        table.add_column(one_line(metric), justify="right")
+        table.add_column(one_line(metric), justify="right", overflow="fold")
     for label, scores in rows.items():
         table.add_row(one_line(label), *(f"{scores[metric]:.3f}" if metric in scores else "" for metric in metrics))
     return table
@@ -191,9 +191,9 @@ def scores_table(title: str, rows: dict[str, dict[str, float]], metrics: list[st
 def figures_table(title: str, rows: dict[str, list[str]], columns: list[str]) -> Table:
     """Return a table of figures that are written out already, one row each."""
     table = Table(title=one_line(title), title_justify="left")
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for column in columns:
-        table.add_column(one_line(column), justify="right")
+        table.add_column(one_line(column), justify="right", overflow="fold")
     for label, figures in rows.items():
         table.add_row(*map(one_line, [label, *figures]))
     return table

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
+from embedsmith.data.reachable import REMEDY
 from embedsmith.errors import ModelError
 
 CANNOT_BE_READ = (
@@ -48,7 +50,17 @@ class LibraryErrors:
         """Raise ModelError for what libraries raise."""
         # What the tokenizers raise is of no class of its own.
         if error is not None and (kind is Exception or isinstance(error, CANNOT_BE_READ) or is_panic(error)):
-            raise ModelError(f"{self._start}: {reason(error)}", hint=self._hint) from error
+            hint = f"{REMEDY}, or use a folder that holds every file" if _asked_the_hub(error) else self._hint
+            raise ModelError(f"{self._start}: {reason(error)}", hint=hint) from error
+
+
+def _asked_the_hub(error: BaseException) -> bool:
+    """Return whether a library missed a file, asked the hub for it, and was not answered.
+
+    >>> [_asked_the_hub(OSError(said)) for said in ("We couldn't connect to 'https://hub' to load it", "no such file")]
+    [True, False]
+    """
+    return re.search(r"connect to 'https?://|offline mode|HF_HUB_OFFLINE", str(error)) is not None
 
 
 def is_panic(error: BaseException) -> bool:

@@ -268,7 +268,9 @@ def test_a_public_name_is_loaded_when_it_is_used():
 
 def test_a_report_is_one_page_and_its_numbers_are_one_object(embedsmith_command, mined: Path):
     done = embedsmith_command("report", mined)
-    assert (done.code, done.out) == (0, f"{mined / 'report.html'}\n")
+    page, following = done.out.splitlines()
+    assert (done.code, page) == (0, str(mined / "report.html"))
+    assert following == f"next: embedsmith train {mined} --out runs/model"
     assert (mined / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
     numbers = embedsmith_command("report", mined, "--json").json
     assert numbers["report"] == str(mined / "report.html")

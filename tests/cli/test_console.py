@@ -73,3 +73,20 @@ def test_a_bar_of_work_that_was_done_begins_anew_for_more_of_it(monkeypatch):
     (bar,) = bars[0].tasks
     assert bar.completed == 4
     assert bar.finished_time is None
+
+
+def test_a_table_fits_eighty_columns_and_loses_no_letter_of_a_name(monkeypatch):
+    monkeypatch.setattr(out, "_width", 80)
+    name = "runs/quickstart-minilm/data/code/test/that/lies/somewhere/deep/in/a/tree/of/folders"
+    metrics = ["ndcg@10", "recall@10", "mrr@10", "map@100", "recall@100"]
+    row = ["pair-classification", "cosine_spearman", "0.123", "0.234", "+0.111"]
+    for table in (
+        scores_table("Scores", {name: dict.fromkeys(metrics, 0.5)}, metrics),
+        console.figures_table("Scores", {name: row}, ["task", "metric", "before", "after", "difference"]),
+    ):
+        with out.capture() as captured:
+            out.print(table)
+        lines = captured.get().splitlines()
+        assert max(map(len, lines)) <= 80
+        cells = [line.split("│")[1].strip() for line in lines if line.startswith("│")]
+        assert "".join(cells) == name

@@ -170,8 +170,16 @@ def test_only_the_first_of_several_processes_removes(embedsmith_command, pairs, 
 @pytest.mark.slow
 def test_every_command_writes_only_what_overwrite_knows(embedsmith_command, pairs, mined, tiny_bert, tmp_path):
     recipe = tmp_path / "recipe.yaml"
+    beir = tmp_path / "beir"
+    (beir / "qrels").mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        rows = [{"_id": f"{n}", "text": f"the {name} of {n}"} for n in range(8)]
+        (beir / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for split in ("train", "test"):
+        judged = "".join(f"{n}\t{n}\t1\n" for n in range(8))
+        (beir / "qrels" / f"{split}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
     recipe.write_text(
-        f"data: {{a: {{path: {pairs}}}}}\nmining: {{teachers: [bm25], method: naive}}\n"
+        f"data: {{a: {{path: {beir}}}}}\nmining: {{teachers: [bm25], method: naive}}\n"
         f"student: {{name: {tiny_bert}}}\nstages: [{{name: a, steps: 1, batch_size: 4}}, {{steps: 1, batch_size: 4}}]\n"
     )
     other = tmp_path / "other.jsonl"
