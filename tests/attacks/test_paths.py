@@ -178,3 +178,14 @@ def test_a_run_that_has_made_nothing_leaves_what_its_links_name(ours):
         (run.folder / "recipe.yaml").symlink_to(ours / "made/file")
         raise InputError("stopped")
     assert (ours / "made/file").is_file()
+
+
+@pytest.mark.parametrize(
+    "value", ["null", "5", "true", "[1]", "[[a, b]]", '"a\\0b"', "''", ".", "/dev/zero", "2024-01-01"]
+)
+def test_an_ablation_of_what_is_no_recipe_is_one_line(tmp_path, value):
+    (tmp_path / "a.yaml").write_text(f"recipe: {value}\nrows:\n  a:\n    seed: 1\n  b:\n    seed: 2\n")
+    with pytest.raises(EmbedsmithError) as refused:
+        read_ablation(tmp_path / "a.yaml")
+    assert len(str(refused.value).splitlines()) == 1
+    assert refused.value.hint

@@ -153,10 +153,14 @@ def _recipe_of(file: AblationFile, path: str | Path, seen: frozenset[Path] = fro
     """Return the recipe of an ablation's file, which may be that of another ablation.
 
     Raises:
-        SettingsError: the files name each other in a circle.
+        SettingsError: the files name each other in a circle, or a recipe is none.
     """
-    if not isinstance(file.recipe, str):
+    if isinstance(file.recipe, dict):
         return recipe_of(file.recipe, where=str(path))
+    if not isinstance(file.recipe, str) or "\0" in file.recipe:
+        raise SettingsError(
+            f"{path}: recipe: {file.recipe!r:.60} is neither a path nor a recipe", hint="name a recipe's file"
+        )
     other = Path(path).parent / file.recipe
     seen |= {Path(path).resolve()}
     if other.resolve() in seen:
