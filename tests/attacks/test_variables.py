@@ -235,6 +235,7 @@ def assert_unmarked(folder: Path) -> None:
         assert not path.is_file() or MARK.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_a_run_writes_and_tells_the_name_and_never_the_value(recipe: Path, tmp_path: Path, embedsmith_command):
     out = tmp_path / "run"
     for words in (["--dry-run"], ["--out", out], ["--out", out]):
@@ -251,6 +252,7 @@ def test_a_run_writes_and_tells_the_name_and_never_the_value(recipe: Path, tmp_p
     }
 
 
+@pytest.mark.slow
 def test_an_ablation_writes_and_tells_the_name_and_never_the_value(recipe: Path, tmp_path: Path, embedsmith_command):
     vary = ["--vary", "mining.method=naive,percpos", "--seeds", 1]
     for words in (["--dry-run", "--out", tmp_path / "none"], ["--out", tmp_path / "run"]):
@@ -307,15 +309,26 @@ def test_errors_name_the_variable(file: str, how: str, recipe: Path, sets: Path,
         assert_unmarked(tmp_path / "run")
 
 
+@pytest.fixture(scope="module")
+def place_of_the_cut(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cut") / "run"
+
+
+@pytest.fixture
+def cut(place_of_the_cut: Path, recipe: Path, tmp_path: Path, embedsmith_command, monkeypatch) -> Path:
+    """A copy of a run that was killed before training: what was converted and cleaned lies in it."""
+    if not place_of_the_cut.exists():
+        with monkeypatch.context() as patched:
+            patched.setattr("embedsmith.recipes.run.train_into", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
+            assert embedsmith_command("train", recipe, "--out", place_of_the_cut).code == 1
+    return Path(shutil.copytree(place_of_the_cut, tmp_path / "run"))
+
+
 @pytest.mark.parametrize("change", [None, *sorted({*BREAKS} - {"ids.txt"}), "code/cat.py"])
 def test_a_run_goes_on_where_the_data_lie_elsewhere_and_not_with_other_data(
-    change: str | None, recipe: Path, sets: Path, tmp_path: Path, embedsmith_command, monkeypatch
+    change: str | None, cut: Path, recipe: Path, sets: Path, tmp_path: Path, embedsmith_command, monkeypatch
 ):
-    """Killed before training: what was converted and cleaned lies in the run, and is of the data as they were."""
-    out = tmp_path / "run"
-    with monkeypatch.context() as patched:
-        patched.setattr("embedsmith.recipes.run.train_into", lambda *_, **__: (_ for _ in ()).throw(OSError("cut")))
-        assert embedsmith_command("train", recipe, "--out", out).code == 1
+    """What was converted and cleaned is of the data as they were."""
     other = tmp_path / "elsewhere" / MARK
     shutil.copytree(sets, other)
     if change == "code/cat.py":
@@ -326,14 +339,14 @@ def test_a_run_goes_on_where_the_data_lie_elsewhere_and_not_with_other_data(
         assert (other / change).read_text() != text
     monkeypatch.setenv("SETS", str(other))
     monkeypatch.setenv("FILE", str(other / "pairs.jsonl"))
-    done = embedsmith_command("train", recipe, "--out", out)
+    done = embedsmith_command("train", recipe, "--out", cut)
     if change is None:
         assert done.code == 0, done.err
     else:
         assert done.code == 2
         assert "has changed since this run began" in done.error
     assert MARK not in done.out + done.err
-    assert_unmarked(out)
+    assert_unmarked(cut)
 
 
 def test_a_program_gets_errors_that_name_the_variable(recipe: Path, sets: Path, tmp_path: Path):
