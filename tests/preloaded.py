@@ -18,9 +18,11 @@ import torch.distributed
 import transformers.models.bert.modeling_bert
 import transformers.models.llama.modeling_llama
 import transformers.trainer  # noqa: F401
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import embedsmith
 
+get_checkpoint_conversion_mapping("bert")  # a table that is made once, of a thousand patterns
 torch.set_num_threads(1)  # as in the tests: the last digits of a sum depend on it
 for module in pkgutil.walk_packages(embedsmith.__path__, "embedsmith."):
     if not module.name.endswith("__main__"):
