@@ -93,9 +93,7 @@ def test_every_method_stands_beside_the_settings_of_the_run():
     assert all((way.ensemble, way.negatives) == ("first", 2) for name, way in ways.items() if name != "this run")
 
 
-@pytest.mark.parametrize(
-    ("method", "field", "target"), [("percpos+shifted", "ratio", 0.1), ("abs", "threshold", 0.14)]
-)
+@pytest.mark.parametrize(("method", "field", "target"), [("percpos+shifted", "ratio", 0.1), ("abs", "threshold", 0.14)])
 def test_calibration_reaches_its_target_and_one_step_more_does_not(method: str, field: str, target: float):
     candidates = replace(toy_candidates(3, queries=40), query_text=np.arange(1000, 1040))
     settings = SelectionSettings(method=method, shift=0, negatives=4)
