@@ -132,6 +132,15 @@ def readable(names: Iterable[str], settings: ColumnSettings) -> list[str]:
     return [name for name in names if name in known or _is_negative(name, settings) or is_relevance(name)]
 
 
+def has_query(names: Iterable[str]) -> bool:
+    """Return whether there is a query among conventional names.
+
+    >>> has_query(["anchor", "text"]), has_query(["id", "text"])
+    (True, False)
+    """
+    return not set(names).isdisjoint(_QUERY)
+
+
 def is_pair(names: Iterable[str]) -> bool:
     """Return whether there are a query and a passage among conventional names.
 

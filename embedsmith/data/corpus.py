@@ -8,9 +8,9 @@ from typing import Any
 
 from embedsmith.data.bad_rows import BadRow, OnBad, Tally, Unusable, id_of, kind, refuse
 from embedsmith.data.collection import join_title
-from embedsmith.data.columns import quoted
+from embedsmith.data.columns import has_query, quoted
 from embedsmith.data.pool import Pool, Pooled
-from embedsmith.data.tables import Table, check_exists, open_table
+from embedsmith.data.tables import SUFFIXES, Table, check_exists, open_table
 from embedsmith.errors import InputError, did_you_mean
 
 IDS = ("_id", "id", "docid", "doc_id", "passage_id", "corpus_id")
@@ -42,6 +42,17 @@ def load_corpus(path: Path, *, skip_bad: bool = False, on_skip: Callable[[str], 
     if not len(pooled.ids):
         raise InputError(f"{path}: no passages", hint='each line holds {"_id": "…", "text": "…"}')
     return pooled
+
+
+def is_corpus(path: Path) -> bool:
+    """Return whether there are passages at a path, and no queries: a folder without them, or rows with a text only."""
+    if path.is_dir():
+        return (path / "corpus.jsonl").is_file() and not (path / "queries.jsonl").exists()
+    if path.suffix not in SUFFIXES or not path.is_file():
+        return False
+    table = open_table(path)
+    names = set(table.columns if table.columns is not None else next((row for _, row in table.rows(refuse)), {}))
+    return not has_query(names) and not set(TEXTS).isdisjoint(names)
 
 
 def read_corpus(table: Table, pool: Pool, on_bad: OnBad, *, needs_ids: bool) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedsmith.data.collection import Collection
+from embedsmith.data.corpus import is_corpus, load_corpus
 from embedsmith.data.files import visible
 from embedsmith.data.load import known_splits, load_collection
+from embedsmith.data.ties import Ties
 from embedsmith.errors import InputError, RunError
 from embedsmith.models.opening import load
 from embedsmith.models.settings import Dtype
@@ -30,12 +33,22 @@ class Hit:
     """What the corpus says of the passage: file, line and name of a function."""
 
 
+@dataclass(frozen=True)
+class _Corpus:
+    """What is searched."""
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    metadata: Sequence[dict[str, Any]] | None
+    ties: Ties | None
+
+
 class Finder:
     """A run's model and its corpus, opened once for any number of queries.
 
     Args:
         run: a finished run with a model.
-        data: the corpus: a BEIR folder or a file of pairs; by default the code that the run harvested.
+        data: the corpus: a file of passages or of pairs, or a BEIR folder; by default the code that the run harvested.
         dtype: precision; the same as in evaluation finds the vectors that are stored already.
         on_progress: called with the progress of the work.
 
@@ -52,14 +65,14 @@ class Finder:
         on_progress: Progress = silent,
     ) -> None:
         finished(run)
-        self._collection = _corpus(Path(run), data)
+        self._corpus = _corpus(Path(run), data)
         self._model = load(str(run), dtype=dtype)
         self._index = DenseTeacher(
             self._model,
-            self._collection.passages,
+            self._corpus.texts,
             name=str(run),
             folder=Path(run) / "vectors",
-            ties=self._collection.ties,
+            ties=self._corpus.ties,
             on_progress=on_progress,
         )
 
@@ -74,9 +87,9 @@ class Finder:
         return [
             Hit(
                 score=round(float(score), 4),
-                id=self._collection.passage_ids[row],
-                text=self._collection.passages[row],
-                metadata=self._collection.metadata[row] if self._collection.metadata else {},
+                id=self._corpus.ids[row],
+                text=self._corpus.texts[row],
+                metadata=self._corpus.metadata[row] if self._corpus.metadata else {},
             )
             for row, score in zip(rows[0], scores[0], strict=True)
         ]
@@ -112,14 +125,21 @@ def search(
     return Finder(run, data=data, dtype=dtype, on_progress=on_progress).find(query, k)
 
 
-def _corpus(run: Path, data: str | Path | None) -> Collection:
-    """Return the collection to search."""
+def _corpus(run: Path, data: str | Path | None) -> _Corpus:
+    """Return the passages to search."""
+    if data and is_corpus(Path(data)):
+        pooled = load_corpus(Path(data))
+        return _Corpus(pooled.ids, pooled.texts, pooled.metadata, None)
     if data:
-        return load_collection(data, split="all" if known_splits(data) else None)
+        return _corpus_of(load_collection(data, split="all" if known_splits(data) else None))
     harvested = visible(run, "data/*/test")
     if not harvested:
         raise RunError(f"{run}: the run has no corpus of its own", hint="name one with --data")
     if len(harvested) > 1:
         names = ", ".join(str(folder) for folder in harvested)
         raise RunError(f"{run}: the run has several corpora", hint=f"name one of them with --data: {names}")
-    return load_collection(harvested[0], split="test")
+    return _corpus_of(load_collection(harvested[0], split="test"))
+
+
+def _corpus_of(collection: Collection) -> _Corpus:
+    return _Corpus(collection.passage_ids, collection.passages, collection.metadata, collection.ties)

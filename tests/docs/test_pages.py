@@ -64,7 +64,7 @@ def test_what_a_page_shows_can_be_done(page: Path, workplace: Path, chat_server:
             if block.language == "python":
                 exec(compile(block.text.replace(CHAT, chat_server.name), block.place, "exec"), namespace)
             elif block.language == "yaml":
-                check_yaml(block)
+                write_yaml(block)
             elif block.language == "sh":
                 for words in block.commands():
                     run([word.replace(CHAT, chat_server.name) for word in words], block, monkeypatch, capsys)
@@ -94,11 +94,12 @@ def check_others(words: list[str], block: Block) -> None:
         assert set(extras.split(",")) <= set(known), block.place
 
 
-def check_yaml(block: Block) -> None:
-    """Refuse a recipe that could not be read."""
+def write_yaml(block: Block) -> None:
+    """Read a recipe, and write it into the workplace under its name; other YAML has to be YAML."""
     found = yaml.safe_load(block.text)
-    if "stages" in found and "vary" not in found:
-        Recipe.parse(found, where=block.place)
+    if "stages" in found:
+        recipe = Recipe.parse(found, where=block.place)
+        Path(f"{recipe.name}.yaml").write_text(block.text, encoding="utf-8")
 
 
 def test_blocks_are_told_apart():

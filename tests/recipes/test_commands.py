@@ -239,6 +239,16 @@ def test_a_trained_run_searches_data_of_any_number_of_splits(trained: Path, beir
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
+def test_a_trained_run_searches_a_file_of_passages(trained: Path, beir: Path, tmp_path: Path):
+    of_beir = embedsmith.search(trained, "where is the owl", data=beir, k=3)
+    passages = shutil.copy(beir / "corpus.jsonl", tmp_path / "passages.jsonl")
+    assert embedsmith.search(trained, "where is the owl", data=passages, k=3) == of_beir
+    only_corpus = tmp_path / "corpus-only"
+    only_corpus.mkdir()
+    shutil.copy(passages, only_corpus / "corpus.jsonl")
+    assert embedsmith.search(trained, "where is the owl", data=only_corpus, k=3) == of_beir
+
+
 def test_a_search_says_what_it_lacks(trained: Path, mined: Path, tmp_path: Path):
     with pytest.raises(RunError, match="has no corpus of its own"):
         embedsmith.search(trained, "where is the owl")
