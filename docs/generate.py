@@ -51,9 +51,9 @@ _WIDTH, _HEIGHT, _LEFT, _RIGHT = 720, 118, 20, 20
 _STYLE = """
   text { font: 14px system-ui, sans-serif; fill: #333 }
   .axis { stroke: #999 } .small { font-size: 12px; fill: #666 }
-  .taken { fill: #f28e2b } .dropped { fill: #bbb } .easy { fill: none; stroke: #999 }
-  .false { fill: none; stroke: #d62728; stroke-width: 2 } .positive { fill: #1f77b4 }
-  .ceiling { stroke: #d62728; stroke-dasharray: 5 4 } .over { fill: #d62728; opacity: .08 }
+  .taken { fill: #c2410c } .dropped { fill: #bbb } .easy { fill: none; stroke: #999 }
+  .false { fill: none; stroke: #b91c1c; stroke-width: 2 } .positive { fill: #2f6fb3 }
+  .ceiling { stroke: #b91c1c; stroke-dasharray: 5 4 } .over { fill: #b91c1c; opacity: .08 }
   @media (prefers-color-scheme: dark) { text { fill: #ddd } .small { fill: #aaa } .dropped { fill: #666 } }
 """
 
@@ -142,7 +142,7 @@ def _metavar(argument: Any) -> str:
 def _flags(option: Any, context: typer.Context) -> str:
     flags = ", ".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts])
     kind = "" if option.is_flag else option.display_type(context).strip("<>")
-    shown = f" `{kind}`".replace("|", "\\|") if kind else ""
+    shown = " " + ", ".join(f"`{one}`" for one in kind.split("|")) if kind else ""
     return f"{flags}{shown}{' (required)' if option.required else ''}"
 
 
@@ -192,7 +192,8 @@ def python_reference() -> str:
         lines += [f"## {title}", ""]
         for name in names:
             home, _, inner = embedsmith._HOMES[name].partition(":")
-            lines += [f"::: embedsmith.{home}.{inner or name}", "    options:", f"      heading: embedsmith.{name}", ""]
+            lines += [f"::: embedsmith.{home}.{inner or name}", "    options:", f"      heading: embedsmith.{name}"]
+            lines += [f"      toc_label: {name}", ""]
     return "\n".join(lines)
 
 

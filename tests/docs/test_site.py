@@ -26,7 +26,7 @@ def pages() -> dict[str, str]:
 
 
 def test_every_page_is_in_the_navigation_and_the_other_way_round():
-    nav = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[1].split("\nexclude_docs")[0]
+    nav = (ROOT / "mkdocs.yml").read_text().split("\nnav:")[1].split("\nextra_css")[0]
     assert sorted(re.findall(r"[\w/-]+\.md", nav)) == sorted({*pages(), *MADE})
 
 
