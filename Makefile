@@ -29,7 +29,7 @@ print("installed-%d.%d.%d-%s %s" % (tuple(sys.version_info[:3]) + (place, made_f
 endef
 export FINISHED
 
-.PHONY: help setup tools quickstart test lint types format release sbom clean
+.PHONY: help setup tools quickstart test lint types format docs release sbom clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -81,6 +81,11 @@ format: tools  ## format, and mend what can be mended
 	@$(BIN)/python -m ruff format .
 	@$(BIN)/python -m ruff check --fix .
 
+# Without a network. The pages that come from the code are written first.
+docs: tools  ## build the documentation into site/
+	@$(BIN)/python docs/generate.py
+	@$(BIN)/zensical build --clean --strict
+
 # See RELEASING.md. Built twice, in two places: the files must be the same to the byte.
 release: tools  ## build dist/ twice from the last commit, and compare
 	@set -e; rm -rf dist build/release; export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
@@ -99,5 +104,5 @@ sbom: release  ## list in dist/sbom.cdx.json (CycloneDX) what the wheel installs
 	build/sbom/lister/bin/cyclonedx-py environment --output-reproducible --of JSON -o dist/sbom.cdx.json build/sbom/user/bin/python
 
 clean:  ## remove the environment and every cache
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist site docs/reference docs/notebooks/*.md .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

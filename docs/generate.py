@@ -8,7 +8,6 @@ notebooks are not: `make docs` writes their pages before the site is built.
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator
 from html import escape
@@ -19,6 +18,7 @@ import numpy as np
 import typer
 
 import embedsmith
+from embedsmith.cli import help
 from embedsmith.cli import main as _commands  # noqa: F401  registers every command
 from embedsmith.cli.app import app
 from embedsmith.mining.methods import ceiling, first_rank
@@ -99,29 +99,28 @@ def cli_reference() -> str:
         "Written from the code. `embedsmith COMMAND --help` prints the same. Every command takes `--help`.",
         "",
     ]
-    root = typer.main.get_command(app)
-    for name, command in _walk("embedsmith", root):
-        lines += [f"## {name}", "", *_paragraphs(command.help or ""), ""]
-        usage = " ".join(name for name in [f"{name} [OPTIONS]", *map(_metavar, _arguments(command))] if name)
-        lines += ["```text", usage, "```", ""]
-        if arguments := _arguments(command):
+    for name, command in _walk("embedsmith", typer.main.get_command(app)):
+        text, examples = help.said(command.help or "")
+        arguments = [one for one in command.params if one.param_type_name == "argument"]
+        words = [help.name_of(one) if one.required else f"[{help.name_of(one)}]" for one in arguments]
+        lines += [f"## {name}", "", text, "", "```text", " ".join([name, "[OPTIONS]", *words]), "```", ""]
+        if examples:
+            lines += ["**Examples**", "", "```text", *examples, "```", ""]
+        if arguments:
             lines += ["| argument | what |", "| --- | --- |"]
-            lines += [f"| `{_metavar(one)}` | {_cell(getattr(one, 'help', '') or '')} |" for one in arguments]
+            lines += [f"| `{help.name_of(one)}` | {_cell(help.about(one))} |" for one in arguments]
             lines += [""]
-        panels: dict[str, list[Any]] = {}
-        for option in command.params:
-            if option.param_type_name == "option" and not option.hidden and option.name != "help":
-                panels.setdefault(getattr(option, "rich_help_panel", None) or "Options", []).append(option)
-        for panel, options in panels.items():
+        options = [one for one in command.params if one.param_type_name == "option" and not one.hidden]
+        for panel, inside in help.panels_of(options).items():
             lines += [f"**{panel}**", "", "| option | what |", "| --- | --- |"]
-            lines += [_row(one, typer.Context(command)) for one in options]
+            lines += [f"| {_flags(help.typed_option(one))} | {_cell(help.about(one))} |" for one in inside]
             lines += [""]
     return "\n".join(lines)
 
 
 def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
     """Yield every command below one, by the words that call it."""
-    for word, below in getattr(command, "commands", {}).items():
+    for word, below in command.commands.items():
         if below.hidden:
             continue
         if getattr(below, "commands", None):
@@ -130,36 +129,10 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
             yield f"{name} {word}", below
 
 
-def _arguments(command: Any) -> list[Any]:
-    return [one for one in command.params if one.param_type_name == "argument" and not getattr(one, "hidden", False)]
-
-
-def _metavar(argument: Any) -> str:
-    name = argument.metavar or (argument.name or "").upper()
-    return name if argument.required else f"[{name}]"
-
-
-def _flags(option: Any, context: typer.Context) -> str:
-    flags = ", ".join(f"`{flag}`" for flag in [*option.opts, *option.secondary_opts])
-    kind = "" if option.is_flag else option.display_type(context).strip("<>")
-    shown = " " + ", ".join(f"`{one}`" for one in kind.split("|")) if kind else ""
-    return f"{flags}{shown}{' (required)' if option.required else ''}"
-
-
-def _row(option: Any, context: typer.Context) -> str:
-    text = " ".join(part for part in (_cell(option.help or ""), _default(option)) if part)
-    return f"| {_flags(option, context)} | {text} |"
-
-
-def _default(option: Any) -> str:
-    """Return the default; options that are made from settings say it in their help."""
-    value = option.default() if callable(option.default) else option.default
-    plain = value is None or isinstance(value, bool) or value in ("", (), []) or option.required
-    return "" if plain or not isinstance(value, str | int | float) else f"Default: {getattr(value, 'value', value)}."
-
-
-def _paragraphs(text: str) -> list[str]:
-    return [inspect.cleandoc(text.split("\f")[0])]
+def _flags(typed: str) -> str:
+    """Return an option and its value as they stand in a table: a choice of many is broken between them."""
+    flags, _, value = typed.partition(" [")
+    return f"`{flags}`" + (" " + ", ".join(f"`{one}`" for one in value.rstrip("].").split("|")) if value else "")
 
 
 def _cell(text: str) -> str:

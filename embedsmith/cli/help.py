@@ -29,18 +29,18 @@ _Pair = tuple[str, str]
 
 def show_command(command: Any, ctx: Any) -> None:
     """Show the help of a command."""
-    about, examples = said(command.help or "")
+    text, examples = said(command.help or "")
     arguments = [one for one in command.params if one.param_type_name == "argument"]
     options = [one for one in command.get_params(ctx) if one.param_type_name == "option" and not one.hidden]
-    words = [_name_of(one) if one.required else f"[{_name_of(one)}]" for one in arguments]
+    words = [name_of(one) if one.required else f"[{name_of(one)}]" for one in arguments]
     _show(_usage(f"{ctx.command_path} [OPTIONS] {' '.join(words)}"))
-    _show(_paragraphs(about))
+    _show(_paragraphs(text))
     if examples:
         _show_panel("Examples", [(example, "") for example in examples])
     if arguments:
-        _show_panel("Arguments", [(_name_of(one), _about(one)) for one in arguments])
+        _show_panel("Arguments", [(name_of(one), about(one)) for one in arguments])
     for panel, inside in panels_of(options).items():
-        _show_panel(panel, [(_typed(one), _about(one)) for one in inside])
+        _show_panel(panel, [(typed_option(one), about(one)) for one in inside])
 
 
 def show_group(group: Any, ctx: Any, *, variables: Mapping[str, str]) -> None:
@@ -54,7 +54,7 @@ def show_group(group: Any, ctx: Any, *, variables: Mapping[str, str]) -> None:
     for panel, commands in panels.items():
         _show_panel(panel, commands)
     options = [one for one in group.get_params(ctx) if not one.hidden]
-    _show_panel(MAIN, [(_typed(one), _about(one)) for one in options])
+    _show_panel(MAIN, [(typed_option(one), about(one)) for one in options])
     if variables:
         _show_panel("Environment variables", list(variables.items()))
     if group.epilog:
@@ -85,7 +85,7 @@ def panels_of(options: Sequence[Any]) -> dict[str, list[Any]]:
     return {panel: sorted(inside, key=lambda one: not one.required) for panel, inside in found.items() if inside}
 
 
-def _typed(option: Any) -> str:
+def typed_option(option: Any) -> str:
     """Return how an option is typed: its flags, and what stands behind them."""
     long = [flag for flag in option.opts if flag.startswith("--")]
     flags = "/".join([*long[:1], *option.secondary_opts[:1]])
@@ -95,7 +95,7 @@ def _typed(option: Any) -> str:
     return (f"{short}, {flags}" if short else flags) + value + again
 
 
-def _about(parameter: Any) -> str:
+def about(parameter: Any) -> str:
     """Return what the help says of an option or an argument."""
     help_ = " ".join((parameter.help or "").split())
     is_said = parameter.default in (None, False, "", []) or "Default: " in help_ or callable(parameter.default)
@@ -104,7 +104,7 @@ def _about(parameter: Any) -> str:
     return ("Required. " if parameter.required else "") + help_ + default + variable
 
 
-def _name_of(argument: Any) -> str:
+def name_of(argument: Any) -> str:
     """Return how an argument is called: an optional one of several values ends in dots."""
     name = argument.metavar or (argument.name or "").upper().replace("_", "-")
     return f"{name}..." if argument.nargs != 1 else name
