@@ -95,9 +95,21 @@ def train(
         return
     console.line(f"trained {out / 'model'} in {run.seconds:,.0f} s")
     console.next_steps(
-        f"{typed()} evaluate {shlex.quote(str(out))} DATA --before-and-after",
+        f"{typed()} evaluate {shlex.quote(str(out))} {_data_of(source)} --before-and-after",
         f"{typed()} export-model {shlex.quote(str(out))} --out my-model",
     )
+
+
+def _data_of(source: Path) -> str:
+    """Return the data that a run was mined from, as they are typed; a word in their place where it does not say."""
+    from embedsmith.runs.lineage import lineage
+    from embedsmith.runs.part import is_run
+
+    if not is_run(source):
+        return "DATA"
+    *_, (_, manifest) = lineage(source)
+    data = Path(manifest["inputs"].get("data") or "DATA")
+    return shlex.quote(str(data.relative_to(Path.cwd()) if data.is_relative_to(Path.cwd()) else data))
 
 
 def _train_recipe(

@@ -134,7 +134,7 @@ def test_a_finished_or_foreign_folder_is_refused(embedsmith_command, pairs: Path
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
-    embedsmith_command, mined: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    embedsmith_command, pairs: Path, mined: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     from embedsmith.training import train
 
@@ -154,7 +154,9 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
         done = embedsmith_command(*words, tmp_path / "cut")
     assert (done.code, done.error) == (130, "interrupted")
     assert embedsmith_command(*words, tmp_path / "cut").code == 0
-    assert embedsmith_command(*words, tmp_path / "whole").code == 0
+    whole = embedsmith_command(*words, tmp_path / "whole")
+    assert whole.code == 0
+    assert f"next: embedsmith evaluate {tmp_path / 'whole'} {pairs} --before-and-after" in whole.out
     one, other = ((tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("cut", "whole"))
     assert one == other
 
