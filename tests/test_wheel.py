@@ -155,7 +155,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(dist: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"embedsmith", f"embedsmith-{__version__}.dist-info"}
     inside = {name for name in names if name.startswith("embedsmith/")}
-    files = {str(path.relative_to(ROOT)) for path in (ROOT / "embedsmith").rglob("*") if path.is_file()}
+    sources = dist.parent
+    files = {str(path.relative_to(sources)) for path in (sources / "embedsmith").rglob("*") if path.is_file()}
     assert inside == {name for name in files if "__pycache__" not in name}
     (source,) = dist.glob("*.tar.gz")
     with tarfile.open(source) as archive:
