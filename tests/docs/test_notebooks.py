@@ -53,7 +53,7 @@ def test_links_lead_to_pages_of_the_site(path: Path):
         page = re.fullmatch(r"\.\./\.\./([\w-]+)/", link)
         other = re.fullmatch(r"\.\./([\w-]+)/", link)
         assert page or other, link
-        assert (f": {page[1]}.md\n" if page else f": notebooks/{other[1]}.ipynb\n") in nav, link
+        assert (f": {page[1]}.md\n" if page else f": notebooks/{other[1]}.md\n") in nav, link
 
 
 @pytest.mark.slow
