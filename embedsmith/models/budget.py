@@ -197,8 +197,12 @@ def ahead(work: Callable[[Item], Made], items: Iterator[Item]) -> Iterator[tuple
             yield previous[0], previous[1].result()
 
 
-def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], workers: int) -> Iterator[Made]:
+def side_by_side(
+    work: Callable[[Item], Made], items: Iterator[Item], workers: int, *, ahead: int | None = None
+) -> Iterator[Made]:
     """Yield what work makes of each item, in order; several at once, each on a thread with its share of the cores.
+
+    At most `ahead` items are begun or done beyond the one that is yielded next; by default twice the workers.
 
     A single item is worked on by the calling thread, with all the cores it has. Else the calling thread keeps to one
     core until the last item is done: its OpenMP workers would keep spinning after each matmul, and take a sixth of the
@@ -215,7 +219,7 @@ def side_by_side(work: Callable[[Item], Made], items: Iterator[Item], workers: i
             running: deque[Future[Made]] = deque()
             for item in chain(first, items):
                 running.append(threads.submit(work, item))
-                if len(running) > 2 * workers:
+                if len(running) > (2 * workers if ahead is None else ahead):
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

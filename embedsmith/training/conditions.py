@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from embedsmith.errors import SettingsError
 from embedsmith.models.adapters import add_adapters, halved, inputs_as_they_are, remove_adapters
 from embedsmith.models.compiled import inputs_with_gradients
+from embedsmith.models.cpu.switch import is_fast
 from embedsmith.models.cpu.training import fast_training
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.packed import attention_within_texts
@@ -57,6 +58,8 @@ class Conditions:
     """Whether the texts of a chunk are packed into one row, without padding."""
     rounded: bool
     """Whether chunks have round numbers of tokens."""
+    at_once: int = 1
+    """Chunks that run at the same time, each on its share of a CPU's cores; 1: one after the other, on all of them."""
 
     def chunks(self, batch: Batch) -> list[Chunk]:
         """Return the texts of a batch, tokenised; in pinned memory where a GPU reads them."""
@@ -96,6 +99,7 @@ class Conditions:
             activation_bytes(self.settings, self.model.device, missing=missing + shared),
             unseen_bytes_a_token=_checkpointed_bytes(self.model, bfloat16=self.bfloat16) if checkpointed else 0.0,
             shared_bytes=shared,
+            at_once=self.at_once,
         )
 
 
@@ -138,7 +142,33 @@ def as_trained(
         budget, packs, rounds = (processes or Processes()).least(
             chunk_tokens(settings, model), int(packed), int(rounded)
         )
-        yield Conditions(model, settings, weights, bfloat16, budget=budget, packed=bool(packs), rounded=bool(rounds))
+        yield Conditions(
+            model,
+            settings,
+            weights,
+            bfloat16,
+            budget=budget,
+            packed=bool(packs),
+            rounded=bool(rounds),
+            at_once=_chunks_at_once(model, settings, bfloat16=bfloat16),
+        )
+
+
+_MOST_AT_ONCE = 16
+"""Chunks at the same time on a CPU: Python holds its lock for about a thirtieth of a chunk's time."""
+
+
+def _chunks_at_once(model: EmbeddingModel, settings: StageSettings, *, bfloat16: bool) -> int:
+    """Return how many chunks run at the same time.
+
+    On a CPU, in float32, as many as it has cores. OpenMP would split every operation over all cores, and wait for the
+    slowest after each: where another process has one of them, a step takes many times as long.
+
+    In bfloat16 chunks share copies of the weights, which autocast keeps for one thread. Gradient checkpointing restores
+    the random state of all threads.
+    """
+    is_plain = model.device.type == "cpu" and not bfloat16 and not settings.gradient_checkpointing
+    return min(torch.get_num_threads(), _MOST_AT_ONCE) if is_plain and is_fast() else 1
 
 
 def _without_adapters_after_an_error(model: EmbeddingModel, kind: Any, error: Any, traceback: Any) -> None:

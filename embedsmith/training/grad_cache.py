@@ -20,16 +20,18 @@ Shapes: N texts of a step, n texts of a chunk, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from embedsmith.models.budget import side_by_side
 from embedsmith.models.transfer import sent
 from embedsmith.training.chunks import Chunk
 from embedsmith.training.compat import drop_autocast_copies
+from embedsmith.training.draws import SeededDropout
 from embedsmith.training.processes import Processes
 
 Encode = Callable[[Chunk], Float[Tensor, "n D"]]
@@ -38,14 +40,18 @@ Encode = Callable[[Chunk], Float[Tensor, "n D"]]
 class ActivationMemory:
     """How many bytes of activations may be kept, and how many a token takes."""
 
-    def __init__(self, limit_bytes: float, *, unseen_bytes_a_token: float = 0.0, shared_bytes: float = 0.0) -> None:
+    def __init__(
+        self, limit_bytes: float, *, unseen_bytes_a_token: float = 0.0, shared_bytes: float = 0.0, at_once: int = 1
+    ) -> None:
         """Start without a measurement.
 
         Args:
             limit_bytes: 0 keeps nothing.
             unseen_bytes_a_token: activations that saved-tensor hooks do not see: the inputs of checkpointed layers.
             shared_bytes: what the hooks see in every chunk, though it exists once: bfloat16 copies of the weights.
+            at_once: chunks that are encoded at the same time.
         """
+        self.at_once = at_once
         self.limit_bytes = limit_bytes
         self.bytes_a_token: float | None = None
         self._unseen = unseen_bytes_a_token
@@ -53,7 +59,7 @@ class ActivationMemory:
         self._widest = 0
 
     def kept(self, tokens: Sequence[int]) -> list[bool]:
-        """Return which chunks of a step are kept: all, or as many as leave room to encode one more.
+        """Return which chunks of a step are kept: all, or as many as leave room to encode one more, or several at once.
 
         >>> memory = ActivationMemory(100.0)
         >>> memory.bytes_a_token = 2.0
@@ -65,7 +71,7 @@ class ActivationMemory:
         needed = np.array(tokens, dtype=float) * self.bytes_a_token
         if needed.sum() <= self.limit_bytes:
             return [True] * len(tokens)
-        return list((np.cumsum(needed) + needed.max(initial=0.0) <= self.limit_bytes).tolist())
+        return list((np.cumsum(needed) + self.at_once * needed.max(initial=0.0) <= self.limit_bytes).tolist())
 
     def most(self, tokens: Sequence[int]) -> float:
         """Return the peak bytes of activations of a step.
@@ -78,7 +84,7 @@ class ActivationMemory:
         a_token = self.bytes_a_token or 0.0
         if all(self.kept(tokens)):
             return a_token * sum(tokens)
-        return max(self.limit_bytes, a_token * max(tokens))
+        return max(self.limit_bytes, a_token * max(tokens) * min(self.at_once, len(tokens)))
 
     @contextmanager
     def measured(self, chunk: Chunk, weights: set[int]) -> Iterator[None]:
@@ -136,6 +142,8 @@ class GradCache:
         self._processes = processes
         self._dimensions = dimensions
         self._weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        self._trained = [p for p in model.parameters() if p.requires_grad]
+        self._is_single = memory.at_once == 1
 
     def run(
         self,
@@ -159,40 +167,70 @@ class GradCache:
         keeps = self.memory.kept([chunks[number].tokens for number in own])
         vectors = torch.zeros(sum(chunk.texts for chunk in chunks), self._dimensions, device=device)
         kept: dict[int, Tensor] = {}
-        for place, number in enumerate(own):
-            chunk = chunks[number]
-            self._draw_anew(batch, number)
-            if keeps[place]:
-                is_first_ever = self.memory.bytes_a_token is None
-                with self.memory.measured(chunk, self._weights):
+
+        def forward(place: int) -> tuple[int, Tensor]:
+            chunk = chunks[own[place]]
+            with self._drawn(batch, own[place]):
+                if not keeps[place]:
+                    return place, self._vectors_only(chunk)
+                # The widest chunk comes first: of several at once no other one would be measured.
+                with self.memory.measured(chunk, self._weights) if place == 0 or self._is_single else nullcontext():
                     kept[place] = self._encode(chunk)
-                if is_first_ever:
-                    keeps[1:] = self.memory.kept([chunks[number].tokens for number in own])[1:]
-            found = kept[place].detach() if keeps[place] else self._vectors_only(chunk)
-            vectors.index_copy_(0, sent(chunk.rows, device), found.float())
+            return place, kept[place].detach()
+
+        def backward(place: int) -> Sequence[Tensor | None]:
+            number = own[place]
+            encoded = kept.pop(place, None)
+            if encoded is None:
+                with self._drawn(batch, number):
+                    encoded = self._encode(chunks[number])
+            assert vectors.grad is not None
+            gradient = vectors.grad.index_select(0, sent(chunks[number].rows, device)).to(encoded.dtype)
+            if self._is_single:
+                encoded.backward(gradient)
+                return ()
+            return torch.autograd.grad(encoded, self._trained, gradient, allow_unused=True)
+
+        places = iter(range(len(own)))
+        if keeps and self.memory.bytes_a_token is None:  # the first chunk ever says which others are kept
+            found = [forward(next(places))]
+            keeps[1:] = self.memory.kept([chunks[number].tokens for number in own])[1:]
+        else:
+            found = []
+        for place, encoded in (*found, *side_by_side(forward, places, self._at_once(len(own)))):
+            vectors.index_copy_(0, sent(chunks[own[place]].rows, device), encoded.float())
         self._processes.sum(vectors)
         vectors.requires_grad_()
         drop_autocast_copies()
         with torch.enable_grad():
             loss = loss_of(vectors)
             loss.backward()
-        assert vectors.grad is not None
-        for place in reversed(range(len(own))):
-            number = own[place]
-            encoded = kept.pop(place, None)
-            if encoded is None:
-                self._draw_anew(batch, number)
-                encoded = self._encode(chunks[number])
-            gradient = vectors.grad.index_select(0, sent(chunks[number].rows, device)).to(encoded.dtype)
-            encoded.backward(gradient)
+        at_once = self._at_once(len(own))
+        for gradients in side_by_side(backward, reversed(range(len(own))), at_once, ahead=at_once):
+            self._add(gradients)
         return loss.detach()
+
+    def _at_once(self, chunks: int) -> int:
+        """Return how many of some chunks run at the same time."""
+        return max(1, min(self.memory.at_once, chunks))
+
+    def _add(self, gradients: Sequence[Tensor | None]) -> None:
+        """Add a chunk's gradients to the parameters', as its backward pass does where it is the only one."""
+        for weight, gradient in zip(self._trained, gradients, strict=False):
+            if gradient is None:
+                continue
+            if weight.grad is None:
+                weight.grad = gradient.clone()
+            else:
+                weight.grad.add_(gradient)
 
     def vectors(self, chunks: Sequence[Chunk], *, device: torch.device) -> Float[Tensor, "N D"]:
         """Return the vectors of all texts, without a gradient."""
         vectors = torch.zeros(sum(chunk.texts for chunk in chunks), self._dimensions, device=device)
-        for number in self._processes.share([chunk.tokens for chunk in chunks]):
-            found = self._vectors_only(chunks[number])
-            vectors.index_copy_(0, sent(chunks[number].rows, device), found.float())
+        own = [chunks[number] for number in self._processes.share([chunk.tokens for chunk in chunks])]
+        encoded = side_by_side(self._vectors_only, iter(own), self._at_once(len(own)))
+        for chunk, found in zip(own, encoded, strict=True):
+            vectors.index_copy_(0, sent(chunk.rows, device), found.float())
         self._processes.sum(vectors)
         return vectors
 
@@ -201,6 +239,10 @@ class GradCache:
         with torch.no_grad():
             return self._encode(chunk)
 
-    def _draw_anew(self, batch: int, chunk: int) -> None:
-        """Seed torch by seed, batch and chunk: dropout is the same whenever and wherever a chunk is encoded."""
-        torch.manual_seed(int(np.random.SeedSequence((self._seed, batch, chunk)).generate_state(1, np.uint64)[0] >> 1))
+    def _drawn(self, batch: int, chunk: int) -> AbstractContextManager[object]:
+        """Return the block in which dropout is a function of seed, batch and chunk, whenever and wherever it is run."""
+        seed = int(np.random.SeedSequence((self._seed, batch, chunk)).generate_state(1, np.uint64)[0] >> 1)
+        if not self._is_single:
+            return SeededDropout(seed)
+        torch.manual_seed(seed)
+        return nullcontext()

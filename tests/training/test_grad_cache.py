@@ -1,6 +1,7 @@
 """GradCache on a small network with dropout: the gradient is the whole batch's, whatever is kept."""
 
 import copy
+import threading
 from contextlib import nullcontext
 
 import pytest
@@ -50,14 +51,14 @@ def loss_of(vectors):
     return torch.nn.functional.cross_entropy(vectors[:4] @ vectors[4:].T / 0.1, torch.arange(4))
 
 
-def gradients_of(network, *, limit=float("inf"), processes=None, rank_of=None, batch=3):
+def gradients_of(network, *, limit=float("inf"), processes=None, rank_of=None, batch=3, at_once=1):
     """Return loss and gradients of one batch."""
     network = copy.deepcopy(network)
     cache = GradCache(
         network,
         lambda chunk: network(chunk.features["ids"]),
         seed=5,
-        memory=ActivationMemory(limit),
+        memory=ActivationMemory(limit, at_once=at_once),
         processes=processes or Processes(),
         dimensions=D,
     )
@@ -93,6 +94,31 @@ def test_memory_changes_no_bit(network):
         other, gradients, _ = gradients_of(network, limit=limit)
         assert torch.equal(loss, other)
         assert all(torch.equal(gradients[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 7])
+@pytest.mark.parametrize("limit", [float("inf"), 0.0, 1000.0])
+def test_chunks_at_the_same_time_change_no_bit(network, at_once, limit):
+    assert any(isinstance(module, torch.nn.Dropout) and module.p for module in network.modules())
+    loss, expected, _ = gradients_of(network, limit=limit)
+    for _ in range(5):
+        other, gradients, _ = gradients_of(network, limit=limit, at_once=at_once)
+        assert torch.equal(loss, other)
+        assert all(torch.equal(gradients[name], expected[name]) for name in expected)
+
+
+def test_chunks_run_at_the_same_time(network):
+    both = threading.Barrier(2, timeout=20)
+    cache = GradCache(
+        network,
+        lambda chunk: (both.wait(), network(chunk.features["ids"]))[1],
+        seed=5,
+        memory=ActivationMemory(0.0, at_once=2),
+        processes=Processes(),
+        dimensions=D,
+    )
+    cache.memory.bytes_a_token = 1.0
+    cache.run(chunks(), loss_of, batch=3, device=torch.device("cpu"))
 
 
 def test_as_many_chunks_are_kept_as_leave_room_to_encode_another(network):

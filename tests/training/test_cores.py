@@ -1,0 +1,63 @@
+"""Training with a chunk on each core: the weights are those of one core, whichever thread was faster."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from embedsmith.models.threads import on_cores
+from embedsmith.training import conditions
+from embedsmith.training.chunks import encode
+from embedsmith.training.conditions import as_trained
+from tests.training.test_trainer import STAGE, assert_same_bits, student, train, weights, without_time  # noqa: F401
+
+STEPS = STAGE.model_copy(update={"steps": 4, "chunk_tokens": 48, "dropout": 0.2})
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, turn: int) -> None:
+    """Have every other chunk take longer."""
+    count = iter(range(10**6))
+
+    def late(*args, **kwargs):
+        time.sleep(0.02 * (next(count) % 2 == turn))
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(conditions, "encode", late)
+
+
+@pytest.mark.parametrize("stage", [STEPS, STEPS.model_copy(update={"lora_rank": 2})], ids=["whole", "adapters"])
+def test_which_core_is_faster_changes_no_bit(student, tmp_path, monkeypatch, stage):  # noqa: F811
+    one, other, alone = student(), student(), student()
+    with on_cores(2):
+        slow(monkeypatch, 0)
+        reports = train(one, tmp_path / "one", stage)
+        slow(monkeypatch, 1)
+        again = train(other, tmp_path / "other", stage)
+    assert without_time(again) == without_time(reports)
+    assert_same_bits(weights(other), weights(one))
+    with on_cores(1):
+        by_one_core = train(alone, tmp_path / "alone", stage)
+    # The norm of all gradients is summed in another order.
+    assert [report.loss for report in by_one_core] == pytest.approx([report.loss for report in reports], rel=1e-5)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_every_core_has_a_chunk(student, cores):  # noqa: F811
+    with on_cores(cores), as_trained(student(), STEPS) as found:
+        assert found.at_once == cores
+
+
+def test_bfloat16_and_checkpointing_take_one_chunk_at_a_time(student, with_bfloat16):  # noqa: F811
+    for change in ({"dtype": "bfloat16"}, {"gradient_checkpointing": True}):
+        with on_cores(2), as_trained(student(), STEPS.model_copy(update=change)) as found:
+            assert found.at_once == 1
+
+
+def test_the_memory_of_several_chunks_at_once_is_counted(student):  # noqa: F811
+    with on_cores(3), as_trained(student(), STEPS) as found:
+        memory = found.memory(missing=0.0)
+    memory.bytes_a_token, memory.limit_bytes = 1.0, 100.0
+    assert memory.kept([20] * 6) == [True, True] + [False] * 4
+    assert replace(found, at_once=1).memory(missing=0.0).at_once == 1
