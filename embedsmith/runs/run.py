@@ -171,7 +171,7 @@ class Run(Tabular):
         if known != content:
             raise RunError(
                 f"{self.folder}: {name} has changed since this run began",
-                hint="choose another --out, or remove the folder",
+                hint="choose another --out, or begin anew with --overwrite",
             )
         self.save()
 
@@ -306,7 +306,7 @@ def _known(folder: Path, new: dict[str, Any]) -> dict[str, Any] | None:
             raise RunError(f"{folder}: not empty and not a run folder", hint="choose another --out")
         return None
     manifest = _manifest_of(folder / "manifest.json")
-    hint = "choose another --out, or remove the folder"
+    hint = "choose another --out, or begin anew with --overwrite"
     if manifest.get("fingerprint") != new["fingerprint"]:
         raise RunError(f"{folder}: holds another run ({_difference(manifest, new)})", hint=hint)
     if manifest["status"] == "finished":

@@ -55,7 +55,7 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
         odd = sorted(stored.keys() ^ wanted.keys())
         raise RunError(
             f"{path}: holds other weights than the model has ({odd[0]} and {len(odd) - 1} more)",
-            hint="choose another --out, or remove the folder",
+            hint="choose another --out, or begin anew with --overwrite",
         )
     for name, weight in wanted.items():
         _check_like(stored[name], weight, path, name)

@@ -16,13 +16,14 @@ import pytest
 import torch
 from transformers import RobertaConfig, RobertaModel
 
+from embedsmith.data.examples import Example, Passage
 from embedsmith.errors import ModelError
 from embedsmith.models.known_tokens import check_known, positions_of, rows_of
 from embedsmith.models.names import find_model
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import SMOLLM2, StudentSettings
-from embedsmith.models.tokens import tokens_of
 from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
+from embedsmith.training.batches import BatchPlan, Source
 from embedsmith.training.chunks import chunks_of
 from tests.attacks.model_readers import MODEL_READERS, tiny_bert_in
 
@@ -105,8 +106,12 @@ def test_a_text_of_training_with_a_token_beyond_the_embeddings_is_one_line(tmp_p
     folder = _written("model-json", tmp_path)
     _change(folder / "tokenizer_config.json", unk_token="\n")
     model = build_student(StudentSettings(name=str(folder)), device="cpu")
-    _refused_before_a_look_up(lambda: tokens_of(model, ["a cat", "a\ndog"], task="query"), looked_up, REFUSED)
-    assert chunks_of.__module__ == "embedsmith.training.chunks"
+    examples = [
+        Example("q0", "a cat", [Passage("p0", "a\ndog")], []),
+        Example("q1", "a\ndog", [Passage("p1", "a cat")], []),
+    ]
+    plan = BatchPlan([Source("toy", examples)], steps=1, batch_size=2, hard_negatives=0, in_batch=True, seed=0)
+    _refused_before_a_look_up(lambda: chunks_of(model, plan[0], 64), looked_up, REFUSED)
 
 
 @pytest.mark.parametrize(("reader", "opened"), WAYS)
