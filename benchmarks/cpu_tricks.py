@@ -7,7 +7,6 @@ and processor seconds of encoding (texts to vectors, without opening and a first
     activations   matmul and activation fused, found by running the model once (encoding)
     packing       the texts of a batch in one row, without padding (encoding, training)
     matmul        float32 by oneDNN where MKL is slower (encoding, training)
-    keys          keys filled up to a full vector, where that is less work for torch's attention (encoding)
     attention     plain matmuls in place of flash attention (training)
     rows          gradients of token embeddings for the rows that were read (training)
 
@@ -31,15 +30,13 @@ from embedsmith.data.files import read_json, read_jsonl, write_json
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.models.settings import SMOLLM2, StudentSettings
 
-TRICKS = {"encode": ("activations", "packing", "matmul", "keys"), "train": ("packing", "matmul", "attention", "rows")}
+TRICKS = {"encode": ("activations", "packing", "matmul"), "train": ("packing", "matmul", "attention", "rows")}
 """Work -> what it uses."""
 ALL = "all"
 
 
 def without(trick: str) -> None:
     """Turn one of them off in this process."""
-    from torch.nn import functional
-
     from embedsmith.models import remembered
     from embedsmith.models.attention import steady_attention
     from embedsmith.models.cpu import matmul, trained_embeddings, trained_matmul, training
@@ -53,8 +50,6 @@ def without(trick: str) -> None:
         remembered.Remembered.packs = off
     elif trick == "matmul":
         matmul.multiplies_wide = trained_matmul.multiplies_wide = off
-    elif trick == "keys":
-        matmul._padded_attention = functional.scaled_dot_product_attention
     elif trick == "attention":
         training.training_attention = steady_attention
     elif trick == "rows":

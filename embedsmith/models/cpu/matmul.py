@@ -40,9 +40,6 @@ Activations = Mapping[int, tuple[Tensor, Activation]]
 Copies = Mapping[int, tuple[Tensor, Tensor]]
 """Weights in float32 with their copies in bfloat16, by the weight's `id`."""
 
-_LANES, _MOST_FILLED, _SHORT_ROW = 16, 6, 64
-"""Numbers of float32 in a vector of AVX-512; the most keys that are worth adding, to rows of at most so many."""
-
 _AS_IT_IS = Activation("none")
 
 _NAMES = {functional.gelu: "gelu", functional.silu: "swish", functional.relu: "relu"}
@@ -116,8 +113,6 @@ class MatmulMode(TorchFunctionMode):
             return args[0]
         if self._rounded and any(argument is self._rounded[0] for argument in (*args, *(kwargs or {}).values())):
             self._rounded = None  # it may be changed in place
-        if func is functional.scaled_dot_product_attention and self.is_wide:
-            return _padded_attention(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
     def _short(self, states: Tensor, dtype: torch.dtype) -> Tensor:
@@ -214,30 +209,3 @@ def linear(states: Tensor, weight: Tensor, bias: Tensor | None = None, activatio
     Without a gradient.
     """
     return onednn_linear(states, weight, bias, activation.name, activation.algorithm)
-
-
-def _padded_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **rest: Any,
-) -> Tensor:
-    """Return torch's attention, of keys filled up to a full vector where that is less work.
-
-    Its kernel takes exponentials sixteen at a time and what remains of a row one by one: up to 40% of its time.
-    """
-    length = key.shape[-2]
-    missing = -length % _LANES
-    is_worth_it = 0 < length <= _SHORT_ROW and 0 < missing <= _MOST_FILLED and query.dtype == torch.float32
-    is_plain = query.dim() == 4 and not is_causal and not dropout_p and not torch.is_grad_enabled()
-    if not is_worth_it or not is_plain or (attn_mask is not None and attn_mask.shape[-1] != length):
-        return functional.scaled_dot_product_attention(query, key, value, attn_mask, dropout_p, is_causal, **rest)
-    if attn_mask is None:
-        attn_mask = query.new_zeros(length).expand(query.shape[0], 1, query.shape[-2], length)
-    nothing = False if attn_mask.dtype == torch.bool else -torch.inf
-    key, value = (functional.pad(states, (0, 0, 0, missing)) for states in (key, value))
-    attn_mask = functional.pad(attn_mask, (0, missing), value=nothing)
-    return functional.scaled_dot_product_attention(query, key, value, attn_mask, **rest)

@@ -107,27 +107,6 @@ def test_states_are_rounded_once_for_the_products_that_read_them_unless_they_cha
     torch.testing.assert_close(found, (states.bfloat16() @ weights[1].T).float(), rtol=0, atol=0)
 
 
-@needs_onednn
-@pytest.mark.parametrize("mask", ["none", "rows", "all", "numbers", "of one column"])
-@pytest.mark.parametrize("length", [1, 9, 10, 16, 27, 64, 75])
-def test_attention_to_keys_that_are_filled_up_is_attention(length, mask):
-    numbers = torch.Generator().manual_seed(length)
-    query, key, value = torch.randn(3, 2, 4, length, 8, generator=numbers)
-    allowed = torch.rand(2, 1, length, length, generator=numbers) > 0.3
-    allowed[..., 0] = True
-    attended = {
-        "none": None,
-        "rows": allowed[:, :, :1],
-        "all": allowed,
-        "numbers": torch.randn(2, 1, length, length, generator=numbers),
-        "of one column": torch.zeros(2, 1, length, 1),
-    }[mask]
-    right = functional.scaled_dot_product_attention(query, key, value, attn_mask=attended, scale=0.5)
-    with torch.inference_mode(), matmul.MatmulMode(is_wide=True):
-        found = functional.scaled_dot_product_attention(query, key, value, attn_mask=attended, scale=0.5)
-    torch.testing.assert_close(found, right, rtol=0, atol=1e-5)
-
-
 class Block(torch.nn.Module):
     """A feed-forward whose product goes into an activation, or elsewhere too."""
 
