@@ -73,4 +73,4 @@ def _opened(path: Path) -> str:
     'open it: numpy.load("a.npy")'
     """
     module = "numpy.load" if path.suffix == ".npy" else "pandas.read_parquet"
-    return f"open it: {module}({json.dumps(str(path), ensure_ascii=False)})"
+    return f"open it: {module}({json.dumps(str(path), ensure_ascii=False, allow_nan=False)})"

@@ -136,14 +136,24 @@ def test_a_journal_that_is_there_keeps_the_rights_that_its_owner_gave_it(tmp_pat
     assert rights(path) == 0o640
 
 
-FOLDERS = {"mine", "select", "train", "ablate", "quickstart", "evaluate", "synthesize queries", "synthesize tasks"}
+FOLDERS = {
+    "mine",
+    "select",
+    "train",
+    "run",
+    "ablate",
+    "quickstart",
+    "evaluate",
+    "synthesize queries",
+    "synthesize tasks",
+}
 """Commands whose --out is a run folder, which may lie behind a link."""
 TARGETS = {
     "convert": ["out.jsonl", "out.parquet"],
     "decontaminate": ["out.jsonl"],
     "encode": ["out.npy", "out.parquet"],
-    "export": ["out"],
-    "write": ["out.jsonl"],
+    "export-model": ["out"],
+    "export-negatives": ["out.jsonl"],
 }
 """Commands whose --out is put in its place as a whole, and names that it may have."""
 EACH_TARGET = [(command, name) for command, names in TARGETS.items() for name in names]
@@ -168,8 +178,8 @@ def line_of(place: Path, tiny_bert: Path):
         "convert": [place / "texts.jsonl", "--task", "classification", "--negatives", 1],
         "decontaminate": [place / "pairs.jsonl", "--against", place / "held-out.jsonl", "--near-duplicates", 0],
         "encode": [tiny_bert, place / "texts.jsonl"],
-        "export": [tiny_bert],
-        "write": [place / "mined"],
+        "export-model": [tiny_bert],
+        "export-negatives": [place / "mined"],
     }
     return lambda command: [command, *lines[command], "--out"]
 

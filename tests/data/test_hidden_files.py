@@ -79,7 +79,7 @@ def run(folder: Path) -> None:
 
 
 def of_run(folder: Path) -> Any:
-    return sides_of(folder), corpus_of_run(folder, None).qrels
+    return sides_of(folder), list(corpus_of_run(folder, None).texts)
 
 
 def prompts(folder: Path) -> None:

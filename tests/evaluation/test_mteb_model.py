@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 
 from embedsmith.data.labelled import Labelled
@@ -162,7 +163,7 @@ def test_names_of_mteb_are_found_and_others_refused_with_the_nearest():
 
 
 def test_without_a_network_one_line_says_so(tiny_bert, tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmarks.constants, "ENDPOINT", "http://localhost:9")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://localhost:9")
     with pytest.raises(OSError, match="STSBenchmark: its data is not here, and the hub gives none: Couldn't reach"):
         score_benchmark(contender(tiny_bert, tmp_path), "STSBenchmark", cache=tmp_path / "mteb")
 
