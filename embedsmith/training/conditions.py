@@ -156,6 +156,8 @@ def as_trained(
 
 _MOST_AT_ONCE = 16
 """Chunks at the same time on a CPU: Python holds its lock for about a thirtieth of a chunk's time."""
+_GRADIENT_BYTES = 4 * 2**30
+"""Memory for gradients of chunks that are not added up yet: about two copies for each chunk that runs."""
 
 
 def _chunks_at_once(model: EmbeddingModel, settings: StageSettings, *, bfloat16: bool) -> int:
@@ -168,7 +170,10 @@ def _chunks_at_once(model: EmbeddingModel, settings: StageSettings, *, bfloat16:
     the random state of all threads.
     """
     is_plain = model.device.type == "cpu" and not bfloat16 and not settings.gradient_checkpointing
-    return min(torch.get_num_threads(), _MOST_AT_ONCE) if is_plain and is_fast() else 1
+    if not (is_plain and is_fast()):
+        return 1
+    copy = sum(weight.numel() * weight.element_size() for weight in trained(model).values())
+    return max(1, min(torch.get_num_threads(), _MOST_AT_ONCE, _GRADIENT_BYTES // (2 * copy)))
 
 
 def _without_adapters_after_an_error(model: EmbeddingModel, kind: Any, error: Any, traceback: Any) -> None:

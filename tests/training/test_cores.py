@@ -55,6 +55,14 @@ def test_bfloat16_and_checkpointing_take_one_chunk_at_a_time(student, with_bfloa
             assert found.at_once == 1
 
 
+def test_gradients_that_are_not_added_up_yet_have_a_limit(student, monkeypatch):  # noqa: F811
+    copy = sum(weight.numel() * 4 for weight in student().parameters())
+    for room, chunks in [(2 * copy - 1, 1), (4 * copy, 2), (100 * copy, 3)]:
+        monkeypatch.setattr(conditions, "_GRADIENT_BYTES", room)
+        with on_cores(3), as_trained(student(), STEPS) as found:
+            assert found.at_once == chunks
+
+
 def test_the_memory_of_several_chunks_at_once_is_counted(student):  # noqa: F811
     with on_cores(3), as_trained(student(), STEPS) as found:
         memory = found.memory(missing=0.0)

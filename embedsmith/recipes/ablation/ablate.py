@@ -1,6 +1,6 @@
 """An ablation carried out: each cell a recipe's run, what is equal made once, at the end a table.
 
-RUN/cells/01-naive/seed-0/   a run folder as `embedsmith train RECIPE.yaml` makes it
+RUN/cells/01-naive/seed-0/   a run folder as `embedsmith run RECIPE.yaml` makes it
 RUN/shared/                  what several cells need: vectors, candidates, stages; see `embedsmith.recipes.shelf`
 RUN/table.json, table.md     the rows with their means, spread and significance
 RUN/report.html              the same to look at
