@@ -37,12 +37,20 @@ def test_an_error_leaves_nothing_frozen():
     assert gc.get_freeze_count() == 0
 
 
-def test_what_the_caller_froze_stays_frozen():
+def test_what_the_caller_froze_stays_frozen_and_nothing_else_is():
+    frozen = Knot()
+    seen = weakref.ref(frozen)
     gc.freeze()
     try:
-        count = gc.get_freeze_count()
+        later = Knot()
         with spared():
-            assert gc.get_freeze_count() == count
-        assert gc.get_freeze_count() == count
+            within = weakref.ref(later)
+            del frozen, later
+            gc.collect()
+            assert within() is None
+        gc.collect()
+        assert seen() is not None
     finally:
         gc.unfreeze()
+    gc.collect()
+    assert seen() is None
