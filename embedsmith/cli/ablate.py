@@ -11,6 +11,7 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, Out, app, typed
 from embedsmith.cli.commands import command
+from embedsmith.progress import duration
 
 
 @command(app, device=True, overwrites=True)
@@ -81,7 +82,7 @@ def ablate(
     for line in (run.folder / "table.md").read_text(encoding="utf-8").rstrip().split("\n"):
         console.line(line)
     folder = shlex.quote(str(run.folder))
-    console.line(f"{run.seconds:,.0f} s. Look at {run.folder / 'report.html'}")
+    console.line(f"Took {duration(run.seconds)}. Look at {run.folder / 'report.html'}")
     first = table["rows"][0]
     best = max((row for row in table["rows"] if row["is_paired"]), key=lambda row: row["mean"])
     if best is not first:

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Iterable, Iterator
@@ -20,11 +19,8 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
-    Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.segment import Segment
 from rich.table import Table
@@ -32,7 +28,7 @@ from rich.text import Text
 
 from embedsmith.data.shown import one_line, shown, shown_json
 from embedsmith.errors import SettingsError
-from embedsmith.progress import Pieces
+from embedsmith.progress import Paces, duration
 from embedsmith.settings import without_passwords
 
 
@@ -57,7 +53,7 @@ class _Console(Console):
 out = _Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
 err = _Console(stderr=True, highlight=False, soft_wrap=True, emoji=False, markup=False)
 
-_PLAIN_EVERY_S = 10.0
+_PLAIN_EVERY_S = 60.0
 _LOGGERS = ("mteb", "datasets", "huggingface_hub", "sentence_transformers", "accelerate")
 
 
@@ -166,17 +162,6 @@ def print_plan(plan: Any) -> None:
         )
 
 
-def duration(seconds: float) -> str:
-    """Return a time in the unit that suits it.
-
-    >>> duration(4.2), duration(600), duration(9000)
-    ('4 s', '10 min', '2.5 h')
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def scores_table(title: str, rows: dict[str, dict[str, float]], metrics: list[str]) -> Table:
     """Return a table of scores, one row each."""
     table = Table(title=one_line(title), title_justify="left")
@@ -268,56 +253,43 @@ def progress(*, show: bool = True) -> Iterator[Any]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        _Rate(),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[pace]}", markup=False),
         TextColumn("{task.fields[note]}", markup=False),
     )
     with Progress(*columns, console=err) as bars:
         tasks: dict[str, TaskID] = {}
-        pieces = Pieces()
+        paces = Paces()
 
         def tell(what: str, done: int, total: int, note: str = "") -> None:
             what, note = one_line(what), one_line(note)
+            told = paces.told(what, done, total)
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total, note=note)
-            if pieces.begins(what, done, total):
+                tasks[what] = bars.add_task(what, total=total, note=note, pace="")
+            if told.begins:
                 bars.reset(tasks[what], total=total, completed=done)
-            bars.update(tasks[what], completed=done, total=total, note=note)
+            bars.update(tasks[what], completed=done, total=total, note=note, pace=told.pace)
 
         yield tell
 
 
-class _Rate(ProgressColumn):
-    """How many are done in a second."""
-
-    def render(self, task: Task) -> Text:
-        return Text(_rate(task.finished_speed or task.speed or 0.0))
-
-
-def _rate(speed: float) -> str:
-    """Return a rate with as many digits as tell something, nothing where it is not known.
-
-    >>> _rate(1234.5), _rate(0.52), _rate(0)
-    ('1,234/s', '0.5/s', '')
-    """
-    return (f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s") if speed else ""
-
-
 class _PlainProgress:
-    """A line at the start and the end of each piece of work, and every few seconds between."""
+    """Lines of a log: the first and the last of each piece of work, and as many between as somebody reads.
+
+    Lines are a minute apart or more. Each has a tenth of the work behind it, or a quarter of the time: a night's work
+    tells soon how long it will take, and leaves some thirty lines.
+    """
 
     def __init__(self) -> None:
-        self._pieces = Pieces()
-        self._last: dict[str, float] = {}
-        self._first: dict[str, tuple[float, int]] = {}
+        self._paces = Paces()
+        self._last: dict[str, tuple[float, int]] = {}
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        now = time.monotonic()
-        if self._pieces.begins(what, done, total):
-            self._first[what] = now, done
-        elif done < total and now - self._last[what] < _PLAIN_EVERY_S:
-            return
-        self._last[what] = now
-        began, before = self._first[what]
-        rate = _rate((done - before) / (now - began)) if now > began and done > before else ""
-        err.print(one_line(" ".join(filter(None, [f"{what}: {done:,} of {total:,}", rate, note]))), markup=False)
+        told = self._paces.told(what, done, total)
+        if not told.begins and done < total:
+            then, before = self._last[what]
+            since = told.elapsed_s - then
+            if since < _PLAIN_EVERY_S or (since < told.elapsed_s / 5 and done - before < total / 10):
+                return
+        self._last[what] = told.elapsed_s, done
+        said = ", ".join(filter(None, [f"{what}: {done:,} of {total:,}", told.pace]))
+        err.print(one_line("; ".join(filter(None, [said, note]))), markup=False)

@@ -12,6 +12,7 @@ from embedsmith.cli import console
 from embedsmith.cli.app import Json, app
 from embedsmith.cli.commands import command
 from embedsmith.models.settings import Dtype, Role
+from embedsmith.progress import duration
 
 
 @command(app, device=True)
@@ -61,8 +62,9 @@ def encode(
     if as_json:
         console.print_json(vars(done))
         return
-    rate = f"{done.texts / max(done.seconds, 0.1):,.0f} texts a second"
-    console.line(f"wrote {done.file}: {done.texts:,} vectors of {done.dimensions} dimensions, {rate}")
+    console.line(
+        f"wrote {done.file}: {done.texts:,} vectors of {done.dimensions} dimensions in {duration(done.seconds)}"
+    )
     console.line(_opened(Path(done.file)))
 
 

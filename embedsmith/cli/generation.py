@@ -14,6 +14,7 @@ from embedsmith.cli.commands import Commands, command
 from embedsmith.cli.help import ADVANCED, READING
 from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
+from embedsmith.progress import duration
 from embedsmith.services.chat import ServerSettings
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -93,7 +94,7 @@ def queries(
         return
     console.line(
         f"{counts['queries']:,} queries for {counts['passages_with_queries']:,} of {counts['asked']:,} passages; "
-        f"{counts['kept']:,} of {counts['written']:,} written were kept ({run.seconds:,.0f} s)"
+        f"{counts['kept']:,} of {counts['written']:,} written were kept ({duration(run.seconds)})"
     )
     _show_rejected(counts)
     console.next_steps(f"{typed()} mine {shlex.quote(str(run.folder))} --out runs/mined")
@@ -137,7 +138,7 @@ def tasks(
     written = counts["tasks"] + sum(counts["tasks_rejected"].values())
     console.line(
         f"{counts['tasks']:,} of {written:,} tasks and {counts['examples']:,} of {counts['written']:,} examples "
-        f"were kept ({run.seconds:,.0f} s)"
+        f"were kept ({duration(run.seconds)})"
     )
     for reason, number in counts["tasks_rejected"].items():
         console.line(f"  rejected: {number:,} ({number / written:.0%} of the tasks) {reason}")

@@ -17,6 +17,7 @@ from embedsmith.data.source import SourceSettings
 from embedsmith.mining.dialect_files import DialectSettings
 from embedsmith.mining.dialects import DIALECTS
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
+from embedsmith.progress import duration
 from embedsmith.teachers.settings import TeacherSettings
 
 _FLAGS: dict[str, str | None] = {
@@ -238,7 +239,7 @@ def _show_mined(run: Any, *, as_json: bool) -> None:
         f"{counts['negatives']:,} negatives for {counts['queries']:,} queries: {counts['full']:,} have all "
         f"{run.manifest['settings']['negatives']}, {counts['short']:,} fewer, {counts['none']:,} none"
         + "".join(f", {number:,} {what}" for what, number in rare.items() if number)
-        + f" ({run.seconds:,.0f} s)"
+        + f" ({duration(run.seconds)})"
     )
     for teacher, recall in run.manifest["counts"].get("recall", {}).items():
         console.line(f"approximate search with {teacher}: recall {recall:.3f} against exact")

@@ -13,6 +13,7 @@ from embedsmith.cli import console
 from embedsmith.cli.app import MOST_SEED, Json, Seed, app, typed
 from embedsmith.cli.commands import command
 from embedsmith.errors import SettingsError
+from embedsmith.progress import duration
 from embedsmith.recipes.quickstart import StudentName
 
 Out = Annotated[Path | None, typer.Option(help="Run folder to write; one that was cut short goes on.")]
@@ -128,7 +129,7 @@ def show_plan(plan: Any, *, as_json: bool) -> None:
         console.line(
             f"stage {stage.name}: {stage.steps:,} steps of {stage.queries_a_step:,} queries and about "
             f"{stage.tokens_a_step:,} tokens; {stage.trained_parameters:,} parameters trained ({_parts(stage)}); about "
-            f"{console.duration(stage.seconds)} and {stage.memory_gib:.1f} GiB, of {plan.free_gib:.1f} GiB free on "
+            f"{duration(stage.seconds)} and {stage.memory_gib:.1f} GiB, of {plan.free_gib:.1f} GiB free on "
             f"{plan.device}"
         )
         rows = {
@@ -145,7 +146,7 @@ def show_plan(plan: Any, *, as_json: bool) -> None:
         columns = ["examples", "negatives", "weight", "drawn", "share", "passes"]
         console.out.print(console.figures_table(f"What stage {stage.name} sees", rows, columns))
     total = sum(stage.seconds for stage in plan.stages)
-    console.line(f"training: about {console.duration(total)}, mining and scoring aside")
+    console.line(f"training: about {duration(total)}, mining and scoring aside")
 
 
 def _parts(stage: Any) -> str:
@@ -171,7 +172,7 @@ def show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
         unseen = ", queries of modules never seen" if (run.folder / "data" / name / "test").is_dir() else ""
         console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, shown_metrics(rows)))
     folder = shlex.quote(str(run.folder))
-    console.line(f"{run.seconds:,.0f} s. Read {run.folder / 'report.md'}")
+    console.line(f"Took {duration(run.seconds)}. Read {run.folder / 'report.md'}")
     console.next_steps(
         *([f"{typed()} search {folder} {shlex.quote(search_hint)}"] if search_hint else []),
         *(

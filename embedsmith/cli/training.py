@@ -15,6 +15,7 @@ from embedsmith.cli.options import Given, settings_of, with_options
 from embedsmith.cli.recipes import Changes, DryRun, Out, carry_out, refuse_without, show_plan
 from embedsmith.errors import SettingsError
 from embedsmith.models.settings import StudentSettings
+from embedsmith.progress import duration
 from embedsmith.training.settings import StageSettings
 
 
@@ -93,7 +94,7 @@ def train(
     if as_json:
         console.print_json({"run": str(out), "seconds": run.seconds, "model": run.manifest["counts"]["model"]})
         return
-    console.line(f"trained {out / 'model'} in {run.seconds:,.0f} s")
+    console.line(f"trained {out / 'model'} in {duration(run.seconds)}")
     console.next_steps(
         f"{typed()} evaluate {shlex.quote(str(out))} {_data_of(source)} --before-and-after",
         f"{typed()} export-model {shlex.quote(str(out))} --out my-model",

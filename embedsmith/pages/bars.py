@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import functools
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from embedsmith.data.shown import one_line
-from embedsmith.progress import Pieces, Progress, silent
+from embedsmith.progress import Paces, Progress, silent
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt}{postfix}"
+"""A bar without tqdm's own rate and times: they would stand beside ours, and differ."""
 
 
 @contextmanager
@@ -64,21 +68,20 @@ class _Bars:
     """Bars of tqdm, one for each piece of work."""
 
     def __init__(self) -> None:
-        self._pieces = Pieces()
+        self._paces = Paces()
         self._open: dict[str, Any] = {}
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        from tqdm.auto import tqdm
-
-        if self._pieces.begins(what, done, total):
+        told = self._paces.told(what, done, total)
+        if told.begins:
             self._close(what)
-            # Where work goes on, the rate is that of what is done now.
-            self._open[what] = tqdm(total=total, initial=done, desc=one_line(what), unit="", disable=False)
+            self._open[what] = _tqdm()(
+                total=total, initial=done, desc=one_line(what), bar_format=_FORMAT, disable=False
+            )
         bar = self._open.get(what)
         if bar is None:
             return
-        if note:
-            bar.set_postfix_str(one_line(note), refresh=False)
+        bar.set_postfix_str(one_line("; ".join(filter(None, [told.pace, note]))), refresh=False)
         bar.update(done - bar.n)
         if done >= total:
             self._close(what)
@@ -91,3 +94,12 @@ class _Bars:
     def _close(self, what: str) -> None:
         if bar := self._open.pop(what, None):
             bar.close()
+
+
+def _tqdm() -> Any:
+    """Return tqdm as it draws here: with widgets in a notebook that has them, else as text, and without a warning."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+
+    return tqdm

@@ -10,6 +10,7 @@ from typing import Any
 from embedsmith.data.examples import read_examples
 from embedsmith.data.files import atomic_write
 from embedsmith.pages.markdown import block, code, inline
+from embedsmith.progress import duration
 from embedsmith.recipes.data import examples_file
 from embedsmith.recipes.recipe import Recipe
 from embedsmith.runs.run import Run
@@ -30,7 +31,7 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
     """Yield the report's lines."""
     yield f"# {inline(recipe.name)}"
     yield ""
-    yield f"{run.seconds:,.0f} s of work; seed {recipe.seed}; {_versions(run.manifest)}."
+    yield f"{duration(run.seconds)} of work; seed {recipe.seed}; {_versions(run.manifest)}."
     for name, scores in read_scores(run.folder).metrics().items():
         yield from ("", f"## Scores on {inline(name)}", "")
         metrics = shown_metrics(scores)
@@ -41,8 +42,8 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
         yield f"- {inline(part)}: " + ", ".join(
             f"{inline(key.replace('_', ' '))} {_counted(value)}" for key, value in counts.items()
         )
-    yield from ("", "## Seconds", "")
-    yield "- " + ", ".join(f"{name} {seconds:,.0f}" for name, seconds in run.manifest["seconds"].items())
+    yield from ("", "## Time", "")
+    yield "- " + ", ".join(f"{name} {duration(seconds)}" for name, seconds in run.manifest["seconds"].items())
     yield from ("", "## Training", "")
     yield from _training(run.folder / "steps.jsonl")
     yield from ("", "## Mined negatives to read", "")

@@ -23,6 +23,7 @@ from embedsmith.data.locks import Lock, busy
 from embedsmith.data.plain_values import is_number
 from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.pages.tables import Figures, Tabular
+from embedsmith.progress import duration
 from embedsmith.runs.part import manifest_of_part, recipe_around
 from embedsmith.settings import Settings, fingerprint
 from embedsmith.version import __version__
@@ -148,7 +149,7 @@ class Run(Tabular):
 
     def figures(self) -> Figures:
         """Return what the run did, and how long it took."""
-        rows = [["status", self.status], *([name, f"{took:,.1f} s"] for name, took in self.manifest["seconds"].items())]
+        rows = [["status", self.status], *([name, duration(took)] for name, took in self.manifest["seconds"].items())]
         return Figures(f"{self.manifest.get('command')}: {self.folder}", ["", "value"], rows)
 
     def save(self) -> None:

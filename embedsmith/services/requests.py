@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import httpx2
 
 from embedsmith.errors import ModelError, SettingsError
+from embedsmith.progress import duration
 from embedsmith.services.endpoint import Endpoint, current_caller, remedy_without_key
 from embedsmith.version import __version__
 
@@ -125,7 +126,7 @@ class Service:
                 problem = f"HTTP {status}"
             self.has_answered = True
             if wait_s > _LONGEST_WAIT_S:
-                raise Failing(f"{name}: {problem}, come back in {wait_s:,.0f} seconds", status=status)
+                raise Failing(f"{name}: {problem}, come back in {duration(wait_s)}", status=status)
             backoff_s = min(_LONGEST_WAIT_S, _FIRST_WAIT_S * 2**attempt)
             # The jitter keeps requests that failed together from coming back together.
             if attempt < self._retries and given_up.wait(wait_s + backoff_s * random.uniform(0.5, 1)):

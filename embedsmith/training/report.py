@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
@@ -18,6 +18,8 @@ from embedsmith.data.plain_values import is_number
 from embedsmith.errors import InputError, RunError
 from embedsmith.training.batches import Batch
 from embedsmith.training.chunks import Chunk
+
+_LAST_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -166,31 +168,19 @@ def _share(count: int, others: int) -> float:
     return count / max(1, count + others)
 
 
-class Pace:
-    """A step's line of progress: loss, accuracy, and the speed of the steps since this process began."""
+class LastSteps:
+    """A step's line of progress: loss, accuracy, and the speed of the last steps."""
 
     def __init__(self) -> None:
-        self._steps, self._queries, self._tokens, self._seconds = 0, 0, 0, 0.0
+        self._last: deque[StepReport] = deque(maxlen=_LAST_STEPS)
 
     def note(self, report: StepReport) -> str:
-        """Return loss, accuracy, speed and the time that is left."""
-        self._steps += 1
-        self._queries += report.queries
-        self._tokens += report.tokens
-        self._seconds += report.seconds
-        seconds = max(self._seconds, 1e-9)
-        left = (report.steps - report.step) * seconds / self._steps
+        """Return loss, accuracy and speed; the time left is told with the number of steps."""
+        self._last.append(report)
+        seconds = max(sum(one.seconds for one in self._last), 1e-9)
+        examples, tokens = (sum(getattr(one, kind) for one in self._last) / seconds for kind in ("queries", "tokens"))
         held_out = "" if report.held_out_loss is None else f" (held out {report.held_out_loss:.3f})"
         return (
             f"loss {report.loss:.3f}{held_out}, in-batch accuracy {report.accuracy:.0%}, "
-            f"{self._queries / seconds:,.1f} examples/s, {self._tokens / seconds:,.0f} tokens/s, {_minutes(left)} left"
+            f"{examples:,.1f} examples/s, {tokens:,.0f} tokens/s"
         )
-
-
-def _minutes(seconds: float) -> str:
-    """Return a time in minutes and seconds, or hours.
-
-    >>> _minutes(75.0), _minutes(9000.0)
-    ('1:15', '2.5 h')
-    """
-    return f"{seconds / 3600:.1f} h" if seconds >= 7200 else f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -40,7 +40,7 @@ from embedsmith.training.memory import check_memory, enough_memory
 from embedsmith.training.objective import check_objective, check_widths
 from embedsmith.training.plan import portions
 from embedsmith.training.processes import Processes
-from embedsmith.training.report import Pace, StepReport, read_steps
+from embedsmith.training.report import LastSteps, StepReport, read_steps
 from embedsmith.training.results import TrainedRun
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.stage import train_stage
@@ -199,7 +199,7 @@ def _train_one(
     stage = stages[number]
     folder = run.folder / "checkpoints"
     goes_on = number + 1 < len(stages) and not stages[number + 1].restart_optimizer
-    pace = Pace()
+    last = LastSteps()
 
     def begin(done: int, steps: int, warning: str) -> None:
         on_progress(f"stage {stage.name}", done, steps, warning)
@@ -210,7 +210,7 @@ def _train_one(
         run.count(f"weights trained in {stage.name}", counts)
 
     def tell(report: StepReport) -> None:
-        on_progress(f"stage {report.stage}", report.step, report.steps, pace.note(report))
+        on_progress(f"stage {report.stage}", report.step, report.steps, last.note(report))
 
     reports = train_stage(
         model,

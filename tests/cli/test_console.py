@@ -2,10 +2,12 @@
 
 import gc
 import io
+import itertools
 
 import pytest
 from rich.console import Console
 
+import embedsmith.progress
 from embedsmith.cli import console
 from embedsmith.cli.console import out, progress, quick_imports, scores_table
 
@@ -36,25 +38,58 @@ def test_the_collector_works_again_after_a_command_that_failed(embedsmith_comman
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Seconds, as the plain lines see them."""
+    """Seconds, as progress sees them."""
     now = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(embedsmith.progress.time, "monotonic", lambda: now[0])
     return now
 
 
-@pytest.mark.parametrize("second", [300, 900])
-def test_a_rate_is_that_of_its_own_piece_of_work(clock, capsys, second):
+@pytest.mark.parametrize(("second", "left"), [(300, "30.0s"), (900, "3m 30s")])
+def test_a_rate_is_that_of_its_own_piece_of_work(clock, capsys, second, left):
     tell = console._PlainProgress()
-    for seconds, done, total in ((0, 0, 900), (9, 900, 900), (1000, 0, second), (1010, 200, second)):
+    for seconds, done, total in ((0, 0, 900), (9, 900, 900), (1000, 0, second), (1060, 200, second)):
         clock[0] = seconds
         tell("encode", done, total)
     written = capsys.readouterr().err.splitlines()
     assert written == [
         "encode: 0 of 900",
-        "encode: 900 of 900 100/s",
+        "encode: 900 of 900, 100/s, took 9.0s",
         f"encode: 0 of {second}",
-        f"encode: 200 of {second} 20/s",
+        f"encode: 200 of {second}, 3.3/s, {left} left",
     ]
+
+
+def lines_of(capsys, clock, step_s, steps):
+    """Return the lines of a log of a piece of work, each with the time at which it was written."""
+    tell, lines = console._PlainProgress(), []
+    for done in range(steps + 1):
+        clock[0] = done * step_s
+        tell("stage train", done, steps, "loss 0.5")
+        lines += [(clock[0], line) for line in capsys.readouterr().err.splitlines()]
+    return lines
+
+
+def test_a_log_of_short_work_has_its_first_line_and_its_last(clock, capsys):
+    assert [line for _, line in lines_of(capsys, clock, 0.01, 4000)] == [
+        "stage train: 0 of 4,000; loss 0.5",
+        "stage train: 4,000 of 4,000, 100/s, took 40.0s; loss 0.5",
+    ]
+
+
+def test_a_log_of_slow_steps_says_what_each_takes_and_what_is_left(clock, capsys):
+    lines = lines_of(capsys, clock, 15.3, 120)
+    assert lines[1] == (61.2, "stage train: 4 of 120, 15.3s each, 29m 35s left; loss 0.5")
+    assert lines[-1] == (1836.0, "stage train: 120 of 120, 15.3s each, took 30m 36s; loss 0.5")
+
+
+@pytest.mark.parametrize(("step_s", "steps"), [(0.5, 7200), (15.3, 120), (60, 1440), (1, 86_400), (30, 20_160)])
+def test_a_log_of_any_length_has_a_few_dozen_lines_a_minute_apart(clock, capsys, step_s, steps):
+    at = [when for when, _ in lines_of(capsys, clock, step_s, steps)]
+    gaps = [after - before for before, after in itertools.pairwise(at)]
+    assert 10 < len(at) < 60
+    assert min(gaps[:-1]) >= 60
+    assert at[1] < 120
+    assert max(gaps) <= steps * step_s / 10 + step_s
 
 
 def test_a_bar_of_work_that_was_done_begins_anew_for_more_of_it(monkeypatch):
@@ -73,6 +108,17 @@ def test_a_bar_of_work_that_was_done_begins_anew_for_more_of_it(monkeypatch):
     (bar,) = bars[0].tasks
     assert bar.completed == 4
     assert bar.finished_time is None
+
+
+def test_a_bar_of_slow_work_says_what_each_step_takes_and_what_is_left(clock, monkeypatch):
+    monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_terminal=True, width=120))
+    with progress() as tell:
+        for done in range(8):
+            clock[0] = 15.3 * done
+            tell("stage train", done, 120, "loss 0.5")
+    shown = console.err.file.getvalue()
+    assert "7/120" in shown
+    assert "15.3s each, 28m 49s left loss 0.5" in shown
 
 
 def test_a_table_fits_eighty_columns_and_loses_no_letter_of_a_name(monkeypatch):

@@ -5,15 +5,20 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 import embedsmith
+from embedsmith import progress
 from embedsmith.pages.bars import bars, draws_bars, in_notebook
 from embedsmith.progress import Progress, silent
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 class Terminal(io.StringIO):
@@ -118,3 +123,36 @@ def draws(function: Callable[..., object]) -> bool:
     """Return whether a function draws: by the decorator, or by a block of bars of its own."""
     inner = inspect.unwrap(function)
     return (inner is not function and "draws_bars" in inspect.getsource(inner)) or "bars(" in inspect.getsource(inner)
+
+
+def test_a_bar_says_what_each_step_takes_and_what_is_left(monkeypatch: pytest.MonkeyPatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with shown_on(Terminal()) as terminal, bars(None, show=True) as tell:
+        for done in range(8):
+            now[0] = 15.3 * done
+            tell("stage train", done, 120, "loss 0.5")
+    shown = terminal.getvalue().split("\r")[-1]
+    assert "7/120, 15.3s each, 28m 49s left; loss 0.5" in shown
+    assert "it" not in shown.replace("left", "")
+
+
+def test_a_notebook_without_widgets_gets_bars_as_text_and_no_warning():
+    # In a process of its own: tqdm decides at its first import.
+    program = f"""
+import sys, types, warnings
+warnings.simplefilter("error")
+for name in ("ipywidgets", "IPython.html.widgets"):
+    sys.modules[name] = None
+shell = type("ZMQInteractiveShell", (), {{"config": {{"IPKernelApp": {{}}}}}})()
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell, version_info=(8, 0))
+sys.path.insert(0, {str(ROOT)!r})
+from embedsmith.pages.bars import bars
+with bars(None, show=True) as tell:
+    tell("encode", 0, 2)
+    tell("encode", 2, 2)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "encode: 100%" in done.stderr
+    assert "arning" not in done.stderr

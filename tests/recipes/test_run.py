@@ -86,7 +86,7 @@ def test_the_report_mentions_every_score(run: Path):
     report = (run / "report.md").read_text()
     for label, row in read_scores(run).metrics_of("code").items():
         assert f"| {label} | {row['ndcg@10']:.3f} | {row['recall@10']:.3f} | {row['mrr@10']:.3f} |" in report
-    for heading in ("# small", "## Counts", "## Seconds", "## Training", "## Mined negatives to read"):
+    for heading in ("# small", "## Counts", "## Time", "## Training", "## Mined negatives to read"):
         assert heading in report
 
 

@@ -98,7 +98,7 @@ def test_a_server_that_keeps_failing_is_an_error_of_the_machine(server):
 
 def test_a_server_that_wants_to_be_left_alone_for_long_is_an_error(server):
     server.first = [(429, {"Retry-After": "7200"}, "")]
-    with pytest.raises(ConnectionError, match="HTTP 429, come back in 7,200 seconds"):
+    with pytest.raises(ConnectionError, match="HTTP 429, come back in 2h 00m"):
         server.model().embed(TEXTS, "query")
 
 

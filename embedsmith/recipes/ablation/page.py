@@ -10,6 +10,7 @@ import yaml
 
 from embedsmith.pages.charts import Dots, Point, dots_svg, line_svg
 from embedsmith.pages.page import render
+from embedsmith.progress import duration
 from embedsmith.recipes.ablation.grid import in_words as value_in_words
 from embedsmith.recipes.ablation.table import Row, Table, cells_in_words, columns_of, in_words
 
@@ -34,7 +35,7 @@ def ablation_page(folder: Path, manifest: dict[str, Any], table: Table) -> str:
         detectable=None if table.detectable is None else f"{table.detectable:.4f}",
         recipe=yaml.safe_dump(manifest["settings"]["recipe"], sort_keys=False, allow_unicode=True),
         versions=", ".join(f"{name} {version}" for name, version in table.versions.items()),
-        seconds=sum(manifest["seconds"].values()),
+        time=duration(sum(manifest["seconds"].values())),
     )
 
 
@@ -46,7 +47,7 @@ def _row(table: Table, row: Row) -> dict[str, Any]:
         "significant": row.is_significant,
         "changes": [f"{name}: {value_in_words(value)}" for name, value in row.changes.items()],
         "metrics": row.metrics,
-        "seconds": row.seconds,
+        "time": duration(row.seconds),
     }
 
 
