@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from embedsmith.data.columns import ColumnSettings as ColumnSettings
     from embedsmith.data.load import load_collection as load_collection
     from embedsmith.data.source import SourceSettings as SourceSettings
+    from embedsmith.diagnosis.doctor import Diagnosis as Diagnosis
+    from embedsmith.diagnosis.doctor import doctor as doctor
     from embedsmith.errors import EmbedsmithError as EmbedsmithError
     from embedsmith.evaluation.compare import Comparison as Comparison
     from embedsmith.evaluation.compare import compare as compare
@@ -70,6 +72,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "Comparison": "evaluation.compare",
     "ContaminationSettings": "prepare.contamination",
     "ConvertSettings": "prepare.converters.settings",
+    "Diagnosis": "diagnosis.doctor",
     "DialectSettings": "mining.dialect_files",
     "EmbeddingModel": "models.embedder",
     "EmbedsmithError": "errors",
@@ -97,6 +100,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "encode": "serving.encode",
     "convert": "prepare.convert",
     "decontaminate": "prepare.decontaminate",
+    "doctor": "diagnosis.doctor",
     "evaluate": "evaluation.evaluate",
     "export": "serving.export",
     "judge": "mining.judge",

@@ -22,7 +22,7 @@ PACKAGE = Path(embedsmith.__file__).parent
 LEVELS = [
     ["embedsmith"],  # the package itself: __init__.py and __main__.py
     ["cli"],
-    ["recipes"],
+    ["recipes", "diagnosis"],
     ["prepare"],
     ["mining", "training", "evaluation", "serving"],
     ["generation"],
@@ -234,7 +234,9 @@ def test_no_module_is_a_drawer_for_odds_and_ends():
 
 
 def test_no_handler_catches_every_mistake():
-    assert [handler for module in modules() for handler in blind_handlers(*module)] == []
+    # The page that tells of what is broken here catches whatever a library or a driver may raise, in one place.
+    found = [handler for module in modules() for handler in blind_handlers(*module)]
+    assert [path.partition(":")[0] for path, _ in found] == ["diagnosis/doctor.py"]
 
 
 def test_a_handler_that_catches_every_mistake_is_seen():

@@ -13,6 +13,7 @@ from embedsmith.cli import ablate as ablate
 from embedsmith.cli import compare as compare
 from embedsmith.cli import console
 from embedsmith.cli import converting as converting
+from embedsmith.cli import doctor as doctor
 from embedsmith.cli import encoding as encoding
 from embedsmith.cli import export as export
 from embedsmith.cli import generation as generation
@@ -28,7 +29,7 @@ from embedsmith.version import __version__
 
 # The order of the help: what a newcomer types first, then data's way from texts to scores.
 _PANELS = {
-    "Start": ["quickstart", "search"],
+    "Start": ["quickstart", "search", "doctor"],
     "Mining": ["mine", "audit", "select", "judge", "report", "export-negatives"],
     "Training": ["train", "run", "encode", "export-model"],
     "Scores": ["evaluate", "compare", "ablate"],

@@ -31,6 +31,16 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 
 _CAPACITY = "ONEDNN_PRIMITIVE_CACHE_CAPACITY"
 
+_INSTRUCTIONS = {
+    "AVX2": ("avx2",),
+    "AVX-512": ("avx512_f", "avx512f"),
+    "VNNI": ("avx512_vnni", "avx_vnni"),
+    "bf16": ("avx512_bf16", "bf16"),
+    "AMX": ("amx_tile", "amx_bf16"),
+    "NEON": ("neon", "asimd"),
+}
+"""Instruction set -> what torch and Linux call it."""
+
 
 def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
     """Return the type that matmuls are computed in on a device where a precision is asked for.
@@ -142,6 +152,17 @@ def limit_onednn_cache() -> None:
         torch.ones(1, 1, device="cpu").to_mkldnn().to_dense()
     finally:
         del os.environ[_CAPACITY]
+
+
+def cpu_name() -> str:
+    """Return the name of the CPU, an empty one where nobody knows it."""
+    return str(_capabilities().get("cpu_name", ""))
+
+
+def instructions() -> dict[str, bool]:
+    """Return whether the CPU has the instruction sets that make matmuls fast."""
+    known = _capabilities()
+    return {name: any(bool(known.get(flag)) for flag in flags) for name, flags in _INSTRUCTIONS.items()}
 
 
 def _kind(device: str | None) -> str:

@@ -44,6 +44,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "quickstart": Command("", "embedsmith.recipes.run.run_recipe"),
     "search": Command("RUN a-query", "embedsmith.serving.search.Finder"),
+    "doctor": Command("", "embedsmith.diagnosis.doctor.doctor"),
     "mine": Command(
         "DATA --out OUT",
         "embedsmith.mining.mine.mine",

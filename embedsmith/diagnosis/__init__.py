@@ -1,0 +1,1 @@
+"""What a machine, its software and its surroundings offer: `embedsmith doctor`."""
