@@ -32,7 +32,10 @@ Data = Annotated[
     ),
 ]
 MinedRun = Annotated[
-    Path, typer.Argument(metavar="RUN", help="A run of `mine` or `select`, or RUN/mined/NAME of a recipe's run.")
+    Path,
+    typer.Argument(
+        metavar="RUN", help="A run of `mine` or `select`; of a recipe's run, RUN/mined/NAME or RUN/remined/STAGE/NAME."
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Run folder to write; one that was cut short goes on.")]
 Json = Annotated[

@@ -40,7 +40,7 @@ from embedsmith.training.settings import StageSettings
 def train(
     source: Annotated[
         Path,
-        typer.Argument(metavar="RUN", help="A run of `mine` or `select`, RUN/mined/NAME, or a file of examples."),
+        typer.Argument(metavar="RUN", help="A run of `mine` or `select`, a part of a recipe's, or a file of examples."),
     ],
     student: Given,
     stage: Given,

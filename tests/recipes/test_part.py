@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 from embedsmith.data.examples import read_examples
 from embedsmith.errors import InputError, RunError, SettingsError
+from embedsmith.generation.settings import JudgeSettings
+from embedsmith.mining.judge import judge
 from embedsmith.mining.mine import mine
 from embedsmith.mining.page import write_mining_report
 from embedsmith.mining.select import audit_run, read_mined, select_again, write
@@ -55,7 +58,10 @@ def run(pairs: Path, tiny_bert: Path, tmp_path_factory: pytest.TempPathFactory) 
             },
             "mining": MINING,
             "student": {"name": str(tiny_bert)},
-            "stages": [{"steps": 1, "batch_size": 4}],
+            "stages": [
+                {"name": "one", "steps": 1, "batch_size": 4},
+                {"name": "two", "steps": 1, "batch_size": 4, "remine": True},
+            ],
             "evaluation": {"before": False, "baselines": []},
         },
         where="recipe",
@@ -102,6 +108,55 @@ def test_a_selection_from_it_is_selected_from_again(run: Path, tmp_path: Path):
     assert selected_from(again.folder) == part.resolve()
     assert read_mined(tmp_path / "twice").collection == read_mined(part).collection
     audit_run(tmp_path / "twice", draws=1)
+
+
+def test_what_a_stage_mined_again_is_audited_selected_from_reported_and_written(run: Path, tmp_path: Path):
+    part = run / "remined" / "two" / "animals"
+    mined = read_mined(part)
+    assert mined.candidates.teachers == [str(run / "remined" / "two" / "model")]
+    assert "this run" in audit_run(part, draws=1)
+    once = select_again(part, out=tmp_path / "once", changes={"negatives": 2})
+    again = select_again(once.folder, out=tmp_path / "again", changes={"method": "abs"})
+    assert selected_from(again.folder) == part.resolve()
+    assert write_page(part)[0] == part / "report.html"
+    assert write(part, out=tmp_path / "all.jsonl").rows == 16
+    assert example_files(part) == [part / "negatives.jsonl"]
+
+
+def test_the_figures_of_what_was_mined_again_are_its_own(run: Path):
+    part, whole = Run.read(run / "remined" / "two" / "animals"), Run.read(run).manifest
+    assert part.manifest["counts"] == {"mining": whole["counts"]["mining animals for two"]}
+    teacher = str(run / "remined" / "two" / "model")
+    assert part.manifest["settings"]["teachers"] == [teacher]
+    assert set(part.manifest["content"]) == {"animals", "exclusions of animals", f"teacher {teacher} of animals"}
+
+
+def test_a_run_may_be_called_as_its_folders_are(run: Path, tmp_path: Path):
+    shutil.copytree(run, tmp_path / "remined")
+    part = Run.read(tmp_path / "remined" / "mined" / "animals")
+    assert part.manifest["settings"]["teachers"] == ["bm25"]
+
+
+def test_the_folder_of_a_stage_is_no_part(run: Path):
+    for folder in (run / "remined" / "two", run / "remined" / "two" / "model"):
+        with pytest.raises(RunError, match="not a run folder"):
+            read_mined(folder)
+
+
+@pytest.mark.parametrize("place", ["mined/animals", "remined/two/animals"])
+def test_a_judge_reads_it_and_what_answers_is_excluded_from_then_on(run: Path, chat_server, tmp_path: Path, place: str):
+    shutil.copytree(run, tmp_path / "run")
+    part = tmp_path / "run" / place
+    chat_server.say = lambda prompt: "Yes." if "owl" in prompt.split("\n")[2] else "no"
+    found = judge(part, settings=JudgeSettings(url=chat_server.name), progress=False)
+    before = [passage.text for row in read_examples(part / "negatives.jsonl") for passage in row.negatives]
+    owls = sum("owl" in text for text in before)
+    assert (found.negatives.asked, found.negatives.yes) == (len(before), owls)
+    assert owls > 0
+    select_again(part, out=tmp_path / "without", changes={})
+    after = read_examples(tmp_path / "without" / "negatives.jsonl")
+    asked = {(row.query_id, p.id) for row in read_examples(part / "negatives.jsonl") for p in row.negatives}
+    assert not [p for row in after for p in row.negatives if "owl" in p.text and (row.query_id, p.id) in asked]
 
 
 def test_data_that_were_cleaned_are_read_clean(run: Path):
