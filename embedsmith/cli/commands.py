@@ -15,7 +15,7 @@ from embedsmith.cli import console
 from embedsmith.cli.devices import use_device
 from embedsmith.cli.help import RUNNING, show_command, show_group
 from embedsmith.cli.options import value_name
-from embedsmith.cli.overwriting import make_room
+from embedsmith.cli.overwriting import Kind, make_room
 
 ALIASES = {"write": "export-negatives", "export": "export-model"}
 """Shorter names of commands, which say less."""
@@ -43,9 +43,7 @@ Device = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option(
-        "--overwrite", help="Remove the run that --out holds, and begin anew; asks first.", rich_help_panel=RUNNING
-    ),
+    typer.Option("--overwrite", help="Remove what --out holds, and begin anew; asks first.", rich_help_panel=RUNNING),
 ]
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Let --overwrite remove it without asking.", rich_help_panel=RUNNING)
@@ -98,7 +96,7 @@ def command(
     app: typer.Typer,
     *,
     device: bool = False,
-    overwrites: bool = False,
+    overwrites: bool | Kind = False,
     usual_out: Callable[[Mapping[str, Any]], Path] | None = None,
     renamed: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -107,7 +105,7 @@ def command(
     Args:
         app: the application, or a group of it.
         device: whether a model may run in it.
-        overwrites: whether --out is a run folder, which --overwrite may remove.
+        overwrites: whether --out is a run folder, or what else it is, which --overwrite may remove.
         usual_out: where the run lies without --out, by what else was given.
         renamed: old flag -> the flag that is meant, for scripts of an earlier version.
     """
@@ -129,7 +127,8 @@ def command(
                 asks = not values.pop("yes")
                 if values.pop("overwrite"):
                     others = {key: value for key, value in values.items() if key != "out"}
-                    make_room(values["out"] or (usual_out and usual_out(values)), others, asks=asks)
+                    place = values["out"] or (usual_out and usual_out(values))
+                    make_room(place, others, asks=asks, kind="run" if overwrites is True else overwrites)
             function(**values)
 
         added = [_keyword("device", Device, None)] if device else []

@@ -15,7 +15,7 @@ from embedsmith.models.settings import Dtype, Role
 from embedsmith.progress import duration
 
 
-@command(app, device=True)
+@command(app, device=True, overwrites="vectors")
 def encode(
     model: Annotated[str, typer.Argument(help="A run, a folder, a hub id or package:NAME/path.")],
     texts: Annotated[

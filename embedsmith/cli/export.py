@@ -14,7 +14,7 @@ from embedsmith.cli.commands import command
 from embedsmith.models.settings import Dtype, Layout
 
 
-@command(app, device=True)
+@command(app, device=True, overwrites="model")
 def export(
     model: Annotated[str, typer.Argument(metavar="RUN", help="A run, a folder, a hub id or package:NAME/path.")],
     out: Annotated[Path, typer.Option(help="Folder to write; it must not exist, or be empty.")],

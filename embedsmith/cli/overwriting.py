@@ -1,42 +1,58 @@
-"""`--overwrite`: the run that --out holds is removed, after the user was asked, unless the command reads it."""
+"""`--overwrite`: what --out holds is removed, after the user was asked, unless the command reads it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from embedsmith.cli import console
 from embedsmith.errors import EmbedsmithError, SettingsError
 
+Kind = Literal["run", "vectors", "model"]
+"""What a command writes: a run folder, a file of vectors or the folder of a model."""
 
-def make_room(out: Path | None, others: Mapping[str, Any], *, asks: bool) -> None:
-    """Remove the run that a folder holds; without effect where there is none.
+
+def make_room(out: Path | None, others: Mapping[str, Any], *, asks: bool, kind: Kind = "run") -> None:
+    """Remove what a command has written before; without effect where there is nothing.
 
     Args:
-        out: the folder.
+        out: the folder, or the file.
         others: what else was given on the command line: nothing of it may lie in the folder.
         asks: whether the user is to be asked.
+        kind: what the command writes; nothing else is removed.
 
     Raises:
         SettingsError: the command reads what is in the folder, or nobody can be asked, or the answer is no.
-        RunError: the folder is no run, or holds what is no part of one.
+        RunError: the folder is no run, or holds what is no part of one; or the file is no file of vectors.
     """
-    from embedsmith.runs.clearing import clear, what_is_in
-
     # Of several processes the first one writes, and makes room.
     if out is None or os.environ.get("RANK", "0") != "0" or not out.exists():
         return
     if out.is_dir() and not any(out.iterdir()):
         return
+    what_is_in, clear, removed = _of_kind(kind, out)
     what = what_is_in(out)
     for path in _read_by(others):
-        if path.resolve().is_relative_to(out.resolve()):
+        if any(path.resolve().is_relative_to(place.resolve()) for place in removed):
             raise SettingsError(f"--overwrite would remove {path}, which is read", hint="choose another --out")
     if asks and not console.confirmed(f"{out}: remove this {what}?"):
         raise SettingsError(f"{out}: not removed", hint="choose another --out, or say yes")
     clear(out)
+
+
+def _of_kind(kind: Kind, out: Path) -> tuple[Callable[[Path], str], Callable[[Path], None], list[Path]]:
+    """Return who says what there is, who removes it, and what would be removed."""
+    if kind == "run":
+        from embedsmith.runs.clearing import clear, what_is_in
+
+        return what_is_in, clear, [out]
+    from embedsmith.serving import clearing
+
+    if kind == "vectors":
+        return clearing.what_is_in_vectors, clearing.clear_vectors, [out, clearing.ids_beside(out)]
+    return clearing.what_is_in_export, clearing.clear_export, [out]
 
 
 def _read_by(values: Mapping[str, Any]) -> Iterator[Path]:
@@ -54,7 +70,8 @@ def _read_by(values: Mapping[str, Any]) -> Iterator[Path]:
         elif is_run(path):
             for folder, manifest in lineage(path):
                 yield folder
-                yield from filter(None, map(_path, _texts(manifest["inputs"])))
+                # The settings name models: that which adapters lie over is read with them.
+                yield from filter(None, map(_path, _texts([manifest["inputs"], manifest["settings"]])))
 
 
 def _recipe(path: Path) -> Any:

@@ -22,6 +22,7 @@ from embedsmith.models.opening import load
 from embedsmith.models.settings import Dtype, Role
 from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
+from embedsmith.serving.clearing import ids_beside
 from embedsmith.vectors.known import HASHES
 from embedsmith.vectors.store import VectorStore
 
@@ -75,11 +76,11 @@ def encode(
     target = Path(out)
     if target.suffix not in (".npy", ".parquet"):
         raise SettingsError(f"--out {target}: wanted .parquet or .npy", hint="the suffix says how vectors are written")
-    shards, beside = target.with_name(f".{target.name}.vectors"), target.with_suffix(".ids.json")
+    shards, beside = target.with_name(f".{target.name}.vectors"), ids_beside(target)
     refuse_link(shards)
     if target.exists():
         _remove_stores(shards)  # of a process that was killed when all was written
-        raise RunError(f"{target}: there already", hint="choose another --out, or remove it")
+        raise RunError(f"{target}: there already", hint="choose another --out, or begin anew with --overwrite")
     ids, listed = read_listed(Path(texts))
     if target.suffix == ".npy":
         refuse_foreign(beside, is_ours=lambda path: _holds(path, ids))  # of a process that was killed after it
@@ -93,7 +94,6 @@ def encode(
         write_json(beside, ids)
         _write_npy(target, store.shards(), len(ids), store.dimensions)
     else:
-        beside = target
         _write_parquet(target, ids, store.shards(), store.dimensions)
     _remove_stores(shards)
     seconds = round(time.monotonic() - started, 1)

@@ -97,7 +97,7 @@ def export(
     """
     target = Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise RunError(f"{target}: not an empty folder", hint="choose another --out, or remove it")
+        raise RunError(f"{target}: not an empty folder", hint="choose another --out, or begin anew with --overwrite")
     run = Path(model) if (Path(model) / "manifest.json").is_file() else None
     if run:
         finished(run)

@@ -135,3 +135,43 @@ def test_a_text_without_an_id_never_gets_one_that_is_taken(tmp_path, own, marks,
     first = 2 if suffix == "csv" else 1  # a table's header is its line 1
     assert ids == [f"{marks}{number}" if i is None else i for number, i in enumerate(own, first)]
     assert list(listed) == texts
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_vectors_that_are_there_are_removed_when_that_is_confirmed(embedsmith_command, model, tmp_path, suffix):
+    texts, out = jsonl(tmp_path / "t.jsonl"), tmp_path / f"out.{suffix}"
+    words = ["encode", model, texts, "--out", out, "--dtype", "float32"]
+    assert embedsmith_command(*words).code == 0
+    texts.write_text(json.dumps({"_id": "e", "text": "another"}) + "\n")
+    done = embedsmith_command(*words, "--overwrite")
+    assert done.error == f"{out}: remove this file of 4 vectors? There is no terminal to ask on"
+    assert read(out)[0] == IDS
+    assert embedsmith_command(*words, "--overwrite", "--yes").code == 0
+    assert read(out)[0] == ["e"]
+
+
+def test_a_file_that_encode_has_not_written_stays(embedsmith_command, model, tmp_path):
+    texts = jsonl(tmp_path / "t.jsonl")
+    np.save(tmp_path / "own.npy", np.eye(4))
+    np.save(tmp_path / "other.npy", np.eye(4))
+    (tmp_path / "other.ids.json").write_text('["a", "b"]')
+    (tmp_path / "text.npy").write_text("not an array")
+    parquet(tmp_path / "own.parquet")
+    (tmp_path / "text.parquet").write_text("no table")
+    (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "folder.npy" / "thesis.txt").write_text("years of work")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for name in ("own.npy", "other.npy", "text.npy", "own.parquet", "text.parquet", "folder.npy"):
+        out = tmp_path / name
+        done = embedsmith_command("encode", model, texts, "--out", out, "--overwrite", "--yes")
+        assert done.error == f"{out}: not vectors that `encode` wrote, and not removed"
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.ids.json"])
+def test_vectors_or_ids_that_the_command_reads_are_not_removed(embedsmith_command, model, tmp_path, name):
+    out = tmp_path / ("out.npy" if name.endswith(".json") else name)
+    assert embedsmith_command("encode", model, jsonl(tmp_path / "t.jsonl"), "--out", out).code == 0
+    done = embedsmith_command("encode", model, tmp_path / name, "--out", out, "--overwrite", "--yes")
+    assert done.error == f"--overwrite would remove {tmp_path / name}, which is read"
+    assert len(read(out)[0]) == 4

@@ -12,9 +12,11 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from embedsmith.data.files import write_json
 from embedsmith.errors import ModelError, RunError
+from embedsmith.models.adapters import add_adapters
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
+from embedsmith.serving import clearing
 from embedsmith.serving import export as exporting
 from embedsmith.serving.export import export
 
@@ -174,3 +176,22 @@ def test_a_model_without_latent_attention_has_no_place_in_the_released_layout(pl
     with pytest.raises(ModelError, match="nv-embed layout holds latent attention, this model has Pooling"):
         export(plain, out=tmp_path / "out", layout="nv-embed")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("layout", ["sentence-transformers", "nv-embed"])
+def test_what_was_exported_can_be_cleared(instructed, plain, tmp_path, layout):
+    export(instructed if layout == "nv-embed" else plain, out=tmp_path / "out", layout=layout)
+    export(instructed, out=tmp_path / "decoder")
+    for name in ("out", "decoder"):
+        clearing.clear_export(tmp_path / name)
+        assert list((tmp_path / name).iterdir()) == []
+
+
+def test_adapters_that_were_exported_can_be_cleared(tiny_bert, tmp_path):
+    pytest.importorskip("peft")
+    model = build_student(StudentSettings(name=str(tiny_bert)), device="cpu")
+    add_adapters(model, rank=2)
+    model.save(str(tmp_path / "model"))
+    assert export(tmp_path / "model", out=tmp_path / "out").adapters
+    clearing.clear_export(tmp_path / "out")
+    assert list((tmp_path / "out").iterdir()) == []
