@@ -140,7 +140,19 @@ def _cell(text: str) -> str:
 
 
 PARTS = {
-    "Mine": ["mine", "MiningRun", "select", "audit", "judge", "write", "MiningSettings", "SelectionSettings"],
+    "Mine": [
+        "mine",
+        "MiningRun",
+        "select",
+        "audit",
+        "Audits",
+        "judge",
+        "report",
+        "Report",
+        "write",
+        "MiningSettings",
+        "SelectionSettings",
+    ],
     "Train": ["train", "TrainedRun", "StudentSettings", "StageSettings", "build_student"],
     "Evaluate": ["evaluate", "Scores", "ScoringSettings", "compare", "Comparison", "mteb_task"],
     "Use a model": ["load", "EmbeddingModel", "encode", "search", "export"],

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from embedsmith.generation.settings import JudgeSettings as JudgeSettings
     from embedsmith.generation.settings import QuerySettings as QuerySettings
     from embedsmith.generation.settings import TaskSettings as TaskSettings
+    from embedsmith.mining.audit import Audits as Audits
     from embedsmith.mining.dialect_files import DialectSettings as DialectSettings
     from embedsmith.mining.judge import judge as judge
     from embedsmith.mining.mine import mine as mine
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from embedsmith.recipes.ablation.grid import read_ablation as read_ablation
     from embedsmith.recipes.recipe import Recipe as Recipe
     from embedsmith.recipes.recipe import read_recipe as read_recipe
+    from embedsmith.recipes.report_pages import Report as Report
+    from embedsmith.recipes.report_pages import report as report
     from embedsmith.recipes.results import RecipeRun as RecipeRun
     from embedsmith.recipes.run import run_recipe as run  # noqa: F401
     from embedsmith.runs.run import Run as Run
@@ -68,6 +71,7 @@ if TYPE_CHECKING:
 
 
 _HOMES = {  # name -> module, or module:name where it is called otherwise there
+    "Audits": "mining.audit",
     "ColumnSettings": "data.columns",
     "Comparison": "evaluation.compare",
     "ContaminationSettings": "prepare.contamination",
@@ -82,6 +86,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "QuerySettings": "generation.settings",
     "Recipe": "recipes.recipe",
     "RecipeRun": "recipes.results",
+    "Report": "recipes.report_pages",
     "Run": "runs.run",
     "Scores": "evaluation.metrics",
     "ScoringSettings": "evaluation.settings",
@@ -110,6 +115,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "mteb_task": "evaluation.evaluate",
     "read_ablation": "recipes.ablation.grid",
     "read_recipe": "recipes.recipe",
+    "report": "recipes.report_pages",
     "run": "recipes.run:run_recipe",
     "search": "serving.search",
     "select": "mining.select:select_again",

@@ -140,20 +140,9 @@ def audit(
     if as_json:
         console.print_json({"run": str(run), "methods": {name: vars(row) for name, row in found.items()}})
         return
-    console.out.print(
-        console.figures_table(
-            f"Hold-out audit of {run}: {next(iter(found.values())).queries:,} queries with several positives",
-            {
-                name: [
-                    f"{row.false_negative_rate:.3f} ± {row.spread:.3f}",
-                    "–" if row.hardness is None else f"{row.hardness:.3f}",
-                    f"{row.full_rows:.2f}",
-                ]
-                for name, row in found.items()
-            },
-            ["false-negative rate", "hardness", "full rows"],
-        )
-    )
+    title, (_, *columns), rows = found.figures()
+    table = {name: list(figures) for name, *figures in rows}
+    console.out.print(console.figures_table(title.replace("audit,", f"audit of {run}:", 1), table, columns))
     folder = shlex.quote(str(run))
     console.next_steps(
         f"{typed()} select {folder} --target-false-negatives 0.05 --out runs/selected",
@@ -175,14 +164,14 @@ def report(
         embedsmith report runs/mined
         embedsmith report runs/quickstart-minilm
     """
-    from embedsmith.recipes.report_pages import write_page
+    from embedsmith.recipes.report_pages import report as write_report
 
     with console.progress() as on_progress:
-        path, numbers = write_page(run, on_progress=on_progress)
+        written = write_report(run, on_progress=on_progress)
     if as_json:
-        console.print_json({"run": str(run), "report": str(path), **numbers})
+        console.print_json({"run": str(run), "report": str(written), **written.numbers})
         return
-    console.line(str(path))
+    console.line(str(written))
     folder = shlex.quote(str(run))
     if (run / "scores.json").is_file():
         console.next_steps(f"{typed()} compare {folder}")

@@ -23,6 +23,7 @@ from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.samplers import NONE
 from embedsmith.mining.selection import OUTCOMES, Selection, select
 from embedsmith.mining.settings import METHODS, SelectionSettings
+from embedsmith.pages.tables import Figures, Tabular
 from embedsmith.progress import Progress, silent
 
 DRAWS = 5
@@ -46,6 +47,34 @@ class Audit:
     queries: int
 
 
+class Audits(dict[str, Audit], Tabular):
+    """The audit of each way of selecting, by its name; it prints as a table.
+
+    >>> Audits(naive=Audit(0.25, 0.05, None, 1.0, 40.0, 20))
+    Hold-out audit, 20 queries with several positives
+           false-negative rate  hardness  full rows
+    naive        0.250 ± 0.050         –       1.00
+    """
+
+    def figures(self) -> Figures:
+        """Return the audits as a table."""
+        queries = max((row.queries for row in self.values()), default=0)
+        rows = [
+            [
+                name,
+                f"{row.false_negative_rate:.3f} ± {row.spread:.3f}",
+                "–" if row.hardness is None else f"{row.hardness:.3f}",
+                f"{row.full_rows:.2f}",
+            ]
+            for name, row in self.items()
+        ]
+        title = f"Hold-out audit, {queries:,} queries with several positives"
+        return Figures(title, ["", "false-negative rate", "hardness", "full rows"], rows)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 def audit(
     candidates: Candidates,
     ways: Mapping[str, SelectionSettings],
@@ -55,7 +84,7 @@ def audit(
     seed: int = 0,
     draws: int = DRAWS,
     on_progress: Progress = silent,
-) -> dict[str, Audit]:
+) -> Audits:
     """Return the audit of each way of selecting, all of them on the same draws.
 
     Args:
@@ -79,7 +108,7 @@ def audit(
             selection = select(few, settings, listed=few_listed, near=few_near)
             found[name].append(_measured(selection, few, hidden))
             on_progress("audit", draw * len(ways) + number, draws * len(ways))
-    return {name: _over_draws(rows, queries) for name, rows in found.items()}
+    return Audits({name: _over_draws(rows, queries) for name, rows in found.items()})
 
 
 def _over_draws(rows: list[tuple[float, float, float, int]], queries: int) -> Audit:

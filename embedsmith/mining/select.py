@@ -11,7 +11,7 @@ from embedsmith.data.locks import writes_out
 from embedsmith.data.source import SourceSettings
 from embedsmith.data.tables import HUB
 from embedsmith.errors import InputError, RunError, SettingsError
-from embedsmith.mining.audit import DRAWS, Audit, audit, calibrate, side_by_side
+from embedsmith.mining.audit import DRAWS, Audits, audit, calibrate, side_by_side
 from embedsmith.mining.candidates import Candidates, read_candidates
 from embedsmith.mining.dialect_files import DialectSettings
 from embedsmith.mining.dialects import ExampleFile, Written, write_dialect
@@ -146,7 +146,7 @@ def read_mined(folder: str | Path) -> Mined:
 @draws_bars
 def audit_run(
     run: str | Path, *, seed: int = 0, draws: int = DRAWS, on_progress: Progress = silent, progress: bool = True
-) -> dict[str, Audit]:
+) -> Audits:
     """Return the hold-out audit of every method, and of the run's own settings as `this run`.
 
     Args:

@@ -52,7 +52,7 @@ COMMANDS = {
     ),
     "select": Command("RUN --out OUT", "embedsmith.mining.select.select_again", {"Selection": SelectionSettings}),
     "audit": Command("RUN", "embedsmith.mining.select.audit_run"),
-    "report": Command("RUN", "embedsmith.recipes.report_pages.write_page"),
+    "report": Command("RUN", "embedsmith.recipes.report_pages.report"),
     "judge": Command(
         f"RUN --url {URL}",
         "embedsmith.mining.judge.judge",

@@ -198,3 +198,19 @@ def test_queries_of_the_same_text_are_audited_as_one_with_the_positives_of_all()
 def test_where_nothing_is_mined_there_is_no_hardness():
     found = audit(toy_candidates(6), {"": NAIVE.model_copy(update={"floor": 9.0})})[""]
     assert (found.hardness, found.false_negative_rate, found.full_rows, found.negatives) == (None, 0.0, 0.0, 0.0)
+
+
+def test_audits_print_as_a_table_and_stay_a_dict():
+    found = audit(toy_candidates(0), {"naive": NAIVE, "<none>": NAIVE.model_copy(update={"floor": 9.0})})
+    assert str(found) == repr(found)
+    title, columns, naive, none = str(found).splitlines()
+    assert title == f"Hold-out audit, {found['naive'].queries} queries with several positives"
+    assert columns.split("  ")[-1] == "full rows"
+    row = found["naive"]
+    assert naive.split() == [
+        "naive",
+        *f"{row.false_negative_rate:.3f} ± {row.spread:.3f} {row.hardness:.3f} {row.full_rows:.2f}".split(),
+    ]
+    assert "–" in none
+    assert "<th>&lt;none&gt;</th>" in found._repr_html_()
+    assert found == dict(found)

@@ -1,11 +1,13 @@
 """What `embedsmith.run` returns: the model and the scores of a recipe's run, as a table too."""
 
+import html
 from pathlib import Path
 
 import pytest
 import yaml
 
 import embedsmith
+from embedsmith.errors import RunError
 from embedsmith.recipes.results import RecipeRun
 from tests.evaluation.test_compare import recipe_on, write_data
 
@@ -32,3 +34,18 @@ def test_the_main_scores_are_a_table(run: RecipeRun):
     after = f"{run.scores['animals']['after']['ndcg@10']:.4f}"
     assert lines[-1].split() == ["animals", "after", "ndcg@10", after]
     assert f"<td>{after}</td>" in run._repr_html_()
+
+
+def test_a_report_of_a_run_is_written_from_python_and_shown_in_a_notebook(run: RecipeRun, tmp_path: Path):
+    written = embedsmith.report(run.folder)
+    assert str(written) == str(run.folder / "report.html")
+    assert written.numbers["metric"] == "ndcg@10"
+    shown = written._repr_html_()
+    assert html.unescape(shown.split('srcdoc="')[1].split('" style=')[0]) == written.path.read_text(encoding="utf-8")
+    assert shown.startswith("<iframe sandbox ")
+    told = []
+    mined = embedsmith.report(run.folder / "mined" / "animals", on_progress=lambda *said: told.append(said))
+    assert mined.path == run.folder / "mined" / "animals" / "report.html"
+    assert mined.numbers["data"] == "animals"
+    with pytest.raises(RunError, match="no such run folder"):
+        embedsmith.report(tmp_path / "none")
