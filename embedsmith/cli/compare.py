@@ -49,8 +49,29 @@ def compare(
         return
     for one in found:
         _show(one)
-    if (run_a / "recipe.yaml").is_file():
-        console.next_steps(f"{typed()} report {shlex.quote(str(run_a))}")
+    runs = [str(run) for run in (run_a, run_b) if run]
+    others = [name for name in _measured(runs[0]) if name != metric and all(name in _measured(run) for run in runs)]
+    again = shlex.join([*runs, *(["--baseline", baseline] if baseline != "before" else [])])
+    more = f"--metric {others[0]}" if others else f"--show {show + 20}"
+    console.next_steps(
+        *([f"{typed()} report {shlex.quote(str(run_a))}"] if run_b is None and _has_page(run_a) else []),
+        f"{typed()} compare {again} {more}",
+    )
+
+
+def _measured(run: str) -> list[str]:
+    """Return the metrics that a run has measured on all of its data."""
+    from embedsmith.runs.scores import read_scores
+
+    found = [list(metrics) for labels in read_scores(Path(run)).metrics().values() for metrics in labels.values()]
+    return [name for name in found[0] if all(name in metrics for metrics in found)]
+
+
+def _has_page(run: Path) -> bool:
+    """Return whether `report` writes a page of scores of a run: of a recipe's."""
+    from embedsmith.runs.run import read_manifest
+
+    return read_manifest(run)["command"] in ("quickstart", "train")
 
 
 def _show(one: Any) -> None:

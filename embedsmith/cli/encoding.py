@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from embedsmith.cli import console
-from embedsmith.cli.app import Json, app
+from embedsmith.cli.app import Json, app, typed
 from embedsmith.cli.commands import command
 from embedsmith.models.settings import Dtype, Role
 from embedsmith.progress import duration
@@ -66,6 +67,13 @@ def encode(
         f"wrote {done.file}: {done.texts:,} vectors of {done.dimensions} dimensions in {duration(done.seconds)}"
     )
     console.line(_opened(Path(done.file)))
+    other, role_of_other = ("QUERIES", "query") if role == "passage" else ("PASSAGES", "passage")
+    same = ["--dtype", dtype] if dtype != "auto" else []
+    same += ["--dimensions", str(dimensions)] if dimensions else []
+    beside = out.with_name(f"{other.lower()}{out.suffix}")
+    console.next_steps(
+        f"{typed()} {shlex.join(['encode', model, other, '--role', role_of_other, *same, '--out', str(beside)])}"
+    )
 
 
 def _opened(path: Path) -> str:

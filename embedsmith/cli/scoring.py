@@ -140,6 +140,8 @@ def evaluate(
                 on_progress=tell,
             )
             _show_before_and_after(model, table, as_json=as_json)
+            if not as_json:
+                _next_of_before_and_after(model, out)
             return
         contender = Contender(model, reading=reads, vectors=vectors, on_progress=tell)
         if out:
@@ -154,11 +156,21 @@ def evaluate(
         console.print_json({"scores": found.of_label(MODEL), **means} | ({"run": str(out)} if out else {}))
         return
     _show_scores(model, found, settings.metrics or METRICS)
-    if out and (out / "ranking.trec").is_file():
+    if not out:
+        console.next_steps(f"{typed()} {shlex.join(sys.argv[1:])} --out runs/scores")
+    elif any(found.per_query_files(name) for name in found.scores):
         console.next_steps(f"{typed()} compare {shlex.quote(str(out))} ANOTHER")
-    elif data and not out:
-        again = shlex.join([model, *data])
-        console.next_steps(f"{typed()} evaluate {again} --out runs/scores")
+    else:
+        rest = shlex.join([*(data or []), *(["--benchmark", benchmark] if benchmark else [])])
+        console.next_steps(f"{typed()} evaluate ANOTHER {rest} --out {shlex.quote(f'{out}-of-another')}")
+
+
+def _next_of_before_and_after(model: str, out: Path | None) -> None:
+    """Print what to do with a trained model whose gain is known."""
+    kept = (
+        f"{typed()} compare {shlex.quote(str(out))}" if out else f"{typed()} {shlex.join(sys.argv[1:])} --out runs/gain"
+    )
+    console.next_steps(kept, f"{typed()} export-model {shlex.quote(model)} --out my-model")
 
 
 def _default_panel() -> list[str]:
@@ -230,6 +242,11 @@ def search(
         finder = Finder(run, data=data, on_progress=tell)
     for asked in [query] if query is not None else console.lines("query> "):
         _show_hits(asked, finder.find(asked, k), as_json=as_json)
+    if query is not None and not as_json:
+        place = shlex.join([str(run), *(["--data", str(data)] if data else [])])
+        console.next_steps(
+            f"{typed()} search {place}", f"{typed()} export-model {shlex.quote(str(run))} --out my-model"
+        )
 
 
 def _show_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
