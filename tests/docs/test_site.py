@@ -96,6 +96,17 @@ def test_a_notebook_becomes_a_page():
     )
 
 
+def test_no_cell_of_a_table_is_longer_than_two_lines():
+    # On a screen of 1280 pixels a row of 150 letters, and its bars, fits into two lines.
+    long = []
+    for path in DOCS.glob("*.md"):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+            shown = re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", line).replace("`", "")
+            if line.startswith("| ") and len(shown) > 165:
+                long.append(f"{path.name}:{number}: {len(shown)} letters")
+    assert long == []
+
+
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 

@@ -24,10 +24,10 @@ def section(title: str) -> str:
 
 
 def messages() -> list[str]:
-    """Return the messages of all tables: the code of the first cells."""
+    """Return the messages of all lists: the code that an entry begins with."""
     titles = [*(name for name in vars(errors) if name.endswith("Error")), "Servers and keys"]
-    rows = [line for title in titles for line in section(title).splitlines() if line.startswith("| `")]
-    return [found[1] for row in rows if (found := re.match(r"\| `(.*?)`[ ,]", row)) and not is_variable(found[1])]
+    rows = [line for title in titles for line in section(title).splitlines() if line.startswith("- `")]
+    return [found[1] for row in rows if (found := re.match(r"- `(.*?)`[:,]", row)) and not is_variable(found[1])]
 
 
 def is_variable(name: str) -> bool:
@@ -52,7 +52,7 @@ TEXTS = texts_of_the_source()
 def test_there_are_messages_of_every_class():
     assert len(messages()) > 55
     for title in (name for name in vars(errors) if name.endswith("Error") and name != "EmbedsmithError"):
-        assert section(title).count("\n| `") >= 1, title
+        assert section(title).count("\n- `") >= 1, title
 
 
 @pytest.mark.parametrize("message", messages())
@@ -102,7 +102,7 @@ def test_messages_that_are_met_read_as_on_the_page(workplace: Path, monkeypatch,
     }
     with chdir(workplace):
         for words, message in asked.items():
-            assert f"| `{message}` |" in PAGE
+            assert f"\n- `{message}`: " in PAGE
             monkeypatch.setattr("sys.argv", ["embedsmith", *words])
             with pytest.raises(SystemExit) as ended:
                 cli.main()
