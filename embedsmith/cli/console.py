@@ -19,11 +19,12 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
 )
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from embedsmith.data.shown import one_line, shown, shown_json
@@ -250,11 +251,11 @@ def progress(*, show: bool = True) -> Iterator[Any]:
         yield _PlainProgress()
         return
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        _Yielding("{task.description}"),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TextColumn("{task.fields[pace]}", markup=False),
-        TextColumn("{task.fields[note]}", markup=False),
+        _Yielding("{task.fields[note]}"),
     )
     with Progress(*columns, console=err) as bars:
         tasks: dict[str, TaskID] = {}
@@ -270,6 +271,18 @@ def progress(*, show: bool = True) -> Iterator[Any]:
             bars.update(tasks[what], completed=done, total=total, note=note, pace=told.pace)
 
         yield tell
+
+
+class _Yielding(TextColumn):
+    """A text that is cut where a line has no room for all: the longer of two first, and never the time that is left."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, markup=False, table_column=Column(no_wrap=False))
+
+    def render(self, task: Task) -> Text:
+        text = super().render(task)
+        text.no_wrap, text.overflow = True, "ellipsis"
+        return text
 
 
 class _PlainProgress:

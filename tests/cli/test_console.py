@@ -121,6 +121,24 @@ def test_a_bar_of_slow_work_says_what_each_step_takes_and_what_is_left(clock, mo
     assert "15.3s each, 28m 49s left loss 0.5" in shown
 
 
+NOTE = "loss 0.013, in-batch accuracy 100%, 5.8 examples/s, 123 tokens/s"
+
+
+@pytest.mark.parametrize(
+    ("what", "shown"), [("stage train", "stage train"), ("encode passages with package:some_model/model", "encode pa")]
+)
+def test_what_is_left_is_never_cut_on_a_terminal_of_eighty_columns(clock, monkeypatch, what, shown):
+    monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None))
+    with progress() as tell:
+        for done in range(8):
+            clock[0] = 15.3 * done
+            tell(what, done, 120, NOTE)
+    line = console.err.file.getvalue().split("\x1b[2K")[-1].splitlines()[0]
+    assert line.startswith(shown)
+    assert "7/120 15.3s each, 28m 49s left loss " in line
+    assert len(line) <= 80
+
+
 def test_a_table_fits_eighty_columns_and_loses_no_letter_of_a_name(monkeypatch):
     monkeypatch.setattr(out, "_width", 80)
     name = "runs/quickstart-minilm/data/code/test/that/lies/somewhere/deep/in/a/tree/of/folders"
