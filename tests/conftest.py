@@ -10,10 +10,10 @@ from typing import runtime_checkable
 
 import hypothesis
 import pytest
-from jaxtyping import install_import_hook
 
 from embedsmith.progress import Progress
 from embedsmith.teachers.named import Teacher
+from tests import checked
 
 # Read by huggingface_hub when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -34,7 +34,7 @@ ARRAYS = ["data", "evaluation", "mining", "models", "teachers", "topk", "trainin
 for protocol in (Progress, Teacher):
     runtime_checkable(protocol)
 
-install_import_hook([f"embedsmith.{part}" for part in ARRAYS], "beartype.beartype")
+checked.install([f"embedsmith.{part}" for part in ARRAYS])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -53,10 +53,14 @@ def pytest_runtest_setup() -> None:
     gc.freeze()
 
 
+_COUNT = gc.get_freeze_count
+
+
 @pytest.fixture
-def unfrozen() -> None:
+def unfrozen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the collector see every object, for tests of what is frozen."""
     gc.unfreeze()
+    monkeypatch.setattr(gc, "get_freeze_count", _COUNT)
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +114,14 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def _no_ones_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the vectors of the tests out of the user's cache."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_counting_of_frozen_objects() -> Iterator[None]:
+    """Answer whether objects are frozen without a walk over millions of them: some are, in every test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "get_freeze_count", lambda: 1)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
