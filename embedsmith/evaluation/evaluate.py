@@ -10,7 +10,6 @@ OUT/mteb/results/…       results of a benchmark's tasks, in mteb's own form
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from embedsmith.runs.run import Run
 from embedsmith.runs.scores import MODEL, Score, Scoreboard, ScoredData, read_scores, write_scores
 from embedsmith.settings import Settings
 from embedsmith.teachers.settings import TeacherSettings
+from embedsmith.version import installed_versions
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("embedsmith")
 
 _PACKAGES = ("bm25s", "ir-measures", "pytrec-eval-terrier", "scikit-learn", "mteb")
-"""What computes the metrics; a run knows the model libraries' versions already."""
+"""What computes the metrics, where it is installed; a run knows the model libraries' versions already."""
 
 
 class EvaluationRunSettings(Settings):
@@ -242,7 +242,7 @@ def note_scores(run: Run, board: Scoreboard, contender: Contender, command: str 
 def environment_of(run: Run) -> dict[str, Any]:
     """Return the versions, the Python and the machine that the scores of a run depend on, as a scoreboard has them."""
     return {
-        "versions": {**run.manifest["versions"], **_versions_of_metrics()},
+        "versions": {**run.manifest["versions"], **installed_versions(_PACKAGES)},
         "python": run.manifest["python"],
         "machine": run.manifest["machine"],
     }
@@ -326,8 +326,3 @@ def _write(folder: Path, scored: Scored, *, tag: str) -> None:
     write_judgements(folder / "judgements.qrels", scored.qrels)
     rows = ({"query_id": query, **metrics} for query, metrics in scored.scores.per_query.items())
     write_jsonl(folder / "per_query.jsonl", rows)
-
-
-def _versions_of_metrics() -> dict[str, str]:
-    """Return the versions of the packages that compute scores, of those that are installed."""
-    return {name: found.version for name in _PACKAGES for found in importlib.metadata.distributions(name=name)}

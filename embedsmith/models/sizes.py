@@ -6,6 +6,7 @@ the two do not belong together: a few digits in config.json would take hours, or
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def check_sizes(folder: Path, config: Any, *, name: str) -> None:
                 f"{name}: config.json: {key} is {value:,}, and its files have {tensors:,} tensors", hint=_APART
             )
     is_quantised = "quantization_config" in config
-    check_numbers(files, lambda: _model_of(folder), name=name, is_quantised=is_quantised)
+    check_numbers(files, lambda: _model_of(folder), name=name, is_quantised=is_quantised, asked=json.dumps(config))
 
 
 def check_gguf_sizes(path: Path, *, name: str) -> None:
@@ -79,23 +80,32 @@ def check_gguf_sizes(path: Path, *, name: str) -> None:
         )
 
 
-def check_numbers(files: Sequence[Path], model: Callable[[], Any], *, name: str, is_quantised: bool = False) -> None:
+def check_numbers(
+    files: Sequence[Path], model: Callable[[], Any], *, name: str, is_quantised: bool = False, asked: str = ""
+) -> None:
     """Refuse a configuration that asks for far more numbers than the files of weights have bytes.
 
     Args:
         files: of weights.
         model: makes what is asked for; it is called where a tensor takes no memory.
         is_quantised: whether the configuration says that weights have few bits.
+        asked: all that says what is made, where it is known; a model of the same is counted once in a process.
 
     Raises:
         ModelError: names the two.
     """
     size = sum(path.stat().st_size for path in files)
-    wanted = _numbers_of(model)
+    wanted = _COUNTED.get(asked) or _numbers_of(model)
+    if asked and wanted:
+        _COUNTED[asked] = wanted
     if wanted > (_QUANTISED_NUMBERS_A_BYTE if is_quantised else _NUMBERS_A_BYTE) * size + _SPARE:
         raise ModelError(
             f"{name}: its configuration asks for {wanted:,} numbers, and its weights have {size:,} bytes", hint=_APART
         )
+
+
+_COUNTED: dict[str, int] = {}
+"""How many numbers a model has, by the configuration that asks for it: it is opened again and again."""
 
 
 def _numbers_of(model: Callable[[], Any]) -> int:

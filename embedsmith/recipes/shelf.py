@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -46,7 +45,7 @@ from embedsmith.training.batches import Source
 from embedsmith.training.report import read_steps, wrong_in_report
 from embedsmith.training.settings import StageSettings
 from embedsmith.vectors.guide import stores_of_guide, write_guide
-from embedsmith.version import __version__
+from embedsmith.version import __version__, installed_versions
 
 _ABOUT = "about.json"
 _CONTENT = "content"
@@ -286,8 +285,7 @@ def _hash_of(examples: Sequence[Example]) -> str:
 
 def versions_of_arithmetic() -> dict[str, Any]:
     """Return the versions of all that computes what a shelf holds, of those packages that are installed."""
-    found = {name: each.version for name in _COMPUTING for each in importlib.metadata.distributions(name=name)}
-    return {"embedsmith": __version__, "arithmetic": ARITHMETIC, **found}
+    return {"embedsmith": __version__, "arithmetic": ARITHMETIC, **installed_versions(_COMPUTING)}
 
 
 def identity_of_model(name: str) -> Any:

@@ -8,7 +8,6 @@ RUN/…                what the command made; each file is whole or absent
 
 from __future__ import annotations
 
-import importlib.metadata
 import platform
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from embedsmith.pages.tables import Figures, Tabular
 from embedsmith.progress import duration
 from embedsmith.runs.part import manifest_of_part, recipe_around
 from embedsmith.settings import Settings, fingerprint
-from embedsmith.version import __version__
+from embedsmith.version import __version__, installed_versions
 
 FORMAT = 1
 _LOCKED_APART = ("vectors", "shared", "cells")
@@ -85,10 +84,7 @@ class Run(Tabular):
             "settings": settings.model_dump(mode="json"),
             "inputs": inputs,
             # Ours is not asked of the installation: a checkout runs without one.
-            "versions": {
-                "embedsmith": __version__,
-                **{package: importlib.metadata.version(package) for package in _PACKAGES},
-            },
+            "versions": {"embedsmith": __version__, **installed_versions(_PACKAGES)},
             "python": platform.python_version(),
             "machine": f"{platform.system()} {platform.machine()}",
             "content": {},

@@ -247,6 +247,20 @@ def test_a_real_model_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, na
         sizes.check_sizes(tmp_path, config, name=name)
 
 
+def test_the_numbers_of_a_configuration_are_counted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = {**REAL["mistralai/Mistral-7B-v0.1"][0], "num_hidden_layers": 1}
+    _weights_of(tmp_path / "model.safetensors", tensors=20, size=10**9)
+    counted: list[int] = []
+    numbers_of = sizes._numbers_of
+    monkeypatch.setattr(sizes, "_numbers_of", lambda model: counted.append(numbers_of(model)) or counted[-1])
+    monkeypatch.setattr(sizes, "_COUNTED", {})
+    for vocab_size in (1000, 1000, 2000, 1000):
+        (tmp_path / "config.json").write_text(json.dumps({**config, "vocab_size": vocab_size}))
+        sizes.check_sizes(tmp_path, {**config, "vocab_size": vocab_size}, name="one layer")
+    assert len(counted) == 2
+    assert counted[0] < counted[1]
+
+
 def test_an_nv_embed_of_its_real_sizes_passes(tmp_path: Path):
     text = {**REAL["mistralai/Mistral-7B-v0.1"][0], "tie_word_embeddings": False}
     latent = {"num_latents_value": 512, "num_cross_heads": 8, "output_normalize": True, "hidden_dim": 4096}
