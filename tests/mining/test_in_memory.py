@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -116,7 +114,6 @@ def test_what_a_form_leaves_out_is_logged_and_nothing_left_is_an_error(
         run.dataset("n-tuple", negatives=20)
 
 
-@pytest.mark.slow
 def test_without_a_folder_the_run_lies_in_one_that_ends_with_python(tmp_path: Path):
     script = (
         "import embedsmith, logging\n"
@@ -124,7 +121,7 @@ def test_without_a_folder_the_run_lies_in_one_that_ends_with_python(tmp_path: Pa
         "assert (run.folder / 'negatives.jsonl').is_file()\n"
         "print(run.folder)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = forks.run(script)
     folder = done.stdout.strip()
     assert done.stderr.strip() == f"no out: the run lies in {folder}, which is removed when Python ends"
     assert not Path(folder).exists()
