@@ -17,6 +17,7 @@ from embedsmith.errors import EmbedsmithError, InputError, RunError, SettingsErr
 from embedsmith.mining.results import MiningRun
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.teachers.settings import TeacherSettings
+from tests import forks
 
 datasets = pytest.importorskip("datasets")
 
