@@ -29,7 +29,7 @@ MIN_PAIRS = 20
 MIN_UNITS = 5
 """Fewer units than this are too coarse to come near a share, so the split looks one folder deeper."""
 
-_FOREIGN_FOLDERS = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
+FOREIGN_FOLDERS = {"__pycache__", "site-packages", "dist-packages", "node_modules"}
 _BUILD_FOLDERS = {"build", "dist"}
 # A folder `testing` is kept: it is mostly a library for others' tests, with docstrings that say what it does.
 _TEST_FOLDERS = {"test", "tests", "idle_test"}
@@ -170,7 +170,7 @@ def _python_files(root: Path, skipped: list[Skipped]) -> list[str]:
 def _is_own_code(folder: Path) -> bool:
     """Tell whether a folder holds code of the project that is neither a test, nor generated, nor others' code."""
     name = folder.name
-    if name.startswith(".") or name in _FOREIGN_FOLDERS or name in _TEST_FOLDERS:
+    if name.startswith(".") or name in FOREIGN_FOLDERS or name in _TEST_FOLDERS:
         return False
     if name in _BUILD_FOLDERS:  # a package may be called so, the output of a build has no __init__.py
         return os.path.exists(folder / "__init__.py")
@@ -212,7 +212,7 @@ def split(harvest: Harvest, settings: CodeSettings) -> CodeSearch:
         )
     units = _units(harvest.functions)
     sizes = Counter(units[function.file] for function in harvest.functions)
-    test_units = _drawn(sizes, share=settings.test_share, seed=settings.split_seed)
+    test_units = drawn(sizes, share=settings.test_share, seed=settings.split_seed)
     if not test_units:
         raise InputError(
             f"{settings.source}: all {pairs:,} pairs are in one file, {harvest.functions[0].file}; "
@@ -268,14 +268,14 @@ def _units(functions: list[Function]) -> dict[str, str]:
     return units
 
 
-def _drawn(sizes: Counter[str], *, share: float, seed: int) -> set[str]:
+def drawn(sizes: Counter[str], *, share: float, seed: int) -> set[str]:
     """Return the units of the test side: in random order those that fit, at last one more if it comes nearer.
 
     At least one unit is on each side; of a single unit nothing is drawn.
 
-    >>> _drawn(Counter(a=50, b=20, c=15, d=15), share=0.2, seed=0)
+    >>> drawn(Counter(a=50, b=20, c=15, d=15), share=0.2, seed=0)
     {'c'}
-    >>> _drawn(Counter(a=50, b=50), share=0.01, seed=0)
+    >>> drawn(Counter(a=50, b=50), share=0.01, seed=0)
     {'a'}
     """
     if len(sizes) < 2:
@@ -283,17 +283,17 @@ def _drawn(sizes: Counter[str], *, share: float, seed: int) -> set[str]:
     order = sorted(sizes)
     random.Random(seed).shuffle(order)
     wanted, count = share * sizes.total(), 0
-    drawn: set[str] = set()
+    taken: set[str] = set()
     for unit in order:
         if count + sizes[unit] <= wanted:
-            drawn.add(unit)
+            taken.add(unit)
             count += sizes[unit]
-    rest = [unit for unit in order if unit not in drawn]
+    rest = [unit for unit in order if unit not in taken]
     nearest = min(rest, key=lambda unit: abs(count + sizes[unit] - wanted))
     is_nearer = abs(count + sizes[nearest] - wanted) < wanted - count
-    if not drawn or (is_nearer and len(rest) > 1):
-        drawn.add(nearest)
-    return drawn
+    if not taken or (is_nearer and len(rest) > 1):
+        taken.add(nearest)
+    return taken
 
 
 def _collection(name: str, merged: _Merged, queries: set[str], passages: set[str]) -> Collection:

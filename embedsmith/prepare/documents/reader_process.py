@@ -1,0 +1,111 @@
+"""The process that reads files: what a file does to its reader (a crash, no end, no memory) happens here.
+
+It takes a JSON array [folder, file] a line, and answers with {"blocks": [...], "is_whole": ...} or {"reason": "..."}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from embedsmith.prepare.documents.kinds import blocks_of, is_stream, kind_of
+from embedsmith.prepare.documents.limits import MAX_BYTES, MAX_MEMORY, MAX_TEXT, Unreadable
+
+_MISTAKES_OF_READERS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What libraries raise where a file is broken in a way that they did not think of."""
+
+
+def serve(requests: BinaryIO, answers: BinaryIO) -> None:
+    """Answer each request until there are no more."""
+    for line in requests:
+        root, file = json.loads(line)
+        answers.write(json.dumps(answer_of(Path(root), file)).encode() + b"\n")
+        answers.flush()
+
+
+def answer_of(root: Path, file: str) -> dict[str, Any]:
+    """Return the blocks of a file, or why there are none."""
+    try:
+        content, is_whole = _content(root / file, can_be_cut=is_stream(kind_of(file) or ""))
+        blocks = blocks_of(root, file, content, is_whole=is_whole)
+    except Unreadable as error:
+        return {"reason": str(error)}
+    except OSError as error:
+        return {"reason": f"cannot be read: {error.strerror or error}"}
+    except _MISTAKES_OF_READERS as error:
+        said = (str(error).splitlines() or [""])[0][:200]
+        return {"reason": f"damaged: {type(error).__name__}{': ' if said else ''}{said}"}
+    if not any(block.text for block in blocks):
+        return {"reason": "no text in it"}
+    taken, left = [], MAX_TEXT
+    for block in blocks:
+        is_whole = is_whole and len(block.text) <= left
+        taken.append(replace(block, text=block.text[:left]).plain())
+        left -= len(block.text)
+        if left <= 0:
+            break
+    return {"blocks": taken, "is_whole": is_whole}
+
+
+def _content(path: Path, *, can_be_cut: bool) -> tuple[bytes, bool]:
+    """Return a file's bytes, and whether they are all of it.
+
+    Raises:
+        Unreadable: it is no file, too long, or changes while it is read.
+    """
+    # A pipe without a writer is opened at once so, and is told from a file before anything is read from it.
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+        before = os.fstat(file.fileno())
+        if not stat.S_ISREG(before.st_mode):
+            raise Unreadable("not a regular file")
+        if before.st_size > MAX_BYTES and not can_be_cut:
+            raise Unreadable(f"{before.st_size:,} bytes, at most {MAX_BYTES:,} are read")
+        content = file.read(MAX_BYTES + 1)
+        after = os.fstat(file.fileno())
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        raise Unreadable("changed while it was read")
+    return content[:MAX_BYTES], len(content) <= MAX_BYTES
+
+
+def main() -> None:
+    """Answer over the standard streams; what libraries write goes nowhere."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _bound_memory()
+    serve(sys.stdin.buffer, answers)
+
+
+def _bound_memory() -> None:
+    """Let a file that asks for too much memory have an error, where the system can do that."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    if most == resource.RLIM_INFINITY or most > MAX_MEMORY:
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, most))
+
+
+if __name__ == "__main__":
+    main()
