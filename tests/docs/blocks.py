@@ -67,6 +67,18 @@ def blocks_of(page: str, text: str) -> Iterator[Block]:
     assert open_fence is None, f"{page}:{open_fence and open_fence[0]}: a code block without an end"
 
 
+def few_steps(text: str) -> str:
+    """Return a block that trains as it says, for three steps at most: what it shows is how, not how well.
+
+    >>> few_steps("train --steps 50 --save-steps 100; StageSettings(steps=2); steps: 100")
+    'train --steps 3 --save-steps 100; StageSettings(steps=2); steps: 3'
+    """
+    return _STEPS.sub(lambda found: f"{found[1]}{min(3, int(found[2]))}", text)
+
+
+_STEPS = re.compile(r"((?<!save.)(?<!eval.)\bsteps[ =:] ?)(\d+)")
+
+
 def blocks_in(path: Path, root: Path) -> list[Block]:
     """Return the code blocks of a file."""
     return list(blocks_of(path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")))
