@@ -6,6 +6,15 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_kept = False
+
+
+def keep() -> None:
+    """Keep what is there out of what the collector looks through, until the process ends."""
+    global _kept
+    gc.freeze()
+    _kept = True
+
 
 @contextmanager
 def spared() -> Iterator[None]:
@@ -15,7 +24,7 @@ def spared() -> Iterator[None]:
     quarter of a second, and texts read by the ten thousand set off one after another. Afterwards all is as before.
     It does nothing where the caller has frozen objects himself.
     """
-    if gc.get_freeze_count():
+    if _kept or gc.get_freeze_count():  # which walks over all that is frozen: for a command, a tenth of a second
         yield
         return
     gc.freeze()

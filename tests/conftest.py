@@ -11,6 +11,7 @@ from typing import runtime_checkable
 import hypothesis
 import pytest
 
+from embedsmith import collector
 from embedsmith.progress import Progress
 from embedsmith.teachers.named import Teacher
 from tests import checked
@@ -50,17 +51,14 @@ def pytest_runtest_setup() -> None:
     already would take longer, for it counts every object.
     """
     gc.collect()
-    gc.freeze()
-
-
-_COUNT = gc.get_freeze_count
+    collector.keep()
 
 
 @pytest.fixture
 def unfrozen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the collector see every object, for tests of what is frozen."""
     gc.unfreeze()
-    monkeypatch.setattr(gc, "get_freeze_count", _COUNT)
+    monkeypatch.setattr(collector, "_kept", False)
 
 
 @pytest.fixture(scope="session")
@@ -117,11 +115,11 @@ def _no_ones_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_counting_of_frozen_objects() -> Iterator[None]:
-    """Answer whether objects are frozen without a walk over millions of them: some are, in every test."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "get_freeze_count", lambda: 1)
-        yield
+def _one_thread() -> None:
+    """Compute on one thread: more only wait for each other on matrices this small."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

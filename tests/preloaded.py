@@ -1,6 +1,5 @@
 """What the process imports whose forks run the tests' programs; it computes nothing, and has one thread."""
 
-import gc
 import importlib
 import os
 import pkgutil
@@ -21,10 +20,18 @@ import transformers.trainer  # noqa: F401
 from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import embedsmith
+from embedsmith import collector
 
 get_checkpoint_conversion_mapping("bert")  # a table that is made once, of a thousand patterns
 torch.set_num_threads(1)  # as in the tests: the last digits of a sum depend on it
 for module in pkgutil.walk_packages(embedsmith.__path__, "embedsmith."):
     if not module.name.endswith("__main__"):
         importlib.import_module(module.name)
-gc.freeze()
+collector.keep()
+
+
+def fsync(file: int) -> None:
+    """Wait for no disk, as in the tests: a process that is killed loses nothing of what it has written."""
+
+
+os.fsync = fsync

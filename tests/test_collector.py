@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from embedsmith.collector import spared
+from embedsmith.collector import keep, spared
 
 pytestmark = pytest.mark.usefixtures("unfrozen")
 
@@ -54,3 +54,13 @@ def test_what_the_caller_froze_stays_frozen_and_nothing_else_is():
         gc.unfreeze()
     gc.collect()
     assert seen() is None
+
+
+def test_what_is_kept_is_not_counted_again_and_again(monkeypatch):
+    monkeypatch.setattr(gc, "get_freeze_count", lambda: pytest.fail("all that is frozen was walked over"))
+    keep()
+    with spared():
+        within = weakref.ref(Knot())
+        gc.collect()
+        assert within() is None
+    gc.unfreeze()

@@ -1,15 +1,18 @@
-"""Tiny random models in folders, made on the spot: the tests download nothing."""
+"""Tiny random models in folders, made on the spot: the tests download nothing.
+
+The libraries are imported where a model is made. pytest loads this file in the process, too, that only hands out tests.
+"""
+
+from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaModel, PreTrainedTokenizerFast
 
-# More threads only wait for each other on matrices this small.
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SENTENCES = [
     "Instruct: Find the code that does this\nQuery: where is the parser of the file",
@@ -36,6 +39,10 @@ def tiny_llama_bos_eos(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory) -> Path:
     """An encoder of 2 layers and 32 dimensions, with an uncased WordPiece."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
     folder = tmp_path_factory.mktemp("bert")
     # A trainer breaks ties another way in every process; this vocabulary is always the same.
     words = sorted({word.lower() for sentence in SENTENCES for word in re.findall(r"\w+|[^\w\s]", sentence)})
@@ -74,6 +81,8 @@ def tiny_bert(tmp_path_factory) -> Path:
 
 
 def _byte_level_bpe(*, special_tokens_around: bool) -> Tokenizer:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -92,6 +101,9 @@ def _byte_level_bpe(*, special_tokens_around: bool) -> Tokenizer:
 
 
 def _save_llama(folder: Path, tokenizer: Tokenizer) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=128
     ).save_pretrained(folder)

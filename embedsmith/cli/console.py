@@ -27,6 +27,7 @@ from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
+from embedsmith.collector import keep
 from embedsmith.data.shown import one_line, shown, shown_json
 from embedsmith.errors import SettingsError
 from embedsmith.progress import Paces, duration
@@ -242,7 +243,7 @@ def quiet_libraries() -> None:
 def progress(*, show: bool = True) -> Iterator[Any]:
     """Yield a progress function: a bar for each piece of work, or plain lines where there is no terminal."""
     if not gc.isenabled():  # see `quick_imports`
-        gc.freeze()
+        keep()
         gc.enable()
     if not show or _voice.quiet:
         yield lambda what, done, total, note="": None
