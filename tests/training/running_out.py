@@ -31,7 +31,7 @@ def close(report) -> None:
 
 if __name__ == "__main__":
     student, folder = sys.argv[1], Path(sys.argv[2])
-    settings = StudentSettings(name=student, attention="bidirectional", pooling="latent", latents=4, heads=2)
+    settings = StudentSettings(name=student, layers=1, attention="bidirectional", pooling="latent", latents=4, heads=2)
     long = [
         Example(f"q{i}", f"{i} " * 60, [Passage(f"p{i}", f"the cat {i} " * 60)], [Passage(f"n{i}", f"a dog {i} " * 60)])
         for i in range(400)
