@@ -18,6 +18,8 @@ from tests import checked
 
 # Read by huggingface_hub when it is imported.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# Read with torch: a thread that waits for the others leaves its core to the other tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # The same examples in every run, however slow or busy the machine is.
 hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, database=None)

@@ -29,11 +29,15 @@ whole_quickstart = quickstart.quickstart_recipe
 def short_quickstart(**asked):
     recipe = whole_quickstart(**asked)
     stages = [stage.model_copy(update={"steps": 2, "batch_size": 4, "dtype": "float32"}) for stage in recipe.stages]
-    return recipe.model_copy(update={"stages": stages})
+    short = {"query_max_tokens": 64, "passage_max_tokens": 64}
+    student = recipe.student.model_copy(update={"name": tiny, **short})
+    teacher = recipe.mining.teacher_settings.model_copy(update={"max_tokens": 64})
+    mining = recipe.mining.model_copy(update={"teachers": [tiny], "teacher_settings": teacher})
+    return recipe.model_copy(update={"stages": stages, "student": student, "mining": mining})
 
 
 quickstart.quickstart_recipe = short_quickstart
-place, rounds, scenarios = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])
+place, rounds, scenarios, tiny = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4]
 
 
 def start(words, folder, log):
@@ -228,8 +232,10 @@ def scenarios(tmp_path: Path, tiny_bert: Path, chat_server) -> dict[str, dict]:
 
 
 @pytest.mark.slow
-def test_two_processes_of_each_command_on_one_folder_leave_what_one_leaves(tmp_path: Path, scenarios, chat_server):
-    done = forks.run(PROGRAM, tmp_path, ROUNDS, json.dumps(scenarios))
+def test_two_processes_of_each_command_on_one_folder_leave_what_one_leaves(
+    tmp_path: Path, scenarios, chat_server, tiny_bert
+):
+    done = forks.run(PROGRAM, tmp_path, ROUNDS, json.dumps(scenarios), tiny_bert)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout.splitlines()[-1])
     assert len([one for one in told if "/two-" in one["folder"]]) >= 20

@@ -45,26 +45,30 @@ def test_which_core_is_faster_changes_no_bit(student, tmp_path, monkeypatch, sta
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
 def test_every_core_has_a_chunk(student, cores):  # noqa: F811
-    with on_cores(cores), as_trained(student(), STEPS) as found:
+    model = student()
+    with on_cores(cores), as_trained(model, STEPS) as found:
         assert found.at_once == cores
 
 
 def test_bfloat16_and_checkpointing_take_one_chunk_at_a_time(student, with_bfloat16):  # noqa: F811
+    model = student()
     for change in ({"dtype": "bfloat16"}, {"gradient_checkpointing": True}):
-        with on_cores(2), as_trained(student(), STEPS.model_copy(update=change)) as found:
+        with on_cores(2), as_trained(model, STEPS.model_copy(update=change)) as found:
             assert found.at_once == 1
 
 
 def test_gradients_that_are_not_added_up_yet_have_a_limit(student, monkeypatch):  # noqa: F811
-    copy = sum(weight.numel() * 4 for weight in student().parameters())
+    model = student()
+    copy = sum(weight.numel() * 4 for weight in model.parameters())
     for room, chunks in [(2 * copy - 1, 1), (4 * copy, 2), (100 * copy, 3)]:
         monkeypatch.setattr(conditions, "_GRADIENT_BYTES", room)
-        with on_cores(3), as_trained(student(), STEPS) as found:
+        with on_cores(3), as_trained(model, STEPS) as found:
             assert found.at_once == chunks
 
 
 def test_the_memory_of_several_chunks_at_once_is_counted(student):  # noqa: F811
-    with on_cores(3), as_trained(student(), STEPS) as found:
+    model = student()
+    with on_cores(3), as_trained(model, STEPS) as found:
         memory = found.memory(missing=0.0)
     memory.bytes_a_token, memory.limit_bytes = 1.0, 100.0
     assert memory.kept([20] * 6) == [True, True] + [False] * 4
