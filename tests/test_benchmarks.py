@@ -19,7 +19,6 @@ def run(name, *words):
     return forks.run(BESIDE + program, *words, PYTHONPATH=str(FOLDER.parent))
 
 
-@pytest.mark.slow
 def test_all_of_them_can_be_read():
     names = sorted(path.stem for path in FOLDER.glob("*.py"))
     assert "training" in names and len(names) > 8
@@ -27,7 +26,6 @@ def test_all_of_them_can_be_read():
     assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.mark.slow
 def test_the_one_for_7b_runs_on_something_smaller():
     pytest.importorskip("peft")
     small = "--shape tiny --device cpu --texts 8 --tokens 16 --rounds 1 --batch 2 --negatives 1 --steps 1"

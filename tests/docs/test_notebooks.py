@@ -58,7 +58,6 @@ def test_links_lead_to_pages_of_the_site(path: Path):
         assert (f": {page[1]}.md\n" if page else f": notebooks/{other[1]}.md\n") in nav, link
 
 
-@pytest.mark.slow
 @by_name
 def test_every_cell_runs(path: Path, workplace: Path, monkeypatch, capsys):
     monkeypatch.setattr(tempfile, "tempdir", str(workplace))

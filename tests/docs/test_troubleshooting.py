@@ -90,7 +90,6 @@ def test_every_exit_code_stands_on_the_page():
     assert listed == codes
 
 
-@pytest.mark.slow
 def test_messages_that_are_met_read_as_on_the_page(workplace: Path, monkeypatch, capsys):
     asked = {
         ("mine", "no.jsonl", "--teacher", "bm25", "--out", "runs/a"): "PATH: no such file or folder",

@@ -356,6 +356,7 @@ def test_settings_that_the_candidates_cannot_serve_are_refused(change: dict, mes
         select(fitting, SelectionSettings(**change))
 
 
+@pytest.mark.slow
 def test_every_combination_obeys_the_rules_that_always_hold() -> None:
     candidates = toy_candidates(13, queries=8, passages=24, depth=10)
     slow = Slow(candidates, SelectionSettings())

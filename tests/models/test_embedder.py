@@ -219,6 +219,7 @@ def test_vectors_keep_the_length_that_the_model_gives_them(tiny_bert, monkeypatc
     np.testing.assert_allclose(np.linalg.norm(model.embed(TEXTS, "passage"), axis=1), 1, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_a_saved_folder_opens_with_the_same_vectors_here_and_without_embedsmith(students, saved, opened_plainly, kind):
     here = load(str(saved[kind]), device="cpu")
@@ -229,6 +230,7 @@ def test_a_saved_folder_opens_with_the_same_vectors_here_and_without_embedsmith(
             close(plain[role], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", STUDENTS)
 def test_a_folder_saved_again_opens_again(students, saved, opened_plainly, kind, tmp_path):
     expected = students[kind].embed(TEXTS, "query")

@@ -206,7 +206,6 @@ def test_a_dry_run_refuses_the_same(good: dict[str, Any], tmp_path: Path, encode
     refused(good, changes, r"\./gone: no such", tmp_path / "run", encoded, plan_of_recipe)
 
 
-@pytest.mark.slow
 def test_what_the_table_changes_can_be_carried_out(
     good: dict[str, Any], folder: Path, tmp_path: Path, tiny_bert: Path, encoded: list[str]
 ):

@@ -22,6 +22,7 @@ THOROUGH = {"ivf": {"probes": 1000}, "hnsw": {"effort": 4000}}
 HASTY = {"ivf": {"probes": 1}, "hnsw": {"effort": 1, "links": 2}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", ["ivf", "hnsw"])
 def test_a_thorough_index_finds_what_the_exact_search_finds(index):
     found = ApproximateIndex(PASSAGES, ApproximateSettings(index=index, **THOROUGH[index])).search(QUERIES, 10)

@@ -119,7 +119,6 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(tiny_llama, exampl
         assert (first[name] - weight).abs().mean() < 1e-5
 
 
-@pytest.mark.slow
 def test_a_weight_that_nothing_reads_is_left_alone_by_two_processes_as_by_one(tiny_bert, examples, tmp_path):
     """An encoder's pooler: a gradient of 0 would have AdamW decay it."""
     student, changes = {"name": str(tiny_bert), "pooling": "mean"}, {"steps": 2, "held_out": 0, "weight_decay": 0.5}
