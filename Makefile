@@ -84,9 +84,10 @@ tools: setup  ## add to .venv what tests, lint, types and releases need
 quickstart: setup  ## mine, train and measure a small model on this machine
 	@$(BIN)/embedsmith quickstart $(ARGS)
 
-# One process per core, each with one thread; so many that they fit in the memory of a laptop.
+# One process per core, each with one thread; so many that they fit in the memory of a laptop. What one has compiled, the
+# others and the programs that they start read: an empty PYTHONDONTWRITEBYTECODE is none.
 test: tools  ## run the tests, the doctests among them
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: tools  ## check the format and the rules
 	@$(BIN)/python -m ruff format --check .
