@@ -156,7 +156,7 @@ def test_a_pdf_gives_paragraphs_pages_and_headings_by_their_size(tmp_path: Path)
             (10, 30, "A cat sat on the mat and was con-"),
             (10, 12, "tent with it all day, until it"),
             (10, 12, "was night."),
-            (10, 30, "Another paragraph begins after a gap."),
+            (10, 30, f"Another paragraph, about {'abcd'[number]}, begins after a gap."),
             (9, 500, f"Page {number}"),
         ]
 
@@ -165,7 +165,7 @@ def test_a_pdf_gives_paragraphs_pages_and_headings_by_their_size(tmp_path: Path)
     assert said(document)[:3] == [
         ("heading", "Chapter about b"),
         ("paragraph", "A cat sat on the mat and was content with it all day, until it was night."),
-        ("paragraph", "Another paragraph begins after a gap."),
+        ("paragraph", "Another paragraph, about b, begins after a gap."),
     ]
     assert [one.block.page for one in document.blocks] == [1, 1, 1, 2, 2, 2, 3, 3, 3]
     assert "book of cats" not in document.text and "Page" not in document.text
