@@ -71,7 +71,7 @@ def _has_page(run: Path) -> bool:
     """Return whether `report` writes a page of scores of a run: of a recipe's."""
     from embedsmith.runs.run import read_manifest
 
-    return read_manifest(run)["command"] in ("quickstart", "train")
+    return read_manifest(run)["command"] in ("build", "quickstart", "train")
 
 
 def _show(one: Any) -> None:

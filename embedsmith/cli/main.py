@@ -10,6 +10,7 @@ import typer
 
 # Importing a module of commands adds them.
 from embedsmith.cli import ablate as ablate
+from embedsmith.cli import build as build
 from embedsmith.cli import compare as compare
 from embedsmith.cli import console
 from embedsmith.cli import converting as converting
@@ -29,7 +30,7 @@ from embedsmith.version import __version__
 
 # The order of the help: what a newcomer types first, then data's way from texts to scores.
 _PANELS = {
-    "Start": ["quickstart", "search", "doctor"],
+    "Start": ["quickstart", "build", "search", "doctor"],
     "Mining": ["mine", "audit", "select", "judge", "report", "export-negatives"],
     "Training": ["train", "run", "encode", "export-model"],
     "Scores": ["evaluate", "compare", "ablate"],

@@ -169,8 +169,9 @@ def show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
         last = ("before", *(label for label in rows if label.startswith("after ")), "after")
         order = [*(label for label in rows if label not in last), *last]
         rows = {label: rows[label] for label in order if label in rows}
-        unseen = ", queries of modules never seen" if (run.folder / "data" / name / "test").is_dir() else ""
-        console.out.print(console.scores_table(f"Scores on {name}{unseen}", rows, shown_metrics(rows)))
+        console.out.print(
+            console.scores_table(f"Scores on {name}{_unseen(run.folder, name)}", rows, shown_metrics(rows))
+        )
     folder = shlex.quote(str(run.folder))
     console.line(f"Took {duration(run.seconds)}. Read {run.folder / 'report.md'}")
     console.next_steps(
@@ -184,6 +185,16 @@ def show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
         f"{typed()} export-model {folder} --out my-model",
         f"{typed()} run {folder}/recipe.yaml --out runs/again",
     )
+
+
+def _unseen(folder: Path, name: str) -> str:
+    """Return of what the queries of a data set are that the run harvested, nothing for another one."""
+    from embedsmith.data.files import read_json
+
+    done = folder / "data" / name / "done.json"
+    if not done.is_file():
+        return ""
+    return f", queries of {'files' if 'test_files' in read_json(done) else 'modules'} never seen"
 
 
 def _example_query(folder: Path) -> str:

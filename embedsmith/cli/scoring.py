@@ -221,12 +221,10 @@ def search(
         str | None, typer.Argument(help="What to look for, in words. Without it, each line that is typed is a query.")
     ] = None,
     k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many passages.")] = 5,
-    data: Annotated[
-        Path | None, typer.Option(help="Corpus to search; by default the code the run was made of.")
-    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Corpus to search; by default what the run was made of.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Search the code that a quickstart was made of, with the model that it trained.
+    """Search the code or the documents that a run was made of, with the model that it trained.
 
     The model is loaded once: without QUERY, every line of the standard input is answered as soon as it is there.
 
@@ -258,5 +256,14 @@ def _show_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
         where = hit.metadata
         is_code = {"file", "line", "name"} <= where.keys()
         passage = " ".join(hit.text[:100].split())
-        place = f"{where['file']}:{where['line']} {where['name']}" if is_code else f"{hit.id}: {passage}"
+        place = f"{where['file']}:{where['line']} {where['name']}" if is_code else f"{_place(hit)}: {passage}"
         console.line(f"{hit.score:.3f}  {place}")
+
+
+def _place(hit: Hit) -> str:
+    """Return where a passage stands: of documents file, page and heading, else its id."""
+    where = hit.metadata
+    if not {"file", "headings"} <= where.keys():
+        return hit.id
+    page = f" page {where['page']}" if "page" in where else ""
+    return f"{where['file']}{page}" + "".join(f" > {heading}" for heading in where["headings"][-1:])

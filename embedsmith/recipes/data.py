@@ -21,7 +21,6 @@ from embedsmith.errors import InputError, did_you_mean
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.mine import read_source
-from embedsmith.prepare.code import CodeSettings
 from embedsmith.prepare.convert import Drafted, convert, draft
 from embedsmith.prepare.decontaminate import Cleaned, decontaminate
 from embedsmith.progress import Progress
@@ -46,11 +45,6 @@ class Prepared:
     """Passages that the settings exclude as negatives."""
     scoring: ScoringSettings | None = None
     """How the test split of labelled data is scored."""
-
-
-def code_of(data: DataSettings) -> CodeSettings:
-    """Return how a data set is harvested from source code."""
-    return CodeSettings(source=filled(data).path, split_seed=data.split_seed, test_share=data.test_share)
 
 
 def clean_path(folder: Path, name: str, settings: DataSettings) -> str:
@@ -105,7 +99,7 @@ def training_side(
     Raises:
         InputError: it cannot be read as the settings say.
     """
-    if settings.format == "code":
+    if settings.is_harvested:
         return load_collection(folder / "data" / name / "train", split="train"), Listed.nothing()
     ready = cleaned(folder, name, settings)
     return read_source(filled(ready).path, ready.source, on_skip)
@@ -117,13 +111,13 @@ def evaluation_side(
     """Return what a data set is evaluated on as retrieval, None where there is nothing.
 
     Args:
-        folder: of the run, where harvested code lies.
+        folder: of the run, where what was harvested lies.
         on_skip: called with one line for rows that were left out.
 
     Raises:
         InputError: it cannot be read as the settings say, or there is no such split.
     """
-    if settings.format == "code":
+    if settings.is_harvested:
         return load_collection(folder / "data" / name / "test", split="test")
     if settings.convert or settings.format == "examples":
         return None

@@ -18,9 +18,10 @@ from embedsmith.data.examples import Example, Passage, read_examples
 from embedsmith.mining.mine import read_source
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.opening import build_student
-from embedsmith.prepare.code import harvest, split
+from embedsmith.models.settings import StudentSettings
 from embedsmith.progress import Progress, silent
-from embedsmith.recipes.data import cleaned, code_of, decontaminate_into, drafted_of
+from embedsmith.recipes.data import cleaned, decontaminate_into, drafted_of
+from embedsmith.recipes.harvested import sides_of
 from embedsmith.recipes.preconditions import Opened, Preconditions
 from embedsmith.recipes.recipe import DataSettings, Recipe
 from embedsmith.recipes.run import source_of
@@ -124,7 +125,7 @@ def _plan_of(recipe: Recipe, opened: dict[str, Opened], on_progress: Progress) -
             sources.append(source_of(recipe, name, examples))
             data.append(replace(_data_plan(name, examples), labels=str(drafted.meanings or "")))
             continue
-        collection = _collection(settings)
+        collection = _collection(settings, recipe.student, on_progress)
         examples = _as_if_mined(collection, recipe.mining.negatives)
         sources.append(source_of(recipe, name, examples))
         data.append(DataPlan(name, len(collection.queries), len(collection.passages), 0, True))
@@ -180,11 +181,10 @@ def _data_plan(name: str, examples: Sequence[Example]) -> DataPlan:
     return DataPlan(name, len(examples), 0, sum(len(example.negatives) for example in examples), False)
 
 
-def _collection(settings: DataSettings) -> Collection:
+def _collection(settings: DataSettings, student: StudentSettings, on_progress: Progress) -> Collection:
     """Return the training side of a data set."""
-    if settings.format == "code":
-        code = code_of(settings)
-        return split(harvest(code), code).train
+    if settings.is_harvested:
+        return sides_of(settings, student, on_progress).train
     return read_source(filled(settings).path, settings.source, None)[0]
 
 

@@ -21,10 +21,10 @@ from embedsmith.mining.mine import read_source
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.adapters import add_adapters
 from embedsmith.models.embedder import EmbeddingModel
-from embedsmith.prepare.code import check_sources
 from embedsmith.prepare.convert import Drafted
 from embedsmith.prepare.decontaminate import check_evaluation_set
-from embedsmith.recipes.data import code_of, drafted_of, evaluation_side
+from embedsmith.recipes.data import drafted_of, evaluation_side
+from embedsmith.recipes.harvested import check_harvest
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, remined
 from embedsmith.runs.run import Run
@@ -117,7 +117,7 @@ class Preconditions:
             for settings in recipe.data.values()
         )
         scores = any(opened.test or opened.scoring for opened in data.values())
-        scores |= any(settings.format == "code" for settings in recipe.data.values())
+        scores |= any(settings.is_harvested for settings in recipe.data.values())
         reading = recipe.mining.teacher_settings
         widths = {name: self._open(name, reading) for name in recipe.mining.teachers if mines}
         if scores:
@@ -155,8 +155,8 @@ def _opened(name: str, settings: DataSettings, on_skip: Callable[[str], None]) -
     data = filled(settings)
     for path in data.against:
         check_evaluation_set(path, data.contamination, skip_bad=data.skip_bad)
-    if settings.format == "code":
-        check_sources(code_of(settings))
+    if settings.is_harvested:
+        check_harvest(settings)
         return Opened()
     if settings.format == "examples":
         return _examples(Path(data.path))

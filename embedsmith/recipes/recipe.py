@@ -29,6 +29,7 @@ from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import Dtype, StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.converters.settings import ConvertSettings
+from embedsmith.prepare.documents.settings import PairSettings
 from embedsmith.recipes.overrides import overridden, override_of
 from embedsmith.settings import Seed, Settings, is_folder_name, is_title
 from embedsmith.training.settings import StageSettings
@@ -39,16 +40,17 @@ class DataSettings(Settings):
     """One data set of a recipe."""
 
     path: Place
-    """A BEIR folder, pairs (a file, a `datasets` folder, hf:OWNER/NAME), or (`format: code`) Python sources, of which
-    `stdlib` is the running Python's."""
-    format: Literal["auto", "code", "examples"] = "auto"
+    """A BEIR folder, pairs (a file, a `datasets` folder, hf:OWNER/NAME), (`format: code`) Python sources, of which
+    `stdlib` is the running Python's, or (`format: documents`) a folder of documents."""
+    format: Literal["auto", "code", "documents", "examples"] = "auto"
     """`auto`: a BEIR folder or pairs; `code`: harvest (docstring, function) pairs from a tree of Python files;
-    `examples`: a JSON lines or Parquet file of examples that have their negatives, which are not mined again."""
+    `documents`: cut a folder of documents into passages and make pairs of them; `examples`: a JSON lines or Parquet
+    file of examples that have their negatives, which are not mined again."""
     split: str | None = None
     """Split to mine and train on; `train` where there is one."""
     test_split: str | None = "test"
     """Split to evaluate on, where the data has it; several with commas between; null for none. It is read as the split
-    to train on is. `code` holds out whole modules instead."""
+    to train on is. `code` holds out whole modules instead, `documents` whole files."""
     corpus: Place | None = None
     """File of passages that join the corpus: JSON lines, Parquet or CSV."""
     columns: ColumnSettings = ColumnSettings()
@@ -84,9 +86,16 @@ class DataSettings(Settings):
     contamination: ContaminationSettings = ContaminationSettings()
     """`against`: which texts count as the same."""
     split_seed: Seed = 0
-    """`code`: seed of the choice of test modules."""
+    """`code`, `documents`: seed of the choice of what is held out."""
     test_share: float = Field(0.2, gt=0, lt=1)
-    """`code`: share of the pairs held out, in whole modules."""
+    """`code`, `documents`: share of the pairs held out, in whole modules or files."""
+    documents: PairSettings = PairSettings()
+    """`documents`: how they are cut, and which pairs are made of them."""
+
+    @property
+    def is_harvested(self) -> bool:
+        """Whether both of its sides are made of what lies at the path, in the run."""
+        return self.format in ("code", "documents")
 
     @property
     def source(self) -> SourceSettings:
@@ -100,8 +109,8 @@ class DataSettings(Settings):
         """Refuse what says nothing for the format."""
         if self.convert and self.format != "auto":
             raise ValueError(f"convert is for labelled data, the format is {self.format}")
-        if self.against and self.format == "code":
-            raise ValueError("against is not for code, which holds out whole modules")
+        if self.against and self.is_harvested:
+            raise ValueError(f"against is not for {self.format}, of which whole files are held out")
         if self.convert and self.convert.labels and "=" in self.convert.labels:
             refuse_names(self.convert.labels, "convert.labels")
 

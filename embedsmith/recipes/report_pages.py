@@ -60,7 +60,7 @@ def write_page(run: str | Path, *, on_progress: Progress = silent) -> tuple[Path
     match read_manifest(run)["command"]:
         case "ablate":
             return write_ablation_report(run)
-        case "quickstart" | "train":
+        case "build" | "quickstart" | "train":
             return write_evaluation_report(run)
         case _:
             return write_mining_report(run, on_progress=on_progress)

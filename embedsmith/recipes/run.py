@@ -1,6 +1,6 @@
 """A recipe carried out: data, mining, scores before, training, scores after; each once, however often it is cut short.
 
-RUN/data/NAME/train, test   BEIR folders of harvested code
+RUN/data/NAME/train, test   BEIR folders of harvested code, and of documents
 RUN/data/NAME/clean…        data without what evaluation sets hold
 RUN/data/NAME/examples.jsonl  labelled data, converted
 RUN/mined/NAME/             candidates and negatives.jsonl of each data set
@@ -24,10 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, read_examples
-from embedsmith.data.files import write_json
 from embedsmith.data.pair_labels import read_labels
 from embedsmith.evaluation.comparison_page import write_evaluation_report
 from embedsmith.mining.ensembles import PCA
@@ -35,18 +33,17 @@ from embedsmith.mining.mine import mine_into
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.pages.bars import bars
-from embedsmith.prepare.code import CodeSettings, harvest, sources_hash, split
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.data import (
     Prepared,
     clean,
-    code_of,
     convert_data,
     evaluation_side,
     examples_file,
     examples_path,
     training_side,
 )
+from embedsmith.recipes.harvested import harvest_into
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.preconditions import Opened, Preconditions
 from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, read_recipe, remined
@@ -71,7 +68,6 @@ from embedsmith.training.settings import StageSettings
 from embedsmith.training.train import before_the_first_open_stage, train_into
 from embedsmith.variables import Written, filled, filled_places
 from embedsmith.vectors.guide import Guide, read_guides
-from embedsmith.version import __version__
 
 _log = logging.getLogger("embedsmith")
 
@@ -261,19 +257,8 @@ def _prepare(
         # The settings are the same where a variable has another value: what lies there has to be.
         files = {written: identity_of_files(Path(path)) for written, path in places.items()}
         run.same_content(f"{name} (files)", fingerprint(files))
-    if settings.format == "code":
-        folder = run.folder / "data" / name
-        code = code_of(settings)
-        with once(
-            shelf,
-            "code",
-            lambda: [{**code.model_dump(), "source": settings.path}, sources_hash(code), __version__],
-            folder,
-            on_progress,
-        ):
-            if not (folder / "done.json").is_file():
-                with run.timed("harvest"):
-                    _harvest(run, folder, name, code, on_progress)
+    if settings.is_harvested:
+        harvest_into(run, name, settings, recipe.student, shelf, on_progress)
         train, listed = training_side(run.folder, name, settings)
         return Prepared(name, settings, train, evaluation_side(run.folder, name, settings), listed)
     scoring = scoring_of(settings)
@@ -305,23 +290,3 @@ def _conversion_of(recipe: Recipe, data: DataSettings) -> Any:
         "teachers": [identity_of_model(name) for name in mining.teachers] if mining else None,
         "versions": versions_of_arithmetic(),
     }
-
-
-def _harvest(run: Run, folder: Path, name: str, code: CodeSettings, on_progress: Progress) -> None:
-    """Write the train and the test side of a source tree as BEIR folders."""
-    found = harvest(code, on_file=lambda done, total: on_progress(f"read {code.source}", done, total))
-    sides = split(found, code)
-    write_beir(folder / "train", {"train": sides.train})
-    write_beir(folder / "test", {"test": sides.test})
-    skipped = [{"path": s.path, "line": s.line, "reason": s.reason} for s in found.skipped]
-    counts = {
-        "functions": len(found.functions),
-        "files_skipped": len(skipped),
-        "passages": len(sides.test.passages),
-        "train_queries": len(sides.train.queries),
-        "test_queries": len(sides.test.queries),
-        "several_positives": sum(len(sides.train.positives(q)) > 1 for q in sides.train.query_ids),
-    }
-    run.count(f"data {name}", counts)
-    # Written last: without it the harvest was cut short and is done again.
-    write_json(folder / "done.json", {"skipped": skipped, "test_modules": sides.test_modules})

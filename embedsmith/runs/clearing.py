@@ -22,7 +22,7 @@ _WRITTEN = frozenset(
         # mine, select, judge
         *("candidates", "candidates-parts", "negatives.jsonl", "guide.json", "dataset.jsonl"),
         *("judge", "judge.json", "judged.jsonl"),
-        # train, run, quickstart
+        # train, run, quickstart, build
         *("data", "mined", "remined", "student", "stages", "checkpoints", "model", "steps.jsonl", "tensorboard"),
         # evaluate
         *("scores", "scores.json", "per_query.jsonl", "ranking.trec", "judgements.qrels", "mteb", "before", "after"),

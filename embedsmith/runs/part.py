@@ -99,7 +99,7 @@ def _is_of(key: str, name: str, stage: str | None) -> bool:
 def _read(run: Path, name: str, data: dict[str, Any]) -> dict[str, Any]:
     """Return where the mined data lie, and how they are read, as a run of `mine` notes it."""
     inside = run / "data" / name
-    if data.get("format") == "code":
+    if data.get("format") in ("code", "documents"):
         return {"data": str(inside / "train"), "source": {"split": "train"}}
     source = {key: _filled(data[key]) for key in _SOURCE if data.get(key) is not None}
     path = fill(data["path"])

@@ -48,7 +48,7 @@ class Finder:
 
     Args:
         run: a finished run with a model.
-        data: the corpus: a file of passages or of pairs, or a BEIR folder; by default the code that the run harvested.
+        data: the corpus: a file of passages or of pairs, or a BEIR folder; by default what the run harvested.
         dtype: precision; the same as in evaluation finds the vectors that are stored already.
         on_progress: called with the progress of the work.
 

@@ -43,6 +43,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "quickstart": Command("", "embedsmith.recipes.run.run_recipe"),
+    "build": Command(f"{Path(__file__).parent} --out OUT", "embedsmith.recipes.run.run_recipe"),
     "search": Command("RUN a-query", "embedsmith.serving.search.Finder"),
     "doctor": Command("", "embedsmith.diagnosis.doctor.doctor"),
     "mine": Command(
@@ -121,6 +122,7 @@ VALUES = {
     ("quickstart", "--student"): "smollm2",
     ("train", "--set"): "stage.steps=7",
     ("run", "--set"): "student.layers=1",
+    ("build", "--set"): "student.layers=1",
     ("train", "--template"): "Task: {instruction}",
     ("evaluate", "--template"): "Task: {instruction}",
     ("ablate", "--set"): "student.layers=1",
@@ -146,6 +148,7 @@ ELSEWHERE = {
     ("evaluate", "--panel"): "embedsmith.evaluation.before_and_after.before_and_after",
     ("train", "--dry-run"): "embedsmith.recipes.plan.plan_of_run",
     ("run", "--dry-run"): "embedsmith.recipes.plan.plan_of_recipe",
+    ("build", "--dry-run"): "embedsmith.recipes.plan.plan_of_recipe",
     ("ablate", "--dry-run"): "embedsmith.recipes.ablation.ablate.check",
 }
 """What is called in the usual function's stead."""
@@ -161,6 +164,8 @@ ALSO = {
     **dict.fromkeys(ELSEWHERE, None),
     # A student has a recipe of its own.
     ("quickstart", "--student"): None,
+    # The student is the teacher too.
+    ("build", "--student"): None,
     ("ablate", "--data"): None,
     ("ablate", "--vary"): None,
 }

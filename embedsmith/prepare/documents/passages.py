@@ -23,6 +23,8 @@ class Passage:
     """The document's text from `start` to `end`."""
     path: tuple[str, ...]
     """The headings that it stands under, from the outermost."""
+    front: tuple[str, ...]
+    """Those of them that may stand before it: the innermost ones that take at most half of the budget."""
     start: int
     end: int
     page: int | None
@@ -63,13 +65,20 @@ def passages_of(document: Document, settings: PassageSettings, tokens: Tokens) -
     """
     found: list[Passage] = []
     for number, blocks in enumerate(_sections(document)):
-        limit = settings.max_tokens
-        if settings.heading_path and blocks:
-            limit = max(limit - tokens(in_front(blocks[0].path)), limit // 2, 1)
+        front = _front(blocks, settings, tokens)
+        limit = max(1, settings.max_tokens - (tokens(in_front(front)) if front else 0))
         cut = [piece for block in blocks for piece in _pieces(block, limit, tokens)]
         runs = _runs(document, cut, limit, settings.overlap_tokens, tokens)
-        found += [_passage(document, run, number) for run in runs]
+        found += [_passage(document, run, number, front) for run in runs]
     return found
+
+
+def _front(blocks: Sequence[Placed], settings: PassageSettings, tokens: Tokens) -> tuple[str, ...]:
+    """Return the headings that stand before the passages of a section."""
+    path = blocks[0].path if settings.heading_path and blocks else ()
+    while path and tokens(in_front(path)) > settings.max_tokens // 2:
+        path = path[1:]
+    return path
 
 
 def _sections(document: Document) -> Iterator[list[Placed]]:
@@ -147,7 +156,7 @@ def _repeated(last: _Piece, room: int, tokens: Tokens) -> list[_Piece]:
     return taken
 
 
-def _passage(document: Document, run: Sequence[_Piece], section: int) -> Passage:
+def _passage(document: Document, run: Sequence[_Piece], section: int, front: tuple[str, ...]) -> Passage:
     start, end = run[0].start, run[-1].end
     blocks = tuple(dict.fromkeys(piece.block for piece in run))
     first = blocks[0]
@@ -155,6 +164,7 @@ def _passage(document: Document, run: Sequence[_Piece], section: int) -> Passage
         file=document.file,
         text=document.text[start:end],
         path=first.path,
+        front=front,
         start=start,
         end=end,
         page=first.block.page,

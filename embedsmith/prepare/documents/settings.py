@@ -24,18 +24,14 @@ class PassageSettings(Settings):
     """Put the headings that a passage stands under before it, but for those that are its queries."""
 
 
-class DocumentSettings(PassageSettings):
-    """What becomes of a folder of documents."""
+class PairSettings(PassageSettings):
+    """How documents are cut, and which pairs are made of them."""
 
     weights: dict[PairSource, float] = {}
     """Source of pairs -> the share of them that is taken, drawn at random: 1 for all, 0 for none. By default all, but
     of cloze a quarter."""
     near_duplicates: float = Field(0.8, ge=0, le=1)
     """Jaccard share of 3-word shingles from which on two passages are one answer. 0 for none."""
-    split_seed: Seed = 0
-    """Seed of the choice of test files, and of the pairs that are drawn."""
-    test_share: float = Field(0.2, gt=0, lt=1)
-    """Share of the pairs aimed at for the test side, which takes whole files."""
 
     @field_validator("weights")
     @classmethod
@@ -49,7 +45,16 @@ class DocumentSettings(PassageSettings):
     def weight(self, source: PairSource) -> float:
         """Return the share of a source's pairs that is taken.
 
-        >>> DocumentSettings(weights={"link": 0.5}).weight("link"), DocumentSettings().weight("cloze")
+        >>> PairSettings(weights={"link": 0.5}).weight("link"), PairSettings().weight("cloze")
         (0.5, 0.25)
         """
         return self.weights.get(source, 0.25 if source == "cloze" else 1.0)
+
+
+class DocumentSettings(PairSettings):
+    """What becomes of a folder of documents, and how much of it is held out."""
+
+    split_seed: Seed = 0
+    """Seed of the choice of test files, and of the pairs that are drawn."""
+    test_share: float = Field(0.2, gt=0, lt=1)
+    """Share of the pairs aimed at for the test side, which takes whole files."""

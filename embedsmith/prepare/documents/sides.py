@@ -47,7 +47,7 @@ def split_documents(
 
     Args:
         harvest: of the folder.
-        settings: the share of the test side, what is almost the same, and whether headings stand before passages.
+        settings: the share of the test side, and what is almost the same.
         name: of the folder, for errors.
         on_progress: called with the progress of the work.
 
@@ -82,8 +82,8 @@ def split_documents(
         side = "train on" if not train_pairs else "test with"
         raise InputError(f"{name}: no pair is left to {side}", hint="set another split_seed, or add documents")
     return DocumentSearch(
-        train=_train(harvest, merged, train_pairs, seen, settings),
-        test=_test(harvest, merged, test_pairs, settings),
+        train=_train(harvest, merged, train_pairs, seen),
+        test=_test(harvest, merged, test_pairs),
         test_files=sorted(tested),
         copies=len(harvest.passages) - len(set(merged.first)),
         near_copies=len(set(merged.first)) - len(set(merged.cluster)),
@@ -144,9 +144,7 @@ def _units(harvest: DocumentHarvest) -> list[str]:
     return units
 
 
-def _train(
-    harvest: DocumentHarvest, merged: _Merged, pairs: Sequence[Pair], seen: set[int], settings: DocumentSettings
-) -> Collection:
+def _train(harvest: DocumentHarvest, merged: _Merged, pairs: Sequence[Pair], seen: set[int]) -> Collection:
     """Return the training side: of passages that are almost the same the first, without what was taken out of it."""
     kept = [n for n, own in enumerate(merged.cluster) if own == n and own not in seen]
     taken: dict[int, list[str]] = defaultdict(list)
@@ -165,10 +163,10 @@ def _train(
             taken[own].append(pair.taken_out)
         usable.append(pair)
     plain = {number: " ".join(text.split("  ")).strip() if number in taken else text for number, text in texts.items()}
-    return _collection("documents-train", harvest, usable, plain, merged.cluster, settings)
+    return _collection("documents-train", harvest, usable, plain, merged.cluster)
 
 
-def _test(harvest: DocumentHarvest, merged: _Merged, pairs: Sequence[Pair], settings: DocumentSettings) -> Collection:
+def _test(harvest: DocumentHarvest, merged: _Merged, pairs: Sequence[Pair]) -> Collection:
     """Return the test side: every passage as it stands, copies as one; what is almost an answer is one."""
     like: dict[int, list[int]] = defaultdict(list)
     for number, own in enumerate(merged.first):
@@ -179,7 +177,7 @@ def _test(harvest: DocumentHarvest, merged: _Merged, pairs: Sequence[Pair], sett
         for pair in pairs
     ]
     texts = {n: harvest.passages[n].text for n, own in enumerate(merged.first) if own == n}
-    return _collection("documents-test", harvest, spread, texts, merged.first, settings)
+    return _collection("documents-test", harvest, spread, texts, merged.first)
 
 
 def _collection(
@@ -188,7 +186,6 @@ def _collection(
     pairs: Iterable[Pair],
     texts: dict[int, str],
     stands_for: Sequence[int],
-    settings: DocumentSettings,
 ) -> Collection:
     """Return the collection of some passages, and of the pairs of which some are there; equal queries are one."""
     ids = {number: _id(harvest.passages[number]) for number in texts}
@@ -211,7 +208,7 @@ def _collection(
     return Collection.of(
         name=name,
         passage_ids=list(ids.values()),
-        passages=[_shown(harvest.passages[n], text, asked[n], settings) for n, text in texts.items()],
+        passages=[_shown(harvest.passages[n], text, asked[n]) for n, text in texts.items()],
         query_ids=[query_id for query_id, _ in queries.values()],
         queries=[query for _, query in queries.values()],
         qrels=qrels,
@@ -219,14 +216,12 @@ def _collection(
     )
 
 
-def _shown(passage: Passage, text: str, asked: set[str], settings: DocumentSettings) -> str:
+def _shown(passage: Passage, text: str, asked: set[str]) -> str:
     """Return a passage's text under its headings, without those that are its queries, nor one at its beginning."""
     begins = next((query for query in asked if normalised(text).startswith(f"{query} ") and text.isascii()), None)
     if begins and normalised(text[: len(begins)]) == begins:
         text = text[len(begins) :].lstrip(" :.,;—–-\n") or text
-    if not settings.heading_path:
-        return text
-    return in_front([one for one in passage.path if normalised(one) not in asked]) + text
+    return in_front([one for one in passage.front if normalised(one) not in asked]) + text
 
 
 def _id(passage: Passage) -> str:

@@ -116,7 +116,7 @@ def check(ablation: Ablation, folder: Path, on_skip: Callable[[str], None] | Non
                 data = preconditions.check(cell.recipe, Run.follow(folder / cell.folder))
             except EmbedsmithError as error:
                 raise error.within(cell.name) from error
-            if not any(one.test or cell.recipe.data[name].format == "code" for name, one in data.items()):
+            if not any(one.test or cell.recipe.data[name].is_harvested for name, one in data.items()):
                 raise InputError(
                     f"{cell.name}: none of its data is scored on retrieval, and rows are compared by {ablation.metric}",
                     hint="give the recipe data with queries, passages and a test split",
@@ -174,7 +174,9 @@ def _parts(recipe: Recipe) -> dict[str, Any]:
     candidates.append(mining["pca_variance"] if mining["ensemble"] == PCA else None)
     parts: dict[str, Any] = {}
     for name, data in plain["data"].items():
-        if data["format"] == "code":
+        if data["format"] == "documents":  # which are cut to what the student reads
+            data = {**data, "student": [plain["student"]["name"], plain["student"]["passage_max_tokens"]]}
+        if recipe.data[name].is_harvested:
             parts[f"data {name}"] = data
         parts[f"candidates {name}"] = [data, candidates]
     before: list[Any] = [plain["student"], plain["seed"], mining]

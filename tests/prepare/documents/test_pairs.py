@@ -221,8 +221,8 @@ def test_headings_stand_before_a_passage_but_for_those_that_ask_for_it():
     texts = passage_texts(split_documents(found, settings).test)
     assert "The alphatron manual\nTurn alphatron on" in "".join(texts.values())
     assert not any(text.startswith("The alphatron manual > ") for text in texts.values())
-    plain = settings.model_copy(update={"heading_path": False})
-    assert "manual\n" not in "".join(passage_texts(split_documents(found, plain).test).values())
+    found, settings = harvested(manual(16), heading_path=False)
+    assert "manual\n" not in "".join(passage_texts(split_documents(found, settings).test).values())
 
 
 def test_what_is_almost_a_passage_of_the_test_side_is_not_trained_on():

@@ -59,8 +59,12 @@ def test_the_last_sentences_of_a_passage_begin_the_next_one():
 def test_headings_in_front_count_and_take_at_most_half():
     path = [Block("heading", "A very long heading of eight words indeed", 1)]
     text = Block("paragraph", "One two three. Four five six. Seven eight nine.")
-    assert [words(one.text) for one in cut([*path, text], 9, heading_path=True)] == [3, 3, 3]
-    assert [words(one.text) for one in cut([*path, text], 17, heading_path=True)] == [9]
+    assert [(words(one.text), one.front) for one in cut([*path, text], 9, heading_path=True)] == [(9, ())]
+    short = Block("heading", "Three short words", 2)
+    found = cut([*path, short, text], 11, heading_path=True)
+    assert [(words(one.text), one.front) for one in found] == [(6, ("Three short words",)), (3, ("Three short words",))]
+    (whole,) = cut([*path, short, text], 30, heading_path=True)
+    assert whole.front == whole.path == (path[0].text, short.text)
 
 
 def test_japanese_is_cut_at_its_sentences_and_a_long_one_between_letters():

@@ -1,0 +1,116 @@
+"""The command that goes from a folder of documents to a model: build."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from embedsmith.cli import console
+from embedsmith.cli.app import Json, Seed, app
+from embedsmith.cli.commands import command
+from embedsmith.cli.recipes import Changes, DryRun, refuse_without, show_plan, show_run
+from embedsmith.models.settings import MINILM
+
+_SHOWN_REASONS = 5
+
+
+@command(app, device=True, overwrites=True)
+def build(
+    docs: Annotated[
+        str,
+        typer.Argument(
+            metavar="DOCS",
+            help="Folder of documents: text, Markdown, reStructuredText, HTML, PDF, DOCX, EPUB, CSV, JSON lines, mail, "
+            "source code.",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Run folder to write; one that was cut short goes on.")] = None,
+    student: Annotated[
+        str, typer.Option(metavar="MODEL", help="Model to train, which finds the negatives too.")
+    ] = MINILM,
+    changes: Changes = None,
+    seed: Seed = 0,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Build a search model for a folder of documents: read, cut, pair, mine, train, evaluate.
+
+    Pairs come from how the documents are written: headings and their sections, questions and answers, links, terms,
+    sentences and where they stand, comments and code. Evaluation is on files never seen.
+
+    Examples:
+        embedsmith build manuals --out runs/manuals
+        embedsmith build manuals --out runs/longer --set stages.0.steps=300
+        embedsmith build manuals --dry-run
+    """
+    import torch
+
+    from embedsmith.recipes.build import build_recipe
+    from embedsmith.recipes.run import run_recipe
+
+    refuse_without(out, dry_run=dry_run)
+    recipe = build_recipe(docs, student=student, seed=seed, on_gpu=torch.cuda.is_available(), changes=changes or [])
+    if dry_run:
+        from embedsmith.recipes.plan import plan_of_recipe
+
+        with console.progress() as on_progress:
+            plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=on_progress)
+        show_plan(plan, as_json=as_json)
+        return
+    assert out
+    with console.progress() as on_progress:
+        run = run_recipe(recipe, out=out, command="build", on_skip=console.note, on_progress=on_progress)
+    for name in recipe.data:
+        show_harvest(run.folder / "data" / name, verbose=console.is_verbose())
+    show_run(run, as_json=as_json, search_hint=example_query(run.folder, next(iter(recipe.data))))
+
+
+def show_harvest(folder: Path, *, verbose: bool) -> None:
+    """Say beside the results how many files were read, which were not and why, and what came of them."""
+    from embedsmith.data.files import read_json
+
+    path = folder / "done.json"
+    if not path.is_file():  # data of another format, which a change has put in their place
+        return
+    done = read_json(path)
+    skipped, counts = done["skipped"], done.get("counts", {})
+    for line in _lines(skipped, counts, verbose=verbose):
+        console.line_beside(line)
+    for row in skipped if verbose else ():
+        place = row["path"] if row["line"] is None else f"{row['path']}:{row['line']}"
+        console.line_beside(f"  {place}: {row['reason']}")
+    for file in done.get("read_in_part", []) if verbose else ():
+        console.line_beside(f"  {file}: its beginning was read")
+
+
+def _lines(skipped: list[dict[str, Any]], counts: dict[str, Any], *, verbose: bool) -> list[str]:
+    """Return what is said of a harvest of documents, one line for files, passages and pairs each."""
+    part = counts.get("files_read_in_part", 0)
+    read = f"{counts.get('files_read', 0):,} files read" + (f", {part:,} of them in part" if part else "")
+    reasons = Counter(row["reason"] for row in skipped)
+    told = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(_SHOWN_REASONS))
+    rest = reasons.total() - sum(count for _, count in reasons.most_common(_SHOWN_REASONS))
+    other = f"; {rest:,} for other reasons" if rest else ""
+    more = "" if verbose else " (--verbose names them)"
+    lines = [f"{read}, {len(skipped):,} not: {told}{other}{more}" if skipped else read]
+    if "passages" in counts:
+        lines.append(
+            f"{counts['passages']:,} passages; {counts['copies']:,} copies of them and {counts['near_copies']:,} near "
+            "copies found"
+        )
+        lines.append("pairs: " + ", ".join(f"{count:,} {source}" for source, count in counts["pairs"].items()))
+    return lines
+
+
+def example_query(folder: Path, name: str) -> str:
+    """Return something to search for in what a run was made of: a query of its test."""
+    from embedsmith.data.files import read_jsonl
+
+    path = folder / "data" / name / "test" / "queries.jsonl"
+    if not path.is_file():
+        return ""
+    _, first = next(read_jsonl(path))
+    return str(first["text"])

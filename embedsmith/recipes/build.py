@@ -1,0 +1,65 @@
+"""The recipe of `build`: a search model for a folder of documents."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from embedsmith.errors import InputError
+from embedsmith.mining.settings import MiningSettings
+from embedsmith.models.settings import MINILM, StudentSettings
+from embedsmith.recipes.recipe import DataSettings, Recipe, recipe_of
+from embedsmith.training.settings import StageSettings
+
+DATA = "documents"
+"""The name of its data set."""
+
+_PASSAGE_TOKENS = 160
+"""Of a passage: a few paragraphs. With 256 a step takes twice as long, and a hit says less of where the answer is."""
+
+
+def build_recipe(
+    documents: str,
+    *,
+    student: str = MINILM,
+    seed: int = 0,
+    on_gpu: bool = False,
+    changes: Sequence[str] = (),
+) -> Recipe:
+    """Return the recipe that `build` carries out.
+
+    Args:
+        documents: a folder.
+        student: which model is trained; it finds the negatives too.
+        seed: of batches and dropout.
+        on_gpu: use what memory there is.
+        changes: values that differ from the usual ones, such as "stages.0.steps=300".
+
+    Raises:
+        InputError: there is no such folder.
+        SettingsError: a change does not fit.
+    """
+    path = Path(documents).expanduser()
+    if not path.is_dir():
+        what = "a file, wanted a folder of documents" if path.exists() else "no such folder"
+        raise InputError(f"{documents}: {what}", hint="name the folder that the documents lie in")
+    recipe = Recipe(
+        name="documents",
+        seed=seed,
+        data={DATA: DataSettings(path=str(path.resolve()), format="documents")},
+        mining=MiningSettings(teachers=[student]),
+        student=StudentSettings(name=student, passage_max_tokens=_PASSAGE_TOKENS),
+        # As in the quickstart: the teacher is the student's own start, so it is no guide.
+        stages=[
+            StageSettings(
+                steps=150,
+                batch_size=48,
+                learning_rate=5e-5,
+                dropout=0.0,
+                guide=False,
+                chunk_tokens=None if on_gpu else 2048,
+                memory_gib=None if on_gpu else 4.0,
+            )
+        ],
+    )
+    return recipe_of(recipe.model_dump(mode="json"), where="--set", changes=changes) if changes else recipe

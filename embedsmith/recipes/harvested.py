@@ -1,0 +1,155 @@
+"""Data of a recipe that are made, in its run, of what lies at their path: source code, and folders of documents.
+
+RUN/data/NAME/train, test   BEIR folders of the two sides
+RUN/data/NAME/done.json     what was not read and why, and what is held out
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedsmith.data.beir import write_beir
+from embedsmith.data.collection import Collection
+from embedsmith.data.files import write_json
+from embedsmith.models.settings import StudentSettings
+from embedsmith.prepare.code import CodeSettings, check_sources, harvest, sources_hash, split
+from embedsmith.prepare.documents.harvest import documents_hash, harvest_documents
+from embedsmith.prepare.documents.reading import check_documents
+from embedsmith.prepare.documents.sentences import Tokens
+from embedsmith.prepare.documents.settings import DocumentSettings
+from embedsmith.prepare.documents.sides import split_documents
+from embedsmith.progress import Progress
+from embedsmith.recipes.recipe import DataSettings
+from embedsmith.recipes.shelf import Shelf, identity_of_model, once
+from embedsmith.runs.run import Run
+from embedsmith.variables import filled
+from embedsmith.version import __version__
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What a harvest gives."""
+
+    train: Collection
+    test: Collection
+    counts: dict[str, Any]
+    """For the report."""
+    done: dict[str, Any]
+    """What `done.json` says."""
+
+
+def check_harvest(settings: DataSettings) -> None:
+    """Refuse a path that holds nothing to harvest; nothing of it is read.
+
+    Raises:
+        InputError: says what is missing, a library too.
+    """
+    if settings.format == "code":
+        check_sources(code_of(settings))
+    else:
+        check_documents(Path(filled(settings).path))
+
+
+def harvest_into(
+    run: Run, name: str, settings: DataSettings, student: StudentSettings, shelf: Shelf | None, on_progress: Progress
+) -> None:
+    """Write both sides of a data set into the run, once."""
+    folder = run.folder / "data" / name
+    with once(shelf, settings.format, lambda: _identity(settings, student), folder, on_progress):
+        if not (folder / "done.json").is_file():
+            with run.timed("harvest"):
+                sides = sides_of(settings, student, on_progress)
+                write_beir(folder / "train", {"train": sides.train})
+                write_beir(folder / "test", {"test": sides.test})
+                run.count(f"data {name}", sides.counts)
+                # Written last: without it the harvest was cut short and is done again.
+                write_json(folder / "done.json", sides.done)
+
+
+def sides_of(settings: DataSettings, student: StudentSettings, on_progress: Progress) -> Sides:
+    """Return both sides of a data set.
+
+    Raises:
+        InputError: nothing can be read, or it gives too few pairs.
+    """
+    if settings.format == "code":
+        return _code(code_of(settings), on_progress)
+    return _documents(settings, student, on_progress)
+
+
+def _identity(settings: DataSettings, student: StudentSettings) -> list[Any]:
+    """Return all that a harvest depends on."""
+    if settings.format == "code":
+        code = code_of(settings)
+        return [{**code.model_dump(), "source": settings.path}, sources_hash(code), __version__]
+    own = documents_of(settings, student).model_dump(mode="json")
+    content = documents_hash(Path(filled(settings).path))
+    return [own, settings.path, content, identity_of_model(student.name), __version__]
+
+
+def _code(code: CodeSettings, on_progress: Progress) -> Sides:
+    found = harvest(code, on_file=lambda done, total: on_progress(f"read {code.source}", done, total))
+    sides = split(found, code)
+    skipped = [{"path": s.path, "line": s.line, "reason": s.reason} for s in found.skipped]
+    counts = {"functions": len(found.functions), "files_skipped": len(skipped), **_sizes(sides.train, sides.test)}
+    return Sides(sides.train, sides.test, counts, {"skipped": skipped, "test_modules": sides.test_modules})
+
+
+def _documents(settings: DataSettings, student: StudentSettings, on_progress: Progress) -> Sides:
+    path = filled(settings).path
+    own = documents_of(settings, student)
+    tokens, added = _tokens_of(student)
+    # What the model puts around a text counts too.
+    cut = own.model_copy(update={"max_tokens": max(1, own.max_tokens - added)})
+    found = harvest_documents(
+        Path(path), cut, tokens, on_file=lambda done, total: on_progress(f"read {settings.path}", done, total)
+    )
+    sides = split_documents(found, own, name=settings.path, on_progress=on_progress)
+    skipped = [{"path": one.path, "line": None, "reason": one.reason} for one in found.unread]
+    counts = {
+        "files_read": len(found.read),
+        "files_skipped": len(skipped),
+        "files_read_in_part": len(found.read_in_part),
+        "pairs": {source: count for source, count in found.by_source().items() if count},
+        "copies": sides.copies,
+        "near_copies": sides.near_copies,
+        **_sizes(sides.train, sides.test),
+    }
+    done = {"counts": counts, "skipped": skipped, "read_in_part": found.read_in_part, "test_files": sides.test_files}
+    return Sides(sides.train, sides.test, counts, done)
+
+
+def _sizes(train: Collection, test: Collection) -> dict[str, int]:
+    return {
+        "passages": len(test.passages),
+        "train_queries": len(train.queries),
+        "test_queries": len(test.queries),
+        "several_positives": sum(len(train.positives(query)) > 1 for query in train.query_ids),
+    }
+
+
+def code_of(data: DataSettings) -> CodeSettings:
+    """Return how a data set is harvested from source code."""
+    return CodeSettings(source=filled(data).path, split_seed=data.split_seed, test_share=data.test_share)
+
+
+def documents_of(data: DataSettings, student: StudentSettings) -> DocumentSettings:
+    """Return how a data set is made of documents; passages are as long as the student reads them, unless it is said."""
+    own = data.documents.model_dump()
+    own["max_tokens"] = own["max_tokens"] or student.passage_max_tokens
+    return DocumentSettings(**own, split_seed=data.split_seed, test_share=data.test_share)
+
+
+def _tokens_of(student: StudentSettings) -> tuple[Tokens, int]:
+    """Return how the student counts the tokens of a text, and how many it adds to each."""
+    from embedsmith.models.opening import build_student
+
+    tokenizer: Any = build_student(student).tokenizer
+    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(fast, "no_truncation"):  # one in Python
+        return lambda text: len(tokenizer.tokenize(text)), len(tokenizer("")["input_ids"])
+    fast.no_truncation()
+    fast.no_padding()
+    return lambda text: len(fast.encode(text, add_special_tokens=False).ids), len(fast.encode("").ids)

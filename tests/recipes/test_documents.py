@@ -1,0 +1,139 @@
+"""A recipe on a folder of documents, with a tiny model: read, cut, paired, mined, trained and scored in one run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import embedsmith
+from embedsmith.data.load import load_collection
+from embedsmith.errors import InputError, SettingsError
+from embedsmith.mining.select import select_again
+from embedsmith.models.opening import build_student
+from embedsmith.models.settings import StudentSettings
+from embedsmith.recipes.build import build_recipe
+from embedsmith.recipes.plan import plan_of_recipe
+from embedsmith.recipes.recipe import Recipe, recipe_of
+from embedsmith.recipes.shelf import Shelf
+from embedsmith.runs.scores import read_scores
+
+THINGS = ["red apple", "green pear", "yellow banana", "blue plum", "number list", "file parser", "cat mat", "dog log"]
+
+
+@pytest.fixture(scope="module")
+def documents(tmp_path_factory) -> Path:
+    """Eight files with four sections each, and two that cannot be read."""
+    folder = tmp_path_factory.mktemp("documents")
+    for number, thing in enumerate(THINGS):
+        sections = "".join(
+            f"## {verb} the {thing}\n\nTo {verb} it, look at {number} and {verb}. Then the {thing} is done. "
+            f"The cat sat on the {thing} and the dog sat on it.\n\n"
+            for verb in ("find", "sort", "read", "open")
+        )
+        (folder / f"{thing.replace(' ', '-')}.md").write_text(
+            f"# All of the {thing}\n\nA page of the {thing}.\n\n{sections}"
+        )
+    (folder / "broken.pdf").write_bytes(b"%PDF-1.4 broken")
+    (folder / "picture.png").write_bytes(b"\x89PNG")
+    return folder
+
+
+def recipe(folder: Path, model: Path, **more) -> Recipe:
+    values = {
+        "data": {"own": {"path": str(folder), "format": "documents", "documents": {"max_tokens": 60}, **more}},
+        "mining": {"teachers": ["bm25"], "depth": 10, "negatives": 1, "short": "random"},
+        "student": {"name": str(model)},
+        "stages": [{"steps": 1, "batch_size": 4, "guide": False}],
+        "evaluation": {"baselines": []},
+    }
+    return recipe_of(values, where="recipe")
+
+
+@pytest.fixture(scope="module")
+def run(documents: Path, tiny_bert: Path, tmp_path_factory) -> Path:
+    return embedsmith.run(recipe(documents, tiny_bert), out=tmp_path_factory.mktemp("forge") / "run").folder
+
+
+def test_the_run_scores_the_student_before_and_after_on_files_never_seen(run: Path):
+    assert read_scores(run).metrics()["own"].keys() == {"before", "after", "teacher"}
+    train = load_collection(run / "data" / "own" / "train", split="train")
+    done = json.loads((run / "data" / "own" / "done.json").read_text())
+    assert done["test_files"]
+    assert not {one["file"] for one in train.metadata} & set(done["test_files"])
+    rows = [json.loads(line) for line in (run / "mined" / "own" / "negatives.jsonl").read_text().splitlines()]
+    seen = {passage["text"] for row in rows for passage in [*row["positives"], *row["negatives"]]}
+    assert seen <= set(train.passages)
+
+
+def test_files_passages_and_pairs_are_counted(run: Path):
+    manifest = json.loads((run / "manifest.json").read_text())
+    counts = manifest["counts"]["data own"]
+    assert (counts["files_read"], counts["files_skipped"]) == (8, 2)
+    corpus = (run / "data" / "own" / "test" / "corpus.jsonl").read_text().splitlines()
+    assert counts["passages"] == len(corpus) >= 40
+    assert counts["pairs"].keys() == {"heading", "title", "cloze"} and counts["pairs"]["heading"] == 32
+    skipped = json.loads((run / "data" / "own" / "done.json").read_text())["skipped"]
+    assert [row["path"] for row in skipped] == ["picture.png", "broken.pdf"]
+    assert "pairs (heading 32" in (run / "report.md").read_text()
+
+
+def test_passages_keep_the_student_s_budget(documents: Path, tiny_bert: Path, tmp_path: Path):
+    model = build_student(StudentSettings(name=str(tiny_bert)))
+    from embedsmith.recipes.harvested import sides_of
+
+    for limit in (24, 60):
+        data = recipe(documents, tiny_bert, documents={"max_tokens": limit}).data["own"]
+        for text in sides_of(data, StudentSettings(name=str(tiny_bert)), lambda *_, **__: None).test.passages:
+            assert len(model.tokenizer(text)["input_ids"]) <= limit
+
+
+def test_its_negatives_are_selected_again(run: Path, tmp_path: Path):
+    again = select_again(run / "mined" / "own", out=tmp_path / "again", changes={"negatives": 2})
+    assert (again.folder / "negatives.jsonl").is_file()
+
+
+def test_what_a_run_finds_has_its_place(run: Path):
+    hits = embedsmith.search(run, "sort the red apple", k=3)
+    assert all({"file", "headings", "start", "end"} <= hit.metadata.keys() for hit in hits)
+
+
+def test_a_second_run_takes_the_harvest_from_the_shelf(documents: Path, tiny_bert: Path, tmp_path: Path, monkeypatch):
+    from embedsmith.recipes import harvested
+
+    shelf = Shelf(tmp_path / "shelf")
+    calls: list[object] = []
+    real = harvested.sides_of
+    monkeypatch.setattr(harvested, "sides_of", lambda *given: calls.append(given) or real(*given))
+    from embedsmith.recipes.run import run_recipe
+
+    first = run_recipe(recipe(documents, tiny_bert), out=tmp_path / "a", shelf=shelf)
+    second = run_recipe(recipe(documents, tiny_bert), out=tmp_path / "b", shelf=shelf)
+    assert len(calls) == 1
+    name = "data/own/train/queries.jsonl"
+    assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
+    run_recipe(recipe(documents, tiny_bert, documents={"max_tokens": 30}), out=tmp_path / "c", shelf=shelf)
+    assert len(calls) == 2
+
+
+def test_the_plan_counts_its_queries_and_passages(documents: Path, tiny_bert: Path, run: Path):
+    (data,) = plan_of_recipe(recipe(documents, tiny_bert)).data
+    train = load_collection(run / "data" / "own" / "train", split="train")
+    assert (data.queries, data.passages, data.to_be_mined) == (len(train.queries), len(train.passages), True)
+
+
+def test_what_is_missing_is_told_before_anything_is_made(tiny_bert: Path, tmp_path: Path):
+    with pytest.raises(InputError, match=r"^data own: .*nowhere: no such folder"):
+        embedsmith.run(recipe(tmp_path / "nowhere", tiny_bert), out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_recipe_of_build_takes_changes(documents: Path):
+    own = build_recipe(str(documents), student="bm25-like", seed=3, changes=["stages.0.steps=7"])
+    assert (own.stages[0].steps, own.seed, own.mining.teachers) == (7, 3, ["bm25-like"])
+    assert own.data["documents"].path == str(documents.resolve())
+    with pytest.raises(SettingsError, match=r'"stepz"'):
+        build_recipe(str(documents), changes=["stages.0.stepz=7"])
+    with pytest.raises(InputError, match="no such folder"):
+        build_recipe("no/such")
