@@ -60,6 +60,15 @@ def write_beir(folder: Path, pairs: list[tuple[str, str]], splits: dict[str, sli
         (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(judged) + "\n")
 
 
+def write_manuals(folder: Path) -> None:
+    """Write a folder of documents: for each subject one, with a section for each deed."""
+    folder.mkdir()
+    for subject in SUBJECTS:
+        sections = (f"## How to {deed} a {subject}\n\nLook at the {subject}, and {deed} it.\n" for deed in DEEDS)
+        text = "\n".join([f"# The book of the {subject}\n\nAll that a {subject} needs.\n", *sections])
+        (folder / f"{subject}.md").write_text(text, encoding="utf-8")
+
+
 def prepare(folder: Path) -> None:
     """Write the data that pages name."""
     pairs = rows()
@@ -72,6 +81,7 @@ def prepare(folder: Path) -> None:
         writer.writerow(["title", "body"])
         writer.writerows([*pairs[half], ["a title without a body", ""]])
     write_lines(folder / "more.jsonl", [{"text": f"Another passage, number {n}."} for n in range(5)])
+    write_manuals(folder / "manuals")
     write_beir(folder / "scifact", pairs, {"train": half, "test": rest})
     write_beir(folder / "fiqa", pairs, {"train": half, "test": rest})
     draw = random.Random(1)
