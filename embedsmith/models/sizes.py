@@ -6,7 +6,6 @@ the two do not belong together: a few digits in config.json would take hours, or
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +51,7 @@ def check_sizes(folder: Path, config: Any, *, name: str) -> None:
                 f"{name}: config.json: {key} is {value:,}, and its files have {tensors:,} tensors", hint=_APART
             )
     is_quantised = "quantization_config" in config
-    check_numbers(files, lambda: _model_of(folder), name=name, is_quantised=is_quantised, asked=json.dumps(config))
+    check_numbers(files, lambda: _model_of(folder), name=name, is_quantised=is_quantised, asked=repr(config))
 
 
 def check_gguf_sizes(path: Path, *, name: str) -> None:
