@@ -47,6 +47,7 @@ _IS_A = re.compile(
     r"|All|Each|Some|One|Another|Such|What|Which|Where|How|And|But|Or)\b)"
     r"((?:[\w.+-]+ ){0,3}[\w.+-]+) (?:is|are) (?=an? )"
 )
+_REFERENCE = re.compile(r"^(?:[^\W\d]+ )?[A-Z]?\d+(?:\.\d+)*\.?[,:]? (?=[“„\"'‘「«])")
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
@@ -164,7 +165,17 @@ def _links(document: Document, places: _Places) -> Iterator[Pair]:
                 passage = places.passages[target]
                 is_here = passage.file == document.file and passage.start <= one.start < passage.end
                 if not is_here and not re.match(r"\w+:|www\.|/", said):
-                    yield Pair("link", said, (target,))
+                    yield Pair("link", _without_number(said), (target,))
+
+
+def _without_number(said: str) -> str:
+    """Return the text of a link without the number of a section before it, and without quotes around it.
+
+    >>> _without_number("Section 6.3.1, “The policy Command”"), _without_number("「仮想コンソール」")
+    ('The policy Command', '仮想コンソール')
+    """
+    numbered = _REFERENCE.match(said)
+    return (said[numbered.end() :] if numbered else said).strip("“”„\"'‘’「」«» ") or said
 
 
 def _within(number: int, passage: Passage, settings: DocumentSettings) -> Iterator[Pair]:

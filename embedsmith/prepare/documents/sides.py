@@ -192,7 +192,7 @@ def _collection(
     asked: dict[int, set[str]] = defaultdict(set)
     # By all pairs, also of the other side: where a heading is left out shows nothing of what is asked.
     for pair in harvest.pairs:
-        for number in pair.passages:
+        for number in pair.passages if pair.source not in TRAINED_ONLY else ():
             asked[stands_for[number]].add(normalised(pair.query))
     queries: dict[str, tuple[str, str]] = {}
     qrels: dict[str, dict[str, int]] = defaultdict(dict)
@@ -221,7 +221,9 @@ def _shown(passage: Passage, text: str, asked: set[str]) -> str:
     begins = next((query for query in asked if normalised(text).startswith(f"{query} ") and text.isascii()), None)
     if begins and normalised(text[: len(begins)]) == begins:
         text = text[len(begins) :].lstrip(" :.,;—–-\n") or text
-    return in_front([one for one in passage.front if normalised(one) not in asked]) + text
+    # Also not one that a query quotes, as the text of a link may.
+    kept = [one for one in passage.front if not any(normalised(one) in query for query in asked)]
+    return in_front(kept) + text
 
 
 def _id(passage: Passage) -> str:

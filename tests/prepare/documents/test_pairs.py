@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,31 @@ def test_headings_stand_before_a_passage_but_for_those_that_ask_for_it():
     assert not any(text.startswith("The alphatron manual > ") for text in texts.values())
     found, settings = harvested(manual(16), heading_path=False)
     assert "manual\n" not in "".join(passage_texts(split_documents(found, settings).test).values())
+
+
+def test_a_heading_that_a_link_quotes_does_not_stand_before_the_passage_that_it_leads_to():
+    links = (
+        ("Chapter 2, “Starting alphatron up”", "alphatron.md#up"),
+        ("more of The betatron manual", "betatron.md#up"),
+    )
+    files = [
+        Document.of(
+            one.file, [replace(b.block, anchors=("up",)) if b.block.level == 2 else b.block for b in one.blocks]
+        )
+        for one in manual(16)
+    ]
+    found, settings = harvested([*files, document("links.md", paragraph("See there.", links=links))])
+    own = {one.query: one for one in found.pairs if one.source == "link"}
+    assert list(own) == ["Starting alphatron up", "more of The betatron manual"]
+    texts = passage_texts(split_documents(found, settings).test)
+    (started,) = [text for one, text in texts.items() if one.startswith("betatron.md") and "Turn betatron" in text]
+    assert "The betatron manual" not in started and "The deltatron manual\nTurn deltatron" in "".join(texts.values())
+
+
+def test_passages_of_the_test_side_are_whole():
+    found, settings = harvested(manual(16), heading_path=False)
+    assert "cloze" in {pair.source for pair in found.pairs}
+    assert list(split_documents(found, settings).test.passages) == [one.text for one in found.passages]
 
 
 def test_what_is_almost_a_passage_of_the_test_side_is_not_trained_on():
