@@ -13,6 +13,9 @@ from embedsmith.prepare.documents.limits import Unreadable
 _LOOKED_AT = 200_000
 """Bytes from which the encoding is told."""
 
+_MOST_BROKEN = 0.01
+"""Share of the characters of a text in UTF-8 that may be broken."""
+
 _MARKS = {
     codecs.BOM_UTF8: "utf-8",
     codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
@@ -49,10 +52,17 @@ def _text_of(content: bytes, *, is_whole: bool) -> str:
         return codecs.getincrementaldecoder("utf-8")().decode(content, final=is_whole)
     except UnicodeDecodeError as error:
         start = max(0, error.start - _LOOKED_AT // 2)
+    text = content.decode("utf-8", "replace")
+    broken = text.count("\ufffd")
+    letters = sum(not letter.isascii() for letter in text[:_LOOKED_AT]) - text[:_LOOKED_AT].count("\ufffd")
+    if letters > 10 * broken:  # by chance no other encoding has whole letters of UTF-8
+        return text
     from charset_normalizer import from_bytes
 
     # Where the first byte that is no UTF-8 is: before it all is ASCII.
     found = from_bytes(content[start : start + _LOOKED_AT]).best()
-    if found is None:
+    if found is not None:
+        return content.decode(found.encoding, "replace")
+    if broken > _MOST_BROKEN * len(text):
         raise Unreadable("its encoding cannot be told")
-    return content.decode(found.encoding, "replace")
+    return text

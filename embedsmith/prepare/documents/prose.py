@@ -37,7 +37,9 @@ def without_running_lines(pages: Sequence[list[str]]) -> list[list[str]]:
         key for page in filled for key in {_PAGE_NUMBER.sub("0", line.strip()) for line in (*page[:2], *page[-2:])}
     )
     often = {key for key, count in seen.items() if count >= max(3, 0.3 * len(pages))}
-    return [_without_edges(page, often) for page in pages]
+    kept = [_without_edges(page, often) for page in pages]
+    # Pages of a line or two that are all alike have nothing but edges.
+    return kept if any(line.strip() for page in kept for line in page) else [list(page) for page in pages]
 
 
 def _without_edges(page: list[str], running: set[str]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -220,3 +221,52 @@ def test_a_page_that_names_other_places_opens_none_of_them(tmp_path: Path, monke
     for file in ("a.html", "b.rst", "c.md", "d.epub"):
         answer = answer_of(tmp_path, file)
         assert "A cat." in [block[1] for block in answer["blocks"]], answer
+
+
+def seeds() -> dict[str, bytes]:
+    page = b"<html><body><h1>Cats</h1><p>They <a href='b.html'>purr</a>.</p><table><tr><td>a</td></tr></table>"
+    return {
+        "pdf": pdf([[(10, 0, "A cat sat on the mat."), (18, 30, f"Chapter {n}")] for n in range(3)]),
+        "docx": docx(paragraph("A cat") + paragraph("sat.")),
+        "epub": epub({"a.xhtml": "<body><h1>Cats</h1><p>They purr.</p></body>"}),
+        "html": page * 5,
+        "rst": b"Cats\n====\n\n.. function:: purr(a)\n\n   Make a `sound`_.\n\n======  ===\na       b\n======  ===\n",
+        "md": b"# Cats\n\n| a | b |\n| - | - |\n| c | d |\n\n- *one*\n\n```\ncode\n```\n",
+        "csv": b'question,answer\n"Why?","So."\n' * 20,
+        "jsonl": b'{"title": "a", "text": "b"}\n' * 20,
+        "eml": b"Subject: Cats\nContent-Type: multipart/mixed; boundary=a\n\n--a\nContent-Type: text/html\n\n<p>a\n",
+        "mbox": b"From a Mon Jan  1 00:00:00 2026\nSubject: x\n\nhello\n" * 3,
+        "py": b'def purr(a):\n    """Make a sound of a cat."""\n    return a\n' * 5,
+        "c": b"/* Makes a sound */\nint purr(void) {\n  return 1;\n}\n\n" * 5,
+        "txt": "1. Größe\n\n- eins\n- zwei\n\nName   Alter\nTom    3\n".encode() * 5,
+    }
+
+
+def broken(content: bytes, draw: random.Random) -> bytes:
+    """Return bytes cut short, with others in them, out of order, or again and again."""
+    damaged = bytearray(content)
+    match draw.randrange(4):
+        case 0:
+            return content[: draw.randrange(len(content))]
+        case 1:
+            for _ in range(draw.randrange(1, 30)):
+                damaged[draw.randrange(len(damaged))] = draw.randrange(256)
+            return bytes(damaged)
+        case 2:
+            first, last = draw.randrange(len(content)), draw.randrange(len(content))
+            return content[:first] + content[last:] + content[first:last]
+        case _:
+            return content * draw.randrange(1, 20)
+
+
+@pytest.mark.slow
+def test_two_hundred_broken_files_are_all_counted(tmp_path: Path):
+    draw = random.Random(0)
+    kinds = seeds()
+    files = {f"{n}.{kind}": broken(kinds[kind], draw) for n in range(200) for kind in [draw.choice(list(kinds))]}
+    documents, reasons = read(tmp_path, {**files, **GOOD})
+    assert documents.keys() | reasons.keys() == files.keys() | GOOD.keys()
+    assert "good.md" in documents and len(documents) > 100
+    # Nothing of ours stumbles: what a reader raises is of its library, about the file.
+    assert "ended its reader" not in reasons.values()
+    assert not [one for one in reasons.values() if "IndexError" in one or "AssertionError" in one or "KeyError" in one]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,12 @@ def test_a_pdf_gives_paragraphs_pages_and_headings_by_their_size(tmp_path: Path)
     assert "book of cats" not in document.text and "Page" not in document.text
 
 
+def test_pages_that_are_all_alike_are_read(tmp_path: Path):
+    slide = [(10.0, 0.0, "A cat sat on a mat."), (10.0, 30.0, "It was a good mat.")]
+    documents, _ = read(tmp_path, {"a.pdf": pdf([slide] * 3)})
+    assert documents["a.pdf"].text.count("It was a good mat.") == 3
+
+
 def test_a_word_document_gives_headings_by_the_names_of_their_styles(tmp_path: Path):
     styles = '<w:style w:styleId="berschrift1"><w:name w:val="heading 1"/></w:style>'
     table = f"<w:tbl><w:tr><w:tc>{paragraph('a')}</w:tc><w:tc>{paragraph('b')}</w:tc></w:tr></w:tbl>"
@@ -277,6 +284,14 @@ def test_questions_stand_over_their_answers(tmp_path: Path):
 )
 def test_a_text_is_read_in_its_encoding(text: str, encoding: str):
     assert decoded((text * 20).encode(encoding)) == text * 20
+
+
+def test_a_text_with_a_few_broken_bytes_is_read():
+    text = ("日本語の文書です。 A page of it, and more. " * 50).encode()
+    broken = text[:1000] + b"\xff\xfe\x81" + text[1000:]
+    assert decoded(broken).startswith("日本語の文書です。 A page of it")
+    with pytest.raises(Unreadable, match="encoding cannot be told"):
+        decoded(random.Random(1).randbytes(3000).replace(b"\0", b"\1"))
 
 
 def test_a_file_of_null_bytes_is_no_text():
