@@ -65,7 +65,23 @@ def build(
         run = run_recipe(recipe, out=out, command="build", on_skip=console.note, on_progress=on_progress)
     for name in recipe.data:
         show_harvest(run.folder / "data" / name, verbose=console.is_verbose())
+        if not as_json and (run.folder / "data" / name / "done.json").is_file():
+            show_sources(run.folder, name)
     show_run(run, as_json=as_json, search_hint=example_query(run.folder, next(iter(recipe.data))))
+
+
+def show_sources(run: Path, name: str) -> None:
+    """Show the scores on the queries of each source."""
+    from embedsmith.recipes.by_source import METRIC, scores_by_source
+
+    found = scores_by_source(run, name)
+    labels = list(dict.fromkeys(label for one in found.values() for label in one.scores))
+    order = [*(label for label in labels if label not in ("before", "after")), "before", "after"]
+    order = [label for label in order if label in labels]
+    rows = {
+        source: [f"{one.queries:,}", *(f"{one.scores[label]:.3f}" for label in order)] for source, one in found.items()
+    }
+    console.out.print(console.figures_table(f"{METRIC} by the source of the query", rows, ["queries", *order]))
 
 
 def show_harvest(folder: Path, *, verbose: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from embedsmith.mining.select import select_again
 from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
 from embedsmith.recipes.build import build_recipe
+from embedsmith.recipes.by_source import scores_by_source
 from embedsmith.recipes.plan import plan_of_recipe
 from embedsmith.recipes.recipe import Recipe, recipe_of
 from embedsmith.recipes.shelf import Shelf
@@ -77,6 +79,16 @@ def test_files_passages_and_pairs_are_counted(run: Path):
     skipped = json.loads((run / "data" / "own" / "done.json").read_text())["skipped"]
     assert [row["path"] for row in skipped] == ["picture.png", "broken.pdf"]
     assert "pairs (heading 32" in (run / "report.md").read_text()
+
+
+def test_scores_are_told_apart_by_the_source_of_the_query(run: Path):
+    test = load_collection(run / "data" / "own" / "test", split="test")
+    found = scores_by_source(run, "own")
+    assert {source: one.queries for source, one in found.items()} == Counter(q.split("-")[0] for q in test.query_ids)
+    assert list(found) == ["heading", "title"]
+    for label, scores in read_scores(run).metrics()["own"].items():
+        mean = sum(one.queries * one.scores[label] for one in found.values()) / len(test.query_ids)
+        assert mean == pytest.approx(scores["ndcg@10"], abs=1e-4)
 
 
 def test_passages_keep_the_student_s_budget(documents: Path, tiny_bert: Path, tmp_path: Path):
