@@ -241,7 +241,7 @@ class GradCache:
 
     def _drawn(self, batch: int, chunk: int) -> AbstractContextManager[object]:
         """Return the block in which dropout is a function of seed, batch and chunk, whenever and wherever it is run."""
-        seed = int(np.random.SeedSequence((self._seed, batch, chunk)).generate_state(1, np.uint64)[0] >> 1)
+        seed = int(np.random.SeedSequence((self._seed, batch, chunk)).generate_state(1, np.uint64)[0]) >> 1
         if not self._is_single:
             return SeededDropout(seed)
         torch.manual_seed(seed)

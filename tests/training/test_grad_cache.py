@@ -69,7 +69,7 @@ def gradients_of(network, *, limit=float("inf"), processes=None, rank_of=None, b
 def draws(number):
     import numpy as np
 
-    return int(np.random.SeedSequence((5, 3, number)).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence((5, 3, number)).generate_state(1, np.uint64)[0]) >> 1
 
 
 def test_the_gradient_is_that_of_one_graph_over_the_whole_batch(network):

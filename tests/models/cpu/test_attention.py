@@ -75,9 +75,9 @@ def heads(*shape):
 
 def test_weights_are_dropped_and_scaled_as_asked():
     module = torch.nn.Module()
-    query, key = heads(3, 50, 8), heads(3, 50, 8)
+    query, key = heads(3, 400, 8), heads(3, 400, 8)
     ones = torch.ones_like(key)
-    mask = torch.ones(2, 1, 50, 50, dtype=torch.bool)
+    mask = torch.ones(2, 1, 400, 400, dtype=torch.bool)
     torch.manual_seed(0)
     dropped, _ = attention._matmul_attention(module, query, key, ones, mask, dropout=0.4)
     assert dropped.mean().item() == pytest.approx(1, abs=0.02)
