@@ -80,7 +80,7 @@ def panels_of(options: Sequence[Any]) -> dict[str, list[Any]]:
     """Return options by their panels, in the order in which those are shown; required options first."""
     found: dict[str, list[Any]] = {panel: [] for panel in (MAIN, READING, RUNNING)}
     for one in options:
-        panel = RUNNING if one.name == "help" else one.rich_help_panel or MAIN
+        panel = RUNNING if "--help" in one.opts else one.rich_help_panel or MAIN
         found.setdefault(panel, []).append(one)
     return {panel: sorted(inside, key=lambda one: not one.required) for panel, inside in found.items() if inside}
 
