@@ -167,6 +167,19 @@ def without_passwords(text: str) -> str:
     return re.sub(r"(https?:/*|\b[a-z][a-z0-9+.-]{0,30}:/+)[^/\s#@]{0,2000}@", r"\1…@", text, flags=re.IGNORECASE)
 
 
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings and lists as one mapping of dotted names.
+
+    >>> flat({"a": {"b": 1}, "c": [2]})
+    {'a.b': 1, 'c.0': 2}
+    """
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found: dict[str, Any] = {}
+    for key, inner in items:
+        found |= flat(inner, f"{prefix}{key}.") if isinstance(inner, (dict, list)) else {f"{prefix}{key}": inner}
+    return found
+
+
 def fingerprint(value: Any) -> str:
     """Return 16 hexadecimal digits that depend on a JSON-like value and nothing else.
 

@@ -46,7 +46,7 @@ Overwrite = Annotated[
     typer.Option("--overwrite", help="Remove what --out holds, and begin anew; asks first.", rich_help_panel=RUNNING),
 ]
 Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Let --overwrite remove it without asking.", rich_help_panel=RUNNING)
+    bool, typer.Option("--yes", "-y", help="Answer questions with yes: what --overwrite asks.", rich_help_panel=RUNNING)
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.", rich_help_panel=RUNNING)]
 Verbose = Annotated[
@@ -124,11 +124,12 @@ def command(
             if device and (name := values.pop("device")):
                 use_device(name)
             if overwrites:
-                asks = not values.pop("yes")
+                if values.pop("yes"):
+                    console.say_yes()
                 if values.pop("overwrite"):
                     others = {key: value for key, value in values.items() if key != "out"}
                     place = values["out"] or (usual_out and usual_out(values))
-                    make_room(place, others, asks=asks, kind="run" if overwrites is True else overwrites)
+                    make_room(place, others, kind="run" if overwrites is True else overwrites)
             function(**values)
 
         added = [_keyword("device", Device, None)] if device else []

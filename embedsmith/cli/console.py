@@ -65,6 +65,8 @@ class _Voice:
 
     quiet: bool = False
     verbose: bool = False
+    agrees: bool = False
+    """Questions are answered with yes, unasked."""
 
 
 _voice = _Voice()
@@ -72,7 +74,7 @@ _voice = _Voice()
 
 def begin() -> None:
     """Speak as much as usual, until a command says otherwise."""
-    _voice.quiet = _voice.verbose = False
+    _voice.quiet = _voice.verbose = _voice.agrees = False
 
 
 def say_less() -> None:
@@ -88,6 +90,11 @@ def say_more() -> None:
     logging.basicConfig(stream=sys.stderr, format="%(name)s: %(message)s")
     for library in (*_LOGGERS, "embedsmith"):
         logging.getLogger(library).setLevel(logging.INFO)
+
+
+def say_yes() -> None:
+    """Answer every question with yes."""
+    _voice.agrees = True
 
 
 def is_verbose() -> bool:
@@ -200,11 +207,13 @@ def lines(prompt: str) -> Iterator[str]:
 
 
 def confirmed(question: str) -> bool:
-    """Return whether the user says yes to a question.
+    """Return whether the user says yes to a question, or has said so beforehand.
 
     Raises:
         SettingsError: there is no terminal to ask on.
     """
+    if _voice.agrees:
+        return True
     if not sys.stdin.isatty():
         raise SettingsError(f"{question} There is no terminal to ask on", hint="say it beforehand: --yes")
     err.print(f"{one_line(question)} [y/N] ", end="")

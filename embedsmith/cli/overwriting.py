@@ -14,13 +14,12 @@ Kind = Literal["run", "vectors", "model"]
 """What a command writes: a run folder, a file of vectors or the folder of a model."""
 
 
-def make_room(out: Path | None, others: Mapping[str, Any], *, asks: bool, kind: Kind = "run") -> None:
+def make_room(out: Path | None, others: Mapping[str, Any], *, kind: Kind = "run") -> None:
     """Remove what a command has written before; without effect where there is nothing.
 
     Args:
         out: the folder, or the file.
         others: what else was given on the command line: nothing of it may lie in the folder.
-        asks: whether the user is to be asked.
         kind: what the command writes; nothing else is removed.
 
     Raises:
@@ -37,7 +36,7 @@ def make_room(out: Path | None, others: Mapping[str, Any], *, asks: bool, kind: 
     for path in _read_by(others):
         if any(path.resolve().is_relative_to(place.resolve()) for place in removed):
             raise SettingsError(f"--overwrite would remove {path}, which is read", hint="choose another --out")
-    if asks and not console.confirmed(f"{out}: remove this {what}?"):
+    if not console.confirmed(f"{out}: remove this {what}?"):
         raise SettingsError(f"{out}: not removed", hint="choose another --out, or say yes")
     clear(out)
 

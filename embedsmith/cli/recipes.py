@@ -12,6 +12,7 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import MOST_SEED, Json, Seed, app, typed
 from embedsmith.cli.commands import command
+from embedsmith.cli.minutes import in_minutes
 from embedsmith.errors import SettingsError
 from embedsmith.progress import duration
 from embedsmith.recipes.quickstart import StudentName
@@ -23,6 +24,13 @@ Changes = Annotated[
         "--set",
         metavar="KEY=VALUE",
         help="Change a value by its path, such as stages.0.learning_rate=1e-5; may be repeated.",
+    ),
+]
+Minutes = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        help="End within so many minutes: measure this machine, and shorten texts and steps to fit.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print data, steps, tokens, memory and time; train nothing.")]
@@ -39,16 +47,22 @@ def quickstart(
     out: Annotated[
         Path | None, typer.Option(help="Run folder; by default runs/quickstart-STUDENT. A cut-short run goes on.")
     ] = None,
+    minutes: Annotated[
+        float,
+        typer.Option(min=0.1, help="End within so many minutes: measure this machine, and choose what fits."),
+    ] = 10.0,
     seed: Seed = 0,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Build a code-search model for Python code: harvest, mine, train, evaluate.
 
     Pairs are the first sentence of a docstring and the function without it, under its qualified name; evaluation is on
-    modules never seen.
+    modules never seen. How much is read and trained on is what this machine does in --minutes.
 
     Examples:
         embedsmith quickstart
+        embedsmith quickstart --minutes 30
         embedsmith quickstart --source my/project --out runs/mine
     """
     import torch
@@ -58,8 +72,11 @@ def quickstart(
 
     recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=torch.cuda.is_available())
     folder = out or Path("runs") / recipe.name
+    recipe, planned = in_minutes(recipe, minutes, folder, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        return
     with console.progress() as on_progress:
-        run = run_recipe(recipe, out=folder, command="quickstart", on_progress=on_progress)
+        run = run_recipe(recipe, out=folder, command="quickstart", planned=planned, on_progress=on_progress)
     _show_skipped(folder, verbose=console.is_verbose())
     search_hint = "open a zip file and list its members" if source == "stdlib" else _example_query(folder)
     show_run(run, as_json=as_json, search_hint=search_hint)
@@ -70,6 +87,7 @@ def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe: data, mining, student, stages.")],
     out: Out = None,
     changes: Changes = None,
+    minutes: Minutes = None,
     seed: Annotated[int | None, typer.Option(min=0, max=MOST_SEED, help="Seed; the recipe's by default.")] = None,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -81,11 +99,12 @@ def run(
     Examples:
         embedsmith run recipe.yaml --out runs/first
         embedsmith run recipe.yaml --out runs/second --set stages.0.learning_rate=1e-5
+        embedsmith run recipe.yaml --out runs/short --minutes 15
         embedsmith run recipe.yaml --dry-run
     """
     refuse_without(out, dry_run=dry_run)
     changes = [*(changes or []), *([] if seed is None else [f"seed={seed}"])]
-    carry_out(recipe, out, changes, dry_run=dry_run, as_json=as_json)
+    carry_out(recipe, out, changes, minutes=minutes, dry_run=dry_run, as_json=as_json)
 
 
 def refuse_without(out: Path | None, *, dry_run: bool) -> None:
@@ -94,22 +113,33 @@ def refuse_without(out: Path | None, *, dry_run: bool) -> None:
         raise SettingsError("--out is missing", hint="name the run folder to write: --out RUN")
 
 
-def carry_out(path: Path, out: Path | None, changes: list[str], *, dry_run: bool, as_json: bool) -> None:
+def carry_out(
+    path: Path,
+    out: Path | None,
+    changes: list[str],
+    *,
+    minutes: float | None = None,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
     """Carry out a recipe and show what came of it, or what would."""
     from embedsmith.recipes.recipe import read_recipe
     from embedsmith.recipes.run import run_recipe
 
-    recipe = read_recipe(path, changes=changes)
-    if dry_run:
+    recipe, planned = read_recipe(path, changes=changes), None
+    if minutes is not None:
+        recipe, planned = in_minutes(recipe, minutes, out, dry_run=dry_run, as_json=as_json)
+    elif dry_run:
         from embedsmith.recipes.plan import plan_of_recipe
 
         with console.progress() as on_progress:
             plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=on_progress)
         show_plan(plan, as_json=as_json)
+    if dry_run:
         return
     assert out
     with console.progress() as on_progress:
-        run = run_recipe(recipe, out=out, on_skip=console.note, on_progress=on_progress)
+        run = run_recipe(recipe, out=out, planned=planned, on_skip=console.note, on_progress=on_progress)
     show_run(run, as_json=as_json, search_hint="")
 
 

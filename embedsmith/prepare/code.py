@@ -48,6 +48,10 @@ class CodeSettings(Settings):
     test_share: float = Field(0.2, gt=0, lt=1)
     """Share of the pairs aimed at for the test side, which takes whole modules."""
 
+    max_functions: int | None = Field(None, gt=0)
+    """Functions to keep, at most, in whole files drawn at random; all by default. More are kept where those of the
+    first files are more than that."""
+
 
 @dataclass(frozen=True)
 class Harvest:
@@ -107,7 +111,23 @@ def harvest(settings: CodeSettings, *, on_file: Callable[[int, int], None] | Non
             f"{_first_skipped(skipped)}",
             hint="a source tree without docstrings has no queries: choose another one",
         )
-    return Harvest(functions=functions, skipped=skipped)
+    return Harvest(functions=_some(functions, settings), skipped=skipped)
+
+
+def _some(functions: list[Function], settings: CodeSettings) -> list[Function]:
+    """Return the functions of as many files as do not hold too many."""
+    if settings.max_functions is None or len(functions) <= settings.max_functions:
+        return functions
+    sizes = Counter(function.file for function in functions)
+    order = sorted(sizes)
+    random.Random(settings.split_seed).shuffle(order)
+    kept: set[str] = set()
+    count = 0
+    for file in order:
+        if count + sizes[file] <= settings.max_functions or len(kept) < MIN_UNITS:
+            kept.add(file)
+            count += sizes[file]
+    return [function for function in functions if function.file in kept]
 
 
 def _first_skipped(skipped: list[Skipped]) -> str:

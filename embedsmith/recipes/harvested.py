@@ -132,7 +132,12 @@ def _sizes(train: Collection, test: Collection) -> dict[str, int]:
 
 def code_of(data: DataSettings) -> CodeSettings:
     """Return how a data set is harvested from source code."""
-    return CodeSettings(source=filled(data).path, split_seed=data.split_seed, test_share=data.test_share)
+    return CodeSettings(
+        source=filled(data).path,
+        split_seed=data.split_seed,
+        test_share=data.test_share,
+        max_functions=data.max_functions,
+    )
 
 
 def documents_of(data: DataSettings, student: StudentSettings) -> DocumentSettings:

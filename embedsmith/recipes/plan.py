@@ -108,39 +108,58 @@ def plan_of_recipe(
 
 def _plan_of(recipe: Recipe, opened: dict[str, Opened], on_progress: Progress) -> TrainingPlan:
     """Return the plan of a recipe that can be carried out."""
-    data, sources, removed = [], [], {}
-    for name, settings, contaminated in _cleaned(recipe, on_progress):
-        removed[name] = contaminated
-        there = filled(settings)
-        if settings.format == "examples":
-            examples = read_examples(Path(there.path))
-            sources.append(source_of(recipe, name, examples))
-            data.append(_data_plan(name, examples))
-            continue
-        if there.convert:
-            # What evaluation sets hold was still there when the data were looked at.
-            drafted = drafted_of(there) if settings.against else opened[name].drafted
-            assert drafted
-            examples = list(drafted.examples(there.convert))
-            sources.append(source_of(recipe, name, examples))
-            data.append(replace(_data_plan(name, examples), labels=str(drafted.meanings or "")))
-            continue
-        collection = _collection(settings, recipe.student, on_progress)
-        examples = _as_if_mined(collection, recipe.mining.negatives)
-        sources.append(source_of(recipe, name, examples))
-        data.append(DataPlan(name, len(collection.queries), len(collection.passages), 0, True))
+    read = read_data(recipe, opened, on_progress)
     model = build_student(recipe.student, seed=recipe.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return TrainingPlan(
         device=str(model.device),
         free_gib=_free_gib(model, parameters),
         parameters=parameters,
-        data=[replace(one, removed=removed[one.name]) for one in data],
+        data=read.plans,
         stages=[
-            _stage_plan(model, sources_of(stage, sources), stage, recipe.seed + number)
+            _stage_plan(model, sources_of(stage, read.sources), stage, recipe.seed + number)
             for number, stage in enumerate(recipe.stages)
         ],
     )
+
+
+@dataclass(frozen=True)
+class ReadData:
+    """The data of a recipe, read and cleaned, not mined."""
+
+    plans: list[DataPlan]
+    sources: list[Source]
+    """What stages train on; passages at random stand in the place of negatives that are not mined yet."""
+    mined: dict[str, Collection]
+    """Data sets that are to be mined, by name."""
+    tests: dict[str, Collection]
+    """Test sides to be searched, by name; not those of labelled data."""
+
+
+def read_data(recipe: Recipe, opened: dict[str, Opened], on_progress: Progress) -> ReadData:
+    """Return the data of a recipe that can be carried out; nothing stays written."""
+    read = ReadData([], [], {}, {})
+    for name, settings, removed in _cleaned(recipe, on_progress):
+        there = filled(settings)
+        if settings.format == "examples":
+            examples = read_examples(Path(there.path))
+            plan = _data_plan(name, examples)
+        elif there.convert:
+            # What evaluation sets hold was still there when the data were looked at.
+            drafted = drafted_of(there) if settings.against else opened[name].drafted
+            assert drafted
+            examples = list(drafted.examples(there.convert))
+            plan = replace(_data_plan(name, examples), labels=str(drafted.meanings or ""))
+        else:
+            collection, test = _collections(settings, recipe.student, on_progress)
+            examples = _as_if_mined(collection, recipe.mining.negatives)
+            plan = DataPlan(name, len(collection.queries), len(collection.passages), 0, True)
+            read.mined[name] = collection
+            if test := test or opened[name].test:
+                read.tests[name] = test
+        read.sources.append(source_of(recipe, name, examples))
+        read.plans.append(replace(plan, removed=removed))
+    return read
 
 
 def plan_of_run(mined: Path, settings: TrainingSettings) -> TrainingPlan:
@@ -181,11 +200,14 @@ def _data_plan(name: str, examples: Sequence[Example]) -> DataPlan:
     return DataPlan(name, len(examples), 0, sum(len(example.negatives) for example in examples), False)
 
 
-def _collection(settings: DataSettings, student: StudentSettings, on_progress: Progress) -> Collection:
-    """Return the training side of a data set."""
+def _collections(
+    settings: DataSettings, student: StudentSettings, on_progress: Progress
+) -> tuple[Collection, Collection | None]:
+    """Return the training side of a data set, and the test side of one that is split here."""
     if settings.is_harvested:
-        return sides_of(settings, student, on_progress).train
-    return read_source(filled(settings).path, settings.source, None)[0]
+        sides = sides_of(settings, student, on_progress)
+        return sides.train, sides.test
+    return read_source(filled(settings).path, settings.source, None)[0], None
 
 
 def _as_if_mined(collection: Collection, negatives: int) -> list[Example]:

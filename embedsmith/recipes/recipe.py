@@ -89,6 +89,8 @@ class DataSettings(Settings):
     """`code`, `documents`: seed of the choice of what is held out."""
     test_share: float = Field(0.2, gt=0, lt=1)
     """`code`, `documents`: share of the pairs held out, in whole modules or files."""
+    max_functions: int | None = Field(None, gt=0)
+    """`code`: functions to read, at most, of files drawn at random; all by default."""
     documents: PairSettings = PairSettings()
     """`documents`: how they are cut, and which pairs are made of them."""
 

@@ -79,6 +79,7 @@ def run_recipe(
     command: str = "train",
     shelf: Shelf | None = None,
     preconditions: Preconditions | None = None,
+    planned: Mapping[str, Any] | None = None,
     on_skip: Callable[[str], None] | None = None,
     on_progress: Progress | None = None,
     progress: bool = True,
@@ -91,6 +92,7 @@ def run_recipe(
         command: the command's name, which the folder remembers.
         shelf: what other runs have made of the same things, and where this one leaves what it makes.
         preconditions: what has looked at other recipes already, and tells of what it sees itself.
+        planned: what the run's manifest keeps of how the recipe was chosen; see `embedsmith.recipes.minutes`.
         on_skip: called, when a run begins, with what of each data set is left out and what its labels mean; by default
             the logger `embedsmith` is, at the level INFO.
         on_progress: called with the progress of the work, in place of bars.
@@ -116,6 +118,9 @@ def run_recipe(
     ):
         if shelf:
             run.vectors = shelf.vectors
+        if planned:
+            run.manifest["planned"] = dict(planned)
+            run.save()
         _carry_out(run, recipe, shelf, known, written.progress(tell))
         run.finish()
     return run

@@ -24,7 +24,7 @@ from embedsmith.errors import EmbedsmithError, RunError
 from embedsmith.pages.tables import Figures, Tabular
 from embedsmith.progress import duration
 from embedsmith.runs.part import manifest_of_part, recipe_around
-from embedsmith.settings import Settings, fingerprint
+from embedsmith.settings import Settings, fingerprint, flat
 from embedsmith.version import __version__, installed_versions
 
 FORMAT = 1
@@ -320,21 +320,8 @@ def _difference(manifest: dict[str, Any], new: dict[str, Any]) -> str:
     """Return in a few words what distinguishes a run from the one whose folder it is."""
     if manifest.get("command") != new["command"]:
         return f"it was made by `{manifest.get('command')}`"
-    then, now = (_flat({**one.get("settings", {}), "input": one.get("inputs", {})}) for one in (manifest, new))
+    then, now = (flat({**one.get("settings", {}), "input": one.get("inputs", {})}) for one in (manifest, new))
     changed = [
         f"{key} {then.get(key)!r}, now {now.get(key)!r}" for key in {**then, **now} if then.get(key) != now.get(key)
     ]
     return "; ".join(changed[:3]) or "made by another version"
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Return nested mappings and lists as one mapping of dotted names.
-
-    >>> _flat({"a": {"b": 1}, "c": [2]})
-    {'a.b': 1, 'c.0': 2}
-    """
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    flat: dict[str, Any] = {}
-    for key, inner in items:
-        flat |= _flat(inner, f"{prefix}{key}.") if isinstance(inner, (dict, list)) else {f"{prefix}{key}": inner}
-    return flat

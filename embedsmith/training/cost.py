@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import dataclass
+from statistics import median
+
+import torch
 
 from embedsmith.models.adapters import remove_adapters
+from embedsmith.models.budget import side_by_side
 from embedsmith.models.cpu.trained_embeddings import gradients_of_rows
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.training.batches import Batch, BatchPlan
@@ -17,6 +22,8 @@ from embedsmith.training.memory import BYTES_A_TRAINED_WEIGHT, tightness
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.weights import TrainedWeights, trained_weights
 
+_ROUNDS = 3
+"""Of which the median counts: another program may have wanted a core during one of them."""
 _SAMPLED_BATCHES = 8
 """Batches whose tokens are counted for an estimate."""
 
@@ -77,17 +84,28 @@ def _cost_under(conditions: Conditions, plan: BatchPlan) -> Cost:
 
 
 def _seconds_of(conditions: Conditions, chunk: Chunk, memory: ActivationMemory) -> float:
-    """Return the seconds of a chunk's forward and backward pass, and note what its activations take."""
-    model = conditions.model
+    """Return the seconds of a chunk's forward and backward pass as a step runs it; note what its activations take.
+
+    Where chunks run at the same time, as many are timed together, and each counts its part.
+    """
+    model, at_once = conditions.model, conditions.at_once
+    weights = list(conditions.weights.values())
     model.train()
-    seconds = 0.0
-    for _ in range(2):  # the first time is slow
-        started = time.monotonic()
-        with conditions.kernels([chunk]), gradients_of_rows(model, model.device):
-            conditions.encode_measured(chunk, memory).float().square().sum().backward()
+
+    def work(_: int) -> None:
+        torch.autograd.grad(conditions.encode(chunk).float().square().sum(), weights, allow_unused=True)
+
+    with conditions.kernels([chunk]), gradients_of_rows(model, model.device):
+        conditions.encode_measured(chunk, memory).float().square().sum().backward()  # the first time is slow
         model.zero_grad()
-        seconds = time.monotonic() - started
-    return seconds
+        taken = []
+        for _ in range(_ROUNDS):
+            started = time.monotonic()
+            deque(side_by_side(work, iter(range(at_once)), at_once), maxlen=0)
+            if model.device.type == "cuda":
+                torch.cuda.synchronize(model.device)
+            taken.append((time.monotonic() - started) / at_once)
+    return median(taken)
 
 
 def _missing_bytes(conditions: Conditions) -> float:

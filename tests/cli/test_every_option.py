@@ -42,7 +42,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "quickstart": Command("", "embedsmith.recipes.run.run_recipe"),
+    "quickstart": Command("", "embedsmith.cli.recipes.in_minutes"),
     "build": Command(f"{Path(__file__).parent} --out OUT", "embedsmith.recipes.run.run_recipe"),
     "search": Command("RUN a-query", "embedsmith.serving.search.Finder"),
     "doctor": Command("", "embedsmith.diagnosis.doctor.doctor"),
@@ -147,6 +147,7 @@ ELSEWHERE = {
     ("evaluate", "--before-and-after"): "embedsmith.evaluation.before_and_after.before_and_after",
     ("evaluate", "--panel"): "embedsmith.evaluation.before_and_after.before_and_after",
     ("train", "--dry-run"): "embedsmith.recipes.plan.plan_of_run",
+    ("run", "--minutes"): "embedsmith.cli.recipes.in_minutes",
     ("run", "--dry-run"): "embedsmith.recipes.plan.plan_of_recipe",
     ("build", "--dry-run"): "embedsmith.recipes.plan.plan_of_recipe",
     ("ablate", "--dry-run"): "embedsmith.recipes.ablation.ablate.check",
