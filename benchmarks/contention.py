@@ -2,7 +2,7 @@
 
 A fair share of two cores beside one busy process is three quarters of them: 1.33 times the time.
 
-    python benchmarks/contention.py --data FOLDER [--model NAME] [--busy 1] [--steps 6]
+    python benchmarks/contention.py --data FOLDER [--model NAME] [--busy 1] [--steps 6] [--dtype bfloat16]
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from embedsmith.models.settings import MINILM
 SIDES = ("quiet", "busy")
 
 
-def steps_of(folder: Path, steps: int) -> list[float]:
+def steps_of(folder: Path, steps: int, dtype: str) -> list[float]:
     """Return the seconds of each step."""
     import embedsmith
 
-    stage = embedsmith.StageSettings(steps=steps, batch_size=32, hard_negatives=1, dtype="float32", report_to="none")
+    stage = embedsmith.StageSettings(steps=steps, batch_size=32, hard_negatives=1, dtype=dtype, report_to="none")
     with tempfile.TemporaryDirectory() as out:
         run = embedsmith.train(
             folder / "examples.jsonl", student=folder / "model", out=Path(out) / "run", stage=stage, progress=False
@@ -43,6 +43,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("EMBEDSMITH_DATA"), help="or EMBEDSMITH_DATA")
     parser.add_argument("--model", default=MINILM)
     parser.add_argument("--layers", type=int)
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16"])
     parser.add_argument("--busy", type=int, default=1, help="processes that keep a core busy")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
@@ -54,7 +55,7 @@ def main() -> None:
         count = arguments.busy if arguments.side == "busy" else 0
         others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
         try:
-            taken = steps_of(arguments.folder, arguments.steps)
+            taken = steps_of(arguments.folder, arguments.steps, arguments.dtype)
         finally:
             for other in others:
                 other.kill()
@@ -68,6 +69,7 @@ def main() -> None:
         arguments.steps *= 2  # batches are twice as large as those that are prepared for
         prepare(folder, Path(arguments.data), arguments)
         options = ["--folder", folder, "--steps", arguments.steps // 2, "--busy", arguments.busy]
+        options += ["--dtype", arguments.dtype]
         found = alternate(__file__, SIDES, options, rounds=arguments.rounds, threads=arguments.threads)
     quiet, busy = (found[side]["seconds a step"] for side in SIDES)
     print("\n| quiet | busy | times as long |\n| --- | --- | --- |")

@@ -6,7 +6,6 @@ Shapes: n texts of a chunk, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -115,28 +114,17 @@ def encode(model: Any, chunk: Chunk, *, device: torch.device, bfloat16: bool) ->
     """Return the vectors of a chunk, not yet of length 1.
 
     Args:
-        bfloat16: autocast matmuls to it.
+        bfloat16: autocast matmuls to it. On a CPU autocast keeps no copies of weights: they would be those of one
+            thread, and carry no gradient where they were made without one.
     """
     features = on_device(chunk.features, device)
-    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
-        return truncate_embeddings(model(features)["sentence_embedding"], model.truncate_dim)
-
-
-def shared_copies(device: torch.device) -> AbstractContextManager[Any]:
-    """Return the block in which chunks share autocast's bfloat16 copies of the weights.
-
-    Outside of it every chunk makes its own copies, and keeps them for its backward pass.
-
-    Each chunk must have its own backward pass: gradients of several would be summed in bfloat16. Copies made under
-    `no_grad` must be dropped before a pass that needs gradients. On a GPU, where chunks are few, copies are not shared:
-    they would take memory all the time.
-    """
-    # Autocast drops its copies at the end of the outermost block. This one is outermost, and switches nothing on.
-    return torch.autocast(device.type, enabled=False) if device.type == "cpu" else nullcontext()
+    keeps = device.type != "cpu"
+    with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16, cache_enabled=keeps):
+        return truncate_embeddings(model(features)["sentence_embedding"], model.truncate_dim).float()
 
 
 def copied_bytes(model: torch.nn.Module, device: torch.device, *, bfloat16: bool) -> float:
-    """Return the bytes of the bfloat16 copies of the weights that all chunks share."""
+    """Return the bytes of the bfloat16 copies of the weights that all chunks share; see `cpu.trained_matmul`."""
     if device.type != "cpu" or not bfloat16:
         return 0.0
     weights = (module.weight for module in model.modules() if isinstance(module, torch.nn.Linear))

@@ -125,8 +125,3 @@ def unwrap(trainer: Any, model: torch.nn.Module) -> None:
     trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)
     for name in _WRAPPED:
         model.__dict__.pop(name, None)
-
-
-def drop_autocast_copies() -> None:
-    """Drop autocast's bfloat16 copies of the weights: those made under `no_grad` would carry no gradient."""
-    torch.clear_autocast_cache()

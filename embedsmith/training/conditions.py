@@ -33,7 +33,6 @@ from embedsmith.training.chunks import (
     chunks_of,
     copied_bytes,
     encode,
-    shared_copies,
 )
 from embedsmith.training.grad_cache import ActivationMemory
 from embedsmith.training.memory import activation_bytes
@@ -69,9 +68,7 @@ class Conditions:
     @contextmanager
     def kernels(self, chunks: Sequence[Chunk]) -> Iterator[None]:
         """Run forward and backward passes with the fastest matmul and attention kernels; packed texts stay apart."""
-        device = self.model.device
         with (
-            shared_copies(device) if self.bfloat16 else nullcontext(),
             fast_training(self.model, bfloat16=self.bfloat16),
             attention_within_texts(self.model.backbone) if chunks[0].is_packed else nullcontext(),
         ):
@@ -92,13 +89,12 @@ class Conditions:
         Args:
             missing: bytes of gradients and optimizer state that are not allocated yet.
         """
-        # Checkpointed layers keep no copies of their weights.
         checkpointed = self.settings.gradient_checkpointing
-        shared = 0.0 if checkpointed else copied_bytes(self.model, self.model.device, bfloat16=self.bfloat16)
+        shared = copied_bytes(self.model, self.model.device, bfloat16=self.bfloat16)
         return ActivationMemory(
             activation_bytes(self.settings, self.model.device, missing=missing + shared),
             unseen_bytes_a_token=_checkpointed_bytes(self.model, bfloat16=self.bfloat16) if checkpointed else 0.0,
-            shared_bytes=shared,
+            shared_bytes=0.0 if checkpointed else shared,  # checkpointed layers save no weights for backward
             at_once=self.at_once,
         )
 
@@ -150,7 +146,7 @@ def as_trained(
             budget=budget,
             packed=bool(packs),
             rounded=bool(rounds),
-            at_once=_chunks_at_once(model, settings, bfloat16=bfloat16),
+            at_once=_chunks_at_once(model, settings),
         )
 
 
@@ -160,16 +156,15 @@ _GRADIENT_BYTES = 4 * 2**30
 """Memory for gradients of chunks that are not added up yet: about two copies for each chunk that runs."""
 
 
-def _chunks_at_once(model: EmbeddingModel, settings: StageSettings, *, bfloat16: bool) -> int:
+def _chunks_at_once(model: EmbeddingModel, settings: StageSettings) -> int:
     """Return how many chunks run at the same time.
 
-    On a CPU, in float32, as many as it has cores. OpenMP would split every operation over all cores, and wait for the
+    On a CPU as many as it has cores. OpenMP would split every operation over all cores, and wait for the
     slowest after each: where another process has one of them, a step takes many times as long.
 
-    In bfloat16 chunks share copies of the weights, which autocast keeps for one thread. Gradient checkpointing restores
-    the random state of all threads.
+    Not with gradient checkpointing, which restores the random state of all threads.
     """
-    is_plain = model.device.type == "cpu" and not bfloat16 and not settings.gradient_checkpointing
+    is_plain = model.device.type == "cpu" and not settings.gradient_checkpointing
     if not (is_plain and is_fast()):
         return 1
     copy = sum(weight.numel() * weight.element_size() for weight in trained(model).values())

@@ -30,7 +30,6 @@ from torch import Tensor
 from embedsmith.models.budget import side_by_side
 from embedsmith.models.transfer import sent
 from embedsmith.training.chunks import Chunk
-from embedsmith.training.compat import drop_autocast_copies
 from embedsmith.training.draws import SeededDropout
 from embedsmith.training.processes import Processes
 
@@ -201,7 +200,6 @@ class GradCache:
             vectors.index_copy_(0, sent(chunks[own[place]].rows, device), encoded.float())
         self._processes.sum(vectors)
         vectors.requires_grad_()
-        drop_autocast_copies()
         with torch.enable_grad():
             loss = loss_of(vectors)
             loss.backward()

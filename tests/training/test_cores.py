@@ -27,8 +27,19 @@ def slow(monkeypatch: pytest.MonkeyPatch, turn: int) -> None:
     monkeypatch.setattr(conditions, "encode", late)
 
 
-@pytest.mark.parametrize("stage", [STEPS, STEPS.model_copy(update={"lora_rank": 2})], ids=["whole", "adapters"])
-def test_which_core_is_faster_changes_no_bit(student, tmp_path, monkeypatch, stage):  # noqa: F811
+STAGES = {
+    "whole": {},
+    "adapters": {"lora_rank": 2},
+    "bfloat16": {"dtype": "bfloat16"},
+    "bfloat16, adapters": {"dtype": "bfloat16", "lora_rank": 2},
+    "bfloat16, nothing kept": {"dtype": "bfloat16", "memory_gib": 0.0},
+}
+
+
+@pytest.mark.usefixtures("with_bfloat16")
+@pytest.mark.parametrize("changes", STAGES.values(), ids=STAGES)
+def test_which_core_is_faster_changes_no_bit(student, tmp_path, monkeypatch, changes):  # noqa: F811
+    stage = STEPS.model_copy(update=changes)
     one, other, alone = student(), student(), student()
     with on_cores(2):
         slow(monkeypatch, 0)
@@ -39,8 +50,9 @@ def test_which_core_is_faster_changes_no_bit(student, tmp_path, monkeypatch, sta
     assert_same_bits(weights(other), weights(one))
     with on_cores(1):
         by_one_core = train(alone, tmp_path / "alone", stage)
-    # The norm of all gradients is summed in another order.
-    assert [report.loss for report in by_one_core] == pytest.approx([report.loss for report in reports], rel=1e-5)
+    # The norm of all gradients is summed in another order; what that moves may round a weight to another bfloat16.
+    near = 1e-2 if "dtype" in changes else 1e-5
+    assert [report.loss for report in by_one_core] == pytest.approx([report.loss for report in reports], rel=near)
 
 
 @pytest.mark.parametrize("cores", [1, 2, 3])
@@ -50,11 +62,10 @@ def test_every_core_has_a_chunk(student, cores):  # noqa: F811
         assert found.at_once == cores
 
 
-def test_bfloat16_and_checkpointing_take_one_chunk_at_a_time(student, with_bfloat16):  # noqa: F811
+def test_checkpointing_takes_one_chunk_at_a_time(student):  # noqa: F811
     model = student()
-    for change in ({"dtype": "bfloat16"}, {"gradient_checkpointing": True}):
-        with on_cores(2), as_trained(model, STEPS.model_copy(update=change)) as found:
-            assert found.at_once == 1
+    with on_cores(2), as_trained(model, STEPS.model_copy(update={"gradient_checkpointing": True})) as found:
+        assert found.at_once == 1
 
 
 def test_gradients_that_are_not_added_up_yet_have_a_limit(student, monkeypatch):  # noqa: F811

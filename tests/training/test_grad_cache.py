@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from embedsmith.training.chunks import Chunk, copied_bytes, shared_copies
+from embedsmith.models.cpu.trained_matmul import shared_short
+from embedsmith.training.chunks import Chunk, copied_bytes
 from embedsmith.training.grad_cache import ActivationMemory, GradCache
 from embedsmith.training.processes import Processes
 
@@ -181,6 +182,10 @@ def test_vectors_without_a_gradient_are_those_of_the_network(network):
         assert torch.equal(vectors[chunk.rows], network(chunk.features["ids"]))
 
 
+def nothing_shared(network, device):
+    return nullcontext()
+
+
 def in_bfloat16(network, *, limit, block, checkpointed=False):
     """Return the gradients of a batch in bfloat16, and the addresses of the copies of one weight that were kept."""
     network = copy.deepcopy(network)
@@ -193,7 +198,10 @@ def in_bfloat16(network, *, limit, block, checkpointed=False):
         return tensor
 
     def encode(chunk):
-        with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+        with (
+            torch.autocast("cpu", torch.bfloat16, cache_enabled=block is nothing_shared),
+            torch.autograd.graph.saved_tensors_hooks(note, lambda t: t),
+        ):
             if checkpointed:
                 return checkpoint(network, chunk.features["ids"], use_reentrant=False)
             return network(chunk.features["ids"])
@@ -201,7 +209,7 @@ def in_bfloat16(network, *, limit, block, checkpointed=False):
     memory = ActivationMemory(limit)
     memory.bytes_a_token = 1.0
     cache = GradCache(network, encode, seed=5, memory=memory, processes=Processes(), dimensions=D)
-    with block:
+    with block(network, torch.device("cpu")):
         cache.run(chunks(), loss_of, batch=3, device=torch.device("cpu"))
     return {name: parameter.grad for name, parameter in network.named_parameters()}, addresses
 
@@ -209,16 +217,15 @@ def in_bfloat16(network, *, limit, block, checkpointed=False):
 @pytest.mark.parametrize("checkpointed", [False, True])
 @pytest.mark.parametrize("limit", [0.0, 60.0, 1e9])
 def test_copies_that_chunks_share_change_no_bit_of_the_gradients(network, limit, checkpointed):
-    wanted, _ = in_bfloat16(network, limit=limit, block=nullcontext(), checkpointed=checkpointed)
-    shared = shared_copies(torch.device("cpu"))
-    found, _ = in_bfloat16(network, limit=limit, block=shared, checkpointed=checkpointed)
+    wanted, _ = in_bfloat16(network, limit=limit, block=nothing_shared, checkpointed=checkpointed)
+    found, _ = in_bfloat16(network, limit=limit, block=shared_short, checkpointed=checkpointed)
     assert all(gradient is not None and gradient.dtype == torch.float32 for gradient in found.values())
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
 def test_chunks_that_are_kept_share_one_copy_of_a_weight(network):
-    _, apart = in_bfloat16(network, limit=1e9, block=nullcontext())
-    _, together = in_bfloat16(network, limit=1e9, block=shared_copies(torch.device("cpu")))
+    _, apart = in_bfloat16(network, limit=1e9, block=nothing_shared)
+    _, together = in_bfloat16(network, limit=1e9, block=shared_short)
     assert len(set(apart)) == len(WIDTHS)
     assert len(set(together)) == 1
     assert copied_bytes(network, torch.device("cpu"), bfloat16=True) == 2 * (16 * 16 + D * 16)

@@ -1,7 +1,10 @@
-"""Matmuls in float32 on AMD's processors by oneDNN, in the forward and the backward pass.
+"""Matmuls of a training step on a CPU: in float32 by oneDNN on AMD's processors, in bfloat16 by shared weights.
 
 Four fifths of a training step in float32 were matmuls: of states and weights, of gradients and weights, and of
 gradients and states. torch uses MKL for them, which is half as fast there: see `cpu.matmul`.
+
+In bfloat16, autocast keeps its copies of the weights for one thread. Here all chunks of a batch share copies that are
+made once, on whichever thread they run.
 
 Shapes: I numbers read, O numbers returned, by a layer.
 """
@@ -34,7 +37,7 @@ def trained_matmul(model: nn.Module, device: torch.device) -> Iterator[None]:
         model: of float32, or in part.
         device: of its weights.
     """
-    layers = [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
+    layers = _plain_layers(model)
     if not (is_fast() and multiplies_wide(device)):
         layers = []
     for layer in layers:
@@ -44,6 +47,42 @@ def trained_matmul(model: nn.Module, device: torch.device) -> Iterator[None]:
     finally:
         for layer in layers:
             del layer.forward
+
+
+@contextmanager
+def shared_short(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Have a CPU's linear layers multiply with bfloat16 copies of their weights, made once for the block.
+
+    The matmuls are those of autocast, which has to be on, bit for bit. A weight that changes within the block keeps its
+    copy. The copies carry gradients wherever they are read; each chunk must have a backward pass of its own: gradients
+    of several would be summed in bfloat16.
+
+    Args:
+        model: of float32, or in part.
+        device: of its weights; elsewhere than on a CPU nothing is changed.
+    """
+    layers = _plain_layers(model)
+    if device.type != "cpu" or not is_fast():
+        layers = []
+    with torch.enable_grad():
+        for layer in layers:
+            bias = None if layer.bias is None else layer.bias.to(torch.bfloat16)
+            layer.forward = partial(_short_forward, layer.weight.to(torch.bfloat16), bias)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _plain_layers(model: nn.Module) -> list[nn.Linear]:
+    """Return the linear layers whose `forward` is torch's own."""
+    return [m for m in model.modules() if type(m) is nn.Linear and "forward" not in vars(m)]
+
+
+def _short_forward(weight: Tensor, bias: Tensor | None, input: Tensor) -> Tensor:
+    """Return what a linear layer makes of states by short copies of its weights."""
+    return functional.linear(input.to(weight.dtype), weight, bias)
 
 
 def _forward(layer: nn.Linear, input: Tensor) -> Tensor:

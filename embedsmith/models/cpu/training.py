@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from torch import nn
 
 from embedsmith.models.cpu.attention import training_attention
-from embedsmith.models.cpu.trained_matmul import trained_matmul
+from embedsmith.models.cpu.trained_matmul import shared_short, trained_matmul
 
 
 @contextmanager
@@ -19,6 +19,6 @@ def fast_training(model: nn.Module, *, bfloat16: bool) -> Iterator[None]:
         model: an embedding model; its `device` is where it is.
         bfloat16: matmuls are computed in it, by autocast.
     """
-    matmuls = nullcontext() if bfloat16 else trained_matmul(model, model.device)
+    matmuls = (shared_short if bfloat16 else trained_matmul)(model, model.device)
     with training_attention(model.device.type), matmuls:
         yield
