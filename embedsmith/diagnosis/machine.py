@@ -32,24 +32,32 @@ def arithmetic() -> Found:
     import torch
 
     from embedsmith.models.cpu.switch import is_fast
-    from embedsmith.models.precision import cpu_has_bfloat16, mixes, multiplies_wide, resolve_dtype
+    from embedsmith.models.measured import multiplies_wide, speeds
+    from embedsmith.models.precision import cpu_has_bfloat16, mixes, onednn_multiplies, resolve_dtype
 
     device = _device()
     auto = str(resolve_dtype("auto", device)).removeprefix("torch.")
     wide = is_fast() and multiplies_wide(torch.device("cpu"))
+    measured = speeds() if onednn_multiplies(torch.float32) else None
     facts = {
         "device": device,
         "auto": auto,
         "auto_mixes": mixes("auto", device),
         "cpu_float32": "oneDNN" if wide else "torch",
+        "cpu_float32_gflops": measured._asdict() if measured else None,
         "cpu_bfloat16": cpu_has_bfloat16(),
         "cpu_kernels": is_fast(),
     }
     mixed = " for matmuls of longer texts, float32 for all else" if facts["auto_mixes"] else ""
     lines = [f"models run on {device}; `auto` is {auto}{mixed}"]
     has = "there are instructions for bfloat16" if facts["cpu_bfloat16"] else "no instructions for bfloat16"
-    by = "oneDNN, faster here than torch's default" if wide else "torch's default library"
+    by = "oneDNN" if wide else "torch's default library"
     lines.append(f"on the CPU: float32 by {by}; {has}")
+    if measured:
+        lines.append(
+            f"one core multiplies float32 at {measured.torch:.0f} GFLOP/s by torch's default library, at "
+            f"{measured.onednn:.0f} by oneDNN (measured once; kept in the cache folder)"
+        )
     if not is_fast():
         lines.append("EMBEDSMITH_CPU turns our CPU kernels off")
     return Found(facts, lines)

@@ -114,14 +114,9 @@ def cpu_has_bfloat16() -> bool:
     return has_instructions and onednn_multiplies(torch.bfloat16)
 
 
-def multiplies_wide(device: torch.device) -> bool:
-    """Return whether oneDNN multiplies float32 faster on a device than MKL, torch's default: see `cpu.matmul`."""
-    return (
-        device.type == "cpu"
-        and torch.backends.cpu.get_cpu_capability() == "AVX512"
-        and str(_capabilities().get("cpu_name", "")).startswith("AMD")
-        and onednn_multiplies(torch.float32)
-    )
+def cpu_capability() -> str:
+    """Return up to which instructions torch's own kernels go on this CPU, such as AVX2."""
+    return str(torch.backends.cpu.get_cpu_capability())
 
 
 @cache

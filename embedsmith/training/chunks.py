@@ -18,9 +18,9 @@ from torch.nn import functional
 from embedsmith.models import transfer
 from embedsmith.models.budget import Rounding, of_tokens, token_batches
 from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.measured import multiplies_wide
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.packed import is_packable, on_device, pack, pinned
-from embedsmith.models.precision import multiplies_wide
 from embedsmith.models.tokens import padding_values, tokens_of
 from embedsmith.training.batches import Batch
 from embedsmith.training.settings import MemorySettings

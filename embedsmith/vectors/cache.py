@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
+
+from embedsmith.data.cached import cache_folder
 
 
 def user_cache() -> Path:
@@ -11,5 +12,4 @@ def user_cache() -> Path:
 
     Everything in it can be made again; it may be removed at any time.
     """
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "embedsmith" / "vectors"
+    return cache_folder() / "vectors"

@@ -12,7 +12,7 @@ import torch
 
 import embedsmith
 from embedsmith.models import precision
-from embedsmith.models.precision import has_bfloat16, mixes, multiplies_wide, resolve_dtype
+from embedsmith.models.precision import has_bfloat16, mixes, resolve_dtype
 
 SHORT, LONG = torch.bfloat16, torch.float32
 NAMES = {"get_capabilities", "get_cpu_capability", "is_bf16_supported", "mkldnn"}
@@ -94,13 +94,13 @@ def test_a_product_that_the_library_refuses_is_not_asked_for_again(monkeypatch):
 @pytest.mark.skipif(sys.platform != "linux", reason="what torch does not tell is known on Linux alone")
 def test_a_torch_that_tells_less_of_the_processor_is_enough(monkeypatch):
     """Torch 2.6 has no `get_capabilities`, and another that has it may not tell the name."""
-    answers = has_bfloat16("cpu"), multiplies_wide(torch.device("cpu"))
+    answers = has_bfloat16("cpu"), precision.cpu_name()
     told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     nameless = {name: value for name, value in told.items() if name != "cpu_name"}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: nameless, raising=False)
-    assert (has_bfloat16("cpu"), multiplies_wide(torch.device("cpu"))) == answers
+    assert (has_bfloat16("cpu"), precision.cpu_name()) == answers
     monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert (has_bfloat16("cpu"), multiplies_wide(torch.device("cpu"))) == answers
+    assert (has_bfloat16("cpu"), precision.cpu_name()) == answers
 
 
 ON_A_SMALL_PROCESSOR = """
@@ -113,7 +113,7 @@ from safetensors.torch import load_file
 
 from embedsmith.data.examples import Example, Passage
 from embedsmith.models.opening import load
-from embedsmith.models.precision import has_bfloat16, multiplies_wide
+from embedsmith.models.precision import has_bfloat16
 from embedsmith.models.precision import SHORT_TEXT
 from embedsmith.models.settings import StudentSettings
 from embedsmith.models.opening import build_student
@@ -127,7 +127,7 @@ from embedsmith.training.stage import train_stage
 folder = Path(sys.argv[2])
 texts = ["where is the parser", "g", "", *("the dog sat on the log, " * n for n in (2, 9, 20))]
 assert torch.backends.cpu.get_cpu_capability() == "AVX2"
-assert not has_bfloat16("cpu") and not multiplies_wide(torch.device("cpu"))
+assert not has_bfloat16("cpu")
 
 sizes = {"attention": "bidirectional", "pooling": "latent", "latents": 4, "heads": 2, "head_width": 8}
 student = build_student(StudentSettings(name=sys.argv[1], **sizes), device="cpu")

@@ -1,8 +1,9 @@
-"""Matmuls on a CPU, as fast as it can: float32 by oneDNN on AMD's processors, some in bfloat16.
+"""Matmuls on a CPU, as fast as it can: float32 by the faster of two libraries, some in bfloat16.
 
 On a CPU torch multiplies float32 matrices with MKL, which keeps to half-wide kernels where the processor is not one of
 Intel's: 90 against 260 billion operations a second on one core of a fifth-generation EPYC. torch brings oneDNN too, and
-uses it for shorter types only. Both sum in float32; a vector moves in its last bits.
+uses it for shorter types only; `models.measured` finds which is faster here. Both sum in float32; a vector moves in its
+last bits.
 
 In bfloat16 a processor multiplies at least twice as fast, with 8 bits of each factor in place of 24. What that moves a
 vector by is much the same for a short text and a long one, and the time it saves is not: see `precision.SHORT_TEXT`.
@@ -24,7 +25,8 @@ from torch.overrides import TorchFunctionMode
 
 from embedsmith.models.compat import onednn_linear, tree_leaves
 from embedsmith.models.cpu.switch import is_fast
-from embedsmith.models.precision import limit_onednn_cache, multiplies_wide, onednn_multiplies
+from embedsmith.models.measured import multiplies_wide
+from embedsmith.models.precision import limit_onednn_cache, onednn_multiplies
 
 
 class Activation(NamedTuple):

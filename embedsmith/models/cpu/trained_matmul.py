@@ -1,7 +1,7 @@
-"""Matmuls of a training step on a CPU: in float32 by oneDNN on AMD's processors, in bfloat16 by shared weights.
+"""Matmuls of a training step on a CPU: in float32 by oneDNN where it is faster, in bfloat16 by shared weights.
 
 Four fifths of a training step in float32 were matmuls: of states and weights, of gradients and weights, and of
-gradients and states. torch uses MKL for them, which is half as fast there: see `cpu.matmul`.
+gradients and states. torch uses MKL for them: see `cpu.matmul`.
 
 In bfloat16, autocast keeps its copies of the weights for one thread. Here all chunks of a batch share copies that are
 made once, on whichever thread they run.
@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from embedsmith.models.cpu.matmul import linear
 from embedsmith.models.cpu.switch import is_fast
-from embedsmith.models.precision import multiplies_wide
+from embedsmith.models.measured import multiplies_wide
 
 
 @contextmanager

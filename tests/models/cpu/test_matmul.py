@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from embedsmith.models import embedder, precision
+from embedsmith.models import embedder, measured
 from embedsmith.models.cpu import matmul
 from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
@@ -50,18 +50,12 @@ def test_shorter_types_stay_with_torch(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("maker", "capability", "device", "wide"),
-    [
-        ("AMD EPYC 9654", "AVX512", "cpu", True),
-        ("AMD EPYC 7742", "AVX2", "cpu", False),
-        ("Intel(R) Xeon(R) Platinum", "AVX512", "cpu", False),
-        ("AMD EPYC 9654", "AVX512", "cuda", False),
-    ],
+    ("by_torch", "by_onednn", "device", "wide"),
+    [(90.0, 260.0, "cpu", True), (52.0, 62.0, "cpu", True), (100.0, 104.0, "cpu", False), (90.0, 260.0, "cuda", False)],
 )
-def test_it_is_for_amds_processors_with_avx512(monkeypatch, maker, capability, device, wide):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": maker}, raising=False)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    monkeypatch.setattr(precision, "onednn_multiplies", lambda dtype: True)
+def test_the_faster_library_multiplies(monkeypatch, by_torch, by_onednn, device, wide):
+    monkeypatch.setattr(measured, "speeds", lambda: measured.Speeds(by_torch, by_onednn))
+    monkeypatch.setattr(measured, "onednn_multiplies", lambda dtype: True)
     with torch.inference_mode():
         block = matmul.fast_matmul(torch.device(device))
     assert isinstance(block, matmul.MatmulMode) == wide
