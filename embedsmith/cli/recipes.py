@@ -97,9 +97,8 @@ def run(
     On several devices: torchrun --nproc-per-node N -m embedsmith run ...
 
     Examples:
-        embedsmith run recipe.yaml --out runs/first
+        embedsmith run recipe.yaml --out runs/first --minutes 15
         embedsmith run recipe.yaml --out runs/second --set stages.0.learning_rate=1e-5
-        embedsmith run recipe.yaml --out runs/short --minutes 15
         embedsmith run recipe.yaml --dry-run
     """
     refuse_without(out, dry_run=dry_run)

@@ -39,8 +39,8 @@ def quickstart_recipe(
             raise InputError(f"{source}: no such folder", hint="--source takes a folder of Python files, or stdlib")
         source = str(path.resolve())
     models = {
-        # 256 tokens is what MiniLM reads when it is opened as published, so `before` is the published model.
-        "minilm": StudentSettings(name=MINILM, passage_max_tokens=256),
+        # Published with 256 tokens; the second half of them takes time, and changes nothing here (nDCG@10 .562, .561).
+        "minilm": StudentSettings(name=MINILM, passage_max_tokens=128),
         "smollm2": StudentSettings(
             name=SMOLLM2,
             attention="bidirectional",
@@ -56,8 +56,10 @@ def quickstart_recipe(
     }
     stages = {
         # No guide: the teacher is the student's own start, and what it ranks too high is what there is to learn.
+        # Passages of 64 tokens teach as much as those of 128 (40 steps: .628, .628), in two thirds of the time.
         "minilm": StageSettings(
-            steps=120,
+            steps=200,
+            passage_max_tokens=64,
             batch_size=48,
             learning_rate=8e-5,
             dropout=0.0,
@@ -71,7 +73,7 @@ def quickstart_recipe(
         name=f"quickstart-{student}",
         seed=seed,
         data={"code": DataSettings(path=source, format="code")},
-        mining=MiningSettings(teacher_settings=TeacherSettings(max_tokens={"minilm": 256, "smollm2": 128}[student])),
+        mining=MiningSettings(teacher_settings=TeacherSettings(max_tokens=128)),
         student=models[student],
         stages=[stages[student]],
         evaluation=EvaluationSettings(),
