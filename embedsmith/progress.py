@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from typing import NamedTuple, Protocol
@@ -102,9 +103,11 @@ def duration(seconds: float) -> str:
 
     >>> duration(8.2), duration(725), duration(6428), duration(200_000)
     ('8.2s', '12m 05s', '1h 47m', '2d 07h')
-    >>> duration(59.96), duration(3599.7), duration(0.004)
-    ('1m 00s', '1h 00m', '0.0s')
+    >>> duration(59.96), duration(3599.7), duration(0.004), duration(math.inf)
+    ('1m 00s', '1h 00m', '0.0s', 'for ever')
     """
+    if math.isinf(seconds):
+        return "for ever"
     if round(seconds, 1) < 60:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)

@@ -11,7 +11,8 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, Seed, app
 from embedsmith.cli.commands import command
-from embedsmith.cli.recipes import Changes, DryRun, refuse_without, show_plan, show_run
+from embedsmith.cli.minutes import in_minutes
+from embedsmith.cli.recipes import Changes, DryRun, Minutes, refuse_without, show_plan, show_run
 from embedsmith.models.settings import MINILM
 
 _SHOWN_REASONS = 5
@@ -32,6 +33,7 @@ def build(
         str, typer.Option(metavar="MODEL", help="Model to train, which finds the negatives too.")
     ] = MINILM,
     changes: Changes = None,
+    minutes: Minutes = None,
     seed: Seed = 0,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -42,7 +44,7 @@ def build(
     sentences and where they stand, comments and code. Evaluation is on files never seen.
 
     Examples:
-        embedsmith build manuals --out runs/manuals
+        embedsmith build manuals --out runs/manuals --minutes 10
         embedsmith build manuals --out runs/longer --set stages.0.steps=300
         embedsmith build manuals --dry-run
     """
@@ -53,16 +55,22 @@ def build(
 
     refuse_without(out, dry_run=dry_run)
     recipe = build_recipe(docs, student=student, seed=seed, on_gpu=torch.cuda.is_available(), changes=changes or [])
-    if dry_run:
+    planned = None
+    if minutes is not None:
+        recipe, planned = in_minutes(recipe, minutes, out, dry_run=dry_run, as_json=as_json)
+    elif dry_run:
         from embedsmith.recipes.plan import plan_of_recipe
 
         with console.progress() as on_progress:
             plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=on_progress)
         show_plan(plan, as_json=as_json)
+    if dry_run:
         return
     assert out
     with console.progress() as on_progress:
-        run = run_recipe(recipe, out=out, command="build", on_skip=console.note, on_progress=on_progress)
+        run = run_recipe(
+            recipe, out=out, command="build", planned=planned, on_skip=console.note, on_progress=on_progress
+        )
     for name in recipe.data:
         show_harvest(run.folder / "data" / name, verbose=console.is_verbose())
         if not as_json and (run.folder / "data" / name / "done.json").is_file():

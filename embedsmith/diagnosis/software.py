@@ -25,6 +25,7 @@ class Extra(NamedTuple):
 
 EXTRAS = {
     "datasets": Extra("datasets", "datasets", "data as hf:OWNER/NAME and as folders of `datasets`, in every command"),
+    "documents": Extra("selectolax", "selectolax", "`build`, and recipes with `format: documents`"),
     "faiss": Extra("faiss", "faiss-cpu", "`mine --search ivf`"),
     "lora": Extra("peft", "peft", "`train --lora-rank`, and models that are adapters"),
     "mteb": Extra("mteb", "mteb", "`evaluate` of STS, classification and other tasks of mteb"),

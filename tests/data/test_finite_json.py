@@ -62,6 +62,8 @@ def test_every_writer_of_json_refuses_what_is_not_finite():
         ("data/texts.py", "json"),  # metadata, in memory
         ("models/end_of_text.py", "json"),  # a tokenizer's rules, in memory
         ("pages/model_card.py", "json"),  # a name, in quotes
+        ("prepare/documents/reader_process.py", "json"),  # texts and places, to the process that asked
+        ("prepare/documents/reading.py", "json"),  # a name, to the process that reads
         ("recipes/shelf.py", "orjson"),  # for a hash
         ("services/journal.py", "orjson"),  # answers in words
         ("services/requests.py", "json"),  # a request
