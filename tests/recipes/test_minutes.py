@@ -97,10 +97,17 @@ def test_a_slower_machine_reads_less_and_then_takes_fewer_steps(recipe: Recipe, 
 def test_of_much_code_a_slow_machine_reads_a_part(recipe: Recipe, machine, monkeypatch):
     monkeypatch.setattr(minutes, "_FEWEST_FUNCTIONS", 100)
     monkeypatch.setattr(speed.Speed, "_lengths", lambda self, texts: iter([100] * len(texts)))
-    machine(tokens_a_second=400, seconds_a_batch=1.0)
-    plan = fitted(recipe, 7)
-    assert plan.changes["data.code.max_functions"] in (300, 150)
-    assert plan.is_in_time
+    chosen = []
+    for rate in (2000.0, 400.0, 250.0):
+        machine(tokens_a_second=rate, seconds_a_batch=4000 / rate)
+        plan = fitted(recipe, 7)
+        assert plan.is_in_time
+        chosen.append(plan.changes.get("data.code.max_functions", 600))
+        # Fewer steps come before less code, but not fewer than enough.
+        assert plan.estimate.steps[0] >= minutes._ENOUGH * 60
+    assert chosen[0] == 600
+    assert chosen == sorted(chosen, reverse=True)
+    assert chosen[-1] < 600
 
 
 def test_texts_are_counted_by_a_sample_and_cut_where_they_are_truncated():
