@@ -30,6 +30,7 @@ INSIDE = {
     ("models/nv_embed.py", "write_nv_embed", "save_pretrained"): "into the folder that it is given",
     ("models/adapters.py", "save_adapters", "save_pretrained"): "into the folder that it is given",
     ("runs/temporary.py", "folder_or_temporary", "mkdtemp"): "a folder that is thrown away",
+    ("prepare/documents/reader_process.py", "main", "fdopen"): "the pipe to the process that asked",
     ("models/nv_embed.py", "around", "copy"): "into a folder that is thrown away",
     ("models/nv_embed.py", "around", "save_pretrained"): "into a folder that is thrown away",
     (

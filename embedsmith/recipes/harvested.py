@@ -102,7 +102,7 @@ def _documents(settings: DataSettings, student: StudentSettings, on_progress: Pr
     own = documents_of(settings, student)
     tokens, added = _tokens_of(student)
     # What the model puts around a text counts too.
-    cut = own.model_copy(update={"max_tokens": max(1, own.max_tokens - added)})
+    cut = own.model_copy(update={"max_tokens": max(1, own.limit - added)})
     found = harvest_documents(
         Path(path), cut, tokens, on_file=lambda done, total: on_progress(f"read {settings.path}", done, total)
     )

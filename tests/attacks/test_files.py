@@ -143,6 +143,7 @@ FOLDERS = {
     "run",
     "ablate",
     "quickstart",
+    "build",
     "evaluate",
     "synthesize queries",
     "synthesize tasks",

@@ -66,7 +66,7 @@ def passages_of(document: Document, settings: PassageSettings, tokens: Tokens) -
     found: list[Passage] = []
     for number, blocks in enumerate(_sections(document)):
         front = _front(blocks, settings, tokens)
-        limit = max(1, settings.max_tokens - (tokens(in_front(front)) if front else 0))
+        limit = max(1, settings.limit - (tokens(in_front(front)) if front else 0))
         cut = [piece for block in blocks for piece in _pieces(block, limit, tokens)]
         runs = _runs(document, cut, limit, settings.overlap_tokens, tokens)
         found += [_passage(document, run, number, front) for run in runs]
@@ -76,7 +76,7 @@ def passages_of(document: Document, settings: PassageSettings, tokens: Tokens) -
 def _front(blocks: Sequence[Placed], settings: PassageSettings, tokens: Tokens) -> tuple[str, ...]:
     """Return the headings that stand before the passages of a section."""
     path = blocks[0].path if settings.heading_path and blocks else ()
-    while path and tokens(in_front(path)) > settings.max_tokens // 2:
+    while path and tokens(in_front(path)) > settings.limit // 2:
         path = path[1:]
     return path
 

@@ -16,12 +16,18 @@ SOURCES: tuple[PairSource, ...] = get_args(PairSource)
 class PassageSettings(Settings):
     """How long passages are, and what stands in them."""
 
-    max_tokens: int = Field(0, ge=0)
-    """Tokens of a passage, as the student counts them; 0 for as many as the student reads of one."""
+    max_tokens: int | None = Field(None, gt=0)
+    """Tokens of a passage, as the student counts them; by default as many as the student reads of one."""
     overlap_tokens: int = Field(0, ge=0)
     """Tokens at the end of a passage, in whole sentences, that the next one of its section begins with."""
     heading_path: bool = True
     """Put the headings that a passage stands under before it, but for those that are its queries."""
+
+    @property
+    def limit(self) -> int:
+        """Tokens of a passage, once the student has said how many it reads."""
+        assert self.max_tokens is not None
+        return self.max_tokens
 
 
 class PairSettings(PassageSettings):
