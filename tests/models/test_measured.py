@@ -13,6 +13,8 @@ from embedsmith.models.precision import onednn_multiplies
 @pytest.fixture(autouse=True)
 def _a_new_process(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    for name in measured._VARIABLES:
+        monkeypatch.delenv(name, raising=False)
     speeds.cache_clear()
     yield
     speeds.cache_clear()
