@@ -43,12 +43,12 @@ install() { \
 }
 endef
 
-# An environment with the lowest versions that pyproject.toml admits, and the tests that run there: opening, encoding,
+# An environment with the lowest versions that pyproject.toml admits, and the tests that run there: attacks, opening, encoding,
 # mining, training, the command line, and the private names of libraries that are used. The torch of the index PyPI
 # brings CUDA on Linux, 3 GB: LOWEST_TORCH names another one, TORCH_INDEX another index.
 LOWEST := build/lowest
 LOWEST_TORCH ?= 2.6.0
-LOWEST_TESTS := tests/cli/test_cli.py tests/cli/test_help.py tests/models/test_poolings.py tests/models/cpu \
+LOWEST_TESTS := tests/attacks tests/cli/test_cli.py tests/cli/test_help.py tests/models/test_poolings.py tests/models/cpu \
 	tests/models/test_compat.py tests/teachers/test_compat.py tests/training/test_compat.py tests/training/test_grad_cache.py
 
 .PHONY: help setup tools quickstart test test-lowest lint types format docs release sbom clean

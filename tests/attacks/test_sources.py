@@ -146,7 +146,10 @@ def test_a_saved_folder_in_which_rows_share_their_bytes_is_refused(tmp_path: Pat
 
 @pytest.mark.parametrize("name", ["a dictionary", "views", "a dictionary in a list"])
 def test_parquet_in_which_rows_share_their_bytes_reads_as_any(tmp_path: Path, name: str):
-    pq.write_table(pa.table({"query": SHARED[name]}), tmp_path / "a.parquet")
+    try:
+        pq.write_table(pa.table({"query": SHARED[name]}), tmp_path / "a.parquet")
+    except pa.ArrowNotImplementedError:
+        pytest.skip("this pyarrow writes no views")
     kind = pq.read_schema(tmp_path / "a.parquet").field("query").type
     with pq.ParquetFile(tmp_path / "a.parquet") as file:
         (batch,) = arrow_growth.parquet_batches(file, tmp_path / "a.parquet")
