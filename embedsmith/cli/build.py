@@ -11,8 +11,7 @@ import typer
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, Seed, app
 from embedsmith.cli.commands import command
-from embedsmith.cli.minutes import in_minutes
-from embedsmith.cli.recipes import Changes, DryRun, Minutes, refuse_without, show_plan, show_run
+from embedsmith.cli.recipes import Changes, DryRun, Minutes, planned_recipe, refuse_without, show_run
 from embedsmith.models.settings import MINILM
 
 _SHOWN_REASONS = 5
@@ -55,15 +54,7 @@ def build(
 
     refuse_without(out, dry_run=dry_run)
     recipe = build_recipe(docs, student=student, seed=seed, on_gpu=torch.cuda.is_available(), changes=changes or [])
-    planned = None
-    if minutes is not None:
-        recipe, planned = in_minutes(recipe, minutes, out, dry_run=dry_run, as_json=as_json)
-    elif dry_run:
-        from embedsmith.recipes.plan import plan_of_recipe
-
-        with console.progress() as on_progress:
-            plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=on_progress)
-        show_plan(plan, as_json=as_json)
+    recipe, planned = planned_recipe(recipe, minutes, out, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     assert out

@@ -45,9 +45,7 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Remove what --out holds, and begin anew; asks first.", rich_help_panel=RUNNING),
 ]
-Yes = Annotated[
-    bool, typer.Option("--yes", "-y", help="Answer questions with yes: what --overwrite asks.", rich_help_panel=RUNNING)
-]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Answer every question with yes.", rich_help_panel=RUNNING)]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print results and errors only.", rich_help_panel=RUNNING)]
 Verbose = Annotated[
     bool,

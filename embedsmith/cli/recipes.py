@@ -125,21 +125,28 @@ def carry_out(
     from embedsmith.recipes.recipe import read_recipe
     from embedsmith.recipes.run import run_recipe
 
-    recipe, planned = read_recipe(path, changes=changes), None
-    if minutes is not None:
-        recipe, planned = in_minutes(recipe, minutes, out, dry_run=dry_run, as_json=as_json)
-    elif dry_run:
-        from embedsmith.recipes.plan import plan_of_recipe
-
-        with console.progress() as on_progress:
-            plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=on_progress)
-        show_plan(plan, as_json=as_json)
+    recipe, planned = planned_recipe(read_recipe(path, changes=changes), minutes, out, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
     assert out
     with console.progress() as on_progress:
         run = run_recipe(recipe, out=out, planned=planned, on_skip=console.note, on_progress=on_progress)
     show_run(run, as_json=as_json, search_hint="")
+
+
+def planned_recipe(
+    recipe: Any, minutes: float | None, out: Path | None, *, dry_run: bool, as_json: bool
+) -> tuple[Any, dict[str, Any] | None]:
+    """Return the recipe to carry out, and what its run keeps of the plan; show the plan where one is asked for."""
+    if minutes is not None:
+        return in_minutes(recipe, minutes, out, dry_run=dry_run, as_json=as_json)
+    if dry_run:
+        from embedsmith.recipes.plan import plan_of_recipe
+
+        with console.progress() as on_progress:
+            plan = plan_of_recipe(recipe, on_skip=console.note, on_progress=on_progress)
+        show_plan(plan, as_json=as_json)
+    return recipe, None
 
 
 def show_plan(plan: Any, *, as_json: bool) -> None:

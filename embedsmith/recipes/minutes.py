@@ -113,8 +113,8 @@ def fitted(
 def begun(out: Path, asked: Recipe) -> Recipe | None:
     """Return the recipe that the run in a folder goes on with; None where there is no run yet.
 
-    It is what was chosen for the run when the same recipe was asked for. Else it is what is asked for: the run is that
-    recipe's, or opening it says whose it is.
+    If the same recipe was asked for when the run began, that is what was chosen then. Else it is the recipe asked for
+    now: opening the run refuses it if the run is another one's.
     """
     path = out / "manifest.json"
     if not path.is_file():

@@ -148,7 +148,7 @@ ELSEWHERE = {
     ("evaluate", "--panel"): "embedsmith.evaluation.before_and_after.before_and_after",
     ("train", "--dry-run"): "embedsmith.recipes.plan.plan_of_run",
     ("run", "--minutes"): "embedsmith.cli.recipes.in_minutes",
-    ("build", "--minutes"): "embedsmith.cli.build.in_minutes",
+    ("build", "--minutes"): "embedsmith.cli.recipes.in_minutes",
     ("run", "--dry-run"): "embedsmith.recipes.plan.plan_of_recipe",
     ("build", "--dry-run"): "embedsmith.recipes.plan.plan_of_recipe",
     ("ablate", "--dry-run"): "embedsmith.recipes.ablation.ablate.check",

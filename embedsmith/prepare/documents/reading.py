@@ -30,7 +30,7 @@ def check_documents(root: Path) -> None:
 def read_documents(
     root: Path, *, max_seconds: float = MAX_SECONDS, on_file: Callable[[int, int], None] | None = None
 ) -> Iterator[Document | Unread]:
-    """Yield each file of a folder as it was read, or why it was not; every file that is not hidden is one or the other.
+    """Yield each file of a folder that is not hidden: as it was read, or why it was not.
 
     Args:
         root: the folder.
