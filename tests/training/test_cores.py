@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from embedsmith.models.threads import on_cores
-from embedsmith.training import conditions
+from embedsmith.training import conditions, cost
+from embedsmith.training.batches import Source
 from embedsmith.training.chunks import encode
 from embedsmith.training.conditions import as_trained
-from tests.training.test_trainer import STAGE, assert_same_bits, student, train, weights, without_time  # noqa: F401
+from embedsmith.training.plan import plan_of
+from tests.training.test_trainer import STAGE, TOY, assert_same_bits, student, train, weights, without_time  # noqa: F401
 
 STEPS = STAGE.model_copy(update={"steps": 4, "chunk_tokens": 48, "dropout": 0.2})
 
@@ -60,6 +63,29 @@ def test_every_core_has_a_chunk(student, cores):  # noqa: F811
     model = student()
     with on_cores(cores), as_trained(model, STEPS) as found:
         assert found.at_once == cores
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+def test_an_estimate_times_as_many_chunks_at_once_as_a_step_runs(student, monkeypatch, cores):  # noqa: F811
+    """By a clock that a chunk moves on by a second: where several run at once, each counts its part of the time."""
+    now = [0.0]
+
+    def encode_in_a_second(*args, **kwargs):
+        now[0] += 1.0
+        return encode(*args, **kwargs)
+
+    monkeypatch.setattr(conditions, "encode", encode_in_a_second)
+    monkeypatch.setattr(cost, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    model = student()
+    with on_cores(cores):
+        found = cost.cost_of(model, plan_of([Source("toy", TOY, prompt="", passage_prompt="")], STEPS, 0), STEPS)
+    assert now[0] == 1 + cost._ROUNDS * cores
+    plan = plan_of([Source("toy", TOY, prompt="", passage_prompt="")], STEPS, 0)
+    with as_trained(model, STEPS) as trained:
+        batches = [trained.chunks(plan[number]) for number in range(len(plan))]
+    widest = max(chunk.tokens for chunk in batches[0])
+    tokens = sum(chunk.tokens for chunks in batches for chunk in chunks) / len(batches)
+    assert found.seconds_a_batch == pytest.approx(tokens / widest)
 
 
 def test_checkpointing_takes_one_chunk_at_a_time(student):  # noqa: F811
