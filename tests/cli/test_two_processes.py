@@ -128,7 +128,8 @@ def says(prompt: str) -> str:
 def without_seconds(value):
     """Return plain values without times, and without the command's own words."""
     if isinstance(value, dict):
-        return {key: without_seconds(inner) for key, inner in value.items() if key not in ("seconds", "command")}
+        left_out = ("seconds", "estimate_s", "command")
+        return {key: without_seconds(inner) for key, inner in value.items() if key not in left_out}
     return [without_seconds(inner) for inner in value] if isinstance(value, list) else value
 
 
