@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tests.attacks.document_readers import DOCUMENT_READERS
 from tests.attacks.model_readers import MODEL_READERS
 from tests.attacks.reading import SEEDS, Base, Reader, answering, each, only
 from tests.attacks.run_readers import RUN_READERS
@@ -413,6 +414,7 @@ READERS: dict[str, Reader] = {
     "answers": Reader(_answer),
     "templates": Reader(_templates),
     "code": Reader(_code),
+    **DOCUMENT_READERS,
     **RUN_READERS,
     **MODEL_READERS,
 }
