@@ -7,6 +7,7 @@ a hang or an ended process as a finding.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -81,7 +82,8 @@ What does a cat eat?
 .. include:: /etc/hostname
 """
 _HTML = """<!doctype html><html lang="en"><head><title>Cats</title><meta charset="utf-8"><script>x()</script></head>
-<body><nav><a href="/">home</a></nav><main><h1 id="a">Cats and owls</h1><p>The <a href="o.html#owl">owl</a> sleeps in the old
+<body>
+<nav><a href="/">home</a></nav><main><h1 id="a">Cats and owls</h1><p>The <a href="o.html#owl">owl</a> sleeps in the old
 tree.</p><h2>What does a cat eat?</h2><ul><li>mice</li><li>plums<ul><li>blue</li></ul></li></ul><pre>code &lt; x</pre>
 <table><tr><th>who</th><td>cat</td></tr></table><dl><dt>plum</dt><dd>a fruit</dd></dl></main>
 <footer>(c)</footer></body></html>
@@ -166,18 +168,22 @@ def _made(root: Path, name: str) -> None:
         return
     settings = DocumentSettings(max_tokens=24, overlap_tokens=4)
     blocks = questions_as_headings(map(block_of, answer["blocks"]))
-    own = without_recurring([Document.of(name, blocks, is_whole=answer["is_whole"]), *_others()])
-
-    def tokens(text: str) -> int:
-        return len(text.split())
-
-    passages = [passage for document in own for passage in passages_of(document, settings, tokens)]
-    for passage in passages:
-        passage.text.encode()
+    document = Document.of(name, blocks, is_whole=answer["is_whole"])
+    # The others take most of the time.
+    is_split = zlib.crc32(document.text.encode()) % 8 == 0
+    own = without_recurring([document, *_others()] if is_split else [document])
+    passages = [passage for document in own for passage in passages_of(document, settings, _words)]
     pairs = pairs_of(own, passages, settings)
-    both = split_documents(DocumentHarvest([document.file for document in own], [], [], passages, pairs), settings)
-    for side in (both.train, both.test):
-        side.content_hash()
+    for said in (*(passage.text for passage in passages), *(pair.query for pair in pairs)):
+        said.encode()
+    if is_split:
+        both = split_documents(DocumentHarvest([document.file for document in own], [], [], passages, pairs), settings)
+        for side in (both.train, both.test):
+            side.content_hash()
+
+
+def _words(text: str) -> int:
+    return len(text.split())
 
 
 @cache
