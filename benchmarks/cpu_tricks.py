@@ -5,12 +5,12 @@ and processor seconds of encoding (texts to vectors, without opening and a first
 (the mean of all steps but the first two).
 
     activations   matmul and activation fused, found by running the model once (encoding)
-    packing       the texts of a batch in one row, without padding (encoding, training)
+    packing       the texts of a batch in one row, without padding (encoding)
     matmul        float32 by oneDNN where MKL is slower (encoding, training)
     attention     plain matmuls in place of flash attention (training)
     rows          gradients of token embeddings for the rows that were read (training)
 
-    python benchmarks/cpu_tricks.py --data FOLDER [--model NAME] [--layers 6] [--texts 400] [--steps 8]
+    python benchmarks/cpu_tricks.py --data FOLDER [--model NAME] [--layers 6] [--texts 400] [--steps 8] [--dtype bfloat16]
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from embedsmith.data.files import read_json, read_jsonl, write_json
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.models.settings import SMOLLM2, StudentSettings
 
-TRICKS = {"encode": ("activations", "packing", "matmul"), "train": ("packing", "matmul", "attention", "rows")}
+TRICKS = {"encode": ("activations", "packing", "matmul"), "train": ("matmul", "attention", "rows")}
 """Work -> what it uses."""
 ALL = "all"
 
@@ -70,11 +70,11 @@ def encode(folder: Path) -> dict[str, float]:
     return clock.figures
 
 
-def train(folder: Path, steps: int) -> dict[str, float]:
+def train(folder: Path, steps: int, dtype: str) -> dict[str, float]:
     """Return how long a step takes, in seconds and in processor seconds of the whole run for each step."""
     import embedsmith
 
-    stage = embedsmith.StageSettings(steps=steps, batch_size=16, hard_negatives=1, dtype="float32")
+    stage = embedsmith.StageSettings(steps=steps, batch_size=16, hard_negatives=1, dtype=dtype)
     with tempfile.TemporaryDirectory() as out:
         clock = Clock()
         clock.start()
@@ -114,16 +114,19 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="the first of the model; all of them when not given")
     parser.add_argument("--texts", type=int, default=400)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--dtype", default="float32", help="of training")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--work", choices=[*TRICKS], action="append", help="by default both")
+    parser.add_argument("--without", action="append", metavar="NAME", help="only these; by default each")
     parser.add_argument("--side", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
         work, _, trick = arguments.side.partition(":")
         without(trick)
-        figures = encode(arguments.folder) if work == "encode" else train(arguments.folder, arguments.steps)
+        folder = arguments.folder
+        figures = encode(folder) if work == "encode" else train(folder, arguments.steps, arguments.dtype)
         print(json.dumps(figures))
         return
     if not arguments.data:
@@ -131,9 +134,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         prepare(folder, Path(arguments.data), arguments)
-        options = ["--folder", folder, "--steps", arguments.steps]
+        options = ["--folder", folder, "--steps", arguments.steps, "--dtype", arguments.dtype]
         for work in arguments.work or TRICKS:
-            sides = [f"{work}:{trick}" for trick in (ALL, *TRICKS[work])]
+            left_out = [trick for trick in TRICKS[work] if trick in (arguments.without or TRICKS[work])]
+            sides = [f"{work}:{trick}" for trick in (ALL, *left_out)]
             found = alternate(__file__, sides, options, rounds=arguments.rounds, threads=arguments.threads)
             base = found[sides[0]]
             print(f"\n| {work} | seconds | processor seconds | times as long, by seconds | by processor |")
