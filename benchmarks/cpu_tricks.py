@@ -10,7 +10,8 @@ and processor seconds of encoding (texts to vectors, without opening and a first
     attention     plain matmuls in place of flash attention (training)
     rows          gradients of token embeddings for the rows that were read (training)
 
-    python benchmarks/cpu_tricks.py --data FOLDER [--model NAME] [--layers 6] [--texts 400] [--steps 8] [--dtype bfloat16]
+    python benchmarks/cpu_tricks.py --data FOLDER [--model NAME] [--layers 6] [--texts 400] [--steps 8]
+        [--dtype bfloat16] [--without NAME]
 """
 
 from __future__ import annotations
