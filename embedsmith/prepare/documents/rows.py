@@ -59,7 +59,7 @@ def _blocks(row: Mapping[str, Any]) -> list[Block]:
     >>> [(block.kind, block.text) for block in _blocks({"town": "Ulm", "people": "126,000"})]
     [('row', 'town: Ulm; people: 126,000')]
     """
-    said = {key: line_of(value) for key, value in row.items() if isinstance(value, str) and value.strip()}
+    said = {line_of(key): line_of(value) for key, value in row.items() if isinstance(value, str) and value.strip()}
     lower = {key.lower(): value for key, value in said.items()}
     head = next((lower[name] for name in _HEADS if name in lower), "")
     text = next((lower[name] for name in _TEXTS if name in lower), "")
