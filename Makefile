@@ -51,7 +51,12 @@ LOWEST_TORCH ?= 2.6.0
 LOWEST_TESTS := tests/attacks tests/cli/test_cli.py tests/cli/test_help.py tests/models/test_poolings.py tests/models/cpu \
 	tests/models/test_compat.py tests/teachers/test_compat.py tests/training/test_compat.py tests/training/test_grad_cache.py
 
-.PHONY: help setup tools quickstart test test-lowest lint types format docs release sbom clean
+# Of `make fuzz`: for each reader, and where its changes begin.
+FUZZ_MINUTES ?= 60
+FUZZ_SEED ?= 1
+READERS ?=
+
+.PHONY: help setup tools quickstart test test-lowest fuzz lint types format docs release sbom clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -113,6 +118,10 @@ test-lowest:  ## run the core of the tests with the lowest versions that are adm
 		touch "$$wanted"; \
 	fi; \
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(LOWEST_TESTS) $(ARGS)
+
+# Findings are written below build/fuzz; a reader that was mended gets its file as a seed in tests/attacks/seeds.
+fuzz: tools  ## feed changed files to every reader: FUZZ_MINUTES=60 each, READERS="gguf recipe" for some
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.attacks.fuzz $(READERS) --minutes $(FUZZ_MINUTES) --seed $(FUZZ_SEED) --out build/fuzz
 
 lint: tools  ## check the format and the rules
 	@$(BIN)/python -m ruff format --check .
