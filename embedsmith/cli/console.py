@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import json
 import logging
 import os
@@ -75,6 +76,14 @@ _voice = _Voice()
 def begin() -> None:
     """Speak as much as usual, until a command says otherwise."""
     _voice.quiet = _voice.verbose = _voice.agrees = False
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and not _is_unicode(stream):
+            stream.reconfigure(errors="backslashreplace")  # what it cannot write is written out, and is no error
+
+
+def _is_unicode(stream: Any) -> bool:
+    """Return whether a stream writes every character."""
+    return (getattr(stream, "encoding", None) or "utf-8").lower().startswith("utf")
 
 
 def say_less() -> None:
@@ -110,7 +119,8 @@ def let_the_first_process_speak() -> None:
 def print_json(value: Any) -> None:
     """Print one JSON object on stdout, and nothing else."""
     if not out.quiet:
-        sys.stdout.write(shown_json(json.dumps(value, ensure_ascii=False, allow_nan=False)) + "\n")
+        is_ascii = not _is_unicode(sys.stdout)  # a file that Windows writes has one of its old encodings
+        sys.stdout.write(shown_json(json.dumps(value, ensure_ascii=is_ascii, allow_nan=False)) + "\n")
     # A program that asks one thing after the other waits for each answer.
     sys.stdout.flush()
 

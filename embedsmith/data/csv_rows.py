@@ -7,12 +7,14 @@ many rows are lost with it cannot be told: the file is refused, also where bad r
 from __future__ import annotations
 
 import csv
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 from embedsmith.data.bad_rows import BadRow, Misread, OnBad, Unusable
+
+_LONGEST = 2**31 - 1
+"""Characters of a cell: a C long on Windows holds no more. Python's own limit is 131,072, and passages are longer."""
 
 _MANY = 8
 """Lines of one cell that, if each of them looks like a row, are rows."""
@@ -27,7 +29,7 @@ def csv_rows(path: Path, delimiter: str, on_bad: OnBad, *, width: int | None = N
         on_bad: called with each row that cannot be used.
         width: how many cells a row has; None for any number.
     """
-    limit = csv.field_size_limit(sys.maxsize)  # 131,072 characters by default: passages are longer
+    limit = csv.field_size_limit(_LONGEST)
     try:
         with open(path, "rb") as file:
             lines = _Lines(file)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -20,6 +19,7 @@ import orjson
 from embedsmith.data.bad_rows import BadRow, OnBad, Unusable, refuse
 from embedsmith.data.json_text import json_of, object_of
 from embedsmith.errors import InputError, RunError
+from embedsmith.system import open_up, sync, sync_folder
 
 _PARTIAL = ".partial"
 """How the name of what is not whole yet ends."""
@@ -46,7 +46,7 @@ def _whole_file(path: Path) -> Iterator[Path]:
     try:
         yield partial
         os.replace(partial, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except OSError as error:
         # A write that fails names no file, and the temporary name says nothing.
         if error.errno and error.filename in (None, str(partial)):
@@ -83,7 +83,7 @@ def whole_folder(target: Path, *, replaces: bool = True) -> Iterator[Path]:
             _exchange(partial, target)
         else:
             _move(partial, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -144,28 +144,13 @@ def _move(partial: Path, target: Path) -> None:
 
 def _sync_tree(folder: Path) -> None:
     """Let the files of a folder, whoever wrote them, reach the disk, with the rights that the umask leaves."""
-    rights = folder.stat().st_mode & 0o666
-    if os.name != "nt":  # which wants them open for writing
-        for path, _, names in os.walk(folder):
-            for name in names:
-                with open(os.path.join(path, name), "rb") as file:
-                    # Some libraries let nobody but the owner read what they write.
-                    os.fchmod(file.fileno(), os.fstat(file.fileno()).st_mode & 0o111 | rights)
-                    os.fsync(file.fileno())
-            _sync_folder(Path(path))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Let the names of a folder reach the disk."""
-    if os.name != "nt":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # some network file systems cannot
-                raise
-        finally:
-            os.close(descriptor)
+    rights = folder.stat().st_mode
+    for path, _, names in os.walk(folder):
+        for name in names:
+            # Some libraries let nobody but the owner read what they write.
+            open_up(os.path.join(path, name), rights)
+            sync(os.path.join(path, name))
+        sync_folder(Path(path))
 
 
 @contextmanager
@@ -277,9 +262,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
         with open(partial, "xb") as file:
             rights = os.fstat(file.fileno()).st_mode
         save_file(dict(tensors), partial, metadata={"format": "pt"})
-        os.chmod(partial, rights & 0o777)  # safetensors lets nobody but the owner read
-        with open(partial, "rb") as file:
-            os.fsync(file.fileno())
+        open_up(partial, rights)  # safetensors lets nobody but the owner read
+        sync(partial)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -352,7 +336,7 @@ def read_json(path: Path, *, finite: bool = False) -> Any:
     """
     check_regular(path)
     try:
-        value = json_of(path.read_text(encoding="utf-8"))
+        value = json_of(path.read_text(encoding="utf-8-sig"))  # editors on Windows write a mark of UTF-8 first
         if finite:
             json.dumps(value, allow_nan=False)
         return value

@@ -7,7 +7,7 @@ The lock is the operating system's (`flock`, on Windows a locked byte), so it en
 The file only carries it: it names the holder, is removed at the end, and blocks nobody when a killed process left it.
 
 On one machine this holds on every local file system; on NFS where the server has a lock daemon. A file system without
-locks holds nothing: two processes must not write one folder there. The part for Windows is untested.
+locks holds nothing: two processes must not write one folder there.
 
 Not the package filelock: depending on its version it leaves its file behind, or empties it when somebody else asks, and
 the holder's name would need a second file.
@@ -15,11 +15,9 @@ the holder's name would need a second file.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -29,6 +27,7 @@ from typing import IO, Any, ParamSpec, TypeVar
 
 from embedsmith.data.files import refuse_link, remove_partials_of
 from embedsmith.errors import InputError, RunError
+from embedsmith.system import NO_LINK, removes_open_files, try_lock, unlock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,49 +38,9 @@ OnWait = Callable[[str], None]
 _PATIENCE_S = 0.5
 """How long a lock is asked for before it is refused: who only looks whether it is held, holds it for an instant."""
 _PAUSE_S = 0.05
-_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
-"""What a link leads to is somebody's file."""
 _LONGEST = 1000
 _OURS = re.compile(rb"(\d+ [^\n]*\n.{0,300})?", re.DOTALL)
 """What a lock holds: its holder, and for a moment the end of a longer name; nothing when it was just made."""
-_NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
-
-if sys.platform == "win32":
-    import msvcrt
-
-    _FAR = 1 << 30
-    """The byte that is locked: nobody can read a locked one, and the name of the holder is to be read."""
-
-    def _try(file: int, *, shared: bool = False) -> bool:
-        os.lseek(file, _FAR, os.SEEK_SET)
-        try:
-            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-    def _unlock(file: int) -> None:
-        os.lseek(file, _FAR, os.SEEK_SET)
-        msvcrt.locking(file, msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _try(file: int, *, shared: bool = False) -> bool:
-        """Lock a file unless another process holds it; return whether it is locked now."""
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        except OSError as error:
-            if error.errno not in _NO_LOCKS_HERE:
-                raise
-        return True
-
-    def _unlock(file: int) -> None:
-        # Said, not left to closing: a process that was forked meanwhile has the file open too.
-        with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 class Lock:
@@ -126,11 +85,15 @@ class Lock:
         """Let others have it; without effect where it is not held."""
         if self._file is not None:
             # Removed while it is held: whoever has it open already sees that it is no longer the one of this name.
-            with suppress(OSError):  # Windows does not remove what somebody has open
-                self.path.unlink()
-            _unlock(self._file.fileno())
+            if removes_open_files():
+                with suppress(OSError):
+                    self.path.unlink()
+            unlock(self._file.fileno())
             self._file.close()
             self._file = None
+            if not removes_open_files():
+                with suppress(OSError):  # another process has it open: that one removes it
+                    self.path.unlink()
 
     @property
     def holder(self) -> str:
@@ -149,7 +112,7 @@ class Lock:
         except OSError:
             return None
         try:
-            return None if _try(file, shared=True) else self.holder
+            return None if try_lock(file, shared=True) else self.holder
         finally:
             os.close(file)
 
@@ -158,14 +121,14 @@ class Lock:
         with suppress(FileExistsError):  # what was there may have been removed since
             self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | _NO_LINK, 0o666), "r+b", buffering=0)
+            file = os.fdopen(os.open(self.path, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666), "r+b", buffering=0)
         except FileNotFoundError:
             return False  # the folder is gone again
         except OSError:
             self._refuse_foreign(is_ours=not self.path.is_symlink())
             raise
         try:
-            if not _try(file.fileno()) or not self._is_in_place(file):
+            if not try_lock(file.fileno()) or not self._is_in_place(file):
                 file.close()
                 return False
             self._refuse_foreign(is_ours=_OURS.fullmatch(file.read(_LONGEST)) is not None)
@@ -276,9 +239,9 @@ def busy(target: Path, lock: Lock) -> RunError:
 @contextmanager
 def file_held(file: IO[bytes]) -> Iterator[None]:
     """Let no other process that asks for it write an open file within the block; wait for who does."""
-    while not _try(file.fileno()):
+    while not try_lock(file.fileno()):
         time.sleep(0.002)
     try:
         yield
     finally:
-        _unlock(file.fileno())
+        unlock(file.fileno())

@@ -195,7 +195,7 @@ def _of_file(path: str) -> list[tuple[str, str]]:
     """Return the labels of a file and their texts."""
     check_regular(Path(path))
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
         # JSON has a parser of its own: YAML allows no tab before a value.
         # YAML's scalars are read as texts: `no` would become false.
         value = json_of(text) if _is_json(text) else plain_yaml(text, as_texts=True)

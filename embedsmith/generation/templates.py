@@ -76,7 +76,7 @@ def read_template(name: str, names: Sequence[str], folder: Path | None = None) -
     own = _OWN / f"{name}.txt"
     path = own if folder is None or not (folder / own.name).is_file() else folder / own.name
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = path.read_text(encoding="utf-8-sig").strip()
     except UnicodeDecodeError:
         raise InputError(f"{path}: not UTF-8", hint="save the file as UTF-8") from None
     found = set()

@@ -6,7 +6,6 @@ Memory is what the process has filled by then, models and texts among it, and wh
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.texts import Texts
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.settings import Role
+from embedsmith.system import peak_bytes
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.teachers.named import Teacher
 
@@ -86,7 +86,7 @@ def plan_of(teachers: Sequence[Teacher], collection: Collection, *, depth: int, 
         passages=len(collection.passages),
         teachers=[teacher.name for teacher in teachers],
         encodings=encodings,
-        memory_bytes=_filled_bytes() + max(found, _COPIES * needed),
+        memory_bytes=peak_bytes() + max(found, _COPIES * needed),
     )
 
 
@@ -101,16 +101,6 @@ def candidate_bytes(*, queries: int, pairs: int, places: int, teachers: int, wit
     1600000
     """
     return queries * places * (8 + 4 * teachers) + pairs * places * 4 * with_vectors
-
-
-def _filled_bytes() -> int:
-    """Return the most memory that this process has filled so far; 0 where the system does not report it."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _encoding(name: str, model: EmbeddingModel, collection: Collection) -> Encoding:

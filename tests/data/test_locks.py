@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from embedsmith import system
 from embedsmith.data import locks
 from embedsmith.data.locks import Lock, file_held, sole_writer, waiting
 from embedsmith.errors import RunError
@@ -133,7 +134,7 @@ def test_a_file_system_without_locks_holds_nothing_and_stops_nobody(tmp_path: Pa
     def flock(file: int, how: int) -> None:
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    monkeypatch.setattr(system.fcntl, "flock", flock)
     with sole_writer(tmp_path / "a"), open(tmp_path / "b", "wb") as file, file_held(file):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
@@ -143,6 +144,6 @@ def test_what_else_goes_wrong_with_a_lock_is_the_systems_error(tmp_path: Path, m
     def flock(file: int, how: int) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    monkeypatch.setattr(system.fcntl, "flock", flock)
     with pytest.raises(OSError, match="Input/output error"), sole_writer(tmp_path / "a"):
         pass

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from embedsmith.prepare.documents.kinds import blocks_of, is_stream, kind_of
 from embedsmith.prepare.documents.limits import MAX_BYTES, MAX_MEMORY, MAX_TEXT, Unreadable
+from embedsmith.system import bound_memory, opened_at_once
 
 _MISTAKES_OF_READERS = (
     ArithmeticError,
@@ -75,7 +76,7 @@ def _content(path: Path, *, can_be_cut: bool) -> tuple[bytes, bool]:
         Unreadable: it is no file, too long, or changes while it is read.
     """
     # A pipe without a writer is opened at once so, and is told from a file before anything is read from it.
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)), "rb") as file:
+    with opened_at_once(path) as file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):
             raise Unreadable("not a regular file")
@@ -92,19 +93,8 @@ def main() -> None:
     """Answer over the standard streams; what libraries write goes nowhere."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    _bound_memory()
+    bound_memory(MAX_MEMORY)  # a file that asks for too much has an error
     serve(sys.stdin.buffer, answers)
-
-
-def _bound_memory() -> None:
-    """Let a file that asks for too much memory have an error, where the system can do that."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    if most == resource.RLIM_INFINITY or most > MAX_MEMORY:
-        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, most))
 
 
 if __name__ == "__main__":
