@@ -47,13 +47,12 @@ def build(
         embedsmith build manuals --out runs/longer --set stages.0.steps=300
         embedsmith build manuals --dry-run
     """
-    import torch
-
+    from embedsmith.models.devices import has_cuda
     from embedsmith.recipes.build import build_recipe
     from embedsmith.recipes.run import run_recipe
 
     refuse_without(out, dry_run=dry_run)
-    recipe = build_recipe(docs, student=student, seed=seed, on_gpu=torch.cuda.is_available(), changes=changes or [])
+    recipe = build_recipe(docs, student=student, seed=seed, on_gpu=has_cuda(), changes=changes or [])
     recipe, planned = planned_recipe(recipe, minutes, out, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return

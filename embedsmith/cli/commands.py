@@ -36,7 +36,7 @@ Device = Annotated[
     str | None,
     typer.Option(
         "--device",
-        metavar="[cpu|cuda|cuda:N]",
+        metavar="[cpu|cuda|cuda:N|mps]",
         help="Where models run; by default a GPU where there is one.",
         rich_help_panel=RUNNING,
     ),

@@ -65,12 +65,11 @@ def quickstart(
         embedsmith quickstart --minutes 30
         embedsmith quickstart --source my/project --out runs/mine
     """
-    import torch
-
+    from embedsmith.models.devices import has_cuda
     from embedsmith.recipes.quickstart import quickstart_recipe
     from embedsmith.recipes.run import run_recipe
 
-    recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=torch.cuda.is_available())
+    recipe = quickstart_recipe(source=source, student=student, seed=seed, on_gpu=has_cuda())
     folder = out or Path("runs") / recipe.name
     recipe, planned = in_minutes(recipe, minutes, folder, dry_run=dry_run, as_json=as_json)
     if dry_run:

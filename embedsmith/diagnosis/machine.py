@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 from pathlib import Path
 from typing import Any
 
 from embedsmith.diagnosis.found import Found, gib
+from embedsmith.system import cores
+
+_BUILT_WITHOUT = "; this build of torch has no CUDA"
 
 
 def processor() -> Found:
@@ -18,9 +20,7 @@ def processor() -> Found:
     from embedsmith.models.precision import cpu_name, instructions
 
     name = cpu_name() or platform.processor() or platform.machine()
-    # A process may be kept to fewer cores than there are; not every system tells.
-    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    has, threads = instructions(), torch.get_num_threads()
+    ours, has, threads = cores(), instructions(), torch.get_num_threads()
     of_others = {"AVX2", "AVX-512", "VNNI", "AMX"} if has["NEON"] else {"NEON"}
     sets = ", ".join(key if there else f"no {key}" for key, there in has.items() if key not in of_others)
     facts = {"name": name, "cores": ours, "threads": threads, "instructions": has}
@@ -67,18 +67,26 @@ def accelerators() -> Found:
     """Find the GPUs with their memory, and Apple's."""
     import torch
 
+    from embedsmith.models import devices
     from embedsmith.models.precision import has_bfloat16
 
-    gpus: list[dict[str, Any]] = []
-    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        free, total = torch.cuda.mem_get_info(number)
-        gpus.append({"name": torch.cuda.get_device_name(number), "total_bytes": total, "free_bytes": free})
-    mps = bool(torch.backends.mps.is_available())
-    facts = {"gpus": gpus, "mps": mps, "cuda": torch.version.cuda, "bfloat16": bool(gpus) and has_bfloat16("cuda")}
-    lines = [f"cuda:{n} {gpu['name']}, {_room(gpu)}" for n, gpu in enumerate(gpus)] or ["no GPU that torch can use"]
-    if not gpus and torch.version.cuda is None:
-        lines[0] += "; this build of torch has no CUDA"
-    return Found(facts, [*lines, *(["Apple's GPU (mps)"] if mps else [])])
+    names = [*devices.gpus(), *(["mps"] if devices.has_mps() else [])]
+    found: list[dict[str, Any]] = [
+        {
+            "device": name,
+            "name": devices.called(name),
+            "total_bytes": devices.total_bytes(name),
+            "free_bytes": devices.free_bytes(name),
+            "bfloat16": has_bfloat16(name),
+        }
+        for name in names
+    ]
+    facts = {"gpus": found, "mps": "mps" in names, "cuda": torch.version.cuda}
+    facts["bfloat16"] = any(gpu["bfloat16"] for gpu in found)
+    lines = [
+        f"{gpu['device']} {gpu['name']}, {_room(gpu)}, {'' if gpu['bfloat16'] else 'no '}bfloat16" for gpu in found
+    ]
+    return Found(facts, lines or [f"no GPU that torch can use{_BUILT_WITHOUT if torch.version.cuda is None else ''}"])
 
 
 def memory() -> Found:
@@ -105,9 +113,9 @@ def disk() -> Found:
 
 def _device() -> str:
     """Return the device that models are put on."""
-    from sentence_transformers.util import get_device_name
+    from embedsmith.models.devices import default_device
 
-    return get_device_name()
+    return default_device()
 
 
 def _room(part: dict[str, Any]) -> str:

@@ -21,6 +21,7 @@ from embedsmith.models.adapters import save_adapters
 from embedsmith.models.card_data import CardData
 from embedsmith.models.contract import contracts_of, hash_of_weights
 from embedsmith.models.cpu.matmul import Copies, fast_matmul
+from embedsmith.models.devices import default_device
 from embedsmith.models.encoding import vectors_by_library, vectors_of_lists
 from embedsmith.models.folder import OUR_MODULES, add_old_pooling_keys, name_modules_by_file
 from embedsmith.models.known_tokens import check_known
@@ -51,7 +52,7 @@ class EmbeddingModel(ReadsRoles):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_cache()
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, **{**kwargs, "device": kwargs.get("device") or default_device()})
         self._remembered = Remembered()
         config = getattr(self.backbone, "config", None)
         if config is not None and getattr(config, "use_cache", False):

@@ -26,8 +26,9 @@ from embedsmith.models.settings import Role
 from embedsmith.models.threads import on_cores, turn
 from embedsmith.models.tokens import tokens_of
 
-_CPU_TOKENS = 1024
-"""Of one core: a batch whose token states stay in its caches. Eight times as many take a third more a token."""
+_TOKENS = {"cpu": 1024, "mps": 8192}
+"""Of one core: a batch whose token states stay in its caches. Eight times as many take a third more a token. The
+number for Apple's GPU is an estimate."""
 _GPU_TOKENS = 32_768
 _MOST_AT_ONCE = 16
 """Batches on a CPU. Python itself takes a thirtieth of MiniLM's, one batch at a time: more would wait for it."""
@@ -86,7 +87,7 @@ def vectors_of_lists(
                 model, batch.features, task=task_of_role(role), packs=packs, copies=None if is_short else copies()
             )
 
-    budget = tokens or (_CPU_TOKENS if on_cpu else _GPU_TOKENS)
+    budget = tokens or _TOKENS.get(model.device.type, _GPU_TOKENS)
     cut = _batches(model, lists, role, begun=begun, budget=budget, padded=not packs, apart=apart)
     # On a CPU each core has a batch of its own: nothing waits for the slowest core after every matmul.
     workers = min(cores, _MOST_AT_ONCE) if on_cpu else 1

@@ -27,6 +27,7 @@ from embedsmith.models.backbone import (
     with_instruction_mask,
 )
 from embedsmith.models.compiled import compile_layers
+from embedsmith.models.devices import default_device, kind_of
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.end_of_text import append_end_of_text
 from embedsmith.models.folder import first_part, model_type
@@ -97,7 +98,7 @@ def _load(name: str, *, dtype: Dtype, device: str | None, attention_backend: Att
         embedding = read_static(Path(source.path), name=name)
         # Nothing is multiplied: a shorter type would save no time.
         exact = torch.float32 if dtype == "auto" else resolve_dtype(dtype, device)
-        return cast(EmbeddingModel(modules=[embedding], device=device), exact)
+        return cast(EmbeddingModel(modules=[embedding], device=_static_device(device)), exact)
     if source.kind == "gguf":
         raise ModelError(
             f"{name}: a GGUF file holds a language model, not an embedding model",
@@ -143,7 +144,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
     with LibraryErrors(source.name, "cannot be opened"):
         model = EmbeddingModel(
             source.path,
-            device=device,
+            device="cpu",
             model_kwargs={
                 "dtype": dtype or "auto",
                 "ignore_mismatched_sizes": True,  # check_weights names them
@@ -158,6 +159,7 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         check_configuration(model.backbone, name=source.name)
         check_weights(model.backbone, folder / first_part(folder), name=source.name)
         check_tokenizer(model.tokenizer, model.backbone, name=source.name)
+    model.to(_static_device(device) if isinstance(model[0], StaticEmbedding) else device or default_device())
     if isinstance(model[0], StaticEmbedding):
         check_table(model[0].tokenizer, model[0].num_embeddings, name=source.name, matrix="its matrix")
     if isinstance(model[0], InstructedTransformer) and not getattr(model.tokenizer, "is_fast", False):
@@ -167,6 +169,11 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
         )
     _check_reads(model, source.name)
     return cast(model, dtype)
+
+
+def _static_device(device: str | None) -> str:
+    """Return where static embeddings are looked up: not on Apple's GPU, which has nothing to multiply there."""
+    return "cpu" if kind_of(device) == "mps" else device or default_device()
 
 
 _READ = ["a cat, a word that it knows, and \N{SNOWMAN}", "a"]

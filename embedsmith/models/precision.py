@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from embedsmith.models.compat import cpu_capabilities, has_onednn_linear, onednn_linear, unsaved_buffers
+from embedsmith.models.devices import kind_of
 from embedsmith.models.settings import Dtype, Role
 
 SHORT_TEXT: Mapping[Role, int] = {"query": 16, "passage": 30}
@@ -46,18 +47,18 @@ def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
     """Return the type that matmuls are computed in on a device where a precision is asked for.
 
     Args:
-        dtype: `auto` is bfloat16 where the hardware has it, float32 elsewhere. On a CPU without it `bfloat16` is
-            float32 too.
+        dtype: `auto` is bfloat16 where the hardware has it, float32 elsewhere. On a CPU or an Apple GPU without it
+            `bfloat16` is float32 too.
         device: as torch names it; default: the one that models are put on.
     """
-    if dtype == "auto" or (dtype == "bfloat16" and _kind(device) == "cpu"):
+    if dtype == "auto" or (dtype == "bfloat16" and kind_of(device) in ("cpu", "mps")):
         return torch.bfloat16 if has_bfloat16(device) else torch.float32
     return getattr(torch, dtype)
 
 
 def mixes(dtype: Dtype, device: str | None = None) -> bool:
     """Return whether only matmuls are computed in bfloat16, all else in float32: so it is on a CPU."""
-    return _kind(device) == "cpu" and resolve_dtype(dtype, device) is torch.bfloat16
+    return kind_of(device) == "cpu" and resolve_dtype(dtype, device) is torch.bfloat16
 
 
 def cast(model: Model, dtype: torch.dtype | None) -> Model:
@@ -102,10 +103,26 @@ def precision_of(model: Any, role: Role) -> str:
 
 def has_bfloat16(device: str | None = None) -> bool:
     """Return whether a device has instructions that multiply bfloat16."""
-    kind = _kind(device)
+    kind = kind_of(device)
     if kind == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return kind == "cpu" and cpu_has_bfloat16()
+    return cpu_has_bfloat16() if kind == "cpu" else kind == "mps" and multiplies_right(torch.bfloat16, "mps")
+
+
+@cache
+def multiplies_right(dtype: torch.dtype, device: str) -> bool:
+    """Return whether a device multiplies matrices of a type, and rightly: by trying.
+
+    Apple's GPU has bfloat16 from macOS 14 on; which chip computes in it fast is not asked.
+    """
+    exact = torch.linspace(-1, 1, 64 * 64).view(64, 64).cos()
+    wanted = exact @ exact
+    try:
+        short = exact.to(device).to(dtype)
+        found = (short @ short).float().cpu()
+    except (RuntimeError, TypeError, AssertionError):  # the last one: a build of torch without the device
+        return False
+    return bool((found - wanted).norm() < 0.02 * wanted.norm())
 
 
 def cpu_has_bfloat16() -> bool:
@@ -158,15 +175,6 @@ def instructions() -> dict[str, bool]:
     """Return whether the CPU has the instruction sets that make matmuls fast."""
     known = _capabilities()
     return {name: any(bool(known.get(flag)) for flag in flags) for name, flags in _INSTRUCTIONS.items()}
-
-
-def _kind(device: str | None) -> str:
-    """Return the kind of a device, without its number."""
-    if device is None:
-        from sentence_transformers.util import get_device_name  # it takes seconds to load, and search has no need of it
-
-        device = get_device_name()
-    return device.partition(":")[0]
 
 
 def _capabilities() -> Mapping[str, Any]:

@@ -16,6 +16,7 @@ from jaxtyping import Float32, Int64
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.contract import contract_of, name_of
+from embedsmith.models.devices import default_device
 from embedsmith.models.folder import first_part
 from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.names import find_model
@@ -177,7 +178,7 @@ def _open(name: str, dtype: Dtype, device: str | None) -> Any:
     with LibraryErrors(name, "cannot be opened"):
         model = CheckedCrossEncoder(
             found.path,
-            device=device,
+            device=device or default_device(),
             model_kwargs={"dtype": resolve_dtype(dtype, device), **NO_CODE_IN_WEIGHTS},
             config_kwargs=dict(NO_CODE),
             processor_kwargs=dict(NO_CODE),

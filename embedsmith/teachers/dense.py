@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from embedsmith.data.ties import Ties
+from embedsmith.models.devices import searching_device
 from embedsmith.models.settings import Role
 from embedsmith.progress import Progress, silent
 from embedsmith.topk.approximate import ApproximateIndex, ApproximateSettings, open_faiss
@@ -142,7 +143,7 @@ class DenseTeacher:
         self, vectors: Float32[np.ndarray, "Q D"], queries: Sequence[str], k: int
     ) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
         """Return what an exact search finds for queries whose vectors are there already: see `search`."""
-        shards, device = self.store.shards(), str(getattr(self.model, "device", "cpu"))
+        shards, device = self.store.shards(), searching_device(str(getattr(self.model, "device", "cpu")))
 
         def search(some: Int64[np.ndarray, " q"], k: int) -> tuple[np.ndarray, np.ndarray]:
             return top_k(vectors[some], shards, k=k, memory_gib=self._memory_gib, device=device)

@@ -199,7 +199,7 @@ def _local(name: str, settings: TeacherSettings, device: str | None) -> Any:
 
 def _devices(device: str | None) -> list[str]:
     """Return every GPU of a machine that has several, unless one device was asked for."""
-    import torch
+    from embedsmith.models.devices import gpus
 
-    count = torch.cuda.device_count() if device is None else 0
-    return [f"cuda:{i}" for i in range(count)] if count > 1 else []
+    found = gpus() if device is None else []
+    return found if len(found) > 1 else []

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from embedsmith.models import transfer
 from embedsmith.models.budget import Rounding, of_tokens, token_batches
+from embedsmith.models.devices import total_bytes
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.measured import multiplies_wide
 from embedsmith.models.modeling_embedsmith import InstructedTransformer
@@ -40,6 +41,10 @@ _GPU_SHARE = 1 / 3
 _GPU_OVERHEAD = 3e9
 """Launch overhead of one chunk on a GPU without packing, in tokens times the square of the hidden size: a launch takes
 as long for a small layer as for a large one. An estimate, not measured."""
+_APPLES_PART = 4
+"""Apple's GPU gets this part of a chunk: its memory is the system's too, and it is busy with less. An estimate."""
+_APPLES_OVERHEAD = 4e7
+"""The same on Apple's GPU: a launch takes about as long, a token 50 to 100 times as long. An estimate, not measured."""
 _BYTES = 75
 """Bytes of activations per token, layer and element of the hidden state: in bfloat16, not compiled. A Mistral with
 adapters took 63 on an H200, 54 with compiled layers."""
@@ -75,16 +80,18 @@ class Chunk:
 def chunk_tokens(settings: MemorySettings, model: EmbeddingModel) -> int:
     """Return the token budget of a chunk: what a stage says, or what suits the device.
 
-    On a GPU: as many tokens as fit in a third of its memory, up to what keeps it busy. Total memory counts, not free
-    memory, so a run that is resumed beside another job has the same chunks.
+    On a GPU: as many tokens as fit in a third of its memory, up to what keeps it busy; on Apple's a quarter of that.
+    Total memory counts, not free memory, so a run that is resumed beside another job has the same chunks.
     """
     if settings.chunk_tokens:
         return settings.chunk_tokens
-    if model.device.type != "cuda":
+    if model.device.type == "cpu":
         return _CPU_TOKENS
     layers, width = _size(model)
-    memory = torch.cuda.get_device_properties(model.device).total_memory
-    return gpu_tokens(float(memory), layers, width, checkpointed=settings.gradient_checkpointing)
+    memory, checkpointed = float(total_bytes(model.device)), settings.gradient_checkpointing
+    if model.device.type == "mps":
+        return max(256, gpu_tokens(memory, layers, width, checkpointed=checkpointed) // _APPLES_PART)
+    return gpu_tokens(memory, layers, width, checkpointed=checkpointed)
 
 
 def gpu_tokens(memory: float, layers: int, width: int, *, checkpointed: bool) -> int:
@@ -102,6 +109,14 @@ def gpu_tokens(memory: float, layers: int, width: int, *, checkpointed: bool) ->
     """
     a_token = width * (2 * layers + _BYTES if checkpointed else _BYTES * layers)
     return max(256, min(_GPU_NUMBERS // width, int(memory * _GPU_SHARE / a_token)))
+
+
+def _overhead(model: EmbeddingModel) -> int:
+    """Return the launch overhead of one chunk, in tokens."""
+    if model.device.type == "cpu":
+        return _CPU_OVERHEAD
+    numbers = _APPLES_OVERHEAD if model.device.type == "mps" else _GPU_OVERHEAD
+    return int(numbers / _size(model)[1] ** 2)
 
 
 def _size(model: EmbeddingModel) -> tuple[int, int]:
@@ -150,7 +165,7 @@ def chunks_of(
         packed: pack a chunk's texts into one row.
         rounded: chunks have round numbers of tokens; see `are_rounded`.
     """
-    overhead = _CPU_OVERHEAD if model.device.type == "cpu" else int(_GPU_OVERHEAD / _size(model)[1] ** 2)
+    overhead = _overhead(model)
     texts = [
         *_tokenised(model, batch.queries, batch.prompt_chars, task="query", first=0),
         *_tokenised(model, batch.passages, batch.passage_prompt_chars, task="document", first=len(batch.queries)),

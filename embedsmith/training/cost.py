@@ -12,6 +12,7 @@ import torch
 from embedsmith.models.adapters import remove_adapters
 from embedsmith.models.budget import side_by_side
 from embedsmith.models.cpu.trained_embeddings import gradients_of_rows
+from embedsmith.models.devices import synchronize
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.training.batches import Batch, BatchPlan
 from embedsmith.training.chunks import Chunk
@@ -102,8 +103,7 @@ def _seconds_of(conditions: Conditions, chunk: Chunk, memory: ActivationMemory) 
         for _ in range(_ROUNDS):
             started = time.monotonic()
             deque(side_by_side(work, iter(range(at_once)), at_once), maxlen=0)
-            if model.device.type == "cuda":
-                torch.cuda.synchronize(model.device)
+            synchronize(model.device)
             taken.append((time.monotonic() - started) / at_once)
     return median(taken)
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from embedsmith.models.devices import random_states_kept
+
 _drawing = Lock()
 
 
@@ -21,9 +23,8 @@ _drawing = Lock()
 def own_draws() -> Iterator[None]:
     """Restore the random states of Python, numpy, torch and its GPUs after the block, also after an error."""
     pythons, numpys = random.getstate(), np.random.get_state()  # noqa: NPY002 - libraries draw from it
-    gpus = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     try:
-        with torch.random.fork_rng(devices=gpus):
+        with random_states_kept():
             yield
     finally:
         random.setstate(pythons)

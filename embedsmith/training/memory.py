@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from embedsmith.errors import SettingsError
+from embedsmith.models import devices
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.weights import in_pooling
@@ -38,10 +39,8 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 def free_bytes(device: torch.device) -> int:
     """Return the free memory of a device; on a CPU this process's share of the machine's."""
-    if device.type == "cuda":
-        # What torch's caching allocator has reserved but not allocated is free to us.
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + held
+    if device.type != "cpu":
+        return devices.free_bytes(device)
     import psutil
 
     free = min(psutil.virtual_memory().available, room_in_group())
@@ -57,7 +56,7 @@ def room_in_group(groups: Path = _GROUPS, process: Path = Path("/proc/self/cgrou
         groups, process: where Linux shows the limits, and this process's groups.
     """
     room = math.inf
-    for line in process.read_text().splitlines() if process.is_file() else ():
+    for line in process.read_text(encoding="utf-8").splitlines() if process.is_file() else ():
         number, controllers, path = line.split(":", 2)
         if number == "0":
             top, names = groups, ("memory.max", "memory.current", "inactive_file")
@@ -74,8 +73,11 @@ def room_in_group(groups: Path = _GROUPS, process: Path = Path("/proc/self/cgrou
 def _room(folder: Path, limit: str, used: str, cache: str) -> float:
     """Return what the limit of one control group leaves; page cache counts as free, for it is reclaimed."""
     try:
-        allowed, taken = (folder / limit).read_text().strip(), int((folder / used).read_text())
-        counts = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        allowed, taken = (
+            (folder / limit).read_text(encoding="utf-8").strip(),
+            int((folder / used).read_text(encoding="utf-8")),
+        )
+        counts = dict(line.split() for line in (folder / "memory.stat").read_text(encoding="utf-8").splitlines())
     except OSError:
         return math.inf
     return math.inf if allowed == "max" else float(int(allowed) - taken + int(counts.get(cache, 0)))

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from embedsmith.errors import SettingsError
+from embedsmith.models.devices import has_cuda, kind_of
 from embedsmith.training.compat import SHARDING
 
 _PATIENCE = timedelta(days=7)
@@ -40,17 +41,23 @@ class Processes:
         """Return this process's rank among those that a launcher started; the group is joined if it is not yet.
 
         Raises:
-            SettingsError: the launcher asks for sharded weights or optimizer state.
+            SettingsError: the launcher asks for sharded weights or optimizer state, or for several processes on Apple's
+                GPU.
         """
         refuse_spreading()
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls()
+        if kind_of(None) == "mps":
+            raise SettingsError(
+                f"{count} processes on Apple's GPU, whose gradients torch does not add up",
+                hint="launch one process, or say --device cpu",
+            )
         if not dist.is_initialized():
             # Through accelerate: the Trainer takes the group from it later.
             from accelerate import PartialState
 
-            PartialState(cpu=not torch.cuda.is_available())
+            PartialState(cpu=not has_cuda())
             _patient_group()  # now, while all processes are here
             atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())

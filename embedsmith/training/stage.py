@@ -138,8 +138,8 @@ def _arguments(settings: StageSettings, folder: Path, *, device: str, steps: int
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        # On a CPU autocast is ours alone: accelerate's would keep copies of weights that other threads read.
-        bf16=device != "cpu" and resolve_dtype(settings.dtype, device) is torch.bfloat16,
+        # Elsewhere autocast is ours alone: on a CPU accelerate's would keep copies of weights that other threads read.
+        bf16=device == "cuda" and resolve_dtype(settings.dtype, device) is torch.bfloat16,
         use_cpu=device == "cpu",
         seed=seed,
         save_steps=settings.save_steps,

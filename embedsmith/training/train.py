@@ -22,6 +22,7 @@ from embedsmith.data.examples import read_examples, write_examples
 from embedsmith.data.files import remove_below, visible, write_jsonl
 from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
 from embedsmith.models.adapters import merge_adapters
+from embedsmith.models.devices import default_device
 from embedsmith.models.embedder import EmbeddingModel, describe
 from embedsmith.models.opened import in_run
 from embedsmith.models.opening import build_student, load
@@ -272,7 +273,7 @@ def before_the_first_open_stage(
     """
     finished = [path for stage in stages if (path := run.folder / "stages" / stage.name).is_dir()]
     name = str(finished[-1]) if finished else student.name
-    with enough_memory(lambda: f"{name}: its weights", torch.device("cuda" if torch.cuda.is_available() else "cpu")):
+    with enough_memory(lambda: f"{name}: its weights", torch.device(default_device())):
         if finished:
             model = load(name, attention_backend=student.attention_backend, compile=student.compile)
         else:
