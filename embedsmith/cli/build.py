@@ -71,10 +71,12 @@ def build(
 def show_sources(run: Path, name: str) -> None:
     """Show the scores on the queries of each source."""
     from embedsmith.recipes.by_source import METRIC, scores_by_source
+    from embedsmith.runs.scores import HYBRID
 
     found = scores_by_source(run, name)
     labels = list(dict.fromkeys(label for one in found.values() for label in one.scores))
-    order = [*(label for label in labels if label not in ("before", "after")), "before", "after"]
+    last = ("before", "after", HYBRID)
+    order = [*(label for label in labels if label not in last), *last]
     order = [label for label in order if label in labels]
     rows = {
         source: [f"{one.queries:,}", *(f"{one.scores[label]:.3f}" for label in order)] for source, one in found.items()

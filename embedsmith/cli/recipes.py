@@ -193,7 +193,8 @@ def _parts(stage: Any) -> str:
 def show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
     """Show the scores of a recipe's run, and what to try next."""
     from embedsmith.recipes.report import shown_metrics
-    from embedsmith.runs.scores import read_scores
+    from embedsmith.recipes.verdict import verdicts
+    from embedsmith.runs.scores import HYBRID, read_scores
 
     scores = read_scores(run.folder).metrics()
     if as_json:
@@ -201,12 +202,15 @@ def show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
         console.print_json({**flat, "seconds": run.seconds, "run": str(run.folder)})
         return
     for name, rows in scores.items():
-        last = ("before", *(label for label in rows if label.startswith("after ")), "after")
+        last = ("before", *(label for label in rows if label.startswith("after ")), "after", HYBRID)
         order = [*(label for label in rows if label not in last), *last]
         rows = {label: rows[label] for label in order if label in rows}
         console.out.print(
             console.scores_table(f"Scores on {name}{_unseen(run.folder, name)}", rows, shown_metrics(rows))
         )
+    for verdict in verdicts(run.folder):
+        for line in verdict.lines():
+            console.line(line)
     folder = shlex.quote(str(run.folder))
     console.line(f"Took {duration(run.seconds)}. Read {run.folder / 'report.md'}")
     console.next_steps(

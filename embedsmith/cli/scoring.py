@@ -222,6 +222,7 @@ def search(
     ] = None,
     k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many passages.")] = 5,
     data: Annotated[Path | None, typer.Option(help="Corpus to search; by default what the run was made of.")] = None,
+    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse what the model finds with what BM25 finds.")] = False,
     as_json: Json = False,
 ) -> None:
     """Search the code or the documents that a run was made of, with the model that it trained.
@@ -231,17 +232,18 @@ def search(
     Examples:
         embedsmith search runs/quickstart-minilm "open a zip file"
         embedsmith search runs/model "who wrote it" --data corpus.jsonl --top 10
+        embedsmith search runs/manuals "error E1234" --hybrid
     """
     from embedsmith.serving.search import Finder, refuse_empty
 
     if query is not None:
         refuse_empty(query)
     with console.progress(show=False) as tell:
-        finder = Finder(run, data=data, on_progress=tell)
+        finder = Finder(run, data=data, hybrid=hybrid, on_progress=tell)
     for asked in [query] if query is not None else console.lines("query> "):
         _show_hits(asked, finder.find(asked, k), as_json=as_json)
     if query is not None and not as_json:
-        place = shlex.join([str(run), *(["--data", str(data)] if data else [])])
+        place = shlex.join([str(run), *(["--data", str(data)] if data else []), *(["--hybrid"] if hybrid else [])])
         console.next_steps(
             f"{typed()} search {place}", f"{typed()} export-model {shlex.quote(str(run))} --out my-model"
         )

@@ -19,11 +19,10 @@ from jaxtyping import Bool, Float32, Int64
 from embedsmith.errors import SettingsError
 from embedsmith.mining.candidates import Candidates
 from embedsmith.mining.settings import EnsembleSettings
+from embedsmith.topk.fused import CONSTANT
 
 PCA = "pca"
 """Name of the teacher that joins the vectors of the others."""
-_RRF = 60
-"""The constant of Cormack et al., which everyone uses."""
 _CHUNK = 1 << 22
 
 
@@ -122,13 +121,13 @@ def _rank_fused(candidates: Candidates, teachers: list[int]) -> View:
         limit = candidates.depth if candidates.proposes[t] else candidates.rows.shape[1]
         scores += _reciprocal(_ranks(candidates.scores[t]), limit) * ~candidates.missed(t)
         pair_scores += _reciprocal(_pair_ranks(candidates, t), limit) * ~candidates.pairs_missed(t)
-    share = np.float32((_RRF + 1) / len(teachers))
+    share = np.float32((CONSTANT + 1) / len(teachers))
     return View("rrf", np.where(candidates.rows < 0, np.float32(np.nan), scores * share), pair_scores * share)
 
 
 def _reciprocal(ranks: Int64[np.ndarray, "*shape"], limit: int) -> Float32[np.ndarray, "*shape"]:
     """Return 1 / (60 + rank), and 0 beyond a limit."""
-    return np.where(ranks <= limit, 1 / (_RRF + ranks), 0).astype(np.float32)
+    return np.where(ranks <= limit, 1 / (CONSTANT + ranks), 0).astype(np.float32)
 
 
 def _ranks(scores: Float32[np.ndarray, "Q K"]) -> Int64[np.ndarray, "Q K"]:

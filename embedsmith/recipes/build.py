@@ -8,7 +8,7 @@ from pathlib import Path
 from embedsmith.errors import InputError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import MINILM, StudentSettings
-from embedsmith.recipes.recipe import DataSettings, Recipe, recipe_of
+from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe, recipe_of
 from embedsmith.training.settings import StageSettings
 
 DATA = "documents"
@@ -61,5 +61,6 @@ def build_recipe(
                 memory_gib=None if on_gpu else 4.0,
             )
         ],
+        evaluation=EvaluationSettings(hybrid=True),
     )
     return recipe_of(recipe.model_dump(mode="json"), where="--set", changes=changes) if changes else recipe

@@ -124,6 +124,8 @@ class EvaluationSettings(Settings):
     """Score the student before training."""
     baselines: list[str] = ["bm25"]
     """Other models to score, by name; the teacher is always scored."""
+    hybrid: bool = False
+    """Score BM25 and the trained model together too, by the reciprocal ranks of what each finds."""
     dtype: Dtype = "auto"
     """Precision. `auto`: bfloat16 where the hardware has it (on a CPU for matmuls of longer texts)."""
 
@@ -157,7 +159,7 @@ class Recipe(Settings):
             # Some disks take `NQ` for `nq`.
             if (twin := folders.setdefault(name.casefold(), name)) != name:
                 raise ValueError(f"data: {twin} and {name} would lie in one folder")
-        labels = {"before", "after", "teacher", *(f"after {stage.name}" for stage in self.stages)}
+        labels = {"before", "after", "hybrid", "teacher", *(f"after {stage.name}" for stage in self.stages)}
         for name in self.evaluation.baselines:
             if name in labels:
                 raise ValueError(f'baselines: "{name}" is what the run calls a score of its own; write ./{name}')

@@ -13,6 +13,7 @@ from embedsmith.pages.markdown import block, code, inline
 from embedsmith.progress import duration
 from embedsmith.recipes.data import examples_file
 from embedsmith.recipes.recipe import Recipe
+from embedsmith.recipes.verdict import verdicts
 from embedsmith.runs.run import Run
 from embedsmith.runs.scores import read_scores
 from embedsmith.training.report import read_steps
@@ -37,6 +38,9 @@ def _lines(run: Run, recipe: Recipe) -> Iterator[str]:
         metrics = shown_metrics(scores)
         rows = [[label, *(_number(values.get(metric)) for metric in metrics)] for label, values in scores.items()]
         yield from _table(["", *metrics], rows)
+    for verdict in verdicts(run.folder):
+        yield ""
+        yield from (inline(line.strip()) + "  " for line in verdict.lines())
     yield from ("", "## Counts", "")
     for part, counts in run.manifest["counts"].items():
         yield f"- {inline(part)}: " + ", ".join(

@@ -13,6 +13,7 @@ from typing import Any
 from embedsmith.data.collection import Collection
 from embedsmith.evaluation.contender import Contender
 from embedsmith.evaluation.evaluate import environment_of
+from embedsmith.evaluation.hybrid import Hybrid
 from embedsmith.evaluation.per_query import read_per_query, write_per_query
 from embedsmith.evaluation.scoring import described, score_collection
 from embedsmith.evaluation.settings import ScoringSettings
@@ -29,7 +30,7 @@ from embedsmith.recipes.shelf import (
     versions_of_arithmetic,
 )
 from embedsmith.runs.run import Run
-from embedsmith.runs.scores import Score, ScoredData, per_query_path, read_scores, write_scores
+from embedsmith.runs.scores import HYBRID, Score, ScoredData, per_query_path, read_scores, write_scores
 from embedsmith.teachers.named import is_rescorer
 from embedsmith.teachers.settings import TeacherSettings
 
@@ -67,6 +68,8 @@ def score_after(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress:
                 if (data.test or data.scoring) and not read_scores(run.folder).has(data.name, label):
                     model = load(str(run.folder / folder), dtype=recipe.evaluation.dtype)
                     _score_model(run, recipe, data, label, folder, model, on_progress)
+            if recipe.evaluation.hybrid and data.test and not read_scores(run.folder).has(data.name, HYBRID):
+                _score_hybrid(run, recipe, data, on_progress)
 
 
 def _baseline(run: Run, recipe: Recipe, label: str, name: str, on_progress: Progress) -> Contender:
@@ -99,19 +102,35 @@ def _score_baseline(
 def _score_model(
     run: Run, recipe: Recipe, data: Prepared, label: str, name: str, model: EmbeddingModel, on_progress: Progress
 ) -> None:
-    """Score an embedding model on one test side, with the data set's instruction."""
+    """Score an embedding model on one test side."""
+    contender = _student(run, recipe, data, label, model, on_progress)
+    if data.scoring:
+        _score_labelled(run, data, label, contender, name)
+    else:
+        about = _rank(run, data, label, contender)
+        _note(run, data, label, about, model=name, model_hash=contender.fingerprint)
+
+
+def _score_hybrid(run: Run, recipe: Recipe, data: Prepared, on_progress: Progress) -> None:
+    """Score the trained model and BM25 together on one test side; the model's vectors are stored already."""
+    model = load(str(run.folder / "model"), dtype=recipe.evaluation.dtype)
+    student = _student(run, recipe, data, "after", model, on_progress)
+    both = Hybrid([student, _baseline(run, recipe, "bm25", "bm25", on_progress)])
+    about = _rank(run, data, HYBRID, both)
+    _note(run, data, HYBRID, about, model="model", model_hash=both.fingerprint)
+
+
+def _student(
+    run: Run, recipe: Recipe, data: Prepared, label: str, model: EmbeddingModel, on_progress: Progress
+) -> Contender:
+    """Return an embedding model that reads queries with the data set's instruction."""
     if data.scoring:
         model = instructed(model, recipe, data.settings)
     elif (prompt := prompt_of(recipe, data.settings)) is not None:
         model.set_prompt("query", prompt)
         if data.settings.symmetric:
             model.set_prompt("passage", prompt)
-    contender = Contender(f"the student {label}", vectors=run.vectors, encoder=model, on_progress=on_progress)
-    if data.scoring:
-        _score_labelled(run, data, label, contender, name)
-    else:
-        about = _rank(run, data, label, contender)
-        _note(run, data, label, about, model=name, model_hash=contender.fingerprint)
+    return Contender(f"the student {label}", vectors=run.vectors, encoder=model, on_progress=on_progress)
 
 
 def _score_labelled(run: Run, data: Prepared, label: str, contender: Contender, name: str | None = None) -> None:

@@ -26,6 +26,8 @@ from embedsmith.variables import Place, filled
 VERSION: Literal[2] = 2
 MODEL = "model"
 """Label of an evaluation of one model."""
+HYBRID = "hybrid"
+"""Label of BM25 and the trained model together."""
 
 Metric = Annotated[float, Field(ge=-LARGEST, le=LARGEST)]
 Count = Annotated[int, Field(ge=0, le=LARGEST)]

@@ -11,14 +11,19 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.corpus import is_corpus, load_corpus
 from embedsmith.data.files import visible
 from embedsmith.data.load import known_splits, load_collection
-from embedsmith.data.ties import Ties
+from embedsmith.data.ties import NO_PASSAGE, Ties
 from embedsmith.errors import InputError, RunError
 from embedsmith.models.opening import load
 from embedsmith.models.settings import Dtype
 from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import finished
+from embedsmith.teachers.bm25 import BM25, BM25Settings
 from embedsmith.teachers.dense import DenseTeacher
+from embedsmith.topk.fused import fused
+
+_FUSED = 100
+"""Passages of the model and of BM25 that a hybrid search looks at, as in evaluation."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,7 @@ class Hit:
     """A passage that was found."""
 
     score: float
-    """Cosine of query and passage."""
+    """Cosine of query and passage; of a hybrid search the sum of reciprocal ranks."""
     id: str
     text: str
     metadata: dict[str, Any]
@@ -50,6 +55,7 @@ class Finder:
         run: a finished run with a model.
         data: the corpus: a file of passages or of pairs, or a BEIR folder; by default what the run harvested.
         dtype: precision; the same as in evaluation finds the vectors that are stored already.
+        hybrid: fuse what the model finds with what BM25 finds, by reciprocal ranks.
         on_progress: called with the progress of the work.
 
     Raises:
@@ -62,6 +68,7 @@ class Finder:
         *,
         data: str | Path | None = None,
         dtype: Dtype = "auto",
+        hybrid: bool = False,
         on_progress: Progress = silent,
     ) -> None:
         finished(run)
@@ -75,6 +82,9 @@ class Finder:
             ties=self._corpus.ties,
             on_progress=on_progress,
         )
+        self._words = None
+        if hybrid:
+            self._words = BM25(self._corpus.texts, BM25Settings(), ties=self._corpus.ties, on_progress=on_progress)
 
     def find(self, query: str, k: int = 5) -> list[Hit]:
         """Return the k passages that the model finds for a query, best first.
@@ -83,15 +93,20 @@ class Finder:
             InputError: the query is empty.
         """
         refuse_empty(query)
-        rows, scores = self._index.search_vectors(self._model.embed([query], "query"), [query], k)
+        depth = k if self._words is None else max(k, _FUSED)
+        rows, scores = self._index.search_vectors(self._model.embed([query], "query"), [query], depth)
+        found = list(zip(rows[0].tolist(), scores[0].tolist(), strict=True))
+        if self._words is not None:
+            words = self._words.search([query], depth)[0][0]
+            found = fused([[row for row, _ in found], words[words != NO_PASSAGE].tolist()], k)
         return [
             Hit(
-                score=round(float(score), 4),
+                score=round(score, 4),
                 id=self._corpus.ids[row],
                 text=self._corpus.texts[row],
                 metadata=self._corpus.metadata[row] if self._corpus.metadata else {},
             )
-            for row, score in zip(rows[0], scores[0], strict=True)
+            for row, score in found
         ]
 
 
@@ -113,6 +128,7 @@ def search(
     k: int = 5,
     data: str | Path | None = None,
     dtype: Dtype = "auto",
+    hybrid: bool = False,
     on_progress: Progress = silent,
     progress: bool = True,
 ) -> list[Hit]:
@@ -122,7 +138,7 @@ def search(
         InputError, RunError: see `Finder`.
     """
     refuse_empty(query)
-    return Finder(run, data=data, dtype=dtype, on_progress=on_progress).find(query, k)
+    return Finder(run, data=data, dtype=dtype, hybrid=hybrid, on_progress=on_progress).find(query, k)
 
 
 def _corpus(run: Path, data: str | Path | None) -> _Corpus:

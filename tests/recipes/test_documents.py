@@ -19,7 +19,9 @@ from embedsmith.recipes.by_source import scores_by_source
 from embedsmith.recipes.plan import plan_of_recipe
 from embedsmith.recipes.recipe import Recipe, recipe_of
 from embedsmith.recipes.shelf import Shelf
+from embedsmith.recipes.verdict import verdicts
 from embedsmith.runs.scores import read_scores
+from embedsmith.teachers.bm25 import BM25, BM25Settings
 
 THINGS = ["red apple", "green pear", "yellow banana", "blue plum", "number list", "file parser", "cat mat", "dog log"]
 
@@ -48,7 +50,7 @@ def recipe(folder: Path, model: Path, **more) -> Recipe:
         "mining": {"teachers": ["bm25"], "depth": 10, "negatives": 1, "short": "random"},
         "student": {"name": str(model)},
         "stages": [{"steps": 1, "batch_size": 4, "guide": False}],
-        "evaluation": {"baselines": []},
+        "evaluation": {"baselines": [], "hybrid": True},
     }
     return recipe_of(values, where="recipe")
 
@@ -59,7 +61,7 @@ def run(documents: Path, tiny_bert: Path, tmp_path_factory) -> Path:
 
 
 def test_the_run_scores_the_student_before_and_after_on_files_never_seen(run: Path):
-    assert read_scores(run).metrics()["own"].keys() == {"before", "after", "teacher"}
+    assert read_scores(run).metrics()["own"].keys() == {"before", "after", "teacher", "hybrid"}
     train = load_collection(run / "data" / "own" / "train", split="train")
     done = json.loads((run / "data" / "own" / "done.json").read_text())
     assert done["test_files"]
@@ -109,6 +111,29 @@ def test_its_negatives_are_selected_again(run: Path, tmp_path: Path):
 def test_what_a_run_finds_has_its_place(run: Path):
     hits = embedsmith.search(run, "sort the red apple", k=3)
     assert all({"file", "headings", "start", "end"} <= hit.metadata.keys() for hit in hits)
+
+
+def test_a_hybrid_search_has_what_words_find_too(run: Path):
+    test = load_collection(run / "data" / "own" / "test", split="test")
+    query = test.queries[0]
+    by_words = BM25(test.passages, BM25Settings(), ties=test.ties).search([query], 100)[0][0]
+    by_model = [hit.id for hit in embedsmith.search(run, query, k=100)]
+    ranks = [by_model, [test.passage_ids[row] for row in by_words if row >= 0]]
+    together = [hit.id for hit in embedsmith.search(run, query, k=10, hybrid=True)]
+
+    def together_score(passage: str) -> float:
+        return sum(1 / (61 + ranking.index(passage)) for ranking in ranks if passage in ranking)
+
+    best = sorted({*ranks[0], *ranks[1]}, key=together_score, reverse=True)[:10]
+    assert [together_score(one) for one in together] == pytest.approx([together_score(one) for one in best])
+    assert together != by_model[:10]
+
+
+def test_the_report_says_whether_training_helped(run: Path):
+    (verdict,) = verdicts(run)
+    scores = read_scores(run).metrics()["own"]
+    assert verdict.difference.mean == pytest.approx(scores["after"]["ndcg@10"] - scores["before"]["ndcg@10"], abs=1e-4)
+    assert verdict.lines()[0] in (run / "report.md").read_text().replace("\\", "")
 
 
 def test_a_second_run_takes_the_harvest_from_the_shelf(documents: Path, tiny_bert: Path, tmp_path: Path, monkeypatch):
