@@ -256,7 +256,8 @@ MAY_BE_ZERO = MAY_BE_NEGATIVE | {
     *("contrastive", "distill_vectors", "distill_scores", "distill_margins", "weights"),
     *("margin", "guide_margin", "shift", "hard_negatives", "held_out", "positives"),
     *("warmup", "warmup_steps", "weight_decay", "dropout", "lora_dropout"),
-    *("temperature", "near_duplicates", "overlap_tokens", "k1", "b", "memory_gib", "retries", "request_retries"),
+    *("temperature", "near_duplicates", "overlap_tokens", "chunk_overlap", "k1", "b", "memory_gib"),
+    *("retries", "request_retries"),
 }
 """Weights that leave a part out, distances, counts of what is optional; a chat model's temperature."""
 ONLY_HERE = {

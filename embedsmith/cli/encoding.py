@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from embedsmith.cli import console
 from embedsmith.cli.app import Json, app, typed
 from embedsmith.cli.commands import command
-from embedsmith.models.settings import Dtype, Role
+from embedsmith.cli.options import settings_of, with_options
+from embedsmith.models.settings import ChunkSettings, Dtype, Role
 from embedsmith.progress import duration
 
 
 @command(app, device=True, overwrites="vectors")
+@with_options(chunks=ChunkSettings)
 def encode(
     model: Annotated[str, typer.Argument(help="A run, a folder, a hub id or package:NAME/path.")],
     texts: Annotated[
         Path, typer.Argument(help="JSON lines, Parquet, CSV with texts and ids; or a file of plain lines.")
     ],
+    *,
+    chunks: dict[str, Any],
     out: Annotated[Path, typer.Option(help="File to write: .parquet, or .npy with the ids in .ids.json beside it.")],
     role: Annotated[Role, typer.Option(help="Which instruction and length the model gives the texts.")] = "passage",
     dimensions: Annotated[
@@ -46,6 +50,7 @@ def encode(
     Examples:
         embedsmith encode runs/model passages.jsonl --out passages.parquet
         embedsmith encode runs/model queries.txt --role query --out queries.npy
+        embedsmith encode runs/model manuals.jsonl --chunk --out chunks.parquet
     """
     from embedsmith.serving.encode import encode as encode_texts
 
@@ -58,6 +63,7 @@ def encode(
             dtype=dtype,
             dimensions=dimensions,
             compile=compile,
+            chunks=settings_of(ChunkSettings, chunks),
             on_progress=on_progress,
         )
     if as_json:

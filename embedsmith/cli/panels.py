@@ -27,6 +27,7 @@ _SUBJECTS = {
     "OptimizerSettings": f"{ADVANCED}optimizer and adapters",
     "MemorySettings": f"{ADVANCED}memory and precision",
     "WatchSettings": f"{ADVANCED}checkpoints and validation",
+    "ChunkSettings": f"{ADVANCED}long texts in chunks",
     "ScoringSettings": f"{ADVANCED}scoring",
     "JudgeSettings": f"{ADVANCED}judging",
     "QuerySettings": f"{ADVANCED}writing",

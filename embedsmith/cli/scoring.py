@@ -17,6 +17,7 @@ from embedsmith.cli.options import settings_of, with_options
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.labelled_rows import LabelledColumns
 from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.models.settings import ChunkSettings
 from embedsmith.teachers.settings import TeacherSettings
 
 _FLAGS: dict[str, str | None] = {
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     flags=_FLAGS,
     first=["scoring.metrics", "scoring.task"],
     scoring=ScoringSettings,
+    chunks=ChunkSettings,
     columns=LabelledColumns,
     pairs=ColumnSettings,
     reading=TeacherSettings,
@@ -70,6 +72,7 @@ def evaluate(
     ] = None,
     *,
     scoring: dict[str, Any],
+    chunks: dict[str, Any],
     columns: dict[str, Any],
     pairs: dict[str, Any],
     reading: dict[str, Any],
@@ -119,6 +122,7 @@ def evaluate(
     if before_and_after and benchmark:
         raise SettingsError("--before-and-after does not run a benchmark", hint="evaluate RUN and its start one by one")
     named = {
+        "chunks": settings_of(ChunkSettings, chunks),
         "columns": settings_of(LabelledColumns, columns),
         "pair_columns": settings_of(ColumnSettings, pairs),
     }

@@ -118,11 +118,29 @@ class Contender:
             scoring.first_stage, reading=self.first_reading, vectors=self.vectors, on_progress=self.on_progress
         )
         return rank(
-            self._teacher(collection.passages, ties=collection.ties),
+            self._in_chunks(collection, scoring)
+            if scoring.chunks.chunk
+            else self._teacher(collection.passages, ties=collection.ties),
             collection,
             depth=depth,
             first_stage=first._teacher(collection.passages, ties=collection.ties) if rescores else None,
             drop_identical_ids=scoring.drop_identical_ids,
+        )
+
+    def _in_chunks(self, collection: Collection, scoring: ScoringSettings) -> Teacher:
+        """Return it as it reads passages in chunks."""
+        from embedsmith.teachers.chunked import open_chunked
+
+        return open_chunked(
+            self.name,
+            self.encoder,
+            collection.passages,
+            vectors=self.vectors,
+            settings=self.reading,
+            chunks=scoring.chunks,
+            score=scoring.chunk_score,
+            ties=collection.ties,
+            on_progress=self.on_progress,
         )
 
     def mteb_model(self, template: str | None = None) -> Any:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import field_validator
 
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.labelled import TaskType
 from embedsmith.data.labelled_rows import LabelledColumns
+from embedsmith.models.settings import ChunkScore, ChunkSettings
 from embedsmith.settings import Settings, checked_template
 
 
@@ -28,6 +31,10 @@ class ScoringSettings(Settings):
     """Leave out of a query's ranking the passage that has its id, as in ArguAna, where it is the query itself."""
     first_stage: str = "bm25"
     """What finds the passages that a cross-encoder rescores: any name of a model that searches."""
+    chunks: ChunkSettings = ChunkSettings()
+    """Retrieval: how an embedding model reads passages that are longer than it reads at once."""
+    chunk_score: ChunkScore = "max"
+    """Retrieval in chunks: a passage has the score of its best chunk, the mean of all, or that of its first."""
     columns: LabelledColumns = LabelledColumns()
     """Names of the columns of labelled texts and pairs, where they are not the conventional ones."""
     labels: str | None = None
@@ -40,6 +47,11 @@ class ScoringSettings(Settings):
     model's own query prompt where that has this form, and no instruction else."""
     skip_bad: bool = False
     """Leave out rows and judgements that cannot be used, and count them."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse a way to score chunks without chunks."""
+        if self.chunk_score != "max" and not self.chunks.chunk:
+            raise ValueError(f"chunk_score is {self.chunk_score} without chunk: nothing is cut")
 
     @field_validator("template")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -92,6 +92,29 @@ class StudentSettings(Settings):
         ''
         """
         return self.prompt if self.both_sides or task_of(self.instruction).symmetric else ""
+
+
+ChunkScore = Literal["max", "mean", "first"]
+
+
+class ChunkSettings(Settings):
+    """How texts are cut into chunks that a model reads whole."""
+
+    chunk: bool = False
+    """Cut long passages into chunks, at the ends of sentences, and give each chunk a vector of its own."""
+    chunk_tokens: int | None = Field(None, gt=0)
+    """Tokens of a chunk, prompt and special tokens included; by default as many as the model reads of a passage."""
+    chunk_overlap: int = Field(0, ge=0)
+    """Tokens of whole sentences, at most, that a chunk has in common with the one before it."""
+    late_chunks: bool = False
+    """Late chunking: the model reads as many chunks of a passage together as its positions admit, and the token states
+    of each chunk are pooled afterwards (arXiv 2409.04701)."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse settings of chunks without chunks."""
+        if not self.chunk and (self.chunk_tokens or self.chunk_overlap or self.late_chunks):
+            name = "chunk_tokens" if self.chunk_tokens else "chunk_overlap" if self.chunk_overlap else "late_chunks"
+            raise ValueError(f"{name} needs chunk: nothing is cut without it")
 
 
 NV_RETRIEVER_V1 = StudentSettings(

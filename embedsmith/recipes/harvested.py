@@ -13,11 +13,11 @@ from typing import Any
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import write_json
+from embedsmith.data.sentences import Tokens
 from embedsmith.models.settings import StudentSettings
 from embedsmith.prepare.code import CodeSettings, check_sources, harvest, sources_hash, split
 from embedsmith.prepare.documents.harvest import documents_hash, harvest_documents
 from embedsmith.prepare.documents.reading import check_documents
-from embedsmith.prepare.documents.sentences import Tokens
 from embedsmith.prepare.documents.settings import DocumentSettings
 from embedsmith.prepare.documents.sides import split_documents
 from embedsmith.progress import Progress
@@ -149,12 +149,7 @@ def documents_of(data: DataSettings, student: StudentSettings) -> DocumentSettin
 
 def _tokens_of(student: StudentSettings) -> tuple[Tokens, int]:
     """Return how the student counts the tokens of a text, and how many it adds to each."""
+    from embedsmith.models.chunks import token_counter
     from embedsmith.models.opening import build_student
 
-    tokenizer: Any = build_student(student).tokenizer
-    fast = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not hasattr(fast, "no_truncation"):  # one in Python
-        return lambda text: len(tokenizer.tokenize(text)), len(tokenizer("")["input_ids"])
-    fast.no_truncation()
-    fast.no_padding()
-    return lambda text: len(fast.encode(text, add_special_tokens=False).ids), len(fast.encode("").ids)
+    return token_counter(build_student(student).tokenizer)

@@ -1,6 +1,7 @@
 """`embedsmith encode`: vectors with their ids, from every kind of file, resumed where it was cut short."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +10,11 @@ import pytest
 
 from embedsmith.data.files import write_array
 from embedsmith.data.listed import read_listed
+from embedsmith.errors import SettingsError
 from embedsmith.models.opening import build_student, load
-from embedsmith.models.settings import StudentSettings
+from embedsmith.models.settings import ChunkSettings, StudentSettings
 from embedsmith.serving import encode as encoding
+from embedsmith.serving.encode import encode
 
 TEXTS = ["the cat sat on the mat", "red apple", "the cat sat on the mat", "10 times 100"]
 IDS = ["a", "b", "c", "d"]
@@ -175,3 +178,34 @@ def test_vectors_or_ids_that_the_command_reads_are_not_removed(embedsmith_comman
     done = embedsmith_command("encode", model, tmp_path / name, "--out", out, "--overwrite", "--yes")
     assert done.error == f"--overwrite would remove {tmp_path / name}, which is read"
     assert len(read(out)[0]) == 4
+
+
+LONG = ["The cat sat on the mat. The dog sat on the log. Find the passage of the reader.", "The cat sat."]
+
+
+@pytest.fixture
+def long(tmp_path: Path) -> Path:
+    path = tmp_path / "long.jsonl"
+    path.write_text("".join(json.dumps({"_id": f"d{n}", "text": text}) + "\n" for n, text in enumerate(LONG)))
+    return path
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_chunks_have_vectors_ids_and_places_of_their_own(tmp_path, tiny_bert, long, late):
+    chunks = ChunkSettings(chunk=True, chunk_tokens=12, late_chunks=late)
+    build_student(StudentSettings(name=str(tiny_bert)), device="cpu").save(str(tmp_path / "model"))
+    out = tmp_path / "chunks.parquet"
+    encode(str(tmp_path / "model"), long, out=out, dtype="float32", chunks=chunks)
+    table = pq.read_table(out).to_pydict()
+    assert table["id"] == ["d0#0", "d0#1", "d0#2", "d1#0"]
+    said = [LONG[int(own[1])][a:b] for own, a, b in zip(table["id"], table["start"], table["end"], strict=True)]
+    assert said == [*(part + "." for part in LONG[0].rstrip(".").split(". ")), LONG[1]]
+    alone = load(str(tmp_path / "model"), device="cpu").embed(said, "passage")
+    differs = np.abs(np.array(table["vector"]) - alone).max(axis=1)
+    assert (differs[:3] > 1e-3).all() == late
+    assert differs[3] < 1e-5 or late  # special tokens are seen, and not pooled
+
+
+def test_queries_are_not_cut(tmp_path, tiny_bert, long):
+    with pytest.raises(SettingsError, match="chunk: queries are not cut"):
+        encode(str(tiny_bert), long, out=tmp_path / "a.npy", role="query", chunks=ChunkSettings(chunk=True))

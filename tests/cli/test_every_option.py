@@ -20,7 +20,7 @@ from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.generation.settings import JudgeSettings, QuerySettings, TaskSettings
 from embedsmith.mining.dialect_files import DialectSettings
 from embedsmith.mining.settings import MiningSettings, SelectionSettings
-from embedsmith.models.settings import StudentSettings
+from embedsmith.models.settings import ChunkSettings, StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.converters.settings import ConvertSettings
 from embedsmith.services.chat import ServerSettings
@@ -66,12 +66,18 @@ COMMANDS = {
         {"Student": StudentSettings, "Stage": StageSettings},
     ),
     "run": Command("recipe.yaml --out OUT", "embedsmith.recipes.run.run_recipe"),
-    "encode": Command("MODEL TEXTS --out OUT", "embedsmith.serving.encode.encode"),
+    "encode": Command("MODEL TEXTS --out OUT", "embedsmith.serving.encode.encode", {"Chunks": ChunkSettings}),
     "export-model": Command("MODEL --out OUT", "embedsmith.serving.export.export"),
     "evaluate": Command(
         "MODEL DATA",
         "embedsmith.evaluation.evaluate.evaluate_all",
-        {"Scoring": ScoringSettings, "Columns": LabelledColumns, "Pairs": ColumnSettings, "Reading": TeacherSettings},
+        {
+            "Scoring": ScoringSettings,
+            "Chunks": ChunkSettings,
+            "Columns": LabelledColumns,
+            "Pairs": ColumnSettings,
+            "Reading": TeacherSettings,
+        },
     ),
     "compare": Command("RUN RUN-2", "embedsmith.evaluation.compare.compare"),
     "ablate": Command(
@@ -114,6 +120,11 @@ NEEDS = {
     ("convert", "--neighbour"): "--teacher MODEL",
     ("convert", "--neighbour-ratio"): "--teacher MODEL",
     ("evaluate", "--panel"): "--before-and-after",
+    **{
+        (name, option): "--chunk"
+        for name in ("evaluate", "encode")
+        for option in ("--chunk-tokens", "--chunk-overlap", "--chunk-score", "--late-chunks")
+    },
 }
 """What must be said beside an option."""
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from embedsmith.data.sentences import Tokens
 from embedsmith.errors import InputError
 from embedsmith.prepare.documents.blocks import Document, Unread
 from embedsmith.prepare.documents.pairs import Pair, pairs_of
 from embedsmith.prepare.documents.passages import Passage, passages_of
 from embedsmith.prepare.documents.reading import read_documents
 from embedsmith.prepare.documents.recurring import without_recurring
-from embedsmith.prepare.documents.sentences import Tokens
 from embedsmith.prepare.documents.settings import SOURCES, DocumentSettings
 from embedsmith.prepare.documents.walking import walk
 

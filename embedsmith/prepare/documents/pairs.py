@@ -25,10 +25,10 @@ from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 from embedsmith.data.normalised import normalised
+from embedsmith.data.sentences import sentences
 from embedsmith.prepare.documents.blocks import Document
 from embedsmith.prepare.documents.passages import Passage
 from embedsmith.prepare.documents.questions import is_question
-from embedsmith.prepare.documents.sentences import sentences
 from embedsmith.prepare.documents.settings import DocumentSettings, PairSource
 
 TRAINED_ONLY = frozenset({"definition", "cloze"})

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from embedsmith.data.sentences import Tokens, pieces, runs, sentences
 from embedsmith.prepare.documents.blocks import Document, Placed
-from embedsmith.prepare.documents.sentences import Tokens, pieces, sentences
 from embedsmith.prepare.documents.settings import PassageSettings
 
 
@@ -68,8 +69,9 @@ def passages_of(document: Document, settings: PassageSettings, tokens: Tokens) -
         front = _front(blocks, settings, tokens)
         limit = max(1, settings.limit - (tokens(in_front(front)) if front else 0))
         cut = [piece for block in blocks for piece in _pieces(block, limit, tokens)]
-        runs = _runs(document, cut, limit, settings.overlap_tokens, tokens)
-        found += [_passage(document, run, number, front) for run in runs]
+        repeated = partial(_repeated, tokens=tokens)
+        own = runs(document.text, cut, limit, tokens, overlap=settings.overlap_tokens, repeated=repeated)
+        found += [_passage(document, run, number, front) for run in own]
     return found
 
 
@@ -120,29 +122,9 @@ def _lines(text: str) -> list[tuple[int, int]]:
     return spans
 
 
-def _runs(
-    document: Document, cut: Sequence[_Piece], limit: int, overlap: int, tokens: Tokens
-) -> Iterator[list[_Piece]]:
-    """Yield the pieces of each passage of a section."""
-    run: list[_Piece] = []
-    count = 0
-    for piece in cut:
-        # One for what stands between two pieces; what the parts add up to is looked at once more below.
-        if run and count + piece.tokens + 1 > limit:
-            yield run
-            run = _repeated(run[-1], min(overlap, limit - piece.tokens - 1), tokens) if overlap else []
-            count = sum(one.tokens + 1 for one in run)
-        run.append(piece)
-        count += piece.tokens + 1
-        if len(run) > 1 and count > 0.9 * limit and tokens(document.text[run[0].start : run[-1].end]) > limit:
-            yield run[:-1]
-            run, count = [piece], piece.tokens + 1
-    if run:
-        yield run
-
-
-def _repeated(last: _Piece, room: int, tokens: Tokens) -> list[_Piece]:
+def _repeated(run: Sequence[_Piece], room: int, *, tokens: Tokens) -> list[_Piece]:
     """Return the sentences at the end of a passage's last piece that have room in the next one; never all of them."""
+    last = run[-1]
     if last.block.block.kind not in ("paragraph", "item"):
         return []
     text = last.block.block.text[last.start - last.block.start : last.end - last.block.start]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from embedsmith.data.sentences import pieces, sentences
 from embedsmith.prepare.documents.blocks import Block, Document, Kind
 from embedsmith.prepare.documents.passages import Passage, passages_of
-from embedsmith.prepare.documents.sentences import pieces, sentences
 from embedsmith.prepare.documents.settings import PassageSettings
 
 
