@@ -34,6 +34,7 @@ from embedsmith.training.chunks import (
     copied_bytes,
     encode,
 )
+from embedsmith.training.draws import dropped_again
 from embedsmith.training.grad_cache import ActivationMemory
 from embedsmith.training.memory import activation_bytes
 from embedsmith.training.processes import Processes
@@ -128,7 +129,8 @@ def as_trained(
                 f"stage {settings.name}: nothing to train: every weight of the model is frozen",
                 hint="set requires_grad of those that shall be trained, or lora_rank",
             )
-        stage.enter_context(_checkpointing(model, settings))
+        at_once = _chunks_at_once(model, settings)
+        stage.enter_context(_checkpointing(model, settings, at_once))
         if settings.lora_rank and bfloat16:
             stage.enter_context(inputs_as_they_are(model))
             stage.enter_context(halved(model))
@@ -146,7 +148,7 @@ def as_trained(
             budget=budget,
             packed=bool(packs),
             rounded=bool(rounds),
-            at_once=_chunks_at_once(model, settings),
+            at_once=at_once,
         )
 
 
@@ -154,6 +156,8 @@ _MOST_AT_ONCE = 16
 """Chunks at the same time on a CPU: Python holds its lock for about a thirtieth of a chunk's time."""
 _GRADIENT_BYTES = 4 * 2**30
 """Memory for gradients of chunks that are not added up yet: about two copies for each chunk that runs."""
+_FRUGAL = 4
+"""With gradient checkpointing, which is there to save memory, it is a fourth of that."""
 
 
 def _chunks_at_once(model: EmbeddingModel, settings: StageSettings) -> int:
@@ -161,14 +165,12 @@ def _chunks_at_once(model: EmbeddingModel, settings: StageSettings) -> int:
 
     On a CPU as many as it has cores. OpenMP would split every operation over all cores, and wait for the
     slowest after each: where another process has one of them, a step takes many times as long.
-
-    Not with gradient checkpointing, which restores the random state of all threads.
     """
-    is_plain = model.device.type == "cpu" and not settings.gradient_checkpointing
-    if not (is_plain and is_fast()):
+    if not (model.device.type == "cpu" and is_fast()):
         return 1
     copy = sum(weight.numel() * weight.element_size() for weight in trained(model).values())
-    return max(1, min(torch.get_num_threads(), _MOST_AT_ONCE, _GRADIENT_BYTES // (2 * copy)))
+    room = _GRADIENT_BYTES // (_FRUGAL if settings.gradient_checkpointing else 1)
+    return max(1, min(torch.get_num_threads(), _MOST_AT_ONCE, room // (2 * copy)))
 
 
 def _without_adapters_after_an_error(model: EmbeddingModel, kind: Any, error: Any, traceback: Any) -> None:
@@ -227,14 +229,19 @@ def _dropout(model: EmbeddingModel, share: float | None) -> Iterator[None]:
 
 
 @contextmanager
-def _checkpointing(model: EmbeddingModel, settings: StageSettings) -> Iterator[None]:
-    """Switch gradient checkpointing on where a stage asks for it, and off when it ends."""
+def _checkpointing(model: EmbeddingModel, settings: StageSettings, at_once: int) -> Iterator[None]:
+    """Switch gradient checkpointing on where a stage asks for it, and off when it ends.
+
+    Args:
+        at_once: chunks that run at the same time: each of several has a dropout of its own, which is restored.
+    """
     if not settings.gradient_checkpointing:
         yield
         return
     # The model itself, once: through peft's wrapping each of its layers would hook the embeddings once more.
     backbone = next(module for module in model.backbone.modules() if isinstance(module, PreTrainedModel))
-    backbone.gradient_checkpointing_enable({"use_reentrant": False})
+    own = {"preserve_rng_state": False, "context_fn": dropped_again} if at_once > 1 else {}
+    backbone.gradient_checkpointing_enable({"use_reentrant": False, **own})
     try:
         yield
     finally:

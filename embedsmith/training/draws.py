@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from threading import Lock
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from threading import Lock, local
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,8 @@ from torch.overrides import TorchFunctionMode
 from embedsmith.models.devices import random_states_kept
 
 _drawing = Lock()
+_here = local()
+"""`dropout`: the innermost `SeededDropout` that a thread is in."""
 
 
 @contextmanager
@@ -43,6 +45,25 @@ class SeededDropout(TorchFunctionMode):
     def __init__(self, seed: int) -> None:
         super().__init__()
         self._generator = torch.Generator().manual_seed(seed)
+        self._around: list[SeededDropout | None] = []
+
+    def __enter__(self) -> SeededDropout:
+        """Be the thread's dropout."""
+        self._around.append(getattr(_here, "dropout", None))
+        _here.dropout = self
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Leave it to the dropout around this one."""
+        super().__exit__(*error)
+        _here.dropout = self._around.pop()
+
+    def as_now(self) -> SeededDropout:
+        """Return a dropout that will drop what this one drops from now on."""
+        other = SeededDropout(0)
+        other._generator.set_state(self._generator.get_state())
+        return other
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
@@ -64,6 +85,16 @@ class SeededDropout(TorchFunctionMode):
             return functional.dropout(input, p, training, inplace)
         kept = torch.empty_like(input).bernoulli_(1 - p, generator=self._generator).div_(1 - p)
         return input.mul_(kept) if inplace else input * kept
+
+
+def dropped_again() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Return the blocks in which a checkpointed layer is computed now, and once more: it drops the same then.
+
+    As torch's `checkpoint` takes them. What it does by itself, restoring the state of torch's generator, is for one
+    thread only.
+    """
+    dropout: SeededDropout | None = getattr(_here, "dropout", None)
+    return nullcontext(), nullcontext() if dropout is None else dropout.as_now()
 
 
 def _drops(query: Any, key: Any, value: Any, mask: Any = None, dropout_p: float = 0.0, *_: Any, **__: Any) -> bool:

@@ -36,6 +36,9 @@ STAGES = {
     "bfloat16": {"dtype": "bfloat16"},
     "bfloat16, adapters": {"dtype": "bfloat16", "lora_rank": 2},
     "bfloat16, nothing kept": {"dtype": "bfloat16", "memory_gib": 0.0},
+    "checkpointing": {"gradient_checkpointing": True},
+    "checkpointing, nothing kept": {"gradient_checkpointing": True, "memory_gib": 0.0},
+    "checkpointing, bfloat16, adapters": {"gradient_checkpointing": True, "dtype": "bfloat16", "lora_rank": 2},
 }
 
 
@@ -88,19 +91,27 @@ def test_an_estimate_times_as_many_chunks_at_once_as_a_step_runs(student, monkey
     assert found.seconds_a_batch == pytest.approx(tokens / widest)
 
 
-def test_checkpointing_takes_one_chunk_at_a_time(student):  # noqa: F811
-    model = student()
-    with on_cores(2), as_trained(model, STEPS.model_copy(update={"gradient_checkpointing": True})) as found:
-        assert found.at_once == 1
+@pytest.mark.parametrize(
+    "changes", [{}, {"lora_rank": 2}, {"memory_gib": 0.0}], ids=["whole", "adapters", "nothing kept"]
+)
+def test_a_layer_that_is_computed_again_drops_what_it_dropped_before(student, tmp_path, changes):  # noqa: F811
+    stage = STEPS.model_copy(update=changes)
+    plain, frugal = student(), student()
+    with on_cores(2):
+        reports = train(plain, tmp_path / "plain", stage)
+        again = train(frugal, tmp_path / "frugal", stage.model_copy(update={"gradient_checkpointing": True}))
+    assert [report.loss for report in again] == [report.loss for report in reports]
+    assert_same_bits(weights(frugal), weights(plain))
 
 
 def test_gradients_that_are_not_added_up_yet_have_a_limit(student, monkeypatch):  # noqa: F811
     model = student()
     copy = sum(weight.numel() * 4 for weight in model.parameters())
     for room, chunks in [(2 * copy - 1, 1), (4 * copy, 2), (100 * copy, 3)]:
-        monkeypatch.setattr(conditions, "_GRADIENT_BYTES", room)
-        with on_cores(3), as_trained(model, STEPS) as found:
-            assert found.at_once == chunks
+        for stage, more in ((STEPS, 1), (STEPS.model_copy(update={"gradient_checkpointing": True}), 4)):
+            monkeypatch.setattr(conditions, "_GRADIENT_BYTES", more * room)
+            with on_cores(3), as_trained(model, stage) as found:
+                assert found.at_once == chunks
 
 
 def test_the_memory_of_several_chunks_at_once_is_counted(student):  # noqa: F811
