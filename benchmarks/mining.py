@@ -39,17 +39,21 @@ SIDES = {
     "ours-auto": ("embedsmith, auto (our default)", "auto"),
     "ours-bfloat16": ("embedsmith, bfloat16", "bfloat16"),
     "ours-float32": ("embedsmith, float32", "float32"),
+    "ours-int8": ("embedsmith, int8", "int8"),
 }
 RATIOS = [
     ("st-float32", "ours-auto"),
     ("st-bfloat16", "ours-auto"),
     ("st-bfloat16", "ours-bfloat16"),
     ("st-float32", "ours-float32"),
+    ("ours-float32", "ours-auto"),
+    ("ours-float32", "ours-int8"),
 ]
 AGREEMENTS = [
     ("st-float32", "ours-float32"),
     ("ours-float32", "ours-auto"),
     ("ours-float32", "ours-bfloat16"),
+    ("ours-float32", "ours-int8"),
     ("st-float32", "st-bfloat16"),
 ]
 

@@ -75,6 +75,27 @@ def onednn_linear(states: Tensor, weight: Tensor, bias: Tensor | None, activatio
     return torch.ops.mkldnn._linear_pointwise(states, weight, bias, activation, [], algorithm)
 
 
+def has_onednn_int8() -> bool:
+    """Return whether this torch has `onednn_int8_linear`."""
+    return hasattr(torch.ops.onednn, "qlinear_pointwise")
+
+
+def onednn_int8_pack(weight: Tensor) -> Tensor:
+    """Return a weight of int8 [O, I] as `onednn_int8_linear` reads it, laid out for batches of many tokens."""
+    return torch.ops.onednn.qlinear_prepack(weight, [1024, weight.shape[1]])
+
+
+def onednn_int8_linear(states: Tensor, packed: Tensor, steps: Tensor) -> Tensor:
+    """Return the matmul of states of uint8 [..., I] and a packed weight, times a step for each row of it, in float32.
+
+    What torch's own compiler makes of a quantised linear layer; under no public name.
+    """
+    zeros = torch.zeros(len(steps), dtype=torch.int64)
+    return torch.ops.onednn.qlinear_pointwise(
+        states, 1.0, 0, packed, steps, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+
+
 def flash_attention(
     query: Tensor,
     key: Tensor,

@@ -19,6 +19,7 @@ from jaxtyping import Float32
 from embedsmith.data.files import whole_folder
 from embedsmith.models.adapters import save_adapters
 from embedsmith.models.card_data import CardData
+from embedsmith.models.computing import Computes
 from embedsmith.models.contract import contracts_of, hash_of_weights
 from embedsmith.models.cpu.matmul import Copies, fast_matmul
 from embedsmith.models.devices import default_device
@@ -26,15 +27,14 @@ from embedsmith.models.encoding import vectors_by_library, vectors_of_lists
 from embedsmith.models.folder import OUR_MODULES, add_old_pooling_keys, name_modules_by_file
 from embedsmith.models.known_tokens import check_known
 from embedsmith.models.packed import alone, token_states
-from embedsmith.models.precision import cast, limit_onednn_cache, mix, mixes, resolve_dtype
+from embedsmith.models.precision import limit_onednn_cache
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.remembered import Remembered
-from embedsmith.models.roles import ReadsRoles
-from embedsmith.models.settings import Dtype, Role, StudentSettings
+from embedsmith.models.settings import Role, StudentSettings
 from embedsmith.models.threads import turn
 
 
-class EmbeddingModel(ReadsRoles):
+class EmbeddingModel(Computes):
     """A SentenceTransformer whose folders are portable, whole or absent, and probed for their attention."""
 
     _module_classes = OUR_MODULES  # see `compat.OVERRIDDEN`
@@ -47,8 +47,6 @@ class EmbeddingModel(ReadsRoles):
     """A fingerprint of the weights under the adapters, where there are any."""
     frozen_anyway: frozenset[str] = frozenset()
     """Weights of the backbone that were frozen before adapters froze all of them."""
-    _mixed: Dtype | None = None
-    """The precision that was asked for, where it is a mixed one."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit_onednn_cache()
@@ -58,36 +56,6 @@ class EmbeddingModel(ReadsRoles):
         if config is not None and getattr(config, "use_cache", False):
             # Keys and values for tokens to come: none do, and every layer would copy its own for them.
             config.use_cache = False
-
-    def use_dtype(self, dtype: Dtype) -> EmbeddingModel:
-        """Compute in another precision from now on; return the model.
-
-        Args:
-            dtype: `auto` is, on a GPU, bfloat16 where it has that. On a CPU with matmuls in bfloat16 it is float32 for
-                short texts, and for `embed`'s others all matmuls in bfloat16, all else in float32 (see `SHORT_TEXT`);
-                weights that are in bfloat16 already are multiplied in it always. Elsewhere `auto` is float32.
-                `bfloat16` on such a CPU is all matmuls in it for all texts, and all else in float32: a fifth faster,
-                and more of the texts get vectors that are off (a cosine by 0.0006, all-MiniLM-L6-v2). On a CPU without
-                it `bfloat16` is float32.
-        """
-        self._mixed = dtype if mixes(dtype, self.device.type) else None
-        self._remembered.copies = None
-        if self._mixed:
-            return mix(self, all_short=dtype == "bfloat16")
-        return cast(self, resolve_dtype(dtype, self.device.type))
-
-    @property
-    def is_mixed(self) -> bool:
-        """Whether some matrices are multiplied in bfloat16 and all else is computed in float32: see `use_dtype`.
-
-        Not of a model that was put elsewhere since, or made one of another type.
-        """
-        return self._mixed is not None and self.device.type == "cpu" and self.dtype == torch.float32
-
-    @property
-    def shortens(self) -> bool:
-        """Whether `embed` multiplies in bfloat16 for all but short texts."""
-        return self._mixed == "auto" and self.is_mixed
 
     def preprocess(self, inputs: Sequence[Any], prompt: str | None = None, **kwargs: Any) -> Any:
         """Return the features of texts, as a SentenceTransformer does; threads take turns.
@@ -107,7 +75,12 @@ class EmbeddingModel(ReadsRoles):
 
         Args:
             copies: of weights, which take their place in matmuls.
+
+        Raises:
+            SettingsError: there are gradients, and the model computes in int8, which has none.
         """
+        if torch.is_grad_enabled():
+            self.check_is_exact("trained")
         with alone(self), self._fast_matmul(copies):
             if "packed" not in input:
                 return super().forward(input, **kwargs)
@@ -123,7 +96,10 @@ class EmbeddingModel(ReadsRoles):
     def _fast_matmul(self, copies: Copies | None = None) -> AbstractContextManager[Any]:
         """Return the block in which the weights fit each other as they are."""
         activations = self._remembered.fused(self, super().forward)
-        return fast_matmul(self.device, mixed=self.is_mixed, activations=activations, copies=copies)
+        quantised = self._remembered.quantised(self)
+        return fast_matmul(
+            self.device, mixed=self.is_mixed, activations=activations, copies=copies, quantised=quantised
+        )
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
         """Write the model into a folder that plain sentence-transformers opens.
@@ -132,6 +108,7 @@ class EmbeddingModel(ReadsRoles):
 
         Raises:
             CausalityError: the attention is not what the configuration promises.
+            SettingsError: the model computes in int8.
         """
         with whole_folder(Path(path)) as partial:
             self.write_into(partial, *args, name=str(path), **kwargs)
@@ -142,7 +119,12 @@ class EmbeddingModel(ReadsRoles):
             self.origin = here
 
     def write_into(self, folder: Path, *args: Any, name: str, **kwargs: Any) -> None:
-        """Write the model into a folder that exists, file after file."""
+        """Write the model into a folder that exists, file after file.
+
+        Raises:
+            SettingsError: the model computes in int8.
+        """
+        self.check_is_exact("saved")
         promised = promised_attention(self.backbone)
         if promised:
             with self._fast_matmul():

@@ -36,9 +36,9 @@ from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model, lasting
 from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
-from embedsmith.models.precision import cast, mixes, resolve_dtype
+from embedsmith.models.precision import cast, check_reads_int8, mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, measure_attention, promised_attention
-from embedsmith.models.settings import AttentionBackend, Dtype, Role, StudentSettings
+from embedsmith.models.settings import AttentionBackend, ReadingDtype, Role, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.tokens import tokens_of
@@ -56,7 +56,7 @@ _opened: ContextVar[tuple[Path, ...]] = ContextVar("opened", default=())
 def load(
     name: str,
     *,
-    dtype: Dtype = "float32",
+    dtype: ReadingDtype = "float32",
     device: str | None = None,
     dimensions: int | None = None,
     attention_backend: AttentionBackend = "auto",
@@ -69,7 +69,8 @@ def load(
     Args:
         name: see `embedsmith.models.names`.
         dtype: precision; `auto` is bfloat16 where the hardware computes in it (on a CPU for matmuls of long texts),
-            float32 elsewhere; `bfloat16` is float32 on a CPU that has none. See `EmbeddingModel.use_dtype`.
+            float32 elsewhere; `bfloat16` is float32 on a CPU that has none; `int8`, on a CPU, to read texts only. See
+            `EmbeddingModel.use_dtype`.
         device: a torch device; default: a GPU where there is one.
         dimensions: keep as many of the first numbers of each vector, and bring it back to length 1 (Matryoshka).
         attention_backend: what computes attention, on the device as it is.
@@ -79,8 +80,10 @@ def load(
         ModelError: the model is missing, needs foreign code, or cannot be opened; or the back end or what compiles is
             not there.
         CausalityError: the attention is not what the configuration promises.
-        SettingsError: there are more dimensions wanted than the model has.
+        SettingsError: there are more dimensions wanted than the model has, or int8 of what does not multiply it.
     """
+    if dtype == "int8":
+        check_reads_int8(device)
     model = _load(name, dtype=dtype, device=device, attention_backend=attention_backend)
     width = model.get_embedding_dimension()
     if dimensions is not None and not 0 < dimensions <= width:
@@ -91,13 +94,13 @@ def load(
     return model
 
 
-def _load(name: str, *, dtype: Dtype, device: str | None, attention_backend: AttentionBackend) -> EmbeddingModel:
+def _load(name: str, *, dtype: ReadingDtype, device: str | None, attention_backend: AttentionBackend) -> EmbeddingModel:
     """Open an embedding model of any kind, and probe it."""
     source = find_model(name)
     if source.kind == "static":
         embedding = read_static(Path(source.path), name=name)
         # Nothing is multiplied: a shorter type would save no time.
-        exact = torch.float32 if dtype == "auto" else resolve_dtype(dtype, device)
+        exact = torch.float32 if dtype in ("auto", "int8") else resolve_dtype(dtype, device)
         return cast(EmbeddingModel(modules=[embedding], device=_static_device(device)), exact)
     if source.kind == "gguf":
         raise ModelError(
@@ -112,7 +115,7 @@ def _load(name: str, *, dtype: Dtype, device: str | None, attention_backend: Att
     promised = promised_attention(model.backbone)
     if promised:
         check_attention(model.backbone, promised, name=name)
-    if is_mixed:
+    if is_mixed or dtype == "int8":
         model.use_dtype(dtype)
     here = StudentSettings(name=lasting(source))
     if model.has_adapters:

@@ -14,9 +14,18 @@ from typing import Any, TypeVar
 
 import torch
 
-from embedsmith.models.compat import cpu_capabilities, has_onednn_linear, onednn_linear, unsaved_buffers
+from embedsmith.errors import SettingsError
+from embedsmith.models.compat import (
+    cpu_capabilities,
+    has_onednn_int8,
+    has_onednn_linear,
+    onednn_int8_linear,
+    onednn_int8_pack,
+    onednn_linear,
+    unsaved_buffers,
+)
 from embedsmith.models.devices import kind_of
-from embedsmith.models.settings import Dtype, Role
+from embedsmith.models.settings import ReadingDtype, Role
 
 SHORT_TEXT: Mapping[Role, int] = {"query": 16, "passage": 30}
 """Texts of fewer tokens are computed in float32 by `auto`, longer ones with matmuls in bfloat16.
@@ -27,6 +36,9 @@ bfloat16 3.0% of float32's negatives are others in nl2bash, with passages alone 
 all-MiniLM-L6-v2 keeps 97% of them in nl2bash and 98% in squad_sentences, with bfloat16 for all texts 95% and 98%;
 encoding takes 76% and 74% of float32's time, bfloat16 for all texts 62%.
 """
+
+_SMALL = 32
+"""Rows and columns from which on a weight is multiplied in int8: those of adapters and of small heads are not."""
 
 Model = TypeVar("Model", bound=torch.nn.Module)
 
@@ -43,20 +55,20 @@ _INSTRUCTIONS = {
 """Instruction set -> what torch and Linux call it."""
 
 
-def resolve_dtype(dtype: Dtype, device: str | None = None) -> torch.dtype:
+def resolve_dtype(dtype: ReadingDtype, device: str | None = None) -> torch.dtype:
     """Return the type that matmuls are computed in on a device where a precision is asked for.
 
     Args:
         dtype: `auto` is bfloat16 where the hardware has it, float32 elsewhere. On a CPU or an Apple GPU without it
-            `bfloat16` is float32 too.
+            `bfloat16` is float32 too. Of `int8` it is float32: that of the weights, and of all that is no matmul.
         device: as torch names it; default: the one that models are put on.
     """
     if dtype == "auto" or (dtype == "bfloat16" and kind_of(device) in ("cpu", "mps")):
         return torch.bfloat16 if has_bfloat16(device) else torch.float32
-    return getattr(torch, dtype)
+    return torch.float32 if dtype == "int8" else getattr(torch, dtype)
 
 
-def mixes(dtype: Dtype, device: str | None = None) -> bool:
+def mixes(dtype: ReadingDtype, device: str | None = None) -> bool:
     """Return whether only matmuls are computed in bfloat16, all else in float32: so it is on a CPU."""
     return kind_of(device) == "cpu" and resolve_dtype(dtype, device) is torch.bfloat16
 
@@ -91,8 +103,30 @@ def mix(model: Model, *, all_short: bool) -> Model:
     return model
 
 
+def quantised_weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    """Return the weights of a model that `int8` brings into whole numbers."""
+    weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    return [weight for weight in weights if min(weight.shape) >= _SMALL and weight.dtype == torch.float32]
+
+
+def check_reads_int8(device: str | None) -> None:
+    """Refuse `int8` where nothing multiplies it.
+
+    Raises:
+        SettingsError: the device is no CPU, or oneDNN has no such matmul on it.
+    """
+    if (kind := kind_of(device)) != "cpu":
+        raise SettingsError(f"dtype: int8 is for a CPU, not for {kind}", hint="take auto, or bfloat16")
+    if not int8_bits():
+        raise SettingsError(
+            "dtype: int8: this torch multiplies no int8 on this CPU, or not exactly", hint="take auto, or float32"
+        )
+
+
 def precision_of(model: Any, role: Role) -> str:
     """Return what an embedding model computes matmuls in for a role's texts, and all else."""
+    if model.is_quantised:
+        return f"float32, {len(quantised_weights(model))} products int8 with weights of {int8_bits()} bits"
     if not model.is_mixed:
         return str(model.dtype)
     weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
@@ -148,6 +182,30 @@ def onednn_multiplies(dtype: torch.dtype) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+@cache
+def int8_bits() -> int:
+    """Return how many bits weights may have that are multiplied in int8 on the CPU; 0 where oneDNN cannot.
+
+    8, or 7 on a CPU without VNNI: there it adds two products in 16 bits, in which those of 8 do not fit. Found by
+    trying.
+    """
+    if not torch.backends.mkldnn.is_available() or not has_onednn_int8():
+        return 0
+    limit_onednn_cache()
+    states = torch.full((64, 128), 255, dtype=torch.uint8, device="cpu")
+    for bits in (8, 7):
+        most = 2 ** (bits - 1) - 1
+        weight = torch.full((32, 128), most, dtype=torch.int8, device="cpu")
+        weight[::2] = -most
+        try:
+            found = onednn_int8_linear(states, onednn_int8_pack(weight), torch.ones(32, device="cpu"))
+        except RuntimeError:
+            return 0
+        if torch.equal(found, states.float() @ weight.float().t()):
+            return bits
+    return 0
 
 
 @cache

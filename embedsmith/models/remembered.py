@@ -1,6 +1,7 @@
 """What was found out about a model by trying it, for as long as its modules and weights are the same.
 
-Whether it reads packed texts right, which of its matmuls can be fused with an activation, and copies of its weights.
+Whether it reads packed texts right, which of its matmuls can be fused with an activation, and copies of its weights in
+shorter types.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from embedsmith.models.compat import hooks, version
 from embedsmith.models.cpu.matmul import Activations, Copies, activations_of, fast_matmul
+from embedsmith.models.cpu.quantised import QuantisedWeights, quantised_weight
 from embedsmith.models.packed import allows_packing, alone, packs_correctly
+from embedsmith.models.precision import quantised_weights
 from embedsmith.models.threads import turn
 from embedsmith.models.tokens import tokens_of
 
@@ -37,6 +40,12 @@ class Remembered:
     """Activations of these modules that can be fused."""
     copies: tuple[list[tuple[Any, ...]], Copies] | None = None
     """Copies in bfloat16 of weights in this state."""
+    small: tuple[list[tuple[Any, ...]], QuantisedWeights] | None = None
+    """What weights in this state are in int8."""
+
+    def __reduce__(self) -> Any:
+        """Be copied and sent to other processes without what was found: it is found again there."""
+        return type(self), ()
 
     def packs(self, model: Any, dtype: torch.dtype) -> bool:
         """Return whether a model reads the texts of a batch in one row, where matmuls are computed in a type."""
@@ -83,6 +92,17 @@ class Remembered:
                 exact = [weight for weight in weights if weight.dtype == torch.float32]
                 self.copies = state, {id(weight): (weight, weight.detach().to(torch.bfloat16)) for weight in exact}
             return self.copies[1]
+
+    def quantised(self, model: Any) -> QuantisedWeights | None:
+        """Return the weights that make matmuls in int8, where they are wanted."""
+        if not model.is_quantised:
+            return None
+        weights = quantised_weights(model)
+        with turn(model):
+            state = [_state(weight) for weight in weights]
+            if self.small is None or self.small[0] != state:
+                self.small = state, {id(weight): (weight, quantised_weight(weight)) for weight in weights}
+            return self.small[1]
 
 
 def _parts(model: torch.nn.Module) -> list[Any]:

@@ -11,6 +11,9 @@ from embedsmith.settings import Settings, checked_template
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
+ReadingDtype = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+"""Precision of a model that only reads: `int8` neither trains nor is saved."""
+
 AttentionBackend = Literal["auto", "sdpa", "eager", "flash_attention_2"]
 
 Role = Literal["query", "passage"]

@@ -21,7 +21,7 @@ from embedsmith.models.folder import first_part
 from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.names import find_model
 from embedsmith.models.precision import limit_onednn_cache, resolve_dtype
-from embedsmith.models.settings import Dtype
+from embedsmith.models.settings import ReadingDtype
 from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, vetted
 from embedsmith.models.weights import check_tokenizer, check_weights
@@ -47,7 +47,7 @@ class CrossEncoderTeacher:
         model: str,
         passages: Sequence[str],
         *,
-        dtype: Dtype = "auto",
+        dtype: ReadingDtype = "auto",
         max_tokens: int | None = None,
         query_prompt: str = "",
         passage_prompt: str = "",
@@ -166,7 +166,7 @@ class CrossEncoderTeacher:
 
 
 @one_at_a_time
-def _open(name: str, dtype: Dtype, device: str | None) -> Any:
+def _open(name: str, dtype: ReadingDtype, device: str | None) -> Any:
     """Return the `CrossEncoder` of a name, with what can go wrong in one line."""
     from embedsmith.teachers.checked import CheckedCrossEncoder
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from embedsmith.models.settings import Dtype
+from embedsmith.models.settings import ReadingDtype
 from embedsmith.settings import Seed, Settings
 from embedsmith.teachers.bm25 import BM25Settings, Stemmer, StopWords
 
@@ -14,8 +14,9 @@ from embedsmith.teachers.bm25 import BM25Settings, Stemmer, StopWords
 class TeacherSettings(Settings):
     """How teachers read texts. Each kind of teacher takes what concerns it."""
 
-    dtype: Dtype = "auto"
-    """Precision of a model on this machine. `auto`: bfloat16 where the hardware has it, on a CPU for longer texts."""
+    dtype: ReadingDtype = "auto"
+    """Precision of a model on this machine. `auto`: bfloat16 where the hardware has it, on a CPU for longer texts.
+    `int8`, of an embedding model on a CPU, is faster than float32 and less exact; cross-encoders take float32."""
     compile: bool = False
     """Compile a model's layers, on a GPU: half a minute at first, then a quarter faster where the model is large."""
     max_tokens: int | None = Field(None, gt=0)

@@ -40,6 +40,15 @@ def test_onednn_multiplies_as_torch_does():
     torch.testing.assert_close(found, (states @ weight.T + bias).relu())
 
 
+def test_onednn_multiplies_whole_numbers_exactly():
+    if not (compat.has_onednn_int8() and torch.backends.mkldnn.is_available()):
+        pytest.skip("no oneDNN")
+    states = torch.randint(0, 256, (3, 64), dtype=torch.uint8)
+    weight, steps = torch.randint(-63, 64, (32, 64), dtype=torch.int8), torch.rand(32)
+    found = compat.onednn_int8_linear(states, compat.onednn_int8_pack(weight), steps)
+    torch.testing.assert_close(found, states.float() @ weight.float().T * steps)
+
+
 def test_a_layer_that_is_compiled_has_a_call_that_can_be_replaced():
     layer = torch.nn.Linear(2, 2)
     assert compat.compiled_call(layer) is None

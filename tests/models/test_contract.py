@@ -182,6 +182,7 @@ CHANGES = {
     "prompt": lambda model: model.set_prompt("query", "the "),
     "dimensions": lambda model: setattr(model, "truncate_dim", 8),
     "precision": lambda model: model.to(torch.bfloat16),
+    "int8": lambda model: model.use_dtype("int8"),
     "weight": lambda model: model[2].linear.weight.data[0, 0].add_(1.0),
     "epsilon of a norm": lambda model: setattr(model.backbone.encoder.layer[0].output.LayerNorm, "eps", 1.0),
     "activation of a layer": lambda model: setattr(

@@ -29,6 +29,7 @@ NAMES = {"get_capabilities", "get_cpu_capability", "is_bf16_supported", "mkldnn"
         ("float32", "cpu", True, LONG, False),
         ("float32", "cpu", False, LONG, False),
         ("float16", "cpu", False, torch.float16, False),
+        ("int8", "cpu", True, LONG, False),
         ("auto", "cuda:1", True, SHORT, False),
         ("auto", "cuda", False, LONG, False),
         ("bfloat16", "cuda", False, SHORT, False),  # half the memory, and a GPU makes do

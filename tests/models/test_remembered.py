@@ -130,6 +130,7 @@ CHANGES = {
     "there and back": lambda model: model.to(torch.bfloat16).to(torch.float32),
     "no bfloat16": lambda model: model.use_dtype("float32"),
     "all bfloat16": lambda model: model.use_dtype("bfloat16"),
+    "int8": lambda model: model.use_dtype("int8"),
 }
 
 
@@ -155,6 +156,16 @@ class TestCopiesAndActivations:
         assert np.abs(model.embed(texts, "passage") - before).max() > 1e-4
         for role in SHORT_TEXT:
             assert model.contract(role)["dtype"] == other.contract(role)["dtype"]
+
+    @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+    def test_vectors_in_int8_are_those_of_a_model_that_remembers_nothing(self, model, change):
+        model.use_dtype("int8").embed(LONG, "passage")
+        assert model._remembered.small
+        change(model)
+        other = copy.deepcopy(model)
+        assert other._remembered.small is None
+        np.testing.assert_array_equal(model.embed(LONG, "passage"), other.embed(LONG, "passage"))
+        assert model.contract("query")["dtype"] == other.contract("query")["dtype"]
 
     def test_the_precision_is_that_of_the_weights_as_they_are(self, model):
         assert model.is_mixed and model.shortens

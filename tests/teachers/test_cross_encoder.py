@@ -61,6 +61,12 @@ def test_scores_equal_those_of_pairs_one_at_a_time(folder, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_int8_is_float32(folder, tmp_path):
+    exact, small = (open_one(folder, tmp_path, TeacherSettings(dtype=dtype)) for dtype in ("float32", "int8"))
+    assert small.contract == exact.contract
+    np.testing.assert_array_equal(small.scores(QUERIES, ROWS), exact.scores(QUERIES, ROWS))
+
+
 def test_prompts_and_max_tokens_change_what_is_read(folder, tmp_path):
     settings = TeacherSettings(dtype="float32", query_prompt="find ", passage_prompt="text ", max_tokens=9)
     scores = open_one(folder, tmp_path, settings).scores(QUERIES, ROWS)

@@ -1,4 +1,4 @@
-"""Matmuls on a CPU, as fast as it can: float32 by the faster of two libraries, some in bfloat16.
+"""Matmuls on a CPU, as fast as it can: float32 by the faster of two libraries, some in bfloat16 or in int8.
 
 On a CPU torch multiplies float32 matrices with MKL, which keeps to half-wide kernels where the processor is not one of
 Intel's: 90 against 260 billion operations a second on one core of a fifth-generation EPYC. torch brings oneDNN too, and
@@ -24,6 +24,7 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from embedsmith.models.compat import onednn_linear, tree_leaves
+from embedsmith.models.cpu.quantised import QuantisedWeights, quantised_linear, quantised_states
 from embedsmith.models.cpu.switch import is_fast
 from embedsmith.models.measured import multiplies_wide
 from embedsmith.models.precision import limit_onednn_cache, onednn_multiplies
@@ -53,6 +54,7 @@ def fast_matmul(
     mixed: bool = False,
     activations: Activations | None = None,
     copies: Copies | None = None,
+    quantised: QuantisedWeights | None = None,
 ) -> AbstractContextManager[Any]:
     """Return a block in which linear layers are multiplied as fast as the device can, in the types of their weights.
 
@@ -61,14 +63,16 @@ def fast_matmul(
         mixed: whether float32 states meet weights in bfloat16; their matmul is then float32 again.
         activations: what follows which matmul: is applied with it where oneDNN multiplies.
         copies: take the place of weights in the matmuls, without gradients.
+        quantised: take the place of weights too; their matmuls are in int8.
     """
     limit_onednn_cache()  # here too: a copy of the model in another process was not made there
     is_inference = torch.is_inference_mode_enabled()
     may_fuse = is_inference and device.type == "cpu" and is_fast()
     is_wide = is_inference and is_fast() and multiplies_wide(device)
-    if not mixed and not is_wide:
+    if not mixed and not is_wide and not quantised:
         return nullcontext()
-    return MatmulMode(is_wide=is_wide, activations=activations if may_fuse else None, copies=copies)
+    fused = activations if may_fuse else None
+    return MatmulMode(is_wide=is_wide, activations=fused, copies=copies, quantised=quantised)
 
 
 def activations_of(forward: Callable[[], Any]) -> Activations:
@@ -94,16 +98,26 @@ class MatmulMode(TorchFunctionMode):
         is_wide: float32 weights are multiplied by oneDNN, without gradients.
         activations: what is applied with which matmul, without gradients.
         copies: take the place of weights.
+        quantised: take the place of weights, too.
     """
 
-    def __init__(self, *, is_wide: bool, activations: Activations | None = None, copies: Copies | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        is_wide: bool,
+        activations: Activations | None = None,
+        copies: Copies | None = None,
+        quantised: QuantisedWeights | None = None,
+    ) -> None:
         super().__init__()
         self.is_wide = is_wide
         self.activations = activations or {}
         self.copies = copies or {}
+        self.quantised = quantised or {}
         self._is_short_fused = bool(activations) and onednn_multiplies(torch.bfloat16)
-        self._rounded: tuple[Tensor, Tensor] | None = None
-        """States that were read last, and their copy in bfloat16: queries, keys and values are made of the same."""
+        self._rounded: tuple[Tensor, Any] | None = None
+        """States that were read last, and what was made of them, in bfloat16 or in int8: queries, keys and values are
+        made of the same."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
@@ -121,8 +135,13 @@ class MatmulMode(TorchFunctionMode):
         """Return states in a shorter type, once for all matmuls that read them one after the other."""
         if torch.is_grad_enabled():
             return states.to(dtype)  # their gradients are added up in float32
+        found: Tensor = self._once(states, lambda: states.to(dtype))
+        return found
+
+    def _once(self, states: Tensor, make: Callable[[], Any]) -> Any:
+        """Return what is made of states, once for all matmuls that read them one after the other."""
         if self._rounded is None or self._rounded[0] is not states:
-            self._rounded = states, states.to(dtype)
+            self._rounded = states, make()
         return self._rounded[1]
 
     def _linear(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -130,6 +149,8 @@ class MatmulMode(TorchFunctionMode):
 
         An activated matmul of bfloat16 stays in it: the next matmul would round it to that.
         """
+        if (small := _of(weight, self.quantised)) is not None and input.numel():
+            return quantised_linear(self._once(input, lambda: quantised_states(input)), small, bias)
         activation = _of(weight, self.activations)
         weight = weight if (copy := _of(weight, self.copies)) is None else copy
         is_short = weight.dtype == torch.bfloat16 and (input.dtype == torch.float32 or _is_activated(input))
