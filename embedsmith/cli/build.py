@@ -28,6 +28,14 @@ def build(
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Run folder to write; one that was cut short goes on.")] = None,
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your own queries, scored apart: text (behind a tab the file that answers), or JSON lines or CSV with "
+            "query and answer.",
+        ),
+    ] = None,
     student: Annotated[
         str, typer.Option(metavar="MODEL", help="Model to train, which finds the negatives too.")
     ] = MINILM,
@@ -45,6 +53,7 @@ def build(
     Examples:
         embedsmith build manuals --out runs/manuals --minutes 10
         embedsmith build manuals --out runs/longer --set stages.0.steps=300
+        embedsmith build manuals --out runs/asked --queries asked.txt
         embedsmith build manuals --dry-run
     """
     from embedsmith.models.devices import has_cuda
@@ -52,7 +61,7 @@ def build(
     from embedsmith.recipes.run import run_recipe
 
     refuse_without(out, dry_run=dry_run)
-    recipe = build_recipe(docs, student=student, seed=seed, on_gpu=has_cuda(), changes=changes or [])
+    recipe = build_recipe(docs, queries=queries, student=student, seed=seed, on_gpu=has_cuda(), changes=changes or [])
     recipe, planned = planned_recipe(recipe, minutes, out, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return

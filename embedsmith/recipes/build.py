@@ -21,6 +21,7 @@ _PASSAGE_TOKENS = 160
 def build_recipe(
     documents: str,
     *,
+    queries: str | None = None,
     student: str = MINILM,
     seed: int = 0,
     on_gpu: bool = False,
@@ -30,6 +31,7 @@ def build_recipe(
 
     Args:
         documents: a folder.
+        queries: a file of queries that people ask, which are scored apart.
         student: which model is trained; it finds the negatives too.
         seed: of batches and dropout.
         on_gpu: use what memory there is.
@@ -43,10 +45,11 @@ def build_recipe(
     if not path.is_dir():
         what = "a file, wanted a folder of documents" if path.exists() else "no such folder"
         raise InputError(f"{documents}: {what}", hint="name the folder that the documents lie in")
+    asked = str(Path(queries).expanduser().resolve()) if queries is not None else None
     recipe = Recipe(
         name="documents",
         seed=seed,
-        data={DATA: DataSettings(path=str(path.resolve()), format="documents")},
+        data={DATA: DataSettings(path=str(path.resolve()), format="documents", queries=asked)},
         mining=MiningSettings(teachers=[student]),
         student=StudentSettings(name=student, passage_max_tokens=_PASSAGE_TOKENS),
         # As in the quickstart: the teacher is the student's own start, so it is no guide.

@@ -24,7 +24,7 @@ from embedsmith.mining.mine import read_source
 from embedsmith.prepare.convert import Drafted, convert, draft
 from embedsmith.prepare.decontaminate import Cleaned, decontaminate
 from embedsmith.progress import Progress
-from embedsmith.recipes.recipe import DataSettings, Recipe
+from embedsmith.recipes.recipe import OWN, DataSettings, Recipe
 from embedsmith.runs.run import Run
 from embedsmith.variables import Written, filled
 
@@ -45,6 +45,15 @@ class Prepared:
     """Passages that the settings exclude as negatives."""
     scoring: ScoringSettings | None = None
     """How the test split of labelled data is scored."""
+    own: bool = False
+    """Whether the test side has the user's own queries on documents."""
+
+    @property
+    def in_run(self) -> tuple[str, str] | None:
+        """Folder below the run, and split, of a test side that the run holds."""
+        if not self.settings.is_harvested:
+            return None
+        return (f"{OWN}/{self.name}", OWN) if self.own else (f"data/{self.name}/test", "test")
 
 
 def clean_path(folder: Path, name: str, settings: DataSettings) -> str:

@@ -26,6 +26,7 @@ from embedsmith.prepare.decontaminate import check_evaluation_set
 from embedsmith.recipes.data import drafted_of, evaluation_side
 from embedsmith.recipes.harvested import check_harvest
 from embedsmith.recipes.labelled_scores import scoring_of
+from embedsmith.recipes.own_queries import read_own_queries
 from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, remined
 from embedsmith.runs.run import Run
 from embedsmith.settings import fingerprint
@@ -157,6 +158,13 @@ def _opened(name: str, settings: DataSettings, on_skip: Callable[[str], None]) -
         check_evaluation_set(path, data.contamination, skip_bad=data.skip_bad)
     if settings.is_harvested:
         check_harvest(settings)
+        if data.queries is not None:
+            own = read_own_queries(Path(data.queries))
+            if unanswered := sum(not query.answers for query in own):
+                on_skip(
+                    f"{settings.queries}: {unanswered:,} of {len(own):,} queries have no answer, and are not scored; "
+                    "after the run, judge what is found for them: embedsmith search RUN --judge"
+                )
         return Opened()
     if settings.format == "examples":
         return _examples(Path(data.path))

@@ -35,6 +35,14 @@ from embedsmith.settings import Seed, Settings, is_folder_name, is_title
 from embedsmith.training.settings import StageSettings
 from embedsmith.variables import Place, filled, refuse_elsewhere, refuse_names
 
+OWN = "own"
+"""Split and folder of the queries that a user has for a folder of documents."""
+
+
+def label_of_own(name: str) -> str:
+    """Return what the scores on a user's own queries on a data set stand under."""
+    return f"{name}-{OWN}"
+
 
 class DataSettings(Settings):
     """One data set of a recipe."""
@@ -93,6 +101,9 @@ class DataSettings(Settings):
     """`code`: functions to read, at most, of files drawn at random; all by default."""
     documents: PairSettings = PairSettings()
     """`documents`: how they are cut, and which pairs are made of them."""
+    queries: Place | None = None
+    """`documents`: file of your own queries, which are scored apart: text (behind a tab the file that answers it), or
+    rows with `query` and `answer` (a file, or the id of a passage) as JSON lines, CSV or Parquet."""
 
     @property
     def is_harvested(self) -> bool:
@@ -113,6 +124,8 @@ class DataSettings(Settings):
             raise ValueError(f"convert is for labelled data, the format is {self.format}")
         if self.against and self.is_harvested:
             raise ValueError(f"against is not for {self.format}, of which whole files are held out")
+        if self.queries is not None and self.format != "documents":
+            raise ValueError(f"queries is for documents, the format is {self.format}; other data has a test split")
         if self.convert and self.convert.labels and "=" in self.convert.labels:
             refuse_names(self.convert.labels, "convert.labels")
 
@@ -159,6 +172,9 @@ class Recipe(Settings):
             # Some disks take `NQ` for `nq`.
             if (twin := folders.setdefault(name.casefold(), name)) != name:
                 raise ValueError(f"data: {twin} and {name} would lie in one folder")
+        for name, data in self.data.items():
+            if data.queries and label_of_own(name) in self.data:
+                raise ValueError(f"data: {label_of_own(name)} is what the scores on the queries of {name} stand under")
         labels = {"before", "after", "hybrid", "teacher", *(f"after {stage.name}" for stage in self.stages)}
         for name in self.evaluation.baselines:
             if name in labels:

@@ -45,6 +45,7 @@ from embedsmith.recipes.data import (
 )
 from embedsmith.recipes.harvested import harvest_into
 from embedsmith.recipes.labelled_scores import scoring_of
+from embedsmith.recipes.own_queries import own_queries
 from embedsmith.recipes.preconditions import Opened, Preconditions
 from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, read_recipe, remined
 from embedsmith.recipes.report import write_report
@@ -149,7 +150,8 @@ def _carry_out(
                     run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
                 )
             run.count(f"mining {data.name}", selection.counts)
-    score_before(run, recipe, prepared, shelf, on_progress)
+    tested = [*prepared, *own_queries(run, prepared)]
+    score_before(run, recipe, tested, shelf, on_progress)
     sources = _sources(run.folder, "mined", recipe, list(recipe.data))
     with shared_stages(shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed, on_progress=on_progress):
         Processes.running().wait()
@@ -162,7 +164,7 @@ def _carry_out(
             remine=_Remine(run, recipe, prepared, on_progress),
             on_progress=on_progress,
         )
-    score_after(run, recipe, prepared, on_progress)
+    score_after(run, recipe, tested, on_progress)
     write_report(run, recipe)
     if (run.folder / "scores").is_dir():
         write_evaluation_report(run.folder)

@@ -147,16 +147,14 @@ def _score_labelled(run: Run, data: Prepared, label: str, contender: Contender, 
 def _rank(run: Run, data: Prepared, label: str, contender: Contender, *, first_stage: str | None = None) -> ScoredData:
     """Write what each query of a test side scores, unless it is there; return what the test side is."""
     assert data.test
-    in_run = data.settings.is_harvested
     scoring = ScoringSettings(
         pair_columns=data.settings.columns,
         corpus=data.settings.corpus,
         skip_bad=data.settings.skip_bad,
         first_stage=first_stage or "bm25",
     )
-    path = f"data/{data.name}/test" if in_run else data.settings.path
-    split = "test" if in_run else data.settings.test_split
-    about = described(path, "retrieval", split, scoring, in_run=in_run)
+    path, split = data.in_run or (data.settings.path, data.settings.test_split)
+    about = described(path, "retrieval", split, scoring, in_run=data.in_run is not None)
     kept = per_query_path(run.folder, data.name, label)
     if not kept.is_file():
         scored = score_collection(contender, data.test, scoring, about)
