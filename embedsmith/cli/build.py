@@ -52,8 +52,7 @@ def build(
 
     Examples:
         embedsmith build manuals --out runs/manuals --minutes 10
-        embedsmith build manuals --out runs/longer --set stages.0.steps=300
-        embedsmith build manuals --out runs/asked --queries asked.txt
+        embedsmith build manuals --out runs/asked --queries asked.txt --set stages.0.steps=300
         embedsmith build manuals --dry-run
     """
     from embedsmith.models.devices import has_cuda

@@ -21,6 +21,7 @@ from embedsmith.cli import generation as generation
 from embedsmith.cli import mining as mining
 from embedsmith.cli import recipes as recipes
 from embedsmith.cli import scoring as scoring
+from embedsmith.cli import searching as searching
 from embedsmith.cli import training as training
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError, SettingsError

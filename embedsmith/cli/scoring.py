@@ -37,7 +37,6 @@ _FLAGS: dict[str, str | None] = {
 
 if TYPE_CHECKING:
     from embedsmith.runs.scores import Scoreboard
-    from embedsmith.serving.search import Hit
 
 
 @command(
@@ -216,60 +215,3 @@ def _show_before_and_after(model: str, table: dict[str, dict[str, Any]], *, as_j
     }
     columns = ["task", "metric", "before", "after", "difference"]
     console.out.print(console.figures_table(f"{model} and its start", rows, columns))
-
-
-@command(app, device=True)
-def search(
-    run: Annotated[Path, typer.Argument(help="A run with a trained model, such as the quickstart's.")],
-    query: Annotated[
-        str | None, typer.Argument(help="What to look for, in words. Without it, each line that is typed is a query.")
-    ] = None,
-    k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many passages.")] = 5,
-    data: Annotated[Path | None, typer.Option(help="Corpus to search; by default what the run was made of.")] = None,
-    hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse what the model finds with what BM25 finds.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Search the code or the documents that a run was made of, with the model that it trained.
-
-    The model is loaded once: without QUERY, every line of the standard input is answered as soon as it is there.
-
-    Examples:
-        embedsmith search runs/quickstart-minilm "open a zip file"
-        embedsmith search runs/model "who wrote it" --data corpus.jsonl --top 10
-        embedsmith search runs/manuals "error E1234" --hybrid
-    """
-    from embedsmith.serving.search import Finder, refuse_empty
-
-    if query is not None:
-        refuse_empty(query)
-    with console.progress(show=False) as tell:
-        finder = Finder(run, data=data, hybrid=hybrid, on_progress=tell)
-    for asked in [query] if query is not None else console.lines("query> "):
-        _show_hits(asked, finder.find(asked, k), as_json=as_json)
-    if query is not None and not as_json:
-        place = shlex.join([str(run), *(["--data", str(data)] if data else []), *(["--hybrid"] if hybrid else [])])
-        console.next_steps(
-            f"{typed()} search {place}", f"{typed()} export-model {shlex.quote(str(run))} --out my-model"
-        )
-
-
-def _show_hits(query: str, hits: list[Hit], *, as_json: bool) -> None:
-    """Show what was found for a query."""
-    if as_json:
-        console.print_json({"query": query, "hits": [vars(hit) for hit in hits]})
-        return
-    for hit in hits:
-        where = hit.metadata
-        is_code = {"file", "line", "name"} <= where.keys()
-        passage = " ".join(hit.text[:100].split())
-        place = f"{where['file']}:{where['line']} {where['name']}" if is_code else f"{_place(hit)}: {passage}"
-        console.line(f"{hit.score:.3f}  {place}")
-
-
-def _place(hit: Hit) -> str:
-    """Return where a passage stands: of documents file, page and heading, else its id."""
-    where = hit.metadata
-    if not {"file", "headings"} <= where.keys():
-        return hit.id
-    page = f" page {where['page']}" if "page" in where else ""
-    return f"{where['file']}{page}" + "".join(f" > {heading}" for heading in where["headings"][-1:])

@@ -47,6 +47,10 @@ class Journal:
         """Return the entry of a key, None where there is none."""
         return self._entries.get(key)
 
+    def entries(self) -> list[dict[str, Any]]:
+        """Return all entries that were read, in the order in which they were first added."""
+        return list(self._entries.values())
+
     def refresh(self) -> None:
         """Read what other processes have added.
 

@@ -39,7 +39,7 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class _Corpus:
+class Corpus:
     """What is searched."""
 
     ids: Sequence[str]
@@ -72,7 +72,7 @@ class Finder:
         on_progress: Progress = silent,
     ) -> None:
         finished(run)
-        self._corpus = _corpus(Path(run), data)
+        self._corpus = corpus_of_run(Path(run), data)
         self._model = load(str(run), dtype=dtype)
         self._index = DenseTeacher(
             self._model,
@@ -99,15 +99,16 @@ class Finder:
         if self._words is not None:
             words = self._words.search([query], depth)[0][0]
             found = fused([[row for row, _ in found], words[words != NO_PASSAGE].tolist()], k)
-        return [
-            Hit(
-                score=round(score, 4),
-                id=self._corpus.ids[row],
-                text=self._corpus.texts[row],
-                metadata=self._corpus.metadata[row] if self._corpus.metadata else {},
-            )
-            for row, score in found
-        ]
+        return [self.hit(row, score) for row, score in found]
+
+    def hit(self, row: int, score: float) -> Hit:
+        """Return the passage in a row of the corpus as one that was found."""
+        return Hit(
+            score=round(score, 4),
+            id=self._corpus.ids[row],
+            text=self._corpus.texts[row],
+            metadata=self._corpus.metadata[row] if self._corpus.metadata else {},
+        )
 
 
 def refuse_empty(query: str) -> None:
@@ -141,11 +142,15 @@ def search(
     return Finder(run, data=data, dtype=dtype, hybrid=hybrid, on_progress=on_progress).find(query, k)
 
 
-def _corpus(run: Path, data: str | Path | None) -> _Corpus:
-    """Return the passages to search."""
+def corpus_of_run(run: Path, data: str | Path | None) -> Corpus:
+    """Return the passages to search: what the run harvested, or a corpus that is named.
+
+    Raises:
+        RunError: the run has no corpus of its own, or several.
+    """
     if data and is_corpus(Path(data)):
         pooled = load_corpus(Path(data))
-        return _Corpus(pooled.ids, pooled.texts, pooled.metadata, None)
+        return Corpus(pooled.ids, pooled.texts, pooled.metadata, None)
     if data:
         return _corpus_of(load_collection(data, split="all" if known_splits(data) else None))
     harvested = visible(run, "data/*/test")
@@ -157,5 +162,5 @@ def _corpus(run: Path, data: str | Path | None) -> _Corpus:
     return _corpus_of(load_collection(harvested[0], split="test"))
 
 
-def _corpus_of(collection: Collection) -> _Corpus:
-    return _Corpus(collection.passage_ids, collection.passages, collection.metadata, collection.ties)
+def _corpus_of(collection: Collection) -> Corpus:
+    return Corpus(collection.passage_ids, collection.passages, collection.metadata, collection.ties)

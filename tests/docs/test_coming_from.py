@@ -106,8 +106,17 @@ TWINS = [("find the cat", "the list 7"), ("sort the log", "the list 8")]
 """Two passages that are one to a vocabulary without these digits."""
 
 
-def test_a_candidate_at_the_ceiling_is_kept_there_and_dropped_here(model, tmp_path):
-    assert theirs(TWINS, model, relative_margin=0.0)["find the cat"] == ["the list 8"]
+def test_a_candidate_at_the_ceiling_is_kept_there_and_dropped_here(model, tmp_path, monkeypatch):
+    # Vectors whose inner products are exact: they compute those of positives and of candidates in different orders.
+    query, twin = torch.tensor([0.5, 0.5, 0.5, 0.5]), torch.tensor([0.5, 0.5, -0.5, 0.5])
+
+    def encode(texts, **_):
+        return torch.stack([query if text == TWINS[0][0] else twin for text in texts])
+
+    with monkeypatch.context() as patched:
+        for name in ("encode", "encode_query", "encode_document"):
+            patched.setattr(model, name, encode)
+        assert theirs(TWINS, model, relative_margin=0.0)["find the cat"] == ["the list 8"]
     assert ours(TWINS, model, tmp_path, ratio=1.0) == {}
 
 
