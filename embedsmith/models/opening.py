@@ -206,6 +206,18 @@ def _check_reads(model: EmbeddingModel, name: str) -> None:
         module.training = True
 
 
+def _check_tokenises(model: EmbeddingModel, name: str) -> None:
+    """Refuse a student whose tokenizer opens, and stumbles over the first text.
+
+    Raises:
+        ModelError: in the words of the library that stumbled.
+    """
+    roles: tuple[tuple[str, Role], ...] = (("query", "query"), ("document", "passage"))
+    with LibraryErrors(name, "opens, and reads no text"):
+        for task, role in roles:
+            tokens_of(model, _READ, prompt=model.prompt_of(role) or None, task=task)
+
+
 def is_released(folder: Path) -> bool:
     """Return whether a folder holds an NV-Embed or NV-Retriever as it was released."""
     return model_type(folder) in _RELEASED
@@ -253,6 +265,7 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
     model = EmbeddingModel(modules=[transformer, *rest], prompts=prompts, device=device)
     model.origin = given.model_copy(update={"name": lasting(source)})
     model.set_max_tokens(query=settings.query_max_tokens, passage=settings.passage_max_tokens)
+    _check_tokenises(model, settings.name)
     check_instruction_fits(model.tokenizer, settings)
     promised = promised_attention(model.backbone) if settings.attention == "auto" else settings.attention
     if promised and (settings.attention != "auto" or settings.attention_backend != "auto"):
