@@ -29,6 +29,18 @@ ORIGIN_FIELDS = ("_name_or_path", "_commit_hash")
 """Fields of a transformers configuration that say where the model was read from."""
 
 
+def show_bars(show: bool) -> bool:
+    """Let transformers draw progress bars of weights that are read and written, or not; return what it did before.
+
+    Its own functions change the bars of the hub's downloads too, which take long and are to be seen.
+    """
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    logging._tqdm_active = show
+    return before
+
+
 def compiled_call(layer: torch.nn.Module) -> Any:
     """Return what `Module.compile` has made of a layer; None of one that is not compiled."""
     return layer._compiled_call_impl

@@ -31,7 +31,7 @@ from embedsmith.models.precision import limit_onednn_cache
 from embedsmith.models.probe import check_attention, promised_attention
 from embedsmith.models.remembered import Remembered
 from embedsmith.models.settings import Role, StudentSettings
-from embedsmith.models.threads import turn
+from embedsmith.models.threads import turn, without_bars
 
 
 class EmbeddingModel(Computes):
@@ -132,7 +132,8 @@ class EmbeddingModel(Computes):
         if self.has_adapters:
             save_adapters(self, folder)
             return
-        super().save(str(folder), *args, **kwargs)
+        with without_bars():
+            super().save(str(folder), *args, **kwargs)
         name_modules_by_file(folder)
         add_old_pooling_keys(folder)
 

@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from embedsmith.models.compat import show_bars
+
 Given = ParamSpec("Given")
 Made = TypeVar("Made")
 
@@ -30,12 +32,13 @@ def turn(shared: Any) -> Any:
 def one_at_a_time(opener: Callable[Given, Made]) -> Callable[Given, Made]:
     """Have threads take turns at opening models: transformers changes defaults of the whole process meanwhile.
 
-    What torch draws next is the same afterwards: modules begin with random weights, before they get their own.
+    Its progress bars are not drawn. What torch draws next is the same afterwards: modules begin with random weights,
+    before they get their own.
     """
 
     @wraps(opener)
     def opened(*args: Given.args, **kwargs: Given.kwargs) -> Made:
-        with _opening, torch.random.fork_rng(devices=[]):
+        with _opening, without_bars(), torch.random.fork_rng(devices=[]):
             return opener(*args, **kwargs)
 
     return opened
@@ -104,3 +107,14 @@ def on_cores(count: int) -> Iterator[None]:
         yield
     finally:
         set_cores(before)
+
+
+@Shared
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Have transformers draw no progress bars within the block: a command shows its own, and Python may want none."""
+    before = show_bars(False)
+    try:
+        yield
+    finally:
+        show_bars(before)

@@ -203,3 +203,14 @@ def test_adapters_say_which_are_applied_at_which_scale_and_whether_they_are_off(
         assert compat.adapter_state(layer) == (applied, True)
     adapted.merge_adapter()
     assert compat.adapter_state(layer) == ({**applied, "merged_adapters": ["default"]}, False)
+
+
+def test_the_bars_of_transformers_are_put_away_and_shown_again():
+    from transformers.utils import logging
+
+    before = compat.show_bars(False)
+    try:
+        assert not logging.is_progress_bar_enabled()
+        assert compat.show_bars(True) is False and logging.is_progress_bar_enabled()
+    finally:
+        compat.show_bars(before)

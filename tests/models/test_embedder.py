@@ -526,3 +526,16 @@ def test_nothing_is_kept_for_tokens_to_come(tiny_llama):
     assert model.backbone(input_ids=tokens).past_key_values is not None
     again = EmbeddingModel(modules=list(model), device="cpu")
     assert again.backbone(input_ids=tokens).past_key_values is None
+
+
+def test_no_library_draws_bars_while_a_model_is_opened_and_saved(tiny_bert: Path, tmp_path: Path, capfd):
+    from transformers.utils import logging
+
+    before = logging.is_progress_bar_enabled()
+    logging.enable_progress_bar()
+    build_student(StudentSettings(name=str(tiny_bert))).save(str(tmp_path / "model"))
+    load(str(tmp_path / "model"))
+    assert "it/s" not in capfd.readouterr().err
+    assert logging.is_progress_bar_enabled()
+    if not before:
+        logging.disable_progress_bar()
