@@ -86,7 +86,7 @@ def say_everywhere(name: str) -> dict[str, int]:
     stage = SimpleNamespace(name=name, steps=1, queries_a_step=1, tokens_a_step=1, trained_parameters=1, seconds=1.0)
     stage = SimpleNamespace(**vars(stage), trained=trained, memory_gib=1.0, blend=[part])
     data = SimpleNamespace(name=name, queries=1, passages=1, negatives=1, to_be_mined=True, removed=1, labels=name)
-    plan = SimpleNamespace(data=[data], stages=[stage], parameters=1, free_gib=1.0, device=name)
+    plan = SimpleNamespace(data=[data], stages=[stage], parameters=1, free_gib=1.0, opening_gib=1.0, device=name)
     recipes.show_plan(plan, as_json=False)
     return {
         "tables": 3 + 4,

@@ -159,7 +159,7 @@ def show_plan(plan: Any, *, as_json: bool) -> None:
         without = f"; {data.removed:,} rows removed that evaluation sets hold" if data.removed else ""
         labels = f"; {data.labels}" if data.labels else ""
         console.line(f"data {data.name}: {data.queries:,} queries, {mined}{without}{labels}")
-    console.line(f"student: {plan.parameters:,} parameters")
+    console.line(f"student: {plan.parameters:,} parameters; {plan.opening_gib:.1f} GiB to open it")
     for stage in plan.stages:
         console.line(
             f"stage {stage.name}: {stage.steps:,} steps of {stage.queries_a_step:,} queries and about "

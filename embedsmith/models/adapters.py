@@ -29,6 +29,7 @@ from embedsmith.data.files import read_json, remove_below, write_json, write_ten
 from embedsmith.errors import ModelError, SettingsError, did_you_mean
 from embedsmith.models import compat
 from embedsmith.models.contract import configuration_of
+from embedsmith.models.frozen import as_if_float32, lengthen
 from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.names import ADAPTERS
 from embedsmith.models.settings import Role, StudentSettings
@@ -53,6 +54,7 @@ class Adapted(Protocol):
     merged_origin: StudentSettings | None
     base_weights: str
     frozen_anyway: frozenset[str]
+    keeps_short: bool
 
     @property
     def backbone(self) -> Any:
@@ -139,31 +141,8 @@ def add_adapters(
         r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=list(targets) if targets else "all-linear"
     )
     # `.model`, never `.auto_model`: that one has no setter, and assigning to it changes nothing.
-    model[0].model = get_peft_model(backbone, config)
-
-
-@contextmanager
-def halved(model: Adapted) -> Iterator[None]:
-    """Keep within the block, in bfloat16, those frozen matrices of linear layers that are the same in it.
-
-    Most decoders are published in bfloat16, and built in float32 to be trained. Where the matmuls are computed in
-    bfloat16 nothing but adapters and pooling needs more: 14 of Mistral-7B's 28 GB are saved, and rounding each matrix
-    anew for every chunk of a batch. No bit of a loss, a gradient or a merged weight changes.
-    """
-    changed = []
-    for module in model.modules():
-        weight = module.weight if isinstance(module, torch.nn.Linear) else None
-        if weight is None or weight.requires_grad or weight.dtype != torch.float32:
-            continue
-        short = weight.data.bfloat16()
-        if torch.equal(short.float(), weight.data):
-            weight.data = short
-            changed.append(weight)
-    try:
-        yield
-    finally:
-        for weight in changed:
-            weight.data = weight.data.float()
+    with as_if_float32(model):
+        model[0].model = get_peft_model(backbone, config)
 
 
 def inputs_as_they_are(model: Adapted) -> AbstractContextManager[None]:
@@ -183,6 +162,7 @@ def merge_adapters(model: Adapted, texts: Sequence[str] = _PROBES) -> float:
     Raises:
         ModelError: the vectors are others than with the adapters beside the weights; these stay beside them.
     """
+    lengthen(model)
     with temporarily_merged(model, texts) as difference:
         pass
     _leave(model, model[0].model.merge_and_unload())
@@ -293,7 +273,8 @@ def put_adapters(model: Adapted, saved: SavedAdapters, folder: Path, *, name: st
     try:
         with LibraryErrors(name, "its adapters cannot be opened"):
             rest = load_file(folder / _REST)
-            model[0].model = PeftModel.from_pretrained(model[0].model, str(folder / _FOLDER), is_trainable=True)
+            with as_if_float32(model):
+                model[0].model = PeftModel.from_pretrained(model[0].model, str(folder / _FOLDER), is_trainable=True)
             missing, unknown = model.load_state_dict(rest, strict=False)
     except SafetensorError as error:
         raise ModelError(f"{name}: {error}", hint="copy the folder whole") from error

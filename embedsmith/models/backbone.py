@@ -38,8 +38,13 @@ _PLAIN_POOLINGS = {"mean": "mean", "weighted-mean": "weightedmean", "last": "las
 """Poolings without weights, as sentence-transformers calls them."""
 
 
-def open_backbone(source: ModelSource) -> Transformer:
-    """Return the bare backbone of a vetted folder or a GGUF file, with its tokenizer."""
+def open_backbone(source: ModelSource, *, dtype: torch.dtype = torch.float32) -> Transformer:
+    """Return the bare backbone of a vetted folder or a GGUF file, with its tokenizer.
+
+    Args:
+        source: of the model.
+        dtype: of the weights; a GGUF file's are de-quantised to float32.
+    """
     path = Path(source.path)
     is_gguf = source.kind == "gguf"
     if not is_gguf:
@@ -47,7 +52,7 @@ def open_backbone(source: ModelSource) -> Transformer:
     with LibraryErrors(source.name, "cannot be opened", hint="check that it is a model transformers knows"):
         if is_gguf:
             check_gguf_sizes(path, name=source.name)
-        transformer = _from_gguf(path) if is_gguf else _from_folder(path)
+        transformer = _from_gguf(path) if is_gguf else _from_folder(path, dtype)
     check_configuration(transformer.model, name=source.name)
     check = check_gguf if is_gguf else check_weights
     check(transformer.model, path, name=source.name)
@@ -55,12 +60,12 @@ def open_backbone(source: ModelSource) -> Transformer:
     return _padded(transformer)
 
 
-def _from_folder(path: Path) -> Transformer:
-    """Return a backbone with the weights of a folder, in float32."""
+def _from_folder(path: Path, dtype: torch.dtype) -> Transformer:
+    """Return a backbone with the weights of a folder."""
     return Transformer(
         str(path),
         model_kwargs={
-            "dtype": torch.float32,
+            "dtype": dtype,
             "ignore_mismatched_sizes": True,  # check_weights names them
             **NO_CODE_IN_WEIGHTS,
         },

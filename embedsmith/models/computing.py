@@ -21,6 +21,8 @@ class Computes(ReadsRoles):
     _remembered: Remembered
     _asked: ReadingDtype | None = None
     """The precision that was asked for, where the type of the weights does not say it."""
+    keeps_short: bool = False
+    """Whether matrices of linear layers stay in bfloat16, as they were opened: adapters over them are trained."""
 
     def use_dtype(self: Model, dtype: ReadingDtype) -> Model:
         """Compute in another precision from now on; return the model.
@@ -41,6 +43,7 @@ class Computes(ReadsRoles):
             check_reads_int8(self.device.type)
         self._asked = dtype if dtype == "int8" or mixes(dtype, self.device.type) else None
         self._remembered.copies = self._remembered.small = None
+        self.keeps_short = False
         if mixes(dtype, self.device.type):
             return mix(self, all_short=dtype == "bfloat16")
         return cast(self, resolve_dtype(dtype, self.device.type))
@@ -51,6 +54,8 @@ class Computes(ReadsRoles):
 
         Not of a model that was put elsewhere since, or made one of another type.
         """
+        if self.keeps_short:
+            return self.dtype == torch.float32
         return self._asked in ("auto", "bfloat16") and self._is_exact_on_cpu
 
     @property

@@ -27,6 +27,7 @@ from embedsmith.models.backbone import (
     with_instruction_mask,
 )
 from embedsmith.models.compiled import compile_layers
+from embedsmith.models.cpu.matmul import fast_matmul
 from embedsmith.models.devices import default_device, kind_of
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.end_of_text import append_end_of_text
@@ -36,14 +37,21 @@ from embedsmith.models.modeling_embedsmith import InstructedTransformer
 from embedsmith.models.names import ADAPTERS, ModelSource, find_model, lasting
 from embedsmith.models.nv_embed import read_nv_embed
 from embedsmith.models.nv_retriever import read_nv_retriever
-from embedsmith.models.precision import cast, check_reads_int8, mixes, resolve_dtype
+from embedsmith.models.precision import cast, check_reads_int8, mix, mixes, resolve_dtype
 from embedsmith.models.probe import check_attention, measure_attention, promised_attention
 from embedsmith.models.settings import AttentionBackend, ReadingDtype, Role, StudentSettings
 from embedsmith.models.static import read_static
 from embedsmith.models.threads import one_at_a_time
 from embedsmith.models.tokens import tokens_of
 from embedsmith.models.vetted import NO_CODE, NO_CODE_IN_WEIGHTS, vetted
-from embedsmith.models.weights import check_configuration, check_files, check_table, check_tokenizer, check_weights
+from embedsmith.models.weights import (
+    are_short,
+    check_configuration,
+    check_files,
+    check_table,
+    check_tokenizer,
+    check_weights,
+)
 
 _RELEASED = {"nvembed": read_nv_embed, "nvretriever": read_nv_retriever}
 """What reads a folder of NVIDIA's in place of the code that lies in it, by its configuration's `model_type`."""
@@ -133,7 +141,9 @@ def _open(source: ModelSource, *, dtype: torch.dtype | None, device: str | None)
     """
     folder = Path(source.path)
     if (folder / ADAPTERS).is_file():
-        return cast(load_adapters(folder, name=source.name, device=device), dtype)
+        adapted = load_adapters(folder, name=source.name, device=device, frozen=dtype == torch.bfloat16)
+        adapted.keeps_short = False  # all of it is cast
+        return cast(adapted, dtype)
     if is_released(folder):
         read = _RELEASED[model_type(folder)]
         with LibraryErrors(source.name, "cannot be opened"):
@@ -224,13 +234,17 @@ def is_released(folder: Path) -> bool:
 
 
 @one_at_a_time
-def build_student(settings: StudentSettings, *, seed: int = 0, device: str | None = None) -> EmbeddingModel:
+def build_student(
+    settings: StudentSettings, *, seed: int = 0, device: str | None = None, frozen: bool = False
+) -> EmbeddingModel:
     """Return a trainable embedding model in float32, probed for its attention.
 
     Args:
         settings: what to build.
         seed: of the weights that are new (latent attention).
         device: a torch device; default: a GPU where there is one.
+        frozen: only adapters will be trained, and matmuls computed in bfloat16: matrices of linear layers that were
+            saved in bfloat16 are opened in it, and stay in it. Half the memory, and the same bits: see `halved`.
 
     Raises:
         ModelError: the model is missing or cannot be opened.
@@ -242,14 +256,20 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
         raise ModelError(f"{settings.name}: static embeddings cannot be trained here", hint="use them as a teacher")
     found = vetted(source)
     is_embedder = source.kind != "gguf" and _is_embedding_model(Path(found.path))
+    keeps_short = frozen and source.kind != "gguf" and _is_short(Path(found.path), is_embedder=is_embedder)
     if is_embedder:
-        start = _open(found, dtype=torch.float32, device="cpu")
+        start = _open(found, dtype=None if keeps_short else torch.float32, device="cpu")
         if start.has_adapters:
             merge_adapters(start)
         transformer, rest, prompts = start[0], list(start)[1:], start.prompts
     else:
-        transformer, rest, prompts = open_backbone(found), [], {}
-        settings = _settled(settings, transformer)
+        backbone = open_backbone(found, dtype=torch.bfloat16 if keeps_short else torch.float32)
+        transformer, rest, prompts = backbone, [], {}
+    if keeps_short:
+        mix(transformer, all_short=False)
+    if not is_embedder:
+        with fast_matmul(torch.device("cpu"), mixed=keeps_short):
+            settings = _settled(settings, transformer)
     if settings.instruction and not isinstance(transformer, InstructedTransformer):
         transformer = with_instruction_mask(transformer)
     if settings.append_eos or (settings.append_eos is None and settings.pooling == "last"):
@@ -263,16 +283,25 @@ def build_student(settings: StudentSettings, *, seed: int = 0, device: str | Non
     if settings.instruction or not is_embedder:
         prompts = {"query": settings.prompt, "document": settings.passage_prompt}
     model = EmbeddingModel(modules=[transformer, *rest], prompts=prompts, device=device)
+    model.keeps_short = keeps_short
     model.origin = given.model_copy(update={"name": lasting(source)})
     model.set_max_tokens(query=settings.query_max_tokens, passage=settings.passage_max_tokens)
     _check_tokenises(model, settings.name)
     check_instruction_fits(model.tokenizer, settings)
     promised = promised_attention(model.backbone) if settings.attention == "auto" else settings.attention
     if promised and (settings.attention != "auto" or settings.attention_backend != "auto"):
-        check_attention(model.backbone, promised, name=settings.name)
+        with fast_matmul(model.device, mixed=keeps_short):
+            check_attention(model.backbone, promised, name=settings.name)
     if settings.compile:
         compile_layers(model, name=settings.name)
     return model
+
+
+def _is_short(folder: Path, *, is_embedder: bool) -> bool:
+    """Return whether a folder holds a model that was saved in bfloat16, and that nothing of ours has to be done to."""
+    if is_released(folder) or (folder / ADAPTERS).is_file():
+        return False
+    return are_short(folder / first_part(folder) if is_embedder else folder)
 
 
 def _settled(settings: StudentSettings, transformer: Transformer) -> StudentSettings:
@@ -287,8 +316,14 @@ def _is_embedding_model(folder: Path) -> bool:
     return any((folder / name).is_file() for name in ("modules.json", ADAPTERS)) or is_released(folder)
 
 
-def load_adapters(folder: Path, *, name: str, device: str | None = None) -> EmbeddingModel:
+def load_adapters(folder: Path, *, name: str, device: str | None = None, frozen: bool = False) -> EmbeddingModel:
     """Return the model of a folder of adapters, which stay beside the weights.
+
+    Args:
+        folder: of the adapters.
+        name: for messages.
+        device: a torch device.
+        frozen: see `build_student`.
 
     Raises:
         ModelError: the base is missing or has other weights, or a file is missing or broken.
@@ -296,7 +331,7 @@ def load_adapters(folder: Path, *, name: str, device: str | None = None) -> Embe
     """
     known = read_adapters(folder, name=name)
     with _opening_once(folder, name):
-        model = build_student(known.base, device=device)
+        model = build_student(known.base, device=device, frozen=frozen)
     put_adapters(model, known, folder, name=name)
     return model
 

@@ -159,6 +159,15 @@ def _without_numbers(key: str) -> str:
     return re.sub(r"\.\d+\.", ".*.", key)
 
 
+def are_short(folder: Path) -> bool:
+    """Return whether all weights of a folder were saved in bfloat16."""
+    found = set()
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            found |= {file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118
+    return {one for one in found if one[0] not in "IUB" or one == "BF16"} == {"BF16"}
+
+
 def _shapes_in(path: Path, name: str) -> Shapes:
     """Return the tensors of a file with their shapes."""
     try:

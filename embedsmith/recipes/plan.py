@@ -17,7 +17,6 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, read_examples
 from embedsmith.mining.mine import read_source
 from embedsmith.models.embedder import EmbeddingModel
-from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.data import cleaned, decontaminate_into, drafted_of
@@ -34,6 +33,7 @@ from embedsmith.training.objective import check_objective
 from embedsmith.training.plan import plan_of, portions
 from embedsmith.training.processes import refuse_spreading
 from embedsmith.training.settings import StageSettings
+from embedsmith.training.student import opening_bytes, student_of
 from embedsmith.training.train import TrainingSettings, mined_sources, sources_of, with_prompts
 from embedsmith.training.weights import TrainedWeights
 from embedsmith.variables import Written, filled
@@ -80,6 +80,8 @@ class TrainingPlan:
     device: str
     free_gib: float
     """Memory that is free there before the student is."""
+    opening_gib: float
+    """Memory at most while the student is opened; on the way to a GPU it is the machine's, then the GPU's."""
     parameters: int
     data: list[DataPlan]
     stages: list[StagePlan]
@@ -109,11 +111,12 @@ def plan_of_recipe(
 def _plan_of(recipe: Recipe, opened: dict[str, Opened], on_progress: Progress) -> TrainingPlan:
     """Return the plan of a recipe that can be carried out."""
     read = read_data(recipe, opened, on_progress)
-    model = build_student(recipe.student, seed=recipe.seed)
+    model = student_of(recipe.student, recipe.stages, seed=recipe.seed)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return TrainingPlan(
         device=str(model.device),
-        free_gib=_free_gib(model, parameters),
+        free_gib=_free_gib(model),
+        opening_gib=opening_bytes(model) / 2**30,
         parameters=parameters,
         data=read.plans,
         stages=[
@@ -166,12 +169,13 @@ def plan_of_run(mined: Path, settings: TrainingSettings) -> TrainingPlan:
     """Return the plan of training on a run of `mine`, or on a file of examples."""
     refuse_spreading()
     sources = mined_sources(mined, settings.student)
-    model = build_student(settings.student, seed=settings.seed)
+    model = student_of(settings.student, [settings.stage], seed=settings.seed)
     check_objective(sources, settings.stage, model.get_embedding_dimension() or 0)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     return TrainingPlan(
         device=str(model.device),
-        free_gib=_free_gib(model, parameters),
+        free_gib=_free_gib(model),
+        opening_gib=opening_bytes(model) / 2**30,
         parameters=parameters,
         data=[_data_plan(source.name, source.examples) for source in sources],
         stages=[_stage_plan(model, sources, settings.stage, settings.seed)],
@@ -190,9 +194,10 @@ def _cleaned(recipe: Recipe, on_progress: Progress) -> Iterator[tuple[str, DataS
             yield name, ready, found.removed
 
 
-def _free_gib(model: EmbeddingModel, parameters: int) -> float:
-    """Return the memory that was free before a model of float32 weights was opened."""
-    return (free_bytes(model.device) + 4 * parameters) / 2**30
+def _free_gib(model: EmbeddingModel) -> float:
+    """Return the memory that was free before a model was opened."""
+    weights = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    return (free_bytes(model.device) + weights) / 2**30
 
 
 def _data_plan(name: str, examples: Sequence[Example]) -> DataPlan:

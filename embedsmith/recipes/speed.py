@@ -18,7 +18,6 @@ from jaxtyping import Int64
 
 from embedsmith.data.collection import Collection
 from embedsmith.models.embedder import EmbeddingModel
-from embedsmith.models.opening import build_student
 from embedsmith.recipes.plan import ReadData
 from embedsmith.recipes.recipe import Recipe
 from embedsmith.teachers.named import has_vectors, open_encoder
@@ -26,6 +25,7 @@ from embedsmith.training.cost import Cost, cost_of
 from embedsmith.training.memory import enough_memory
 from embedsmith.training.plan import plan_of
 from embedsmith.training.settings import StageSettings
+from embedsmith.training.student import student_of
 from embedsmith.training.train import sources_of, with_prompts
 
 _SAMPLE = 512
@@ -117,7 +117,7 @@ class Speed:
             SettingsError: a first chunk of a stage does not fit in memory.
         """
         self._reading_s = reading_s
-        student = build_student(recipe.student, seed=recipe.seed)
+        student = student_of(recipe.student, recipe.stages, seed=recipe.seed)
         self._tokenizer = student.tokenizer
         self.mined = {name: self._side(collection) for name, collection in read.mined.items()}
         self.tests = {name: self._side(collection) for name, collection in read.tests.items()}

@@ -18,11 +18,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from embedsmith.errors import SettingsError
-from embedsmith.models.adapters import add_adapters, halved, inputs_as_they_are, remove_adapters
+from embedsmith.models.adapters import add_adapters, inputs_as_they_are, remove_adapters
 from embedsmith.models.compiled import inputs_with_gradients
 from embedsmith.models.cpu.switch import is_fast
 from embedsmith.models.cpu.training import fast_training
 from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.frozen import halved, lengthen
 from embedsmith.models.packed import attention_within_texts
 from embedsmith.models.precision import resolve_dtype
 from embedsmith.training.batches import Batch
@@ -118,6 +119,8 @@ def as_trained(
     bfloat16 = resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
     with _lengths(model, settings), _dropout(model, settings.dropout), ExitStack() as stage:
         stage.callback(model.eval)
+        if not settings.lora_rank:
+            lengthen(model)
         if settings.lora_rank:  # after dropout: adapters have their own
             add_adapters(model, **settings.adapters)
             stage.push(partial(_without_adapters_after_an_error, model))

@@ -25,7 +25,7 @@ from embedsmith.models.adapters import merge_adapters
 from embedsmith.models.devices import default_device
 from embedsmith.models.embedder import EmbeddingModel, describe
 from embedsmith.models.opened import in_run
-from embedsmith.models.opening import build_student, load
+from embedsmith.models.opening import load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.pages.bars import bars
 from embedsmith.progress import Progress, silent
@@ -45,6 +45,7 @@ from embedsmith.training.report import LastSteps, StepReport, read_steps
 from embedsmith.training.results import TrainedRun
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.stage import train_stage
+from embedsmith.training.student import student_of
 from embedsmith.training.trackers import trackers
 from embedsmith.training.weights import TrainedWeights
 from embedsmith.vectors.guide import read_guides
@@ -277,7 +278,7 @@ def before_the_first_open_stage(
         if finished:
             model = load(name, attention_backend=student.attention_backend, compile=student.compile)
         else:
-            model = build_student(in_run(student, run.folder), seed=seed)
+            model = student_of(in_run(student, run.folder), stages, seed=seed)
     if model.has_adapters:  # as after the stage that has kept them
         merge_adapters(model)
     for stage in stages[len(finished) :]:

@@ -112,7 +112,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(embedsmith_command, mined: 
     assert "stage train: 7 steps of 8 queries and about" in done.out
     done = embedsmith_command(*words, "--json")
     assert [stage["steps"] for stage in done.json["stages"]] == [7]
-    assert done.json.keys() == {"device", "free_gib", "parameters", "data", "stages"}
+    assert done.json.keys() == {"device", "free_gib", "opening_gib", "parameters", "data", "stages"}
     done = embedsmith_command("train", mined)
     assert (done.code, done.error) == (2, "--out is missing")
 

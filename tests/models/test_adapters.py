@@ -10,8 +10,9 @@ import torch
 from embedsmith.data.files import read_json, write_json
 from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models import adapters
-from embedsmith.models.adapters import add_adapters, halved, merge_adapters, remove_adapters, temporarily_merged
+from embedsmith.models.adapters import add_adapters, merge_adapters, remove_adapters, temporarily_merged
 from embedsmith.models.embedder import describe
+from embedsmith.models.frozen import halved
 from embedsmith.models.names import ADAPTERS
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.probe import measure_attention
