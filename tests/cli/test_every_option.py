@@ -120,6 +120,7 @@ NEEDS = {
     ("convert", "--neighbour"): "--teacher MODEL",
     ("convert", "--neighbour-ratio"): "--teacher MODEL",
     ("evaluate", "--panel"): "--before-and-after",
+    ("search", "--queries"): "--judge",
     **{
         (name, option): "--chunk"
         for name in ("evaluate", "encode")
@@ -163,6 +164,8 @@ ELSEWHERE = {
     ("run", "--dry-run"): "embedsmith.recipes.plan.plan_of_recipe",
     ("build", "--dry-run"): "embedsmith.recipes.plan.plan_of_recipe",
     ("ablate", "--dry-run"): "embedsmith.recipes.ablation.ablate.check",
+    ("search", "--judge"): "embedsmith.cli.searching.judge_queries",
+    ("search", "--queries"): "embedsmith.cli.searching.judge_queries",
 }
 """What is called in the usual function's stead."""
 
