@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from embedsmith.cli import console, recipes, scoring
+from embedsmith.cli import console, judging, recipes, scoring, searching
 from embedsmith.runs.scores import MODEL, Score, Scoreboard, ScoredData
 
 CONTROLLING = {
@@ -80,7 +80,8 @@ def say_everywhere(name: str) -> dict[str, int]:
     scoring._show_before_and_after(name, {name: row}, as_json=False)
     code = {"file": name, "line": 1, "name": name}
     hits = [SimpleNamespace(score=0.5, id=name, text="a text", metadata=where) for where in ({}, code)]
-    scoring._show_hits(name, hits, as_json=False)
+    searching._show_hits(name, hits, as_json=False)
+    judging._show(hits)
     part = SimpleNamespace(data=name, examples=1, negatives=1.0, weight=1.0, queries=1, share=1.0, passes=1.0)
     trained = SimpleNamespace(backbone=1, pooling=0, adapters=0)
     stage = SimpleNamespace(name=name, steps=1, queries_a_step=1, tokens_a_step=1, trained_parameters=1, seconds=1.0)
@@ -94,5 +95,6 @@ def say_everywhere(name: str) -> dict[str, int]:
         "plan": 2,
         "scores": 2 + 3,
         "hits": 1 + 2,
+        "judged": 1 + 2,
         "training": 5,
     }

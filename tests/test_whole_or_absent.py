@@ -31,6 +31,7 @@ INSIDE = {
     ("models/adapters.py", "save_adapters", "save_pretrained"): "into the folder that it is given",
     ("runs/temporary.py", "folder_or_temporary", "mkdtemp"): "a folder that is thrown away",
     ("prepare/documents/reader_process.py", "main", "fdopen"): "the pipe to the process that asked",
+    ("system.py", "opened_at_once", "fdopen"): "reads",
     ("models/nv_embed.py", "around", "copy"): "into a folder that is thrown away",
     ("models/nv_embed.py", "around", "save_pretrained"): "into a folder that is thrown away",
     (

@@ -26,6 +26,7 @@ PATHS = {
     "data.a.exclude_ids",
     "data.a.against.0",
     "data.a.convert.labels",
+    "data.a.queries",
 }
 
 
@@ -57,6 +58,8 @@ def with_text(place: str, text: str) -> dict[str, Any]:
         values = [values] if key == "0" else {key: values}
     data = values.setdefault("data", {}).setdefault("a", {})
     data.setdefault("path", "x")
+    if "queries" in data:
+        data["format"] = "documents"
     if "convert" in data:
         data["convert"]["task"] = "pairs" if "positive_labels" in place else "classification"
     return values

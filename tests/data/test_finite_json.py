@@ -61,6 +61,7 @@ def test_every_writer_of_json_refuses_what_is_not_finite():
         ("data/in_memory.py", "orjson"),  # in memory, where what is not a number is nothing
         ("data/texts.py", "json"),  # metadata, in memory
         ("models/end_of_text.py", "json"),  # a tokenizer's rules, in memory
+        ("models/late.py", "json"),  # a text with the places of its chunks, in memory
         ("pages/model_card.py", "json"),  # a name, in quotes
         ("prepare/documents/reader_process.py", "json"),  # texts and places, to the process that asked
         ("prepare/documents/reading.py", "json"),  # a name, to the process that reads

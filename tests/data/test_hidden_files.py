@@ -20,7 +20,7 @@ from embedsmith.models.names import find_model
 from embedsmith.models.opening import load
 from embedsmith.prepare.code import CodeSettings, harvest
 from embedsmith.recipes.shelf import identity_of_files
-from embedsmith.serving.search import _corpus as corpus_of_run
+from embedsmith.serving.search import corpus_of_run
 from tests.scored import write_labelled
 
 

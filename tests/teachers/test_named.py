@@ -99,6 +99,7 @@ def test_a_teacher_that_proposes_answers_every_question(name, folder, tmp_path):
 
 
 def test_several_gpus_are_used_unless_one_is_named(monkeypatch):
+    monkeypatch.setattr("embedsmith.models.devices.has_cuda", lambda: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
     assert named._devices(None) == ["cuda:0", "cuda:1"]
     assert named._devices("cuda:1") == named._devices("cpu") == []

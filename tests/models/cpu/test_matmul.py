@@ -181,7 +181,7 @@ def test_vectors_are_the_same_by_either_library(tiny_llama, monkeypatch, pooling
     by_mkl = student.embed(TEXTS, "passage")
     asked = []
 
-    def counted(device, *, mixed, activations=None, copies=None):
+    def counted(device, *, mixed, activations=None, copies=None, quantised=None):
         asked.append((device.type, mixed, copies))
         return matmul.MatmulMode(is_wide=True, activations=activations)
 
