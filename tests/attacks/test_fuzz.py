@@ -94,7 +94,7 @@ folder = Path(sys.argv[1])
 tiny_bert_in(folder)
 opened = []
 inner = opening.open_backbone
-opening.open_backbone = lambda source: (opened.append(source.name), inner(source))[1]
+opening.open_backbone = lambda source, **more: (opened.append(source.name), inner(source, **more))[1]
 fast.keep()
 build = lambda: opening.build_student(StudentSettings(name=str(folder), pooling="mean"), device="cpu")
 first, second = build(), build()
