@@ -13,7 +13,6 @@ from pathlib import Path
 from embedsmith.data.bad_rows import refuse
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import check_regular
 from embedsmith.data.normalised import normalised
 from embedsmith.data.tables import check_exists, open_table
 from embedsmith.errors import InputError, did_you_mean
@@ -56,7 +55,6 @@ def read_own_queries(path: Path) -> list[OwnQuery]:
 
 def _lines(path: Path) -> Iterator[OwnQuery]:
     check_exists(path)
-    check_regular(path)
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:

@@ -163,7 +163,7 @@ def _opened(name: str, settings: DataSettings, on_skip: Callable[[str], None]) -
             if unanswered := sum(not query.answers for query in own):
                 on_skip(
                     f"{settings.queries}: {unanswered:,} of {len(own):,} queries have no answer, and are not scored; "
-                    "after the run, judge what is found for them: embedsmith search RUN --judge"
+                    "after the run, judge what is found for them: embedsmith search RUN --judge --queries FILE"
                 )
         return Opened()
     if settings.format == "examples":
