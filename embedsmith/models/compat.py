@@ -97,14 +97,14 @@ def onednn_int8_pack(weight: Tensor) -> Tensor:
     return torch.ops.onednn.qlinear_prepack(weight, [1024, weight.shape[1]])
 
 
-def onednn_int8_linear(states: Tensor, packed: Tensor, steps: Tensor) -> Tensor:
+def onednn_int8_linear(states: Tensor, packed: Tensor, scales: Tensor) -> Tensor:
     """Return the matmul of states of uint8 [..., I] and a packed weight, times a step for each row of it, in float32.
 
     What torch's own compiler makes of a quantised linear layer; under no public name.
     """
-    zeros = torch.zeros(len(steps), dtype=torch.int64)
+    zeros = torch.zeros(len(scales), dtype=torch.int64)
     return torch.ops.onednn.qlinear_pointwise(
-        states, 1.0, 0, packed, steps, zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        states, 1.0, 0, packed, scales, zeros, None, 1.0, 0, torch.float32, "none", [], ""
     )
 
 

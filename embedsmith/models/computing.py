@@ -33,8 +33,8 @@ class Computes(ReadsRoles):
                 weights that are in bfloat16 already are multiplied in it always. Elsewhere `auto` is float32.
                 `bfloat16` on such a CPU is all matmuls in it for all texts, and all else in float32: a fifth faster,
                 and more of the texts get vectors that are off (a cosine by 0.0006, all-MiniLM-L6-v2). On a CPU without
-                it `bfloat16` is float32. `int8`, on a CPU only, is the matmuls of linear layers in whole numbers of 8
-                bits, all else in float32 (see `cpu.quantised`). Such a model reads texts. It is not trained or saved.
+                it `bfloat16` is float32. `int8`, on a CPU only, has the matmuls of linear layers in int8, all
+                else in float32 (see `cpu.quantised`). Such a model reads texts. It is not trained or saved.
 
         Raises:
             SettingsError: `int8` on another device, or on a CPU where nothing multiplies it.

@@ -104,7 +104,7 @@ def mix(model: Model, *, all_short: bool) -> Model:
 
 
 def quantised_weights(model: torch.nn.Module) -> list[torch.Tensor]:
-    """Return the weights of a model that `int8` brings into whole numbers."""
+    """Return the weights of a model that `int8` quantises."""
     weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
     return [weight for weight in weights if min(weight.shape) >= _SMALL and weight.dtype == torch.float32]
 

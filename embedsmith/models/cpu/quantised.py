@@ -1,17 +1,18 @@
-"""Matmuls in int8 on a CPU: weights are rounded once, states as they are read, each token by itself.
+"""Matmuls in int8 on a CPU: weights are quantised once by row, hidden states by token as they are read.
 
-A linear layer's weight W has O rows of I numbers, W = s N: N are whole numbers of 8 bits, s is a step for each row. A
-token's states x go from their least number up in 255 equal steps: x = a + t n. So
+A row of a weight W has one scale s: W = s N, with N in int8. A token's hidden states x have a scale t and a minimum a:
+x = a + t n, with n from 0 to 255. Their product is
 
     W x = t (s N n) + a (s N 1)
 
-The first sum is one of whole numbers, by oneDNN, and exact; the second is known before. A token's vector does not
-depend on which texts share its batch, as it would with one step for all of them.
+oneDNN computes the integer matmul N n exactly. The row sums s N 1 are computed once. Each token has its own scale, so a
+vector does not depend on which texts share its batch.
 
 Source: per-token and per-channel quantisation as in Yao et al., ZeroQuant, https://arxiv.org/abs/2206.01861,
-section 4.2. There tokens have symmetric steps; what a GELU returns is almost all on one side of 0.
+section 4.2. The paper quantises tokens symmetrically. Here they are asymmetric: a GELU returns almost only positive
+values.
 
-Shapes: n tokens, I numbers read, O numbers returned, by a layer.
+Shapes: n tokens, I input features and O output features of a layer.
 """
 
 from __future__ import annotations
@@ -27,30 +28,30 @@ from embedsmith.models.compat import onednn_int8_linear, onednn_int8_pack
 from embedsmith.models.precision import int8_bits
 
 _MOST = 255
-"""Steps from the least number of a token to its largest."""
-_FINEST = 1e-6
-"""A step as a share of the token's largest number: a finer one is lost in float32."""
+"""The largest uint8."""
+_SMALLEST = 1e-6
+"""Of a scale, relative to the token's largest absolute value: a smaller one is lost in float32."""
 _TINY = 1e-30
 _GRAIN = 128
 """Tokens of a matmul are rounded up to a multiple of it: oneDNN takes a millisecond for each new number of them."""
 
 
 class QuantisedWeight(NamedTuple):
-    """A weight in whole numbers."""
+    """A weight in int8."""
 
     packed: Tensor
     """Laid out as oneDNN reads it."""
-    steps: Float[Tensor, " O"]
+    scales: Float[Tensor, " O"]
     sums: Float[Tensor, " O"]
     """Of each row."""
 
 
 class QuantisedStates(NamedTuple):
-    """States of n tokens in whole numbers."""
+    """Hidden states of n tokens in uint8."""
 
     numbers: UInt8[Tensor, "m I"]
-    """Of m tokens, n rounded up; those of the others are any."""
-    steps: Float[Tensor, "n 1"]
+    """Of m tokens, n rounded up; the rows behind the n-th are padding."""
+    scales: Float[Tensor, "n 1"]
     least: Float[Tensor, "n 1"]
     shape: torch.Size
     """Of the states, without their last dimension."""
@@ -61,32 +62,32 @@ QuantisedWeights = Mapping[int, tuple[Tensor, QuantisedWeight]]
 
 
 def quantised_weight(weight: Float[Tensor, "O I"]) -> QuantisedWeight:
-    """Return a weight in whole numbers, of as many bits as this CPU multiplies without an overflow."""
+    """Return a weight in int8, or in 7 bits on a CPU whose int8 matmul overflows otherwise."""
     most = 2 ** (int8_bits() - 1) - 1
-    steps = (weight.detach().abs().amax(1) / most).clamp_(min=_TINY)
-    numbers = (weight.detach() / steps[:, None]).round_()
-    return QuantisedWeight(onednn_int8_pack(numbers.to(torch.int8)), steps, numbers.sum(1) * steps)
+    scales = (weight.detach().abs().amax(1) / most).clamp_(min=_TINY)
+    numbers = (weight.detach() / scales[:, None]).round_()
+    return QuantisedWeight(onednn_int8_pack(numbers.to(torch.int8)), scales, numbers.sum(1) * scales)
 
 
 def quantised_states(states: Float[Tensor, "... I"]) -> QuantisedStates:
-    """Return states in whole numbers, each token's from its least to its largest one."""
+    """Return hidden states in uint8, from the minimum to the maximum of each token."""
     rows = states.reshape(-1, states.shape[-1])
     least, largest = rows.amin(1, keepdim=True), rows.amax(1, keepdim=True)
-    finest = torch.maximum(least.abs(), largest.abs()).mul_(_FINEST).clamp_(min=_TINY)
-    steps = torch.maximum((largest - least) / _MOST, finest)
-    per_step = 1 / steps
+    smallest = torch.maximum(least.abs(), largest.abs()).mul_(_SMALLEST).clamp_(min=_TINY)
+    scales = torch.maximum((largest - least) / _MOST, smallest)
+    per_scale = 1 / scales
     numbers = torch.empty(-(-len(rows) // _GRAIN) * _GRAIN, rows.shape[1], dtype=torch.uint8, device=states.device)
     # Conversion cuts off what is behind the point.
-    numbers[: len(rows)] = torch.addcmul(0.5 - least * per_step, rows, per_step)
-    return QuantisedStates(numbers, steps, least, states.shape[:-1])
+    numbers[: len(rows)] = torch.addcmul(0.5 - least * per_scale, rows, per_scale)
+    return QuantisedStates(numbers, scales, least, states.shape[:-1])
 
 
 def quantised_linear(
     states: QuantisedStates, weight: QuantisedWeight, bias: Float[Tensor, " O"] | None
 ) -> Float[Tensor, "... O"]:
     """Return states times weight, transposed, plus bias. Without a gradient."""
-    found = onednn_int8_linear(states.numbers, weight.packed, weight.steps)[: len(states.steps)]
-    found.mul_(states.steps).addcmul_(states.least, weight.sums)
+    found = onednn_int8_linear(states.numbers, weight.packed, weight.scales)[: len(states.scales)]
+    found.mul_(states.scales).addcmul_(states.least, weight.sums)
     if bias is not None:
         found += bias
     return found.view(*states.shape, -1)

@@ -1,4 +1,4 @@
-"""Matmuls in int8 are those of the whole numbers that weights and states are rounded to, each token by itself."""
+"""Matmuls in int8 are those of the weights and hidden states as they are quantised, each token by itself."""
 
 import pytest
 import torch
@@ -21,11 +21,11 @@ def draw(*shape, seed=0):
 def test_a_matmul_is_that_of_the_rounded_numbers(shape, with_bias):
     states, weight, bias = draw(*shape), draw(33, 40, seed=1), draw(33, seed=2)
     most = 2 ** (int8_bits() - 1) - 1
-    row_steps = weight.double().abs().amax(1, keepdim=True) / most
+    row_scales = weight.double().abs().amax(1, keepdim=True) / most
     least, largest = (getattr(states.double(), name)(-1, keepdim=True) for name in ("amin", "amax"))
-    steps = (largest - least) / 255
-    read = least + ((states.double() - least) / steps).round() * steps
-    right = read @ ((weight.double() / row_steps).round() * row_steps).T + (bias.double() if with_bias else 0)
+    scales = (largest - least) / 255
+    read = least + ((states.double() - least) / scales).round() * scales
+    right = read @ ((weight.double() / row_scales).round() * row_scales).T + (bias.double() if with_bias else 0)
     found = quantised_linear(quantised_states(states), quantised_weight(weight), bias if with_bias else None)
     assert found.dtype == torch.float32
     assert found.shape == right.shape
@@ -37,8 +37,8 @@ def test_a_matmul_is_that_of_the_rounded_numbers(shape, with_bias):
 def test_no_number_of_a_token_moves_by_more_than_half_a_step():
     states = torch.cat([draw(50, 64), draw(50, 64).abs() * 1e4, draw(50, 64) * 1e-6, draw(50, 64) + 100])
     found = quantised_states(states)
-    moved = (found.least + found.steps * found.numbers[: len(states)] - states).abs()
-    assert (moved <= found.steps * 0.51).all()
+    moved = (found.least + found.scales * found.numbers[: len(states)] - states).abs()
+    assert (moved <= found.scales * 0.51).all()
 
 
 @pytest.mark.parametrize("value", [0.0, 5.0, -3e4, 1e-20])
@@ -82,9 +82,9 @@ def test_weights_have_as_many_bits_as_are_multiplied_without_an_overflow(monkeyp
     """By a library that adds two products in as many bits as hold those of weights of `fits` bits."""
     limit = 2 * 255 * (2 ** (fits - 1) - 1)
 
-    def multiply(states, packed, steps):
+    def multiply(states, packed, scales):
         pairs = states.float().view(len(states), 1, -1, 2) * packed.float().view(1, len(packed), -1, 2)
-        return pairs.sum(-1).clamp(-limit, limit).sum(-1) * steps
+        return pairs.sum(-1).clamp(-limit, limit).sum(-1) * scales
 
     monkeypatch.setattr(precision, "has_onednn_int8", lambda: has)
     monkeypatch.setattr(precision, "onednn_int8_pack", lambda weight: weight)
@@ -103,6 +103,6 @@ def test_a_library_that_refuses_multiplies_nothing(monkeypatch):
 def test_weights_of_seven_bits_are_half_as_fine(monkeypatch):
     weight = draw(33, 40)
     monkeypatch.setattr(quantised, "int8_bits", lambda: 8)
-    fine = quantised_weight(weight).steps
+    fine = quantised_weight(weight).scales
     monkeypatch.setattr(quantised, "int8_bits", lambda: 7)
-    torch.testing.assert_close(quantised_weight(weight).steps, fine * 127 / 63)
+    torch.testing.assert_close(quantised_weight(weight).scales, fine * 127 / 63)
