@@ -145,8 +145,8 @@ def main() -> None:
             print("| --- | --- | --- | --- | --- |")
             for side, row in found.items():
                 ratios = [row[key] / base[key] for key in ("wall", "processor")]
-                told = side.partition(":")[2]
-                label = told if told == ALL else f"without {told}"
+                notes = side.partition(":")[2]
+                label = notes if notes == ALL else f"without {notes}"
                 figures = f"{row['wall']:.2f} | {row['processor']:.2f} | {ratios[0]:.2f} | {ratios[1]:.2f}"
                 print(f"| {label} | {figures} |")
 

@@ -9,7 +9,7 @@ token a word, so that every length is known. Nothing is downloaded.
 `encode`: texts of 1/8 to all of --tokens, in bfloat16, by `embed`, which mining and scoring use, and by the `encode` of
 sentence-transformers with its batches of 32, in turns; medians. `train`: queries of 32 tokens, passages of up to
 --tokens, adapters of rank 16 on every linear layer; the first step is not counted. Both as the layers are, and
-compiled (`compile: true`); the first call, which compiles them, is not counted and its seconds are told.
+compiled (`compile: true`); the first call, which compiles them, is not counted and its seconds are shown.
 
 Model FLOPs utilisation: a token costs 2 operations for each weight of a linear layer, and T tokens of a text 4 T² for
 each layer and dimension of the attention. With adapters, training costs each twice (frozen weights get no gradients,

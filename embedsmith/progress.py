@@ -43,7 +43,7 @@ class Pieces:
         return total != of or done < before
 
 
-class Told(NamedTuple):
+class Moment(NamedTuple):
     """What there is to say of a piece of work at one moment."""
 
     begins: bool
@@ -65,7 +65,7 @@ class Paces:
         self._moments: dict[str, deque[tuple[float, int]]] = {}
         self._began: dict[str, tuple[float, int]] = {}
 
-    def told(self, what: str, done: int, total: int) -> Told:
+    def update(self, what: str, done: int, total: int) -> Moment:
         """Take note of a moment and return what there is to say."""
         now = time.monotonic()
         begins = self._pieces.begins(what, done, total)
@@ -78,7 +78,7 @@ class Paces:
             pace = self._pace(what, now, done, total)
         elif begins:
             self._moments[what].append((now, done))
-        return Told(begins, now - began, pace)
+        return Moment(begins, now - began, pace)
 
     def _pace(self, what: str, now: float, done: int, total: int) -> str:
         """Return rate and time left, or the time taken at the end."""

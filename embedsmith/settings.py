@@ -99,7 +99,7 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_passwords(cls, values: Any) -> Any:
-        """Refuse a URL with a user or a password in it: settings are written into files and told in errors."""
+        """Refuse a URL with a user or a password in it: settings are written into files and quoted in errors."""
         for name, value in values.items() if isinstance(values, dict) else ():
             texts = [value, *(value.values() if isinstance(value, dict) else value if isinstance(value, list) else ())]
             if any(isinstance(text, str) and holds_password(text) for text in texts):

@@ -1,4 +1,4 @@
-"""`${NAME}` in a recipe's paths: what is kept and told is the name; its value is known where the path is opened.
+"""`${NAME}` in a recipe's paths: what is stored and shown is the name; its value is known where the path is opened.
 
 A recipe goes from hand to hand, and its run's files do. So a path keeps the form in which it was written, in the
 run's recipe, its manifest and its reports; `filled` gives the settings that a reader of files needs, and `Written`
@@ -175,8 +175,8 @@ class Written:
         forms: dict[str, str] = {}
         for place in dict.fromkeys(place for one in settings for place in filled_places(one)):
             head = _head(place)
-            told = fill(head, "")
-            for form in (told, os.path.normpath(told), os.path.abspath(told), os.path.realpath(told)):
+            shown = fill(head, "")
+            for form in (shown, os.path.normpath(shown), os.path.abspath(shown), os.path.realpath(shown)):
                 if form.strip("./\\"):
                     forms.setdefault(form, head)
         self._forms = forms

@@ -33,7 +33,7 @@ pytest_plugins = ["tests.servers", "tests.tiny_models"]
 # `settings` is no part of this: beartype refuses the `Self` of a class that it has not seen whole.
 ARRAYS = ["data", "evaluation", "mining", "models", "teachers", "topk", "training", "vectors"]
 
-# beartype asks `isinstance`, which a protocol answers only when it is told to.
+# beartype calls `isinstance`, which a protocol supports only when it is runtime-checkable.
 for protocol in (Progress, Teacher):
     runtime_checkable(protocol)
 

@@ -1,4 +1,4 @@
-"""Servers of OpenAI's protocol on this machine: they say what they are told to say, and count what they are asked."""
+"""Servers of OpenAI's protocol on this machine: they give the answers that a test sets, and count requests."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ import pytest
 
 
 class Server(ThreadingHTTPServer):
-    """Answers every request as its kind does, unless it is told to give other answers first."""
+    """Answers every request as its kind does, unless other answers are set first."""
 
     daemon_threads = True
 

@@ -17,7 +17,7 @@ def paces(monkeypatch: pytest.MonkeyPatch):
 
     def at(second: float, done: int, total: int, what: str = "stage train") -> str:
         now[0] = second
-        return paces.told(what, done, total).pace
+        return paces.update(what, done, total).pace
 
     return at
 
@@ -27,9 +27,9 @@ def test_the_time_left_is_that_of_the_last_steps_and_not_of_all(paces):
     second = 0.0
     for step in range(1, 51):
         second += 100 if step <= 30 else 2
-        told = paces(second, step, 100)
+        notes = paces(second, step, 100)
     # The mean of all is 60.8 seconds a step: 50m 40s.
-    assert told == "2.0s each, 1m 40s left"
+    assert notes == "2.0s each, 1m 40s left"
 
 
 def test_ten_steps_count_however_long_they_take(paces):
@@ -37,8 +37,8 @@ def test_ten_steps_count_however_long_they_take(paces):
     second = 0.0
     for step in range(1, 31):
         second += 1000 if step % 2 else 3000
-        told = paces(second, step, 100)
-    assert told == "33m 20s each, 38h 53m left"
+        notes = paces(second, step, 100)
+    assert notes == "33m 20s each, 38h 53m left"
 
 
 def test_what_a_run_found_done_counts_for_neither_rate_nor_time(paces):
@@ -52,8 +52,8 @@ def test_many_notes_in_a_moment_leave_the_rate_of_the_last_seconds(paces):
     for tenth in range(1, 10_000):
         # A thousand seconds: 10 a second for most of the time, at last 1,000 a second.
         late = max(0, tenth - 9_600)
-        told = paces(tenth / 10, tenth + 99 * late, 10**6)
-    assert told.startswith("1,000/s, ")
+        notes = paces(tenth / 10, tenth + 99 * late, 10**6)
+    assert notes.startswith("1,000/s, ")
 
 
 def test_work_that_begins_anew_begins_with_no_rate(paces):

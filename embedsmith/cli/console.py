@@ -107,7 +107,7 @@ def say_yes() -> None:
 
 
 def is_verbose() -> bool:
-    """Return whether all that could be told is to be told."""
+    """Return whether everything is to be printed."""
     return _voice.verbose
 
 
@@ -281,16 +281,16 @@ def progress(*, show: bool = True) -> Iterator[Any]:
         tasks: dict[str, TaskID] = {}
         paces = Paces()
 
-        def tell(what: str, done: int, total: int, note: str = "") -> None:
+        def update(what: str, done: int, total: int, note: str = "") -> None:
             what, note = one_line(what), one_line(note)
-            told = paces.told(what, done, total)
+            moment = paces.update(what, done, total)
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total, note=note, pace="")
-            if told.begins:
+            if moment.begins:
                 bars.reset(tasks[what], total=total, completed=done)
-            bars.update(tasks[what], completed=done, total=total, note=note, pace=told.pace)
+            bars.update(tasks[what], completed=done, total=total, note=note, pace=moment.pace)
 
-        yield tell
+        yield update
 
 
 class _Yielding(TextColumn):
@@ -317,12 +317,12 @@ class _PlainProgress:
         self._last: dict[str, tuple[float, int]] = {}
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        told = self._paces.told(what, done, total)
-        if not told.begins and done < total:
+        moment = self._paces.update(what, done, total)
+        if not moment.begins and done < total:
             then, before = self._last[what]
-            since = told.elapsed_s - then
-            if since < _PLAIN_EVERY_S or (since < told.elapsed_s / 5 and done - before < total / 10):
+            since = moment.elapsed_s - then
+            if since < _PLAIN_EVERY_S or (since < moment.elapsed_s / 5 and done - before < total / 10):
                 return
-        self._last[what] = told.elapsed_s, done
-        said = ", ".join(filter(None, [f"{what}: {done:,} of {total:,}", told.pace]))
+        self._last[what] = moment.elapsed_s, done
+        said = ", ".join(filter(None, [f"{what}: {done:,} of {total:,}", moment.pace]))
         err.print(one_line("; ".join(filter(None, [said, note]))), markup=False)

@@ -1,7 +1,7 @@
 """Rows of CSV files, and quotes in them that were never closed.
 
 A quote that is not closed takes the lines behind it into its cell, up to the next quote or to the end of the file. How
-many rows are lost with it cannot be told: the file is refused, also where bad rows are left out.
+many rows are lost with it is not known: the file is refused, also where bad rows are left out.
 """
 
 from __future__ import annotations

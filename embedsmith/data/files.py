@@ -161,8 +161,8 @@ def _system_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except SafetensorError as error:
-        if told := re.search(r"\(os error (\d+)\)", str(error)):
-            number = int(told[1])
+        if found := re.search(r"\(os error (\d+)\)", str(error)):
+            number = int(found[1])
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
 

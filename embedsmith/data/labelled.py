@@ -126,7 +126,7 @@ def read_labelled(
 
     Raises:
         InputError: there is no such path or split, a row is bad, the rows have one label or score for all, or what a
-            label means cannot be told.
+            label means is not known.
     """
     assert task != "retrieval", "read with load_collection"
     path = NAME if is_in_memory(data) else data
@@ -274,6 +274,6 @@ def _unlearned(path: str | Path, split: str, labels: Sequence[str], train: Seque
 
 
 def _check_varied(path: str | Path, values: Sequence[Any], what: str) -> None:
-    """Raise InputError where all rows have one label or score: nothing could be told apart."""
+    """Raise InputError where all rows have one label or score: there would be nothing to distinguish."""
     if len(set(values)) < 2:
         raise InputError(f'{path}: every row has the {what} "{values[0]}"', hint="give rows of several kinds")

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from embedsmith.data.bad_rows import BadRow, Misread, OnBad, Tally, Unusable, kind
 from embedsmith.data.columns import one_column
 from embedsmith.data.labels import is_listed, label_of, score_of
-from embedsmith.data.pair_labels import LabelRows, Meaning, counted, meanings_of, read_labels, told
+from embedsmith.data.pair_labels import LabelRows, Meaning, counted, in_words, meanings_of, read_labels
 from embedsmith.data.tables import Table
 from embedsmith.errors import InputError
 from embedsmith.settings import Settings
@@ -84,7 +84,7 @@ class Meanings(NamedTuple):
 
     def __str__(self) -> str:
         """Return them in a line."""
-        return told(self.found, self.meanings)
+        return in_words(self.found, self.meanings)
 
     def plain(self) -> dict[str, dict[str, Any]]:
         """Return what each label means, and how many rows have it, as JSON takes it."""

@@ -39,8 +39,8 @@ def load_collection(
         columns: names of the columns of pairs that are not the conventional ones.
         corpus: a file of passages that join the corpus: JSON lines (as BEIR's), Parquet or CSV.
         skip_bad: leave out what cannot be used.
-        on_skip: told, when all is read, how many rows were left out for each reason, and what a column of relevance
-            beside pairs was taken for.
+        on_skip: called when all is read, with how many rows were left out for each reason, and with what a column of
+            relevance beside pairs was taken for.
 
     Raises:
         InputError: there is no such path, it is none of these, its splits leave a choice, or a row is bad.

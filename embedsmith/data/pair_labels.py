@@ -1,8 +1,8 @@
 """What the label of two texts means: entailed, neutral, contradicted.
 
 Every reader of labelled data asks `meanings_of`, in conversion as in scoring. Numbers alone are ambiguous: 0 is
-entailment in SNLI, MultiNLI and GLUE's RTE, and the contrary in other sets. What cannot be told is an error that names
-`--labels`.
+entailment in SNLI, MultiNLI and GLUE's RTE, and the contrary in other sets. A label of unknown meaning
+is an error that names `--labels`.
 """
 
 from __future__ import annotations
@@ -148,11 +148,11 @@ def meanings_of(
     return {label: MEANINGS[table[words[label]]] for label in found}
 
 
-def told(found: Mapping[str, LabelRows], meanings: Mapping[str, Meaning]) -> str:
+def in_words(found: Mapping[str, LabelRows], meanings: Mapping[str, Meaning]) -> str:
     """Return in a line what labels are taken for, the most frequent first.
 
     >>> found = counted([("a:1", "0"), ("a:2", "0"), ("a:3", "entailment")])
-    >>> told(found, {"0": Meaning("contradiction", Relation.DOES_NOT), "entailment": MEANINGS["entailment"]})
+    >>> in_words(found, {"0": Meaning("contradiction", Relation.DOES_NOT), "entailment": MEANINGS["entailment"]})
     '0 = contradiction: 2 rows; entailment = positive: 1 row'
     """
     parts = []

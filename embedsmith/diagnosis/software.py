@@ -55,8 +55,8 @@ def versions() -> Found:
     broken = {module: wrong for module in IMPORTED if (wrong := _wrong_with(module))}
     remedy = "pip install --force-reinstall embedsmith"
     problems += [Problem(f"{module} cannot be imported: {wrong}", remedy) for module, wrong in broken.items()]
-    told = [f"{name} {version or 'missing'}" for name, version in facts.items()]
-    return Found(facts, [", ".join(told[start : start + 4]) for start in range(0, len(told), 4)], problems)
+    versions = [f"{name} {version or 'missing'}" for name, version in facts.items()]
+    return Found(facts, [", ".join(versions[start : start + 4]) for start in range(0, len(versions), 4)], problems)
 
 
 def _requirements() -> list[str]:

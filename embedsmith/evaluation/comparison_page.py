@@ -147,8 +147,8 @@ def _dots(one: dict[str, Any]) -> str:
         Dots(label, row["interval"].mean, row["interval"].low, row["interval"].high)
         for label, row in one["scores"].items()
     ]
-    told = "; ".join(f"{row.name} {row.mean:.4f}" for row in rows)
-    return dots_svg(f"{METRIC} on {one['data']}: {told}", rows, x_label=METRIC)
+    caption = "; ".join(f"{row.name} {row.mean:.4f}" for row in rows)
+    return dots_svg(f"{METRIC} on {one['data']}: {caption}", rows, x_label=METRIC)
 
 
 def _histogram(differences: Float64[np.ndarray, " Q"]) -> str:

@@ -23,7 +23,7 @@ def named_teachers(teacher: Teachers) -> Iterator[dict[str, Any]]:
 
     Raises:
         TypeError: a teacher is neither a name nor an open embedding model.
-        ModelError: an open model cannot be told from others.
+        ModelError: an open model has weights that cannot be identified.
         SettingsError: a teacher is given twice.
     """
     found: dict[str, Any] = {}

@@ -43,7 +43,7 @@ WITHOUT_EFFECT = frozenset(
         "auto_map",
         "tokenizer_class",
         "transformers_version",
-        # Told apart by the weights themselves: their type, and the number of a head's outputs.
+        # The weights themselves identify it: their type, and the number of a head's outputs.
         "dtype",
         "torch_dtype",
         "id2label",

@@ -39,7 +39,7 @@ def borrowed(model: Any) -> Iterator[EmbeddingModel]:
         raise TypeError(f"model: {type(model).__name__}, wanted a name or an open SentenceTransformer")
     if model.backend != "torch":
         raise ModelError(
-            f"an open model of {model.backend}: its weights cannot be told from others",
+            f"an open model of {model.backend}: its weights cannot be identified",
             hint='open it with backend="torch"',
         )
     modes = {module: module.training for module in model.modules()}

@@ -72,8 +72,8 @@ class _Bars:
         self._open: dict[str, Any] = {}
 
     def __call__(self, what: str, done: int, total: int, note: str = "") -> None:
-        told = self._paces.told(what, done, total)
-        if told.begins:
+        moment = self._paces.update(what, done, total)
+        if moment.begins:
             self._close(what)
             self._open[what] = _tqdm()(
                 total=total, initial=done, desc=one_line(what), bar_format=_FORMAT, disable=False
@@ -81,7 +81,7 @@ class _Bars:
         bar = self._open.get(what)
         if bar is None:
             return
-        bar.set_postfix_str(one_line("; ".join(filter(None, [told.pace, note]))), refresh=False)
+        bar.set_postfix_str(one_line("; ".join(filter(None, [moment.pace, note]))), refresh=False)
         bar.update(done - bar.n)
         if done >= total:
             self._close(what)

@@ -23,7 +23,7 @@ class Series:
     name: str
     counts: Sequence[int]
     is_outline: bool = False
-    """A line without bars: told from the bars without colours."""
+    """A line without bars: it differs from the bars without colours."""
 
 
 @dataclass(frozen=True)

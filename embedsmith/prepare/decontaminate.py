@@ -72,7 +72,7 @@ def decontaminate(
     against_split: str | None = None,
     corpus: str | Path | None = None,
     names: Mapping[str, str] | None = None,
-    told: Callable[[str], str] = str,
+    as_written: Callable[[str], str] = str,
     skip_bad: bool = False,
     on_skip: Callable[[str], None] | None = None,
     on_progress: Progress = silent,
@@ -90,7 +90,7 @@ def decontaminate(
         against_split: which part of the evaluation sets; test where there is one.
         corpus: a file of passages that join those of a BEIR folder, whose judgements may name them.
         names: columns of `train` -> the conventional names that they stand for.
-        told: paths of the data -> how they are written down.
+        as_written: path of a data set -> how it is recorded in the result.
         skip_bad: leave out rows that cannot be used, of `train` and of the evaluation sets.
         on_skip: called with the number of rows left out, by reason.
         on_progress: called with the progress of the work, in place of bars.
@@ -107,7 +107,7 @@ def decontaminate(
     found = Cleaned(out, out.with_name(f"{out.name}.removed.jsonl"))
     refuse_foreign(found.removed_path, is_ours=_lists_removed)
     for path in against:
-        name = told(str(path))
+        name = as_written(str(path))
         if name in found.evaluation_rows:
             raise InputError(f"{name}: given twice", hint="name each evaluation set once")
         found.evaluation_rows[name] = 0
@@ -126,7 +126,7 @@ def decontaminate(
     if on_skip:
         for line in tally.lines():
             on_skip(line)
-    write_jsonl(found.removed_path, ({**row, "place": told(row["place"])} for row in removed))
+    write_jsonl(found.removed_path, ({**row, "place": as_written(row["place"])} for row in removed))
     rows = [row for row in removed if row["role"] == "row"]
     found.by_data = dict(Counter(row["data"] for row in rows).most_common())
     found.by_how = dict(Counter(row["how"] for row in rows).most_common())

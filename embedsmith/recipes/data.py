@@ -170,7 +170,7 @@ def decontaminate_into(path: Path, settings: DataSettings, on_progress: Progress
         against=data.against,
         out=path,
         settings=settings.contamination,
-        told=Written(settings),
+        as_written=Written(settings),
         split=settings.split,
         corpus=data.corpus,
         names=_conventional(settings),

@@ -50,7 +50,7 @@ class Verdict:
         else:
             few = f"{found.queries:,} queries are few for a test; " if found.queries < _FEW else ""
             lines = [
-                f"{self.data}: whether training helped cannot be told: {figures}",
+                f"{self.data}: whether training helped is not known: {figures}",
                 f"  {few}try more data, more steps (--minutes, --set stages.0.steps=…), or another --student",
             ]
         if HYBRID in self.better:

@@ -87,9 +87,9 @@ def _evaluation(folder: Path, found: Any, side: str) -> dict[str, Any]:
                 "metrics": scores[name],
             }
         }
-    told = {name: found[name] for name in ("command", "versions", "python", "machine") if name in found}
+    kept = {name: found[name] for name in ("command", "versions", "python", "machine") if name in found}
     means = {"means": {label: found["means"]}} if found.get("means") else {}
-    return {"version": 2, **told, **boards, **means}
+    return {"version": 2, **kept, **boards, **means}
 
 
 def _reading(asked: Any, is_retrieval: bool) -> dict[str, Any]:

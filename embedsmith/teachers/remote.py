@@ -131,8 +131,8 @@ class RemoteModel:
         done = 0
         for texts in lists:
             before = done
-            told = (lambda some, before=before: on_done(before + some)) if on_done else None
-            yield self.embed(texts, role, tokens=tokens, on_done=told) if texts else np.empty((0, 0), np.float32)
+            progress = (lambda some, before=before: on_done(before + some)) if on_done else None
+            yield self.embed(texts, role, tokens=tokens, on_done=progress) if texts else np.empty((0, 0), np.float32)
             done += len(texts)
 
     def _request(self, texts: list[str], given_up: threading.Event) -> Float32[np.ndarray, "n D"]:

@@ -50,7 +50,7 @@ def named_student(student: Student) -> Iterator[Named]:
 
     Raises:
         TypeError: it is none.
-        ModelError: an open model cannot be told from others.
+        ModelError: an open model has weights that cannot be identified.
     """
     if student is None or isinstance(student, StudentSettings):
         yield Named(student or StudentSettings(), None)

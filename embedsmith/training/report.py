@@ -175,7 +175,7 @@ class LastSteps:
         self._last: deque[StepReport] = deque(maxlen=_LAST_STEPS)
 
     def note(self, report: StepReport) -> str:
-        """Return loss, accuracy and speed; the time left is told with the number of steps."""
+        """Return loss, accuracy and speed; the time left is shown with the number of steps."""
         self._last.append(report)
         seconds = max(sum(one.seconds for one in self._last), 1e-9)
         examples, tokens = (sum(getattr(one, kind) for one in self._last) / seconds for kind in ("queries", "tokens"))

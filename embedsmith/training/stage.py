@@ -59,7 +59,7 @@ def train_stage(
         optimizer_from: optimizer state to begin with, as the stage before has left it.
         optimizer_to: where the optimizer state goes when the stage ends.
         log_folder: where TensorBoard's files go.
-        on_weights: told which weights the stage trains.
+        on_weights: called with the names of the weights that the stage trains.
         on_start: called before the first step with the steps done and the steps in all, and a warning where memory may
             not suffice.
         on_step: called after each step. All three are called in the process that leads.

@@ -250,19 +250,19 @@ def _prepare() -> None:
 def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("readers", nargs="*", metavar="READER")
+    parser.add_argument("readers", nargs="*", metavar="READER", help="all of them where none is named")
     parser.add_argument("--list", action="store_true", help="print the readers")
     parser.add_argument("--minutes", type=float, default=1.0, help="for each reader")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("findings"))
     given = parser.parse_args()
-    if given.list or not given.readers:
+    if given.list:
         print("\n".join(READERS))
         return
     if unknown := [name for name in given.readers if name not in READERS]:
         parser.error(f"no reader {unknown[0]}; there are {', '.join(READERS)}")
     _prepare()
-    for name in given.readers:
+    for name in given.readers or READERS:
         watched(name, minutes=given.minutes, seed=given.seed, out=given.out)
 
 

@@ -18,10 +18,10 @@ def _pairs(folder: Path) -> None:
     from embedsmith.data.load import load_collection
 
     path = only(folder)
-    told: list[str] = []
+    notes: list[str] = []
     each(
         lambda: load_collection(path),
-        lambda: load_collection(path, skip_bad=True, on_skip=told.append).content_hash(),
+        lambda: load_collection(path, skip_bad=True, on_skip=notes.append).content_hash(),
     )
 
 

@@ -177,12 +177,12 @@ def _read_checkpoint(folder: Path) -> None:
     """Go on from the last checkpoint of a run that was cut short; the fuzzer ends most of them after a step."""
     ends = bool(reading.is_worth) and next(_resumed) % 4 > 0
 
-    def told(what: str, done: int, total: int, note: str = "") -> None:
+    def notes(what: str, done: int, total: int, note: str = "") -> None:
         if ends and what.startswith("stage"):
             raise CutShort
 
     with contextlib.suppress(CutShort):
-        _train(folder, told)
+        _train(folder, notes)
 
 
 @few_samples()

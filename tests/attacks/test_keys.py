@@ -111,8 +111,8 @@ def test_a_host_on_the_command_line_gets_the_key_for_it_but_not_that_of_openai(t
 
 def test_the_user_is_told_to_which_hosts_texts_are_sent_before_the_first_one_is(monkeypatch):
     monkeypatch.setattr("embedsmith.services.requests._Connections.post", lambda self, content: sent.append(content))
-    told, sent = [], []
-    with calling(Caller(on_contact=lambda line: told.append((line, len(sent))))):
+    notes, sent = [], []
+    with calling(Caller(on_contact=lambda line: notes.append((line, len(sent))))):
         from embedsmith.teachers.remote import RemoteModel
 
         models = [RemoteModel(endpoint(f"{url}/v1#m")) for url in ("https://far.org", "http://127.0.0.1:1")]
@@ -120,7 +120,7 @@ def test_the_user_is_told_to_which_hosts_texts_are_sent_before_the_first_one_is(
         for _ in range(2):
             with pytest.raises(AttributeError, match="status"):  # nothing came back
                 model.embed(["a"], "query")
-    assert told == [("texts are sent to far.org (https://far.org/v1#m), without a key", 0)]
+    assert notes == [("texts are sent to far.org (https://far.org/v1#m), without a key", 0)]
 
 
 SECRET = "pass-word-9"

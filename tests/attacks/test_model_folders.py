@@ -324,8 +324,8 @@ DEEP = "[" * 100_000
 )
 def test_an_odd_file_in_a_folder_is_one_line(embedder, file, text):
     (embedder / file).write_text(text)
-    told = [error_of(opening, embedder) for opening in (_load_and_embed, _build_and_embed)]
-    assert all(error is None or (len(str(error).splitlines()) == 1 and error.hint) for error in told)
+    notes = [error_of(opening, embedder) for opening in (_load_and_embed, _build_and_embed)]
+    assert all(error is None or (len(str(error).splitlines()) == 1 and error.hint) for error in notes)
 
 
 def _load_and_embed(name: str) -> None:

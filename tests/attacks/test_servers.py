@@ -183,8 +183,8 @@ REPEATED = {
 def test_no_part_of_a_key_that_a_server_repeats_is_told(tmp_path, said, status):
     with speaking(answering(said.encode(), status)) as name, pytest.raises((EmbedsmithError, Failing)) as caught:
         RemoteModel(endpoint(name), key=KEY, retries=0).embed(["a"], "query")
-    told = "".join(traceback.format_exception(caught.value))
-    assert not any(KEY[start : start + 12] in told for start in range(0, len(KEY) - 12, 4))
+    notes = "".join(traceback.format_exception(caught.value))
+    assert not any(KEY[start : start + 12] in notes for start in range(0, len(KEY) - 12, 4))
 
 
 @pytest.mark.parametrize("key", [KEY, 'sk-"quoted"-key', "sk-slash/plus+key"])

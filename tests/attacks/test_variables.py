@@ -128,7 +128,7 @@ def test_a_value_that_looks_like_a_variable_is_not_filled_again(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("value", "text", "told"),
+    ("value", "text", "notes"),
     [
         ("/sets", "/sets/nq/corpus.jsonl:3: no text; '/sets/nq'", "${S}/nq/corpus.jsonl:3: no text; '${S}/nq'"),
         ("/sets", "file:///sets/nq, /home/sets, /sets2, /sets-old", "file://${S}/nq, /home/sets, /sets2, /sets-old"),
@@ -137,9 +137,9 @@ def test_a_value_that_looks_like_a_variable_is_not_filled_again(monkeypatch):
         ("/", "a/b /nq", "a/b /nq"),
     ],
 )
-def test_a_text_names_the_variable_again(value: str, text: str, told: str, monkeypatch):
+def test_a_text_names_the_variable_again(value: str, text: str, notes: str, monkeypatch):
     monkeypatch.setenv("S", value)
-    assert Written(Recipe.parse(with_text("data.a.path", "${S}/nq"), where=""))(text) == told
+    assert Written(Recipe.parse(with_text("data.a.path", "${S}/nq"), where=""))(text) == notes
 
 
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape"]

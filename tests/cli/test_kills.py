@@ -27,7 +27,7 @@ def attempt(folder, killed_at):
     child = os.fork()
     if child == 0:
         def moment(act):
-            def told(*arguments):
+            def notes(*arguments):
                 path = str(arguments[-1]) if act is replace else os.readlink(f"/proc/self/fd/{arguments[0]}")
                 name = re.sub(r"[.][0-9a-f]{8}(?=[.]partial)", "", path.replace(folder, ""))
                 what = f"{act.__name__} {name}"
@@ -35,13 +35,13 @@ def attempt(folder, killed_at):
                 if what == killed_at:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return act(*arguments)
-            return told
+            return notes
         files.os.fsync, files.os.replace = moment(sync), moment(replace)
         sys.argv = ["embedsmith", *words, "--out", folder]
         main()
     os.close(writer)
-    with open(reader) as told:
-        moments = told.read().splitlines()
+    with open(reader) as notes:
+        moments = notes.read().splitlines()
     _, status = os.waitpid(child, 0)
     return moments, os.waitstatus_to_exitcode(status)
 

@@ -77,10 +77,10 @@ def test_every_command_that_needs_no_model_prints_paths_to_the_letter(
     assert str(place / "clean.jsonl") in runs(*words, "--near-duplicates", 0)
     for name in ("one", "two"):
         runs("evaluate", "bm25" if name == "one" else "random", pairs, "--out", place / name)
-    told = runs("compare", place / "one", place / "two")
-    assert str(place / "one") in told
-    assert str(place / "two") in told
-    assert "find the cat" in told
+    notes = runs("compare", place / "one", place / "two")
+    assert str(place / "one") in notes
+    assert str(place / "two") in notes
+    assert "find the cat" in notes
     gone = place / "gone.jsonl"
     failed = embedsmith_command("evaluate", "bm25", gone)
     assert failed.code == 2

@@ -73,7 +73,7 @@ def prepared(name, what):
     return folder
 
 
-told = []
+notes = []
 for name, scenario in scenarios.items():
     words = scenario["words"]
     began = time.monotonic()
@@ -90,7 +90,7 @@ for name, scenario in scenarios.items():
         second = start(words, folder, f"{folder}-b.log")
         codes = ended(first), ended(second)
         said = [open(f"{folder}-{one}.log").read() for one in "ab"]
-        told.append({"name": name, "folder": folder, "codes": codes, "said": said})
+        notes.append({"name": name, "folder": folder, "codes": codes, "said": said})
     for number, moment in enumerate(scenario.get("kills", [])):
         folder = prepared(name, f"killed-{number}")
         first = start(words, folder, f"{folder}-a.log")
@@ -99,8 +99,8 @@ for name, scenario in scenarios.items():
         killed = ended(first)
         code = ended(start(words, folder, f"{folder}-b.log"))
         said = ["", open(f"{folder}-b.log").read()]
-        told.append({"name": name, "folder": folder, "codes": [killed, code], "said": said})
-print(json.dumps(told))
+        notes.append({"name": name, "folder": folder, "codes": [killed, code], "said": said})
+print(json.dumps(notes))
 """
 
 REFUSED = re.compile(
@@ -238,10 +238,10 @@ def test_two_processes_of_each_command_on_one_folder_leave_what_one_leaves(
 ):
     done = forks.run(PROGRAM, tmp_path, ROUNDS, json.dumps(scenarios), tiny_bert)
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert len([one for one in told if "/two-" in one["folder"]]) >= 20
+    notes = json.loads(done.stdout.splitlines()[-1])
+    assert len([one for one in notes if "/two-" in one["folder"]]) >= 20
     alone = {name: content(tmp_path / name / "alone") for name in scenarios}
-    for one in told:
+    for one in notes:
         name, folder = one["name"], Path(one["folder"])
         where = f"{name} in {folder.name}: {one['codes']} {one['said']}"
         assert not any("Traceback" in said for said in one["said"]), where
@@ -264,7 +264,7 @@ def test_two_processes_of_each_command_on_one_folder_leave_what_one_leaves(
     # Nothing was paid for twice: each folder has asked each of its questions once, but for what a kill has cut.
     asked = Counter(chat_server.prompts)
     runs = {"judge": 0, "queries": 0, "tasks": 0}
-    for one in told:
+    for one in notes:
         runs[one["name"]] = runs.get(one["name"], 0) + 1
     judged = [number for prompt, number in asked.items() if "Does the passage answer" in prompt]
     kills = len(scenarios["judge"]["kills"]) * 8  # under way when it was killed

@@ -50,12 +50,12 @@ def test_an_n_tuple_file_holds_the_rows_that_were_announced(mined, tmp_path, mon
     words = ["write", mined, "--dialect", "st-n-tuple", "--negatives", 2, "--scores", "--out", out, "--json"]
     printed, code = _run(monkeypatch, capsys, *words)
     assert code == 0
-    told = json.loads(printed)
+    notes = json.loads(printed)
     rows = datasets.load_dataset("parquet", data_files=str(out), split="train", cache_dir=str(tmp_path / "cache"))
     assert rows.column_names == ["anchor", "positive", "negative_1", "negative_2", "scores"]
     enough = [example for example in read_examples(mined / "negatives.jsonl") if len(example.negatives) >= 2]
-    assert told["rows"] == len(rows) == sum(len(example.positives) for example in enough)
-    assert told["rows"] + sum(told["left_out"].values()) == 10
+    assert notes["rows"] == len(rows) == sum(len(example.positives) for example in enough)
+    assert notes["rows"] + sum(notes["left_out"].values()) == 10
 
 
 def test_what_was_left_out_is_told_with_its_reason(mined, tmp_path, monkeypatch, capsys):

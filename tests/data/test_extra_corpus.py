@@ -87,10 +87,10 @@ def test_an_id_with_another_text_is_refused_with_both_places(beir, tmp_path):
     more = lines(tmp_path / "more.jsonl", [{"_id": "d3", "text": "x"}, {"_id": "d1", "text": "a dog"}])
     with pytest.raises(InputError, match=r'more\.jsonl:2: the id "d1" is taken by .*corpus\.jsonl:1$'):
         load_collection(beir, corpus=more)
-    told: list[str] = []
-    collection = load_collection(beir, corpus=more, skip_bad=True, on_skip=told.append)
+    notes: list[str] = []
+    collection = load_collection(beir, corpus=more, skip_bad=True, on_skip=notes.append)
     assert collection.passages == ["a cat", "a dog", "x"]
-    assert "duplicate id" in told[0]
+    assert "duplicate id" in notes[0]
 
 
 @pytest.mark.parametrize(

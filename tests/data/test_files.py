@@ -216,7 +216,7 @@ def test_a_folder_that_another_writer_has_made_meanwhile_is_left_where_nothing_i
     ):
         (other / "text").write_text("other")
     with pytest.raises(InputError, match="a: is there already"), whole_folder(tmp_path / "a", replaces=False):
-        raise AssertionError("told before the work")
+        raise AssertionError("notes before the work")
     assert (names(tmp_path), names(tmp_path / "a")) == (["a"], ["text"])
 
 

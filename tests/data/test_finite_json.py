@@ -43,7 +43,7 @@ def test_what_another_program_wrote_becomes_null_when_it_is_copied(tmp_path):
 
 
 def test_every_writer_of_json_refuses_what_is_not_finite():
-    """json.dump writes NaN, and orjson null, unless told otherwise: each call is named here or says so itself."""
+    """json.dump writes NaN, and orjson null, by default: each call is named here or says so itself."""
     calls = set()
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

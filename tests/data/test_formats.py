@@ -132,10 +132,10 @@ def test_a_bad_row_is_named_and_can_be_skipped(tmp_path, name, write):
     line = {"pairs.jsonl": ":2", "pairs.csv": ":3", "pairs.tsv": ":3"}.get(name, ": row 2")
     with pytest.raises(InputError, match=rf'{name}{line}: "query" is empty'):
         load_collection(path)
-    told: list[str] = []
-    collection = load_collection(path, skip_bad=True, on_skip=told.append)
+    notes: list[str] = []
+    collection = load_collection(path, skip_bad=True, on_skip=notes.append)
     assert collection.qrels == {"q0": {"p0": 1}, "q1": {"p1": 1}}
-    assert [line.split(", the first")[0] for line in told] == [
+    assert [line.split(", the first")[0] for line in notes] == [
         '2 rows skipped for "empty text"',
         '1 row skipped for "no positive"',
     ]
@@ -228,10 +228,10 @@ def test_a_csv_file_that_cannot_be_used_is_named_with_the_line(tmp_path, content
 
 def test_bad_rows_of_csv_are_skipped_whole(tmp_path):
     (tmp_path / "pairs.csv").write_bytes(b'query,positive\n"a\n\xff",b\nc,d,e\nf,g\n"h"i,j\nk,l\n')
-    told: list[str] = []
-    collection = load_collection(tmp_path / "pairs.csv", skip_bad=True, on_skip=told.append)
+    notes: list[str] = []
+    collection = load_collection(tmp_path / "pairs.csv", skip_bad=True, on_skip=notes.append)
     assert collection.queries == ["f", "k"]
-    assert [line.partition('"')[2].partition('"')[0] for line in told] == [
+    assert [line.partition('"')[2].partition('"')[0] for line in notes] == [
         "not UTF-8",
         "wrong number of cells",
         "broken CSV",
@@ -264,9 +264,9 @@ def test_bad_lines_of_json_are_skipped_and_counted_by_reason(tmp_path):
         b'{"query": 3, "pos": []}\n',
     ]
     (tmp_path / "pairs.jsonl").write_bytes(good + b"".join(bad) + b"{\n" + good)
-    told: list[str] = []
-    assert len(load_collection(tmp_path / "pairs.jsonl", skip_bad=True, on_skip=told.append).queries) == 1
-    assert [line.split(": ")[0] for line in told if "skipped" in line] == [
+    notes: list[str] = []
+    assert len(load_collection(tmp_path / "pairs.jsonl", skip_bad=True, on_skip=notes.append).queries) == 1
+    assert [line.split(": ")[0] for line in notes if "skipped" in line] == [
         f'{count} for "{reason}", the first'
         for count, reason in [
             ("2 rows skipped", "broken JSON"),
@@ -280,10 +280,10 @@ def test_bad_lines_of_json_are_skipped_and_counted_by_reason(tmp_path):
 
 def test_when_nothing_is_left_the_reasons_are_told_before_the_error(tmp_path):
     (tmp_path / "pairs.jsonl").write_text("{\n")
-    told: list[str] = []
+    notes: list[str] = []
     with pytest.raises(InputError, match="no pairs, no row can be used"):
-        load_collection(tmp_path / "pairs.jsonl", skip_bad=True, on_skip=told.append)
-    assert len(told) == 1
+        load_collection(tmp_path / "pairs.jsonl", skip_bad=True, on_skip=notes.append)
+    assert len(notes) == 1
 
 
 # --- Parquet and datasets ---------------------------------------------------------------------------------------------

@@ -33,14 +33,14 @@ def written(folder: Path, rows: list[dict]) -> Path:
 
 @pytest.mark.parametrize("rows", [PAIRS, TUPLES, GRADED], ids=["pairs", "tuples", "graded"])
 def test_a_list_and_a_file_of_the_same_rows_are_one_collection(tmp_path: Path, rows: list[dict]):
-    told: list[str] = []
-    found = load_collection(rows, on_skip=told.append)
+    notes: list[str] = []
+    found = load_collection(rows, on_skip=notes.append)
     of_file: list[str] = []
     assert found == load_collection(written(tmp_path, rows), on_skip=of_file.append)
     places = [(f"{tmp_path}/dataset.jsonl:3", "dataset[2]"), (f"{tmp_path}/dataset.jsonl", "dataset")]
     for of_line, of_row in places:
         of_file = [line.replace(of_line, of_row) for line in of_file]
-    assert told == of_file
+    assert notes == of_file
 
 
 @pytest.mark.parametrize("rows", [PAIRS[:1], TUPLES, GRADED], ids=["pairs", "tuples", "graded"])
@@ -117,9 +117,9 @@ def test_a_dataset_s_row_that_holds_nothing_is_named_by_its_index():
     data = datasets.Dataset.from_list([*TUPLES, {"anchor": "a", "positive": None, "negative_1": "b"}])
     with pytest.raises(InputError, match=r'^dataset\[300\]: no positive; .*, and nothing under "positive"$'):
         load_collection(data)
-    told: list[str] = []
-    assert len(load_collection(data, skip_bad=True, on_skip=told.append).queries) == 300
-    assert told[0].startswith('1 row skipped for "no positive", the first: dataset[300]: ')
+    notes: list[str] = []
+    assert len(load_collection(data, skip_bad=True, on_skip=notes.append).queries) == 300
+    assert notes[0].startswith('1 row skipped for "no positive", the first: dataset[300]: ')
 
 
 def test_a_missing_column_says_how_python_names_one():

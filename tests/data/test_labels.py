@@ -31,7 +31,7 @@ from embedsmith.data.labelled_rows import (
 )
 from embedsmith.data.labels import label_of, score_of
 from embedsmith.data.load import load_collection
-from embedsmith.data.pair_labels import Relation, counted, meanings_of, read_labels, told
+from embedsmith.data.pair_labels import Relation, counted, in_words, meanings_of, read_labels
 from embedsmith.errors import InputError
 from embedsmith.prepare.convert import Conversion, convert
 from embedsmith.prepare.converters.settings import ConvertSettings
@@ -368,7 +368,7 @@ def test_labels_mean_what_the_caller_says_whatever_they_are_called(tmp_path_fact
     path = tmp_path_factory.mktemp("labels") / "labels.json"
     path.write_text(json.dumps(named))
     assert read_labels(str(path)) == named
-    assert told(found, read).count("1 row") >= len(named)
+    assert in_words(found, read).count("1 row") >= len(named)
 
 
 def test_what_is_no_table_of_labels_is_named(tmp_path):

@@ -91,19 +91,19 @@ def test_a_child_that_was_forked_meanwhile_does_not_keep_the_lock(tmp_path: Path
 def test_who_waits_is_told_for_whom_and_goes_on_when_that_one_ends(tmp_path: Path):
     lock = Lock.in_folder(tmp_path)
     assert lock.take()
-    told: list[str] = []
+    notes: list[str] = []
 
     def wait() -> None:
-        with waiting(Lock.in_folder(tmp_path), told.append):
-            told.append("held")
+        with waiting(Lock.in_folder(tmp_path), notes.append):
+            notes.append("held")
 
     waits = threading.Thread(target=wait)
     waits.start()
-    until(lambda: told)
-    assert told == [ME]
+    until(lambda: notes)
+    assert notes == [ME]
     lock.release()
     waits.join(20)
-    assert told == [ME, "held"]
+    assert notes == [ME, "held"]
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""What becomes of rows of pairs that are no longer there as they stood in the file is told, and the counts add up."""
+"""Rows of pairs that are left out or changed are reported, and the counts add up."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from embedsmith.data.tables import open_table
 
 
 def notes_of(path: Path, rows: list[dict], **options) -> tuple[list[str], list[str]]:
-    """Return the queries that are kept of rows, and what is told without the name of the file."""
+    """Return the queries that are kept of rows, and what is reported without the name of the file."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told: list[str] = []
-    collection = load_collection(path, on_skip=told.append, **options)
-    return list(collection.queries), [note.replace(f"{path}: ", "").replace(str(path), "FILE") for note in told]
+    notes: list[str] = []
+    collection = load_collection(path, on_skip=notes.append, **options)
+    return list(collection.queries), [note.replace(f"{path}: ", "").replace(str(path), "FILE") for note in notes]
 
 
 @pytest.mark.parametrize(
@@ -27,10 +27,10 @@ def notes_of(path: Path, rows: list[dict], **options) -> tuple[list[str], list[s
 def test_queries_that_become_one_are_told(tmp_path, other):
     first = {"ﬆraße": "STRASSE", "x²": "x2"}.get(other, "ls -a")
     rows = [{"query": query, "positive": f"p{row}"} for row, query in enumerate([first, "b", first, other, other])]
-    kept, told = notes_of(tmp_path / "pairs.jsonl", rows)
+    kept, notes = notes_of(tmp_path / "pairs.jsonl", rows)
     assert kept == [first, "b"]
     shown = " ".join(other.split())
-    assert told == [
+    assert notes == [
         "1 query is one with an earlier query that differs in case, width or white space only, the first: "
         f'FILE:4: "{shown}" is the same as "{first}"'
     ]
@@ -39,10 +39,10 @@ def test_queries_that_become_one_are_told(tmp_path, other):
 def test_each_spelling_is_counted_once_and_the_same_spelling_never(tmp_path):
     queries = ["a", "A", "a", "A", "b", "b", "c", "C ", " C", "d", "D"]
     rows = [{"query": query, "positive": f"p{row}"} for row, query in enumerate(queries)]
-    _, told = notes_of(tmp_path / "pairs.jsonl", rows)
-    assert [note.partition(" queries")[0] for note in told] == ["4"]
-    _, told = notes_of(tmp_path / "pairs.jsonl", [{"query": "a", "positive": f"p{row}"} for row in range(3)])
-    assert told == []
+    _, notes = notes_of(tmp_path / "pairs.jsonl", rows)
+    assert [note.partition(" queries")[0] for note in notes] == ["4"]
+    _, notes = notes_of(tmp_path / "pairs.jsonl", [{"query": "a", "positive": f"p{row}"} for row in range(3)])
+    assert notes == []
 
 
 def test_queries_with_ids_stay_apart(tmp_path):
@@ -62,8 +62,8 @@ def test_a_negative_that_is_a_positive_and_a_pair_that_stands_there_twice_are_co
         {"query": "a", "positive": "y", "negative": ["z", "z"]},
         {"query": "a", "positive": "x"},
     ]
-    _, told = notes_of(tmp_path / "pairs.jsonl", rows)
-    assert told == [
+    _, notes = notes_of(tmp_path / "pairs.jsonl", rows)
+    assert notes == [
         "1 negative is left out as a positive of the same query",
         "3 pairs stand there again: what is equal counts once",
     ]
@@ -79,11 +79,11 @@ def test_pairs_in_the_file_are_pairs_kept_and_pairs_told(tmp_path, seed):
     ]
     path = tmp_path / "pairs.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    told: list[str] = []
-    collection = load_collection(path, skip_bad=True, on_skip=told.append)
+    notes: list[str] = []
+    collection = load_collection(path, skip_bad=True, on_skip=notes.append)
 
     def count(pattern: str) -> int:
-        return sum(int(found[1].replace(",", "")) for note in told if (found := re.search(pattern, note)))
+        return sum(int(found[1].replace(",", "")) for note in notes if (found := re.search(pattern, note)))
 
     kept = len(collection.grades) + len(collection.negative_queries)
     skipped = count(r"^([0-9,]+) rows? skipped")

@@ -66,20 +66,20 @@ def test_two_splits_that_contradict_each_other_are_refused(folder):
         InputError, match=r'more\.tsv:2: query "q2" and passage "d 2" have the grade 1 here and 2 on an'
     ):
         load_collection(folder, split="train,more")
-    told: list[str] = []
-    merged = load_collection(folder, split="train,more", skip_bad=True, on_skip=told.append)
+    notes: list[str] = []
+    merged = load_collection(folder, split="train,more", skip_bad=True, on_skip=notes.append)
     assert merged.qrels == load_collection(folder, split="train").qrels
-    assert told[0].startswith('1 row skipped for "two grades"')
+    assert notes[0].startswith('1 row skipped for "two grades"')
 
 
 def test_bad_judgements_are_skipped_and_counted_by_reason(folder):
     (folder / "qrels" / "bad.tsv").write_bytes(
         b"q1\td1\t1\nq9\td1\t1\nq9\td9\t1\nq1\td9\t1\nq1\td1\nq1\td1\tx\nq\xff\td1\t1\nq2\td3\t1\n"
     )
-    told: list[str] = []
-    collection = load_collection(folder, split="bad", skip_bad=True, on_skip=told.append)
+    notes: list[str] = []
+    collection = load_collection(folder, split="bad", skip_bad=True, on_skip=notes.append)
     assert collection.qrels == {"q1": {"d1": 1}, "q2": {"d3": 1}}
-    assert [line.split(", the first: ")[0] for line in told] == [
+    assert [line.split(", the first: ")[0] for line in notes] == [
         '1 row skipped for "wrong number of columns"',
         '1 row skipped for "the grade is not a whole number"',
         '1 row skipped for "not UTF-8"',
@@ -120,10 +120,10 @@ def test_extra_judgements_name_the_pairs_that_are_relevant(tmp_path, content):
 def test_extra_judgements_of_other_things_are_counted(tmp_path):
     (tmp_path / "a.tsv").write_text("q2\td 2\t1\nq9\td1\t1\nq1\td9\t1\n")
     (tmp_path / "b.tsv").write_text("q1\td1\t1\nq2\td 2\t1\n")
-    told: list[str] = []
-    queries, passages = read_exclusions([tmp_path / "a.tsv", str(tmp_path / "b.tsv")], toy({}), on_skip=told.append)
+    notes: list[str] = []
+    queries, passages = read_exclusions([tmp_path / "a.tsv", str(tmp_path / "b.tsv")], toy({}), on_skip=notes.append)
     assert (queries.tolist(), passages.tolist()) == ([0, 1], [0, 1])
-    assert told == [f"{tmp_path}/a.tsv: 2 of 3 judgements name a query or passage that the collection lacks"]
+    assert notes == [f"{tmp_path}/a.tsv: 2 of 3 judgements name a query or passage that the collection lacks"]
 
 
 def test_no_file_excludes_nothing():
@@ -140,9 +140,9 @@ def test_a_run_is_no_judgement(tmp_path):
 
 def test_a_list_of_passage_ids_is_read(tmp_path):
     (tmp_path / "ids.txt").write_bytes("\ufeffd3\r\n\r\nd 2\nd9\nd3\n".encode())
-    told: list[str] = []
-    assert read_passage_ids(tmp_path / "ids.txt", toy({}), on_skip=told.append).tolist() == [1, 2]
-    assert told == [f"{tmp_path}/ids.txt: 1 of 4 ids name a passage that the collection lacks"]
+    notes: list[str] = []
+    assert read_passage_ids(tmp_path / "ids.txt", toy({}), on_skip=notes.append).tolist() == [1, 2]
+    assert notes == [f"{tmp_path}/ids.txt: 1 of 4 ids name a passage that the collection lacks"]
 
 
 # --- Headers, grades and lines that stand there twice, for all who read judgements -------------------------------

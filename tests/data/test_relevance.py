@@ -70,10 +70,10 @@ WANTED = {"purr?": ({"a cat": 1}, ["a dog"]), "bark?": ({"a dog": 2}, ["a cat"])
 )
 def test_nought_beside_a_pair_is_a_negative_of_its_query_and_more_is_a_positive(tmp_path, form, column):
     path = write(tmp_path, form, [{"query": q, "passage": p, column: grade} for q, p, grade in PAIRS])
-    told: list[str] = []
-    collection = load_collection(path, on_skip=told.append)
+    notes: list[str] = []
+    collection = load_collection(path, on_skip=notes.append)
     assert judged(collection) == WANTED
-    assert told == [f'{collection_name(path)}: "{column}" above 0 = positive: 2; 0 = negative of the query: 2']
+    assert notes == [f'{collection_name(path)}: "{column}" above 0 = positive: 2; 0 = negative of the query: 2']
 
 
 def collection_name(path: Path) -> str:
@@ -123,10 +123,10 @@ def test_a_row_without_a_relevance_is_no_positive(tmp_path, value):
 def test_fractions_are_read_from_a_threshold_on(tmp_path):
     rows = [{"query": q, "passage": p, "score": 0.1 + 0.4 * grade} for q, p, grade in PAIRS]
     path = write(tmp_path, "csv", rows)
-    told: list[str] = []
-    found = load_collection(path, columns=ColumnSettings(relevant_from=0.5), on_skip=told.append)
+    notes: list[str] = []
+    found = load_collection(path, columns=ColumnSettings(relevant_from=0.5), on_skip=notes.append)
     assert judged(found) == {"purr?": ({"a cat": 1}, ["a dog"]), "bark?": ({"a dog": 1}, ["a cat"])}
-    assert told == [f'{path}: "score" from 0.5 on = positive: 2; below 0.5 = negative of the query: 2']
+    assert notes == [f'{path}: "score" from 0.5 on = positive: 2; below 0.5 = negative of the query: 2']
 
 
 def test_a_column_that_says_nothing_of_relevance_is_ignored_when_the_caller_says_so(tmp_path):
@@ -156,11 +156,11 @@ def test_a_relevance_that_contradicts_another_row_is_refused(tmp_path):
 
 
 def test_a_query_without_a_relevant_passage_is_told(tmp_path):
-    told: list[str] = []
+    notes: list[str] = []
     rows = [{"query": q, "passage": p, "label": grade} for q, p, grade in [*PAIRS, ("moo?", "a cat", 0)]]
     path = write(tmp_path, "jsonl", rows)
-    assert judged(load_collection(path, on_skip=told.append)) == WANTED
-    assert told[1] == f"{path}: 1 queries without a relevant passage are left out"
+    assert judged(load_collection(path, on_skip=notes.append)) == WANTED
+    assert notes[1] == f"{path}: 1 queries without a relevant passage are left out"
     with pytest.raises(InputError, match="no pairs, no row says that a passage is relevant"):
         load_collection(write(tmp_path, "jsonl", rows[-1:]))
 

@@ -23,7 +23,7 @@ ROWS = 1000
 
 
 def rows_of(path: Path) -> tuple[list[dict], int]:
-    """Return the rows that are kept of a file, and how many are told to be left out."""
+    """Return the rows that are kept of a file, and how many are reported as left out."""
     tally = Tally()
     kept = [row for _, row in open_table(path).rows(tally)]
     return kept, tally.counts.total()
@@ -88,9 +88,9 @@ def test_lines_of_csv_may_end_in_either_way(tmp_path, ending, with_mark):
     ends = ["\r\n", "\n", "\r\n", "\n", ""] if ending == "mixed" else [ending] * 5
     text = "".join(line + end for line, end in zip(lines, ends, strict=True))
     (tmp_path / "pairs.csv").write_bytes((b"\xef\xbb\xbf" if with_mark else b"") + text.encode())
-    kept, told = rows_of(tmp_path / "pairs.csv")
+    kept, notes = rows_of(tmp_path / "pairs.csv")
     assert [tuple(row.values()) for row in kept] == [("a\r\nb", "c"), ("d", "\x00e"), ("f", "g")]
-    assert told == 0
+    assert notes == 0
 
 
 @pytest.mark.parametrize("text", ["query,positive\ra,b\rc,d\r", "query,positive\na,b\nc,d\re,f\n"])
@@ -160,9 +160,9 @@ def test_a_key_that_stands_twice_in_an_object_is_a_bad_row(tmp_path):
         '{"a": {"a": {"a": "\\\\"}}, "b\\\\": ":"}',
     ]
     (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    kept, told = rows_of(tmp_path / "rows.jsonl")
+    kept, notes = rows_of(tmp_path / "rows.jsonl")
     assert kept == [json.loads(lines[1]), json.loads(lines[4])]
-    assert told == 3
+    assert notes == 3
 
 
 def test_objects_in_parquet_with_two_fields_of_one_name_are_refused(tmp_path):
@@ -178,7 +178,7 @@ def test_objects_in_parquet_with_two_fields_of_one_name_are_refused(tmp_path):
             read(tmp_path / "rows.parquet")
 
 
-# --- Every row is kept or told ----------------------------------------------------------------------------------------
+# --- Every row is kept or reported -----------------------------------------------------------------------------------
 
 BAD_LINES = {
     "jsonl": [
@@ -205,8 +205,8 @@ def test_every_line_of_a_file_is_kept_or_told(tmp_path, suffix, ending):
     header = {"jsonl": [], "csv": [b"query,positive"], "tsv": [b"query\tpositive"]}[suffix]
     bad = BAD_LINES[suffix]
     (tmp_path / f"rows.{suffix}").write_bytes(ending.join([*header, good, *bad, good, b"", *bad[::-1], good]))
-    kept, told = rows_of(tmp_path / f"rows.{suffix}")
-    assert (len(kept), told) == (3, 2 * len(bad))
+    kept, notes = rows_of(tmp_path / f"rows.{suffix}")
+    assert (len(kept), notes) == (3, 2 * len(bad))
     for line in bad:
         (tmp_path / f"rows.{suffix}").write_bytes(ending.join([*header, good, line, good]))
         number = len(header) + 2
@@ -226,7 +226,7 @@ BAD_PASSAGES = [
 @pytest.mark.parametrize("side", ["corpus", "queries"])
 def test_every_passage_and_query_is_kept_or_told(tmp_path, suffix, side):
     rows = [{"_id": "d1", "text": "a"}, *BAD_PASSAGES, {"_id": "d2", "text": "b"}, *BAD_PASSAGES]
-    told: list[str] = []
+    notes: list[str] = []
     path = tmp_path / f"corpus.{suffix}"
     if suffix == "jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -237,11 +237,11 @@ def test_every_passage_and_query_is_kept_or_told(tmp_path, suffix, side):
     else:
         pq.write_table(pa.Table.from_pylist(rows), path)
     if side == "corpus":
-        kept = list(load_corpus(path, skip_bad=True, on_skip=told.append).ids)
+        kept = list(load_corpus(path, skip_bad=True, on_skip=notes.append).ids)
     else:
         tally, pool = Tally(), Pool("q")
         read_queries(open_table(path), pool, tally)
         kept = list(pool.pooled(tally).ids)
-        told = tally.lines()
+        notes = tally.lines()
     assert kept == ["d1", "d2"]
-    assert sum(int(note.split()[0]) for note in told) == 2 * len(BAD_PASSAGES)
+    assert sum(int(note.split()[0]) for note in notes) == 2 * len(BAD_PASSAGES)

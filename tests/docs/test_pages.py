@@ -27,7 +27,7 @@ CHAT = "http://localhost:8000/v1#MODEL"
 """The chat model of the pages."""
 
 ELSEWHERE = {"pip", "git", "cd", "make", "source", "python", "torchrun", "export"}
-"""Programs that pages call beside ours; `check_others` looks at what they are told."""
+"""Programs that pages call beside ours; `check_others` looks at their arguments."""
 
 
 @pytest.fixture(scope="session")

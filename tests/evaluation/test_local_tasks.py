@@ -262,12 +262,12 @@ def test_what_labels_of_pairs_are_taken_for_is_told_and_kept(tmp_path, tiny_bert
     first, second = ("premise", "hypothesis") if scoring.get("task") or "labels" in scoring else ("text1", "text2")
     pairs = [{first: f"a cat {n}", second: f"a {'cat' if n % len(rows) == 0 else 'dog'} {n}"} for n in range(12)]
     folder = write(tmp_path / "set" / "test.jsonl", [{**p, "label": rows[n % len(rows)]} for n, p in enumerate(pairs)])
-    told: list[str] = []
+    notes: list[str] = []
     contender = Contender(str(tiny_bert), reading=FLOAT32, vectors=tmp_path / "vectors")
-    found = score(contender, folder, ScoringSettings.parse(scoring, where="test"), on_skip=told.append)
+    found = score(contender, folder, ScoringSettings.parse(scoring, where="test"), on_skip=notes.append)
     assert {one["means"]: one["rows"] for one in found.about.labels.values()} == wanted
     assert found.about.rows + found.about.left_out == 12
-    assert told[0].startswith(f"{folder}: labels: {rows[0]} = ")
+    assert notes[0].startswith(f"{folder}: labels: {rows[0]} = ")
     # The first label is that of texts that belong together, which are alike: the other way round it would be far below.
     assert found.scores.mean["max_ap"] > 0.9
 

@@ -68,7 +68,7 @@ def test_every_data_set_keeps_its_files_and_is_compared_with_itself(names, tmp_p
             assert sum(row["precision@1"] for row in rows) == right
             judged = (folder / place / "judgements.qrels").read_text().splitlines()
             assert sum(line.split()[0][1:] == line.split()[2][1:] for line in judged) == right
-            # What is called otherwise than its data is told.
+            # A name that differs from its data's is reported.
             moved = f"{path}: its files lie in {out / place}"
             assert folder is again or (moved in done.err) == (place not in (path.name, path.stem))
     compared = embedsmith.compare(out, again, metric="precision@1")

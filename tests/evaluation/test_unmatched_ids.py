@@ -1,4 +1,4 @@
-"""Files joined by ids: nothing shared is an error that shows an id of each, some unmatched are counted and told."""
+"""Files joined by ids: nothing shared is an error that shows an id of each, some unmatched are counted and reported."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_nothing_in_common_is_an_error_that_shows_an_id_of_each(join: Callable, 
 
 
 @pytest.mark.parametrize(
-    ("join", "told"),
+    ("join", "messages"),
     [
         (
             lambda folder, notes: run_by_qrels(folder, ["q0", "q1", "q2", "x0", "x1"], ["d0", "y"], notes),
@@ -149,11 +149,11 @@ def test_nothing_in_common_is_an_error_that_shows_an_id_of_each(join: Callable, 
         (lambda folder, notes: excluded_ids(folder, ["d0", "y"], notes), ["1 of 2 ids name a passage"]),
     ],
 )
-def test_what_one_side_alone_has_is_counted_and_told(join: Callable, told, tmp_path):
+def test_what_one_side_alone_has_is_counted_and_told(join: Callable, messages, tmp_path):
     notes: Notes = []
     join(tmp_path, notes)
-    assert len(notes) == len(told)
-    for note, wanted in zip(notes, told, strict=True):
+    assert len(notes) == len(messages)
+    for note, wanted in zip(notes, messages, strict=True):
         assert wanted in note
 
 

@@ -151,9 +151,9 @@ def test_a_selection_whose_origin_was_mined_again_in_its_place_is_not_read(
     shutil.rmtree(mined)
     mine(data, out=mined, settings=NAIVE.model_copy(update={"teachers": ["random"]}))
     for read in readers(tmp_path).values():
-        with pytest.raises(RunError, match=r"link-. was mined again since|mined was mined again since") as told:
+        with pytest.raises(RunError, match=r"link-. was mined again since|mined was mined again since") as raised:
             read(run)
-        assert told.value.hint.startswith("select again: embedsmith select")
+        assert raised.value.hint.startswith("select again: embedsmith select")
     assert (run / "negatives.jsonl").read_bytes() == text
     assert not list(tmp_path.glob("selected")) + list(tmp_path.glob("trained")) + list(tmp_path.glob("written*"))
 

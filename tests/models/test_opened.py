@@ -84,7 +84,7 @@ def test_what_is_no_embedding_model_is_a_type_error(thing: object):
 
 def test_a_model_whose_weights_cannot_be_hashed_is_refused(plain: SentenceTransformer):
     plain.backend = "onnx"
-    with pytest.raises(ModelError, match=r"^an open model of onnx: its weights cannot be told from others$"):
+    with pytest.raises(ModelError, match=r"^an open model of onnx: its weights cannot be identified$"):
         name_of(plain)
 
 

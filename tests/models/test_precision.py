@@ -99,8 +99,8 @@ def test_a_torch_that_tells_less_of_the_processor_is_enough(monkeypatch):
     """Torch 2.6 has no `get_capabilities`, and another that has it may not tell the name."""
     answers = has_bfloat16("cpu"), True
     assert precision.cpu_name()  # torch and Linux may call it by two names
-    told = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    nameless = {name: value for name, value in told.items() if name != "cpu_name"}
+    notes = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    nameless = {name: value for name, value in notes.items() if name != "cpu_name"}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: nameless, raising=False)
     assert (has_bfloat16("cpu"), bool(precision.cpu_name())) == answers
     monkeypatch.delattr(torch.cpu, "get_capabilities")

@@ -53,14 +53,14 @@ def model(request, tiny_bert, tiny_llama):
 
 @pytest.fixture
 def slow_tokenizer(monkeypatch):
-    """A tokenizer that lets other threads run between being told how to cut and being handed the texts."""
+    """A tokenizer that lets other threads run between setting the truncation and tokenising."""
     tell = PreTrainedTokenizerFast.set_truncation_and_padding
 
-    def told(self, *arguments, **keywords):
+    def notes(self, *arguments, **keywords):
         tell(self, *arguments, **keywords)
         time.sleep(0.003)
 
-    monkeypatch.setattr(PreTrainedTokenizerFast, "set_truncation_and_padding", told)
+    monkeypatch.setattr(PreTrainedTokenizerFast, "set_truncation_and_padding", notes)
 
 
 WAYS = {

@@ -1,4 +1,4 @@
-"""Bars of Python: drawn where somebody looks, off by an argument, and told of every piece of work."""
+"""Bars of Python: drawn where somebody looks, off by an argument, and one for every piece of work."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def test_nothing_is_drawn_where_nobody_looks():
 
 def test_a_caller_who_wants_to_be_told_sees_no_bars():
     with shown_on(Terminal()) as terminal:
-        told = []
-        with bars(lambda *said: told.append(said), show=True) as tell:
+        notes = []
+        with bars(lambda *said: notes.append(said), show=True) as tell:
             work(tell)
-        assert len(told) == 6
+        assert len(notes) == 6
         assert terminal.getvalue() == ""
 
 

@@ -143,11 +143,11 @@ def test_bad_rows_are_counted_with_the_others(intents: Path, tmp_path: Path):
     settings = ConvertSettings(task="clustering")
     with pytest.raises(InputError, match=r"train\.jsonl:13: the text is empty"):
         convert(intents, out=tmp_path / "examples.jsonl", settings=settings)
-    told: list[str] = []
-    found = convert(intents, out=tmp_path / "examples.jsonl", settings=settings, skip_bad=True, on_skip=told.append)
+    notes: list[str] = []
+    found = convert(intents, out=tmp_path / "examples.jsonl", settings=settings, skip_bad=True, on_skip=notes.append)
     assert found.dropped == {"the same text and label again": 1, "empty text": 1, "no label": 1}
     assert adds_up(found)
-    assert len(told) == 2
+    assert len(notes) == 2
 
 
 def test_rows_that_make_no_example_are_an_error_with_the_reasons(tmp_path: Path):

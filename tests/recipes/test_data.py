@@ -97,14 +97,14 @@ def recipe(tmp_path_factory, tiny_llama: Path) -> Recipe:
 
 
 @pytest.fixture(scope="module")
-def told() -> list[tuple[str, int, int]]:
+def notes() -> list[tuple[str, int, int]]:
     return []
 
 
 @pytest.fixture(scope="module")
-def run(recipe: Recipe, told, tmp_path_factory) -> Run:
+def run(recipe: Recipe, notes, tmp_path_factory) -> Run:
     def note(what: str, done: int, total: int, note: str = "") -> None:
-        told.append((what, done, total))
+        notes.append((what, done, total))
 
     return run_recipe(recipe, out=tmp_path_factory.mktemp("runs") / "several", on_progress=note)
 
@@ -120,10 +120,10 @@ def test_each_stage_is_scored(run: Run):
     assert "| after retrieval | " in (run.folder / "report.md").read_text()
 
 
-def test_a_student_that_encodes_labelled_data_tells_of_it(run: Run, told):
+def test_a_student_that_encodes_labelled_data_tells_of_it(run: Run, notes):
     for label in ("before", "after retrieval", "after"):
         what = f"encode passages with the student {label}"
-        assert {(what, 30, 30), (what, 3, 3)} <= set(told)
+        assert {(what, 30, 30), (what, 3, 3)} <= set(notes)
 
 
 def test_labelled_data_are_cleaned_and_converted_into_the_run(run: Run):

@@ -83,10 +83,10 @@ def test_an_answer_that_was_not_read_is_named(tmp_path: Path):
 
 def test_they_are_scored_apart_from_what_the_folder_gives(documents: Path, tiny_bert: Path, tmp_path: Path):
     (tmp_path / "asked.txt").write_text("how is a pear opened\tgreen-pear.md\nwhere is the cat\tcat-mat.md\nunknown\n")
-    told: list[str] = []
+    notes: list[str] = []
     asked = recipe(documents, tiny_bert, queries=str(tmp_path / "asked.txt"))
-    run = embedsmith.run(asked, out=tmp_path / "run", on_skip=told.append)
-    assert any("1 of 3 queries have no answer" in line for line in told)
+    run = embedsmith.run(asked, out=tmp_path / "run", on_skip=notes.append)
+    assert any("1 of 3 queries have no answer" in line for line in notes)
     board = read_scores(run.folder)
     assert board.scores["own-own"].keys() == board.scores["own"].keys()
     assert board.data["own-own"].queries == 2 and board.data["own-own"].path == "own/own-own"

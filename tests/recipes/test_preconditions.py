@@ -273,10 +273,10 @@ def test_what_is_left_out_of_a_recipes_data_and_what_its_labels_mean_is_told_onc
     monkeypatch.setattr("embedsmith.recipes.run.mine_into", stop)
     with pytest.raises(Stopped):
         run_recipe(recipe, out=tmp_path / "run", on_skip=ways["run"].append)
-    for way, told in ways.items():
+    for way, notes in ways.items():
         for line in wanted:
-            assert any(re.search(line, one) for one in told), (way, line, told)
-        assert len(set(told)) == len(told), told
+            assert any(re.search(line, one) for one in notes), (way, line, notes)
+        assert len(set(notes)) == len(notes), notes
     assert ways["run"] == ways["dry run"]
 
 

@@ -1,4 +1,4 @@
-"""Recipes: what the files say, and what a wrong one is told."""
+"""Recipes: what the files say, and the error of each wrong one."""
 
 import re
 from pathlib import Path

@@ -43,8 +43,8 @@ def test_a_report_of_a_run_is_written_from_python_and_shown_in_a_notebook(run: R
     shown = written._repr_html_()
     assert html.unescape(shown.split('srcdoc="')[1].split('" style=')[0]) == written.path.read_text(encoding="utf-8")
     assert shown.startswith("<iframe sandbox ")
-    told = []
-    mined = embedsmith.report(run.folder / "mined" / "animals", on_progress=lambda *said: told.append(said))
+    notes = []
+    mined = embedsmith.report(run.folder / "mined" / "animals", on_progress=lambda *said: notes.append(said))
     assert mined.path == run.folder / "mined" / "animals" / "report.html"
     assert mined.numbers["data"] == "animals"
     with pytest.raises(RunError, match="no such run folder"):

@@ -54,10 +54,10 @@ def test_what_is_on_the_shelf_is_taken_though_another_process_holds_the_lock(tmp
 
 def test_who_waits_for_a_result_is_told_for_whom(tmp_path: Path):
     shelf = Shelf(tmp_path / "shelf")
-    told: list[str] = []
+    notes: list[str] = []
 
     def tell(what: str, done: int, total: int, note: str = "") -> None:
-        told.append(f"{what} {note}")
+        notes.append(f"{what} {note}")
         lock.release()
 
     with shelf.making("code", WHAT, tell):
@@ -66,4 +66,4 @@ def test_who_waits_for_a_result_is_told_for_whom(tmp_path: Path):
     assert lock.take()
     with shelf.making("code", WHAT, tell):
         pass
-    assert [note.split(" on ")[0] for note in told] == [f"shared code waits for process {os.getpid()}"]
+    assert [note.split(" on ")[0] for note in notes] == [f"shared code waits for process {os.getpid()}"]

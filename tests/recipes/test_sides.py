@@ -165,11 +165,11 @@ def test_a_bad_row_stops_the_cleaning_unless_it_may_be_left_out(data: DataSettin
 
 def test_decontaminate_counts_what_it_leaves_out_and_takes_the_test_split_of_a_datasets_folder(tmp_path: Path):
     sets = save(tmp_path / "sets", {"train": [{"text": "a"}, {"text": "b"}], "test": [{"text": "b"}, {"text": ""}]})
-    told: list[str] = []
+    notes: list[str] = []
     rows = lines(tmp_path / "rows.jsonl", [{"text": "a"}, {"text": "b"}, {"text": None}, {"text": "c"}])
-    found = decontaminate(rows, against=[sets], out=tmp_path / "out.jsonl", skip_bad=True, on_skip=told.append)
+    found = decontaminate(rows, against=[sets], out=tmp_path / "out.jsonl", skip_bad=True, on_skip=notes.append)
     assert (found.rows, found.kept, found.removed) == (3, 2, 1)
-    assert [line.split(",")[0] for line in told] == ['2 rows skipped for "no text"']
+    assert [line.split(",")[0] for line in notes] == ['2 rows skipped for "no text"']
     with pytest.raises(InputError, match="test: row 2: no text"):
         decontaminate(rows, against=[sets], out=tmp_path / "again.jsonl")
 
@@ -191,10 +191,10 @@ def test_data_of_the_hub_with_columns_and_a_corpus_are_evaluated_and_compared(
     assert read_scores(run.folder).metrics_of("animals").keys() == {"bm25", "teacher", "before", "after"}
     (found,) = compare(run.folder, against="bm25")
     assert found.difference.queries == 3
-    told = [*found.wins, *found.losses]
-    assert told
-    assert {query.query for query in told} <= asked("test")
-    assert all(query.answer and query.answer.text for query in told)
+    notes = [*found.wins, *found.losses]
+    assert notes
+    assert {query.query for query in notes} <= asked("test")
+    assert all(query.answer and query.answer.text for query in notes)
 
 
 @pytest.mark.parametrize("kind", ["datasets", "hub", "folder"])

@@ -33,7 +33,7 @@ BEFORE = [0.1, 0.5, 0.3, 0.4] * 20
     [
         ([0.2, 0.1, 0.3, 0.2], "training helped: ndcg@10 from 0.325 to 0.525, +0.200"),
         ([-0.1, -0.1, -0.1, -0.2], "training made it worse"),
-        ([0.3, -0.3, 0.2, -0.2], "whether training helped cannot be told"),
+        ([0.3, -0.3, 0.2, -0.2], "whether training helped is not known"),
     ],
 )
 def test_a_gain_is_one_where_chance_is_no_explanation(tmp_path: Path, change: list[float], said: str):

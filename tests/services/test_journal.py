@@ -91,8 +91,8 @@ def test_what_another_has_added_is_found_and_not_written_twice(tmp_path: Path):
 
 def test_of_processes_that_are_killed_again_and_again_no_whole_line_is_lost_and_none_is_doubled(tmp_path: Path):
     # Six processes add the same answers, each from another one on; four of them are killed somewhere in between.
-    path, told = tmp_path / "journal.jsonl", tmp_path / "told"
-    told.mkdir()
+    path, notes = tmp_path / "journal.jsonl", tmp_path / "notes"
+    notes.mkdir()
     children = []
     for number in range(6):
         if (child := os.fork()) == 0:
@@ -100,11 +100,11 @@ def test_of_processes_that_are_killed_again_and_again_no_whole_line_is_lost_and_
             for step in range(60):
                 key = str((step + 10 * number) % 60)
                 journal.add(key, {"text": f"{key} €" * 200})
-                (told / f"{number}-{key}").touch()
+                (notes / f"{number}-{key}").touch()
             os._exit(0)
         children.append(child)
     for number, child in enumerate(children[:4]):
-        while len(list(told.glob(f"{number}-*"))) < 5 * (number + 1):
+        while len(list(notes.glob(f"{number}-*"))) < 5 * (number + 1):
             time.sleep(0.001)
         os.kill(child, signal.SIGKILL)
     ends = [os.waitpid(child, 0)[1] for child in children]

@@ -75,9 +75,9 @@ def test_prompts_and_max_tokens_change_what_is_read(folder, tmp_path):
 
 
 def test_pairs_of_all_queries_are_batched_together(folder, monkeypatch):
-    told, sizes = [], []
+    notes, sizes = [], []
     teacher = CrossEncoderTeacher(
-        str(folder), PASSAGES, dtype="float32", device="cpu", on_progress=lambda *what: told.append(what)
+        str(folder), PASSAGES, dtype="float32", device="cpu", on_progress=lambda *what: notes.append(what)
     )
     predict = type(teacher._model).predict
 
@@ -88,7 +88,7 @@ def test_pairs_of_all_queries_are_batched_together(folder, monkeypatch):
     monkeypatch.setattr(type(teacher._model), "predict", counting)
     teacher.scores(QUERIES, ROWS)
     assert sizes == [9]  # of 12 pairs three are the same texts again
-    assert told == [(f"score queries with cross-encoder:{folder}", 3, 3)]
+    assert notes == [(f"score queries with cross-encoder:{folder}", 3, 3)]
 
 
 def test_it_rescores_and_does_not_search(folder, tmp_path):

@@ -107,16 +107,16 @@ def test_another_text_instruction_or_length_is_encoded_anew(model, tiny_llama, t
 
 
 def test_progress_tells_what_is_encoded_and_ends_at_the_total(model, tmp_path):
-    told = []
+    notes = []
     teacher = DenseTeacher(
-        model, PASSAGES, name="toy", folder=tmp_path, on_progress=lambda *what, **more: told.append(what[:3])
+        model, PASSAGES, name="toy", folder=tmp_path, on_progress=lambda *what, **more: notes.append(what[:3])
     )
     teacher.vectors(QUERIES)
     for what, texts in (("encode passages with toy", PASSAGES), ("encode queries with toy", QUERIES)):
-        done = [told_done for told_what, told_done, total in told if told_what == what and total == len(texts)]
+        done = [told_done for told_what, told_done, total in notes if told_what == what and total == len(texts)]
         assert done == sorted(done)
         assert (done[0], done[-1]) == (0, len(texts))
-    assert {what for what, _, _ in told} == {"encode passages with toy", "encode queries with toy"}
+    assert {what for what, _, _ in notes} == {"encode passages with toy", "encode queries with toy"}
 
 
 def test_the_moments_are_those_of_all_scores(model, tmp_path, monkeypatch):

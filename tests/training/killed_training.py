@@ -65,9 +65,9 @@ def attempt(recipe: Recipe, out: Path, moment: str) -> int:
 if __name__ == "__main__":
     torch.set_num_threads(1)  # as in the tests: the last digits of a sum depend on it
     asked, out = Recipe.model_validate_json(Path(sys.argv[1]).read_text()), Path(sys.argv[2])
-    told = []
+    notes = []
     for moment in MOMENTS:
         code = attempt(asked, out, moment)
         kept = {path.suffix for path in (out / "checkpoints").rglob("*") if path.is_file()}
-        told.append({"moment": moment, "code": code, "kept": sorted(kept)})
-    print(json.dumps(told))
+        notes.append({"moment": moment, "code": code, "kept": sorted(kept)})
+    print(json.dumps(notes))

@@ -136,17 +136,17 @@ def test_other_errors_stay_what_they_are(error):
 
 def test_a_stage_that_may_not_fit_says_so_before_its_first_step(model, tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda device: 3 * GIB)
-    told = []
+    notes = []
     train_stage(
         model,
         [Source("toy", EXAMPLES)],
         STAGE,
         folder=tmp_path / "roomy",
         seed=0,
-        on_start=lambda done, steps, warning: told.append((done, steps, warning)),
-        on_step=lambda report: told.append(report.step),
+        on_start=lambda done, steps, warning: notes.append((done, steps, warning)),
+        on_step=lambda report: notes.append(report.step),
     )
-    assert told == [(0, 2, ""), 1, 2]
+    assert notes == [(0, 2, ""), 1, 2]
     monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
     with pytest.raises(KeyboardInterrupt, match="enough"):
         train_stage(
@@ -155,10 +155,10 @@ def test_a_stage_that_may_not_fit_says_so_before_its_first_step(model, tmp_path,
             STAGE,
             folder=tmp_path / "tight",
             seed=0,
-            on_start=lambda done, steps, warning: told.append(warning),
+            on_start=lambda done, steps, warning: notes.append(warning),
             on_step=_stop,
         )
-    assert told[3].startswith("may run out of memory: about 0.0 GiB wanted, 0.0 GiB free on cpu; lower chunk_tokens")
+    assert notes[3].startswith("may run out of memory: about 0.0 GiB wanted, 0.0 GiB free on cpu; lower chunk_tokens")
 
 
 def _stop(report):

@@ -136,7 +136,7 @@ def test_a_stage_trains_what_its_settings_say_whatever_came_before_it(tiny_llama
     names = {name for name, _ in model.named_parameters()}
     of_pooling = {name for name in names if not name.startswith("0.")}
     assert bool(of_pooling) == (pooling not in PLAIN)
-    seen, told = [], []
+    seen, notes = [], []
 
     def look(_report):
         seen.append({name: weight for name, weight in model.named_parameters() if weight.requires_grad})
@@ -145,7 +145,7 @@ def test_a_stage_trains_what_its_settings_say_whatever_came_before_it(tiny_llama
         stage = settings_of(kind, steps=1)
         expected = None if model.has_adapters else weights_to_train(model, stage)
         before = {base_name(name): weight.clone() for name, weight in model.state_dict().items()}
-        run_stage(model, stage, tmp_path / str(number), on_step=look, on_weights=told.append)
+        run_stage(model, stage, tmp_path / str(number), on_step=look, on_weights=notes.append)
         trained = seen.pop()
         after = {base_name(name): weight for name, weight in model.state_dict().items()}
         moved = {name for name in names if not torch.equal(after[name], before[name])}
@@ -159,10 +159,10 @@ def test_a_stage_trains_what_its_settings_say_whatever_came_before_it(tiny_llama
             assert {w.shape[0] for name, w in trained.items() if "lora_A" in name} == {KINDS[kind]["lora_rank"]}
             if kind != "kept" and expected is not None:
                 assert moved - of_pooling == {n for n in names if n.split(".")[-2] in layers and n.startswith("0.")}
-        assert told[-1].count == (expected or told[-1].count) == sum(weight.numel() for weight in trained.values())
-        assert (told[-1].backbone > 0, told[-1].adapters > 0) == (kind == "full", kind != "full")
+        assert notes[-1].count == (expected or notes[-1].count) == sum(weight.numel() for weight in trained.values())
+        assert (notes[-1].backbone > 0, notes[-1].adapters > 0) == (kind == "full", kind != "full")
         assert model.has_adapters == (kind == "kept")
-    assert len({weights.names for weights in told if weights.backbone}) == 1
+    assert len({weights.names for weights in notes if weights.backbone}) == 1
 
 
 BOUNDARIES = [

@@ -430,16 +430,16 @@ def test_processes_that_want_the_same_vectors_encode_each_text_once(tmp_path, ki
 def test_who_waits_for_vectors_is_told_for_whom(tmp_path):
     lock = Lock.in_folder(opened(tmp_path).folder)
     assert lock.take()
-    told, encoder = [], Encoder()
+    notes, encoder = [], Encoder()
 
     def tell(holder):
-        told.append(holder)
+        notes.append(holder)
         lock.release()
 
     filled(opened(tmp_path), encoder, on_wait=tell)
-    assert told == [f"process {os.getpid()} on {socket.gethostname()}"]
+    assert notes == [f"process {os.getpid()} on {socket.gethostname()}"]
     filled(opened(tmp_path), encoder, on_wait=tell)
-    assert len(told) == 1 and len(encoder.texts()) == 10
+    assert len(notes) == 1 and len(encoder.texts()) == 10
 
 
 def test_partial_files_of_a_killed_process_are_removed_by_who_fills_the_store(tmp_path):

@@ -1,6 +1,6 @@
 """Classes: a text and its label, made a query whose positive is another text of the class, or the label.
 
-NV-Embed v2 takes examples where v1 took labels; two classes are told apart by their labels in both (section 4.2).
+NV-Embed v2 takes examples where v1 took labels; two classes are distinguished by their labels in both (section 4.2).
 """
 
 from __future__ import annotations

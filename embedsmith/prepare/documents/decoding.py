@@ -1,7 +1,7 @@
 """Bytes of a text file as text, whatever they are encoded in.
 
-UTF-8 (and UTF-16 with its mark) is told by itself; for others charset-normalizer looks at the bytes. It is MIT, kept
-well, small, and finds more than guesses by a list of encodings do.
+UTF-8 (and UTF-16 with its mark) is recognised by itself; others are detected by charset-normalizer. It is MIT, well
+kept, small, and finds more than guesses by a list of encodings do.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import codecs
 from embedsmith.prepare.documents.limits import Unreadable
 
 _LOOKED_AT = 200_000
-"""Bytes from which the encoding is told."""
+"""Bytes from which the encoding is detected."""
 
 _MOST_BROKEN = 0.01
 """Share of the characters of a text in UTF-8 that may be broken."""
@@ -33,7 +33,7 @@ def decoded(content: bytes, *, is_whole: bool = True) -> str:
         is_whole: whether that is all of the file; else a letter that is cut in two at its end is left out.
 
     Raises:
-        Unreadable: it is no text, or its encoding cannot be told.
+        Unreadable: it is no text, or its encoding was not recognised.
 
     >>> decoded("a\r\ncat".encode("utf-16")), decoded("Schlüssel".encode())
     ('a\ncat', 'Schlüssel')
@@ -64,5 +64,5 @@ def _text_of(content: bytes, *, is_whole: bool) -> str:
     if found is not None:
         return content.decode(found.encoding, "replace")
     if broken > _MOST_BROKEN * len(text):
-        raise Unreadable("its encoding cannot be told")
+        raise Unreadable("its encoding was not recognised")
     return text

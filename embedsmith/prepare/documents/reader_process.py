@@ -75,7 +75,7 @@ def _content(path: Path, *, can_be_cut: bool) -> tuple[bytes, bool]:
     Raises:
         Unreadable: it is no file, too long, or changes while it is read.
     """
-    # A pipe without a writer is opened at once so, and is told from a file before anything is read from it.
+    # A pipe without a writer is opened at once so, and is distinguished from a file before anything is read from it.
     with opened_at_once(path) as file:
         before = os.fstat(file.fileno())
         if not stat.S_ISREG(before.st_mode):

@@ -183,10 +183,10 @@ def rows_of(named: Mapping[str, Changes], axes: Mapping[str, Sequence[Any]]) -> 
     for row, changes in (named or {"": {}}).items():
         for values in itertools.product(*axes.values()):
             # A label is a line, and may be part of a folder's name: a value's line breaks and slashes are neither.
-            told = [re.sub(r"[/\\]", "-", "".join(c if c.isprintable() else " " for c in in_words(v))) for v in values]
+            parts = [re.sub(r"[/\\]", "-", "".join(c if c.isprintable() else " " for c in in_words(v))) for v in values]
             if len(axes) > 1 or row:
-                told = [f"{short[axis]}={words}" for axis, words in zip(axes, told, strict=True)]
-            label = ", ".join(filter(None, [row, *told]))
+                parts = [f"{short[axis]}={words}" for axis, words in zip(axes, parts, strict=True)]
+            label = ", ".join(filter(None, [row, *parts]))
             if label in rows:
                 raise SettingsError(f'two rows are called "{label}"', hint="give each value once")
             rows[label] = {**changes, **dict(zip(axes, values, strict=True))}
@@ -204,8 +204,8 @@ def with_changes(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
     """
     # What the recipe leaves open stays open: for some settings that is not the same as their default.
     values = overridden(recipe.model_dump(mode="json", exclude_unset=True), changes, Recipe)
-    told = ", ".join(f"{name}={in_words(value)}" for name, value in changes.items())
-    return Recipe.parse(values, where=f"{told}: recipe")
+    changed = ", ".join(f"{name}={in_words(value)}" for name, value in changes.items())
+    return Recipe.parse(values, where=f"{changed}: recipe")
 
 
 def in_words(value: Any) -> str:

@@ -74,11 +74,11 @@ def _sweeps(table: Table) -> list[dict[str, str]]:
     first = table.rows[0]
     drawn = []
     for name, shared, points in sweeps_of(table.rows):
-        told = ", ".join(f"{value:g} {row.mean:.4f}" for value, row in points)
+        caption = ", ".join(f"{value:g} {row.mean:.4f}" for value, row in points)
         # What is on the line needs no mark beside it.
         mark = None if any(row is first for _, row in points) else first.mean
         line = [Point(value, row.mean, row.deviation, row.seeds if len(row.seeds) > 1 else ()) for value, row in points]
-        drawing = line_svg(f"{table.metric} by {name}: {told}", line, x_label=name, y_label=table.metric, mark=mark)
+        drawing = line_svg(f"{table.metric} by {name}: {caption}", line, x_label=name, y_label=table.metric, mark=mark)
         drawn.append({"name": name, "shared": shared, "drawing": drawing})
     return drawn
 
@@ -91,5 +91,5 @@ def _chart(table: Table) -> str:
         difference = row.difference
         low, high = (first + difference.low, first + difference.high) if difference else (row.mean, row.mean)
         rows.append(Dots(row.name, row.mean, low, high, row.seeds if len(row.seeds) > 1 else ()))
-    told = "; ".join(f"{row.name} {row.mean:.4f}" for row in table.rows)
-    return dots_svg(f"{table.metric}: {told}", rows, x_label=table.metric, mark=first)
+    caption = "; ".join(f"{row.name} {row.mean:.4f}" for row in table.rows)
+    return dots_svg(f"{table.metric}: {caption}", rows, x_label=table.metric, mark=first)

@@ -224,10 +224,10 @@ def columns_of(table: Table) -> list[str]:
 def cells_in_words(table: Table, row: Row) -> list[str]:
     """Return a row's figures in words, a string for each column."""
     difference = row.difference
-    told = ["–", "–", "–"]
+    difference_cells = ["–", "–", "–"]
     if difference and row.p is not None:
         p = f"{row.p:.3f}" if row.p >= 0.001 else "< 0.001"
-        told = [f"{difference.mean:+.4f}", f"{difference.low:+.4f} to {difference.high:+.4f}", p]
+        difference_cells = [f"{difference.mean:+.4f}", f"{difference.low:+.4f} to {difference.high:+.4f}", p]
     several = [f"{row.data[name]:.4f}" if name in row.data else "–" for name in table.queries]
     several = several if len(several) > 1 else []
     has_before = any(one.before is not None for one in table.rows)
@@ -235,7 +235,7 @@ def cells_in_words(table: Table, row: Row) -> list[str]:
     spread = f"{row.deviation:.4f}" if table.seeds > 1 else "–"
     beside = [f"{row.labelled[name]:.4f}" if name in row.labelled else "–" for name in table.rows[0].labelled]
     beside += ["–" if (value := row.mined.get(name)) is None else f"{value:.3g}" for name in table.rows[0].mined]
-    return [row.name, f"{row.mean:.4f}", spread, *several, *before, *told, *beside]
+    return [row.name, f"{row.mean:.4f}", spread, *several, *before, *difference_cells, *beside]
 
 
 def _lines(table: Table) -> Iterator[str]:
@@ -245,9 +245,9 @@ def _lines(table: Table) -> Iterator[str]:
     yield f"| {' | '.join(map(inline, head))} |"
     yield "| --- |" + " ---: |" * (len(head) - 1)
     for row in table.rows:
-        told = list(map(inline, cells_in_words(table, row)))
-        name = f"**{told[0]}**" if row.is_significant else told[0]
-        yield f"| {' | '.join([name, *told[1:]])} |"
+        cells = list(map(inline, cells_in_words(table, row)))
+        name = f"**{cells[0]}**" if row.is_significant else cells[0]
+        yield f"| {' | '.join([name, *cells[1:]])} |"
     yield from ("", "Bold: differs from the first row by more than chance.", "", *map(inline, in_words(table)), "")
     yield "Versions: " + ", ".join(f"{name} {version}" for name, version in table.versions.items()) + "."
 

@@ -173,7 +173,7 @@ def manual(count: int, *, start: int = 0) -> list[Document]:
         document(
             f"{name}.md",
             heading(f"The {name} manual"),
-            paragraph(f"All that {name} does is told here in {name} words."),
+            paragraph(f"All that {name} does is written here in {name} words."),
             heading(f"Starting {name} up", 2),
             paragraph(
                 f"Turn {name} on and wait a while. Then {name} blinks five times in green. Now {name} is ready to go."
