@@ -10,7 +10,7 @@ share of the GEMM limit; the largest difference between a number of one side's v
 The GEMM limit: a text of T tokens costs 2 operations for each weight of a linear layer and token, and 4 T² for each
 layer and dimension of its attention. A third process measures how many of them a second a product of the model's own
 shapes makes, by the faster of the two libraries that torch brings. The share is the quotient of the seconds that the
-products would take, and the processor seconds that encoding took for each thread.
+matmuls would take, and the processor seconds that encoding took for each thread.
 
     python benchmarks/encoding.py --data FOLDER [--layers 6] [--pooling mean] [--texts 400] [--max-tokens 512]
 """
@@ -32,7 +32,7 @@ from embedsmith.data.files import read_json, write_json
 from embedsmith.data.load import known_splits, load_collection
 from embedsmith.models.settings import SMOLLM2, StudentSettings
 
-SIDES = ("ours", "sentence-transformers", "products")
+SIDES = ("ours", "sentence-transformers", "matmuls")
 ROWS = 1024
 """Of a product, for each thread: what a batch of ours has on a CPU."""
 
@@ -88,7 +88,7 @@ def theirs(folder: Path, dtype: str):
 
 
 def rate(shapes: list[list[int]], dtype: str, threads: int) -> float:
-    """Return the operations a second of products of these shapes, by the faster library."""
+    """Return the operations a second of matmuls of these shapes, by the faster library."""
     import torch
 
     rows = ROWS * threads
@@ -96,12 +96,12 @@ def rate(shapes: list[list[int]], dtype: str, threads: int) -> float:
     for outputs, inputs in {tuple(shape) for shape in shapes}:
         states = torch.randn(rows, inputs, dtype=getattr(torch, dtype))
         weight = torch.randn(outputs, inputs, dtype=getattr(torch, dtype))
-        products = {"linear": lambda s=states, w=weight: torch.nn.functional.linear(s, w)}
+        matmuls = {"linear": lambda s=states, w=weight: torch.nn.functional.linear(s, w)}
         if torch.backends.mkldnn.is_available():
-            products["mkldnn"] = lambda s=states, w=weight: torch.ops.mkldnn._linear_pointwise(
+            matmuls["mkldnn"] = lambda s=states, w=weight: torch.ops.mkldnn._linear_pointwise(
                 s, w, None, "none", [], ""
             )
-        best[outputs, inputs] = min(shortest(product) for product in products.values()) / threads
+        best[outputs, inputs] = min(shortest(matmul) for matmul in matmuls.values()) / threads
     seconds = sum(best[outputs, inputs] for outputs, inputs in shapes)
     return sum(2 * rows * outputs * inputs for outputs, inputs in shapes) / seconds
 
@@ -111,7 +111,7 @@ def shortest(product, times: int = 12) -> float:
     found = []
     for _ in range(times):
         start = time.process_time()
-        product()
+        matmul()
         found.append(time.process_time() - start)
     return min(found)
 
@@ -121,7 +121,7 @@ def run_side(arguments: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(arguments.threads)
-    if arguments.side == "products":
+    if arguments.side == "matmuls":
         shapes = read_json(arguments.folder / "shapes.json")
         print(json.dumps({"gflops": rate(shapes, arguments.dtype, arguments.threads) / 1e9}))
         return
@@ -138,7 +138,7 @@ def run_side(arguments: argparse.Namespace) -> None:
 
 def report(middle: dict[str, Figures], work: dict[str, float], folder: Path, dtype: str, threads: int) -> None:
     """Print the table."""
-    rate = middle["products"]["gflops"] * 1e9
+    rate = middle["matmuls"]["gflops"] * 1e9
     print(f"\n{work['tokens']:,.0f} tokens without padding, the longest text has {work['longest']:,.0f}")
     print(
         f"{work['operations'] / 1e12:.2f} T operations, {rate / 1e9:.0f} G a second: {work['operations'] / rate:.1f} s"

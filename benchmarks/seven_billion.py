@@ -15,7 +15,7 @@ Model FLOPs utilisation: a token costs 2 operations for each weight of a linear 
 each layer and dimension of the attention. With adapters, training costs each twice (frozen weights get no gradients,
 what goes through them does) and attention three times; what is computed again to save memory is no useful work and is
 not counted. The limit is --peak-tflops (989: dense bfloat16 of H100 and H200, NVIDIA's data sheets); beside it stands
-what products of the layers' own shapes reach on the card in three seconds on end.
+what matmuls of the layers' own shapes reach on the card in three seconds on end.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def seconds_of(call: Any, device: str) -> float:
 
 
 def product_tflops(device: str, shape: dict[str, int]) -> tuple[float, float]:
-    """Return what products of a layer's own shape reach in bfloat16: for a moment, and for three seconds on end.
+    """Return what matmuls of a layer's own shape reach in bfloat16: for a moment, and for three seconds on end.
 
     A card at the limit of its power lowers its clock, and does so the sooner the fewer zeros it multiplies.
     """
@@ -311,12 +311,12 @@ def main() -> None:
         parser.error("--profile is of a GPU's time")
     at_best, reached = product_tflops(arguments.device, SHAPES[arguments.shape])
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else arguments.device
-    head = "| side | seconds | tokens/s | TFLOP/s | of the data sheet | of products |\n" + "| --- " * 6 + "|"
+    head = "| side | seconds | tokens/s | TFLOP/s | of the data sheet | of matmuls |\n" + "| --- " * 6 + "|"
     for what in arguments.what:
         with tempfile.TemporaryDirectory() as folder:
             model = student(arguments, Path(folder))
         size = sum(parameter.numel() for parameter in model.parameters())
-        print(f"{name}, {size:,} parameters; products reach {at_best:.0f} TFLOP/s, {reached:.0f} on end\n\n{head}")
+        print(f"{name}, {size:,} parameters; matmuls reach {at_best:.0f} TFLOP/s, {reached:.0f} on end\n\n{head}")
         (encode if what == "encode" else train)(model, arguments, reached)
         del model
         if arguments.device == "cuda":

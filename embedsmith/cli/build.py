@@ -115,11 +115,11 @@ def _lines(skipped: list[dict[str, Any]], counts: dict[str, Any], *, verbose: bo
     part = counts.get("files_read_in_part", 0)
     read = f"{counts.get('files_read', 0):,} files read" + (f", {part:,} of them in part" if part else "")
     reasons = Counter(row["reason"] for row in skipped)
-    counts = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(_SHOWN_REASONS))
+    skips = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(_SHOWN_REASONS))
     rest = reasons.total() - sum(count for _, count in reasons.most_common(_SHOWN_REASONS))
     other = f"; {rest:,} for other reasons" if rest else ""
     more = "" if verbose else " (--verbose names them)"
-    lines = [f"{read}, {len(skipped):,} not: {counts}{other}{more}" if skipped else read]
+    lines = [f"{read}, {len(skipped):,} not: {skips}{other}{more}" if skipped else read]
     if "passages" in counts:
         lines.append(
             f"{counts['passages']:,} passages; {counts['copies']:,} copies of them and {counts['near_copies']:,} near "

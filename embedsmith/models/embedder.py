@@ -96,7 +96,7 @@ class EmbeddingModel(Computes):
     def _fast_matmul(self, copies: Copies | None = None) -> AbstractContextManager[Any]:
         """Return the block in which the weights fit each other as they are."""
         activations = self._remembered.fused(self, super().forward)
-        # Autocast multiplies in bfloat16 by itself, and leaves the products in it.
+        # Autocast multiplies in bfloat16 by itself, and returns bfloat16.
         is_mixed = self.is_mixed and not (self.keeps_short and torch.is_autocast_enabled(self.device.type))
         quantised = self._remembered.quantised(self)
         return fast_matmul(self.device, mixed=is_mixed, activations=activations, copies=copies, quantised=quantised)

@@ -96,8 +96,8 @@ def mix(model: Model, *, all_short: bool) -> Model:
     """
     for module in model.modules():
         for name, tensor in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
-            is_product = isinstance(module, torch.nn.Linear) and name == "weight"
-            is_short = is_product and (tensor.dtype == torch.bfloat16 or all_short)
+            is_matmul = isinstance(module, torch.nn.Linear) and name == "weight"
+            is_short = is_matmul and (tensor.dtype == torch.bfloat16 or all_short)
             if tensor.is_floating_point():
                 tensor.data = tensor.data.to(torch.bfloat16 if is_short else torch.float32)
     return model
@@ -126,13 +126,13 @@ def check_reads_int8(device: str | None) -> None:
 def precision_of(model: Any, role: Role) -> str:
     """Return what an embedding model computes matmuls in for a role's texts, and all else."""
     if model.is_quantised:
-        return f"float32, {len(quantised_weights(model))} products int8 with weights of {int8_bits()} bits"
+        return f"float32, {len(quantised_weights(model))} matmuls int8 with weights of {int8_bits()} bits"
     if not model.is_mixed:
         return str(model.dtype)
     weights = [module.weight for module in model.modules() if isinstance(module, torch.nn.Linear)]
     short = sum(weight.dtype == torch.bfloat16 for weight in weights)
     rest = f", the rest from {SHORT_TEXT[role]} tokens on" if model.shortens and short < len(weights) else ""
-    return f"float32, {short}/{len(weights)} products bfloat16{rest}"
+    return f"float32, {short}/{len(weights)} matmuls bfloat16{rest}"
 
 
 def has_bfloat16(device: str | None = None) -> bool:

@@ -37,7 +37,7 @@ _BYTES_PER_KEY = 48
 _PAIRS = 256
 """Pairs scored at once, so that their vectors stay in the caches."""
 _PARTITIONED = 16
-"""Queries whose products are partitioned at once, for the same reason."""
+"""Queries whose scores are partitioned at once, for the same reason."""
 _MEASURED = 512
 """Vectors rounded and measured at once, for the same reason."""
 _WORTH_SHARING = 4096
@@ -252,7 +252,7 @@ def _count(flags: Bool[Tensor, "q n"]) -> int:
 
 
 def _at_least(rough: Float[Tensor, "q n"], floors: Float32[Tensor, " q"]) -> Bool[Tensor, "q n"]:
-    """Return which products may reach a floor, whichever way they and this were rounded."""
+    """Return which scores may reach a floor, whichever way they and this were rounded."""
     lowest = _less(floors).to(rough.dtype)[:, None]
     if rough.dtype == torch.bfloat16 and bool((floors > 0).all()):
         # A positive float sorts as its bits do, and numpy compares integers ten times as fast as torch bfloat16.

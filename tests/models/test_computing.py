@@ -53,11 +53,11 @@ def test_methods_of_sentence_transformers_compute_the_same(small):
 def test_the_contract_names_the_arithmetic(small, folder, monkeypatch):
     exact = load(folder, device="cpu")
     weights = [module.weight for module in small.modules() if isinstance(module, torch.nn.Linear)]
-    products = sum(min(weight.shape) >= 32 for weight in weights)
-    assert 0 < products < len(weights)
+    matmuls = sum(min(weight.shape) >= 32 for weight in weights)
+    assert 0 < matmuls < len(weights)
     for role in ("query", "passage"):
         contract = small.contract(role)
-        said = f"float32, {products} products int8 with weights of {int8_bits()} bits"
+        said = f"float32, {matmuls} matmuls int8 with weights of {int8_bits()} bits"
         assert contract == {**exact.contract(role), "dtype": said}
     monkeypatch.setattr(precision, "int8_bits", lambda: 15 - int8_bits())
     assert small.contract("query")["dtype"] != said

@@ -443,7 +443,7 @@ def test_the_angles_of_positions_are_not_rounded(saved, dtype):
 
 
 @pytest.mark.parametrize("kind", ["mean", "latent"])
-def test_bfloat16_on_a_cpu_is_for_products_where_it_has_that(saved, kind, bfloat16_or_not):
+def test_bfloat16_on_a_cpu_is_for_matmuls_where_it_has_that(saved, kind, bfloat16_or_not):
     model = load(str(saved[kind]), dtype="bfloat16", device="cpu")
     assert types_of(model) == {(True, torch.bfloat16 if bfloat16_or_not else torch.float32), (False, torch.float32)}
     assert bfloat16_or_not == ("bfloat16" in model.contract("query")["dtype"])
@@ -459,11 +459,11 @@ def test_a_dtype_goes_to_every_weight(saved):
 
 @pytest.mark.usefixtures("with_bfloat16")
 class TestPrecisionThatIsAutomatic:
-    """On a CPU with products in bfloat16."""
+    """On a CPU with matmuls in bfloat16."""
 
     @pytest.mark.parametrize("role", ["query", "passage"])
     @pytest.mark.parametrize("kind", ["mean", "latent"])
-    def test_short_texts_are_float32s_and_long_ones_have_products_in_bfloat16(self, saved, kind, role):
+    def test_short_texts_are_float32s_and_long_ones_have_matmuls_in_bfloat16(self, saved, kind, role):
         short = ["where is the parser", "10 times 100", " a", "g", ""]
         long = [
             " ".join("abcdefgh"[(number * step) % 8] for number in range(SHORT_TEXT[role])) for step in (1, 2, 3, 5)
@@ -482,13 +482,13 @@ class TestPrecisionThatIsAutomatic:
 
     def test_the_precision_of_vectors_tells_from_what_length_on_it_is_shorter(self, saved):
         model = load(str(saved["mean"]), dtype="auto", device="cpu")
-        products = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
+        matmuls = sum(isinstance(module, torch.nn.Linear) for module in model.modules())
         for role, contract in model.contracts().items():
             assert contract["dtype"] == (
-                f"float32, 0/{products} products bfloat16, the rest from {SHORT_TEXT[role]} tokens on"
+                f"float32, 0/{matmuls} matmuls bfloat16, the rest from {SHORT_TEXT[role]} tokens on"
             )
         model.use_dtype("bfloat16")
-        assert model.contract("query")["dtype"] == f"float32, {products}/{products} products bfloat16"
+        assert model.contract("query")["dtype"] == f"float32, {matmuls}/{matmuls} matmuls bfloat16"
 
     def test_weights_that_change_are_copied_again(self, saved):
         model = load(str(saved["mean"]), dtype="auto", device="cpu")

@@ -136,7 +136,7 @@ CHANGES = {
 
 @pytest.mark.usefixtures("with_bfloat16")
 class TestCopiesAndActivations:
-    """Of a model that has its products by oneDNN, in bfloat16 where texts are long."""
+    """Of a model that has its matmuls by oneDNN, in bfloat16 where texts are long."""
 
     @pytest.fixture
     def model(self, tiny_llama, monkeypatch):

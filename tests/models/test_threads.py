@@ -130,7 +130,7 @@ def test_texts_are_tokenised_right_beside_a_model_that_embeds(model, slow_tokeni
 
 
 class TestCores:
-    """The number of cores that products use."""
+    """The number of cores that matmuls use."""
 
     @pytest.fixture(autouse=True)
     def three_cores(self):

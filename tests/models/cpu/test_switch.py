@@ -19,7 +19,7 @@ needs_onednn = pytest.mark.skipif(not onednn_multiplies(torch.float32), reason="
 
 @pytest.fixture
 def made(monkeypatch):
-    """The products that oneDNN makes, on a CPU that is taken for one on which it is faster."""
+    """The matmuls that oneDNN makes, on a CPU that is taken for one on which it is faster."""
     seen, product = [], matmul.linear
     for module in (matmul, trained_matmul):
         monkeypatch.setattr(module, "multiplies_wide", lambda device: device.type == "cpu")
