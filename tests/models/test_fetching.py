@@ -89,6 +89,13 @@ def test_what_the_hub_does_not_give_is_told_with_the_remedy(online, monkeypatch,
     assert remedy in caught.value.hint
 
 
+def test_a_hub_id_is_opened_from_its_package_where_no_hub_answers(monkeypatch: pytest.MonkeyPatch, tmp_path):
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    found = vetted(find_model("sentence-transformers/all-MiniLM-L6-v2"))
+    assert (found.kind, found.path) == ("folder", find_model(MINILM).path)
+
+
 def test_the_default_model_is_the_hubs_where_its_package_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path):
     assert find_model(MINILM).kind == "folder"
     monkeypatch.setattr(names, "_roots", lambda name: [])
