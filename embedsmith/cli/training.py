@@ -102,7 +102,8 @@ def train(
 
 
 def _data_of(source: Path) -> str:
-    """Return the data that a run was mined from, as they are typed; a word in their place where it does not say."""
+    """Return the path of the data that a run was mined from; `DATA` where it has no test split, or is gone."""
+    from embedsmith.evaluation.before_and_after import has_split
     from embedsmith.runs.lineage import lineage
     from embedsmith.runs.part import is_run
 
@@ -110,6 +111,8 @@ def _data_of(source: Path) -> str:
         return "DATA"
     *_, (_, manifest) = lineage(source)
     data = Path(manifest["inputs"].get("data") or "DATA")
+    if not has_split(str(data), "test"):
+        return "DATA"
     return shlex.quote(str(data.relative_to(Path.cwd()) if data.is_relative_to(Path.cwd()) else data))
 
 

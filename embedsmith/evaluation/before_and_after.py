@@ -19,6 +19,7 @@ from embedsmith.evaluation.evaluate import score_into, score_of
 from embedsmith.evaluation.places import check_names
 from embedsmith.evaluation.scoring import OnSkip, check_labelled, score
 from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.evaluation.training_data import note_of_training_data
 from embedsmith.models.settings import StudentSettings
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.lineage import lineage
@@ -111,6 +112,9 @@ def before_and_after(
                 score_into(opened, contender, names, scoring, label=label, own=own, command=command, on_skip=said)
             board = read_scores(opened.folder)
             opened.finish()
+    for name in names:
+        if on_skip and (note := note_of_training_data(str(run), name, board.data[name].split)):
+            on_skip(note)
     return {name: _row(board, name) for name in names}
 
 
@@ -144,7 +148,7 @@ def own_scorings(run: str | Path, scoring: ScoringSettings) -> dict[str, Scoring
         if "source" in inputs and "data" in inputs:
             read.append((inputs["data"], source_of_run(folder, manifest), "test"))
     for path, source, split in read:
-        if not _has(path, split):
+        if not has_split(path, split):
             continue
         update = {
             "split": scoring.split or split,
@@ -162,7 +166,7 @@ def own_scorings(run: str | Path, scoring: ScoringSettings) -> dict[str, Scoring
     return found
 
 
-def _has(path: str, split: str) -> bool:
+def has_split(path: str, split: str) -> bool:
     """Return whether a data set has a split, or each of several with commas between."""
     known = _splits(path)
     return bool(known) and (split in ("all", *known) or all(part.strip() in known for part in split.split(",")))

@@ -20,6 +20,7 @@ from embedsmith.evaluation.contender import Contender
 from embedsmith.evaluation.metrics import DEFAULT_METRICS, Scores, score_run
 from embedsmith.evaluation.retrieval import depth_for
 from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.evaluation.training_data import note_of_training_data
 from embedsmith.runs.scores import ScoredData, plain_columns
 from embedsmith.settings import fingerprint
 from embedsmith.variables import Place
@@ -194,6 +195,8 @@ def _score_retrieval(
     )
     about = described(data, "retrieval", split, scoring)
     about = about.model_copy(update={"left_out": _unanswered(data, split)})
+    if on_skip and about.path and (note := note_of_training_data(contender.name, about.path, about.split)):
+        on_skip(note)
     return score_collection(contender, collection, scoring, about, on_skip=on_skip)
 
 

@@ -156,7 +156,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
     assert embedsmith_command(*words, tmp_path / "cut").code == 0
     whole = embedsmith_command(*words, tmp_path / "whole")
     assert whole.code == 0
-    assert f"next: embedsmith evaluate {tmp_path / 'whole'} {pairs} --before-and-after" in whole.out
+    assert f"next: embedsmith evaluate {tmp_path / 'whole'} DATA --before-and-after" in whole.out
     one, other = ((tmp_path / run / "model" / "model.safetensors").read_bytes() for run in ("cut", "whole"))
     assert one == other
 
