@@ -63,21 +63,25 @@ class Pair:
 
 
 def pairs_of(documents: Sequence[Document], passages: Sequence[Passage], settings: DocumentSettings) -> list[Pair]:
-    """Return all pairs of some documents, without those that are nobody's question, and drawn by the weights.
+    """Return all pairs of some documents, without those that are nobody's question.
 
     Args:
         documents: as they were cut.
         passages: of them all.
-        settings: the weights of the sources, and the seed of the draw.
+        settings: the seed of the draw of sentences.
     """
     places = _Places(documents, passages)
     found: list[Pair] = []
     for document in documents:
         found += [*_headings(document, places), *_links(document, places)]
     found += [pair for number, passage in enumerate(passages) for pair in _within(number, passage, settings)]
+    return [pair for pair in _without_boilerplate(found, passages) if is_informative(pair.query)]
+
+
+def drawn_by_weight(pairs: Sequence[Pair], settings: DocumentSettings) -> list[bool]:
+    """Return for each pair whether it is taken; the weight of one source does not change what is drawn of another."""
     drawn = random.Random(settings.split_seed)
-    kept = [pair for pair in _without_boilerplate(found, passages) if is_informative(pair.query)]
-    return [pair for pair in kept if drawn.random() < settings.weight(pair.source)]
+    return [drawn.random() < settings.weight(pair.source) for pair in pairs]
 
 
 def is_informative(query: str) -> bool:

@@ -34,8 +34,8 @@ class PairSettings(PassageSettings):
     """How documents are cut, and which pairs are made of them."""
 
     weights: dict[PairSource, float] = {}
-    """Source of pairs -> the share of them that is taken, drawn at random: 1 for all, 0 for none. By default all, but
-    of cloze a quarter."""
+    """Source of pairs -> the share of them that is trained on, drawn at random: 1 for all, 0 for none. By default all,
+    but of cloze a quarter. The test keeps all sources, so runs with other weights are comparable."""
     near_duplicates: float = Field(0.8, ge=0, le=1)
     """Jaccard share of 3-word shingles from which on two passages are one answer. 0 for none."""
 
@@ -49,7 +49,7 @@ class PairSettings(PassageSettings):
         return value
 
     def weight(self, source: PairSource) -> float:
-        """Return the share of a source's pairs that is taken.
+        """Return the share of a source's pairs that is trained on.
 
         >>> PairSettings(weights={"link": 0.5}).weight("link"), PairSettings().weight("cloze")
         (0.5, 0.25)

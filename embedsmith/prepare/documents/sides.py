@@ -14,7 +14,7 @@ from embedsmith.errors import InputError
 from embedsmith.mining.near_duplicates import shingles
 from embedsmith.prepare.code import MIN_PAIRS, MIN_UNITS, drawn
 from embedsmith.prepare.documents.harvest import DocumentHarvest
-from embedsmith.prepare.documents.pairs import TRAINED_ONLY, Pair
+from embedsmith.prepare.documents.pairs import TRAINED_ONLY, Pair, drawn_by_weight
 from embedsmith.prepare.documents.passages import Passage, in_front
 from embedsmith.prepare.documents.settings import DocumentSettings
 from embedsmith.progress import Progress, silent
@@ -74,13 +74,15 @@ def split_documents(
     seen = {merged.cluster[number] for number, tested_too in enumerate(is_tested) if tested_too}
     train_pairs = [
         pair
-        for pair in harvest.pairs
+        for pair, is_taken in zip(harvest.pairs, drawn_by_weight(harvest.pairs, settings), strict=True)
+        if is_taken
         if not is_tested[pair.passages[0]] and normalised(pair.query) not in known
         if not any(merged.cluster[number] in seen for number in pair.passages)
     ]
     if not train_pairs or not test_pairs:
         side = "train on" if not train_pairs else "test with"
-        raise InputError(f"{name}: no pair is left to {side}", hint="set another split_seed, or add documents")
+        hint = "set another split_seed, greater weights, or add documents"
+        raise InputError(f"{name}: no pair is left to {side}", hint=hint)
     return DocumentSearch(
         train=_train(harvest, merged, train_pairs, seen),
         test=_test(harvest, merged, test_pairs),

@@ -10,7 +10,7 @@ from embedsmith.data.normalised import normalised
 from embedsmith.errors import InputError
 from embedsmith.prepare.documents.blocks import Block, Document
 from embedsmith.prepare.documents.harvest import DocumentHarvest, documents_hash, harvest_documents
-from embedsmith.prepare.documents.pairs import Pair, pairs_of
+from embedsmith.prepare.documents.pairs import Pair, drawn_by_weight, pairs_of
 from embedsmith.prepare.documents.passages import Passage, passages_of
 from embedsmith.prepare.documents.recurring import without_recurring
 from embedsmith.prepare.documents.settings import SOURCES, DocumentSettings
@@ -128,13 +128,28 @@ def test_a_weight_is_the_share_of_pairs_that_are_taken():
         document(f"{n}", heading(f"Heading number {'abcdefghij'[n // 10]}{n}"), paragraph(f"Text {n}."))
         for n in range(99)
     ]
-    assert len(asked(many, "title")) == 99
-    assert 30 < len(asked(many, "title", weights={"title": 0.5})) < 70
-    assert asked(many, "title", weights={"title": 0.0}) == []
+    all_of_them, _ = harvested(many)
+    taken = [sum(drawn_by_weight(all_of_them.pairs, DocumentSettings(weights={"title": w}))) for w in (1.0, 0.5, 0.0)]
+    assert taken[0] == 99 and 30 < taken[1] < 70 and taken[2] == 0
     with pytest.raises(SettingsError, match="no share"):
         DocumentSettings.parse({"weights": {"title": 2}}, where="a")
     with pytest.raises(SettingsError, match="titel"):
         DocumentSettings.parse({"weights": {"titel": 1}}, where="a")
+
+
+def test_a_source_that_is_left_out_changes_neither_the_test_nor_what_is_drawn_of_others():
+    sides = {}
+    for left_out in ("none", "heading", "title", "cloze"):
+        weights = {"cloze": 0.5} | ({} if left_out == "none" else {left_out: 0.0})
+        sides[left_out] = split_documents(*harvested(manual(12), weights=weights))
+    sources = {name: {query.rpartition("-")[0] for query in side.train.query_ids} for name, side in sides.items()}
+    assert sources["none"] == {"heading", "title", "cloze"}
+    for left_out in ("heading", "title", "cloze"):
+        assert sources[left_out] == sources["none"] - {left_out}
+        assert sides[left_out].test.content_hash() == sides["none"].test.content_hash()
+        train = sides["none"].train
+        kept = [q for q, name in zip(train.queries, train.query_ids, strict=True) if left_out not in name]
+        assert kept == sides[left_out].train.queries
 
 
 def test_headings_that_stand_over_many_sections_are_boilerplate():
