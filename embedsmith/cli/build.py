@@ -24,7 +24,7 @@ def build(
         typer.Argument(
             metavar="DOCS",
             help="Folder of documents: text, Markdown, reStructuredText, HTML, PDF, DOCX, EPUB, CSV, JSON lines, mail, "
-            "source code.",
+            "source code; each may be packed as .gz, .bz2 or .xz.",
         ),
     ],
     out: Annotated[Path | None, typer.Option(help="Run folder to write; one that was cut short goes on.")] = None,
@@ -112,8 +112,9 @@ def show_harvest(folder: Path, *, verbose: bool) -> None:
 
 def _lines(skipped: list[dict[str, Any]], counts: dict[str, Any], *, verbose: bool) -> list[str]:
     """Return what is said of a harvest of documents, one line for files, passages and pairs each."""
-    part = counts.get("files_read_in_part", 0)
-    read = f"{counts.get('files_read', 0):,} files read" + (f", {part:,} of them in part" if part else "")
+    of_them = {"in part": counts.get("files_read_in_part", 0), "unpacked": counts.get("files_unpacked", 0)}
+    said = [f"{count:,} {how}" for how, count in of_them.items() if count]
+    read = f"{counts.get('files_read', 0):,} files read" + (f" ({', '.join(said)})" if said else "")
     reasons = Counter(row["reason"] for row in skipped)
     skips = "; ".join(f"{count:,} {reason}" for reason, count in reasons.most_common(_SHOWN_REASONS))
     rest = reasons.total() - sum(count for _, count in reasons.most_common(_SHOWN_REASONS))
@@ -125,8 +126,13 @@ def _lines(skipped: list[dict[str, Any]], counts: dict[str, Any], *, verbose: bo
             f"{counts['passages']:,} passages; {counts['copies']:,} copies of them and {counts['near_copies']:,} near "
             "copies found"
         )
-        lines.append("pairs: " + ", ".join(f"{count:,} {source}" for source, count in counts["pairs"].items()))
+        lines.append(f"pairs found: {_by_source(counts['pairs'])}")
+        lines.append(f"queries to train on: {_by_source(counts['trained_on'])}")
     return lines
+
+
+def _by_source(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count:,} {source}" for source, count in counts.items())
 
 
 def example_query(folder: Path, name: str) -> str:

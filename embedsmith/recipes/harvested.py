@@ -6,6 +6,7 @@ RUN/data/NAME/done.json     what was not read and why, and what is held out
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from embedsmith.data.sentences import Tokens
 from embedsmith.models.settings import StudentSettings
 from embedsmith.prepare.code import CodeSettings, check_sources, harvest, sources_hash, split
 from embedsmith.prepare.documents.harvest import documents_hash, harvest_documents
+from embedsmith.prepare.documents.packed import is_packed
 from embedsmith.prepare.documents.reading import check_documents
 from embedsmith.prepare.documents.settings import DocumentSettings
 from embedsmith.prepare.documents.sides import split_documents
@@ -110,15 +112,22 @@ def _documents(settings: DataSettings, student: StudentSettings, on_progress: Pr
     skipped = [{"path": one.path, "line": None, "reason": one.reason} for one in found.unread]
     counts = {
         "files_read": len(found.read),
+        "files_unpacked": sum(map(is_packed, found.read)),
         "files_skipped": len(skipped),
         "files_read_in_part": len(found.read_in_part),
         "pairs": {source: count for source, count in found.by_source().items() if count},
+        "trained_on": _queries_by_source(sides.train),
         "copies": sides.copies,
         "near_copies": sides.near_copies,
         **_sizes(sides.train, sides.test),
     }
     done = {"counts": counts, "skipped": skipped, "read_in_part": found.read_in_part, "test_files": sides.test_files}
     return Sides(sides.train, sides.test, counts, done)
+
+
+def _queries_by_source(side: Collection) -> dict[str, int]:
+    """Return how many queries of a side each source gave; the id of a query begins with its source."""
+    return dict(Counter(query.rpartition("-")[0] for query in side.query_ids).most_common())
 
 
 def _sizes(train: Collection, test: Collection) -> dict[str, int]:

@@ -6,7 +6,10 @@ a hang or an ended process as a finding.
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import zlib
 from collections.abc import Callable
 from functools import cache
@@ -232,4 +235,7 @@ DOCUMENT_READERS: dict[str, Reader] = {
     ),
     "document-python": Reader(_read, _file("cats.py", _PYTHON), ("*",)),
     "document-code": Reader(_read, _file("cats.c", _C), ("*",)),
+    "document-gz": Reader(_read, _file("cats.md.gz", gzip.compress(_MARKDOWN.encode(), mtime=0)), ("*",)),
+    "document-bz2": Reader(_read, _file("cats.md.bz2", bz2.compress(_MARKDOWN.encode())), ("*",)),
+    "document-xz": Reader(_read, _file("cats.md.xz", lzma.compress(_MARKDOWN.encode())), ("*",)),
 }

@@ -11,6 +11,7 @@ from embedsmith.errors import InputError
 from embedsmith.prepare.documents.blocks import Block
 from embedsmith.prepare.documents.decoding import decoded
 from embedsmith.prepare.documents.limits import Unreadable
+from embedsmith.prepare.documents.packed import is_packed, name_inside
 
 _SUFFIXES = {
     "prose": ("txt", "text", "log", ""),
@@ -70,13 +71,15 @@ _STREAMS = {"prose", "csv", "jsonl", "mbox"}
 def kind_of(file: str) -> str | None:
     """Return what a file is by its name, None for what no reader is there for.
 
-    >>> kind_of("a/Guide.HTM"), kind_of("README"), kind_of("photo.jpg"), kind_of("index.rst.txt")
-    ('html', 'prose', None, 'restructured')
+    >>> kind_of("a/Guide.HTM"), kind_of("README"), kind_of("photo.jpg"), kind_of("index.rst.txt"), kind_of("NEWS.gz")
+    ('html', 'prose', None, 'restructured', 'prose')
     """
-    name = PurePosixPath(file.lower())
+    name = PurePosixPath(name_inside(file.lower()))
     if name.suffix == ".txt" and name.with_suffix("").suffix in (".rst", ".md"):  # as sites show their sources
         name = name.with_suffix("")
-    return _KIND_OF.get(name.suffix.removeprefix("."))
+    kind = _KIND_OF.get(name.suffix.removeprefix("."))
+    # The harvest of Python opens the file itself.
+    return None if kind == "python" and is_packed(file) else kind
 
 
 def is_stream(kind: str) -> bool:
@@ -109,7 +112,7 @@ def blocks_of(root: Path, file: str, content: bytes, *, is_whole: bool) -> list[
     Args:
         root: the folder.
         file: its path from there.
-        content: its bytes, or the first of them.
+        content: its bytes, unpacked, or the first of them.
         is_whole: whether those are all.
 
     Raises:
@@ -133,7 +136,7 @@ def blocks_of(root: Path, file: str, content: bytes, *, is_whole: bool) -> list[
         from embedsmith.prepare.documents.source_code import read_python
 
         return read_python(root, file)
-    return _blocks_of_text(kind, file, decoded(content, is_whole=is_whole))
+    return _blocks_of_text(kind, name_inside(file), decoded(content, is_whole=is_whole))
 
 
 def _blocks_of_text(kind: str | None, file: str, text: str) -> list[Block]:

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from embedsmith.prepare.documents.kinds import blocks_of, is_stream, kind_of
 from embedsmith.prepare.documents.limits import MAX_BYTES, MAX_MEMORY, MAX_TEXT, Unreadable
+from embedsmith.prepare.documents.packed import is_packed, unpacked
 from embedsmith.system import bound_memory, opened_at_once
 
 _MISTAKES_OF_READERS = (
@@ -48,7 +49,10 @@ def serve(requests: BinaryIO, answers: BinaryIO) -> None:
 def answer_of(root: Path, file: str) -> dict[str, Any]:
     """Return the blocks of a file, or why there are none."""
     try:
-        content, is_whole = _content(root / file, can_be_cut=is_stream(kind_of(file) or ""))
+        can_be_cut = is_stream(kind_of(file) or "")
+        content, is_whole = _content(root / file, can_be_cut=can_be_cut)
+        if is_packed(file):
+            content, is_whole = _unpacked(content, file, can_be_cut=can_be_cut)
         blocks = blocks_of(root, file, content, is_whole=is_whole)
     except Unreadable as error:
         return {"reason": str(error)}
@@ -87,6 +91,18 @@ def _content(path: Path, *, can_be_cut: bool) -> tuple[bytes, bool]:
     if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
         raise Unreadable("changed while it was read")
     return content[:MAX_BYTES], len(content) <= MAX_BYTES
+
+
+def _unpacked(content: bytes, file: str, *, can_be_cut: bool) -> tuple[bytes, bool]:
+    """Return what a packed file holds, and whether that is all of it.
+
+    Raises:
+        Unreadable: it is damaged, or holds too much.
+    """
+    inside = unpacked(content, file, MAX_BYTES + 1)
+    if len(inside) > MAX_BYTES and not can_be_cut:
+        raise Unreadable(f"unpacks to more than {MAX_BYTES:,} bytes")
+    return inside[:MAX_BYTES], len(inside) <= MAX_BYTES
 
 
 def main() -> None:

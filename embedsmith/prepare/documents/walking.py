@@ -15,6 +15,7 @@ from embedsmith.errors import InputError
 from embedsmith.prepare.code import FOREIGN_FOLDERS
 from embedsmith.prepare.documents.blocks import Unread
 from embedsmith.prepare.documents.kinds import kind_of
+from embedsmith.prepare.documents.packed import is_packed
 from embedsmith.prepare.functions import printable
 
 
@@ -57,7 +58,9 @@ def walk(root: Path) -> Found:
             else:
                 files.append(file)
     if not files:
-        kinds = "text, Markdown, reStructuredText, HTML, PDF, DOCX, EPUB, CSV, JSON lines, mail, source code"
+        kinds = (
+            "text, Markdown, reStructuredText, HTML, PDF, DOCX, EPUB, CSV, JSON lines, mail, source code; .gz of them"
+        )
         raise InputError(f"{root}: no file that can be read", hint=f"these are: {kinds}")
     return Found([str(file) for file in sorted(files, key=lambda file: file.parts)], passed_over)
 
@@ -75,7 +78,7 @@ def _reason(path: Path, file: str) -> str:
     if not status.st_size:
         return "empty"
     if kind_of(file) is None:
-        return f"no reader for {PurePosixPath(file).suffix.lower()}"
+        return f"no reader for {''.join(PurePosixPath(file).suffixes[-2 if is_packed(file) else -1 :]).lower()}"
     return ""
 
 

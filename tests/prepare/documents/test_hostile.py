@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import os
 import random
 import sys
@@ -50,6 +53,17 @@ def test_each_broken_file_is_counted_and_the_others_are_read(tmp_path: Path):
         "no.mbox": "just a text\n",
         "empty.md": "",
         "photo.jpg": b"\xff\xd8\xff",
+        "photo.jpg.gz": gzip.compress(b"\xff\xd8\xff"),
+        "code.py.gz": gzip.compress(b"a = 1"),
+        "text.md.gz": "no gzip",
+        "cut.md.gz": gzip.compress(random.Random(0).randbytes(5000))[:2000],
+        "cut.md.bz2": bz2.compress(b"# Cats" * 9)[:20],
+        "cut.md.xz": lzma.compress(b"# Cats" * 9)[:40],
+        "text.md.xz": "This is no xz file at all.",
+        "bomb.html.gz": gzip.compress(b" " * 40_000_000),
+        "bomb.html.xz": lzma.compress(b" " * 40_000_000),
+        "twice.html.gz": gzip.compress(b" " * 20_000_000) * 2,
+        "greedy.html.xz": lzma.compress(b"# Cats", filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 2**29}]),
     }
     documents, reasons = read(tmp_path, files)
     assert set(documents) == {"good.md"}
@@ -75,6 +89,17 @@ def test_each_broken_file_is_counted_and_the_others_are_read(tmp_path: Path):
         "no.mbox": "no mailbox",
         "empty.md": "empty",
         "photo.jpg": "no reader for .jpg",
+        "photo.jpg.gz": "no reader for .jpg.gz",
+        "code.py.gz": "no reader for .py.gz",
+        "text.md.gz": "damaged: Not a gzipped file",
+        "cut.md.gz": "damaged: Compressed file ended before",
+        "cut.md.bz2": "damaged: Compressed file ended before",
+        "cut.md.xz": "damaged: it ends before its end-of-stream marker",
+        "text.md.xz": "damaged: Input format not supported",
+        "bomb.html.gz": "unpacks to more than 32,000,000 bytes",
+        "bomb.html.xz": "unpacks to more than 32,000,000 bytes",
+        "twice.html.gz": "unpacks to more than 32,000,000 bytes",
+        "greedy.html.xz": "damaged: Memory usage limit exceeded",
     }.items():
         assert reason in reasons[file], file
 

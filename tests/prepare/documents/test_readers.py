@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import bz2
+import gzip
 import importlib.util
+import lzma
 import random
 from pathlib import Path
 
@@ -328,3 +331,28 @@ def test_empty_blocks_are_left_out():
     from embedsmith.prepare.documents.blocks import Block
 
     assert Document.of("a", [Block("paragraph", "  "), Block("paragraph", "a")]).text == "a"
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_file_is_read_as_the_file_in_it(tmp_path: Path, pack):
+    suffix = {gzip.compress: "gz", bz2.compress: "bz2", lzma.compress: "xz"}[pack]
+    page = b"<h1>Cats</h1><p>They purr.</p>"
+    files: dict[str, str | bytes] = {
+        f"page.html.{suffix}": pack(page),
+        f"NEWS.{suffix}": pack(b"A cat sat.\n\n") + pack(b"A dog ran.\n"),
+        f"code.c.{suffix}": pack(b"// Add two numbers\nint add;\n"),
+        f"rows.tsv.{suffix}": pack(b"question\tanswer\nMay it bark?\tNo.\n"),
+    }
+    documents, reasons = read(tmp_path, files)
+    assert not reasons
+    assert said(documents[f"page.html.{suffix}"]) == [("heading", "Cats"), ("paragraph", "They purr.")]
+    assert said(documents[f"NEWS.{suffix}"]) == [("paragraph", "A cat sat."), ("paragraph", "A dog ran.")]
+    assert said(documents[f"code.c.{suffix}"]) == [("code", "int add;")]
+    assert said(documents[f"rows.tsv.{suffix}"])[0] == ("heading", "May it bark?")
+
+
+def test_of_a_long_packed_text_the_beginning_is_read(tmp_path: Path):
+    long = b"A cat sat on a mat. " * 2_000_000
+    documents, _ = read(tmp_path, {"a.txt.gz": gzip.compress(long, 1), "b.txt.xz": lzma.compress(long, preset=0)})
+    for one in documents.values():
+        assert not one.is_whole and one.text.startswith("A cat sat on a mat.")
