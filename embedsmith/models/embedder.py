@@ -25,6 +25,7 @@ from embedsmith.models.cpu.matmul import Copies, fast_matmul
 from embedsmith.models.devices import default_device
 from embedsmith.models.encoding import vectors_by_library, vectors_of_lists
 from embedsmith.models.folder import OUR_MODULES, add_old_pooling_keys, name_modules_by_file
+from embedsmith.models.golden import write_golden
 from embedsmith.models.known_tokens import check_known
 from embedsmith.models.packed import alone, token_states
 from embedsmith.models.precision import limit_onednn_cache
@@ -102,7 +103,7 @@ class EmbeddingModel(Computes):
         return fast_matmul(self.device, mixed=is_mixed, activations=activations, copies=copies, quantised=quantised)
 
     def save(self, path: str, *args: Any, **kwargs: Any) -> None:
-        """Write the model into a folder that plain sentence-transformers opens.
+        """Write the model into a folder that plain sentence-transformers opens, with its golden vectors.
 
         The folder is written under a temporary name and renamed, so it is whole or absent.
 
@@ -112,6 +113,7 @@ class EmbeddingModel(Computes):
         """
         with whole_folder(Path(path)) as partial:
             self.write_into(partial, *args, name=str(path), **kwargs)
+            write_golden(self, partial)
         here = StudentSettings(name=str(Path(path).resolve()))
         if self.has_adapters:
             self.merged_origin = here

@@ -17,7 +17,7 @@ from embedsmith.errors import InputError, RunError
 from embedsmith.pages.model_card import use
 
 _NAMES = re.compile(
-    r"README\.md|modules\.json|(generation_)?config\.json|config_sentence_transformers\.json|\w+_bert_config\.json"
+    r"README\.md|golden\.json|modules\.json|(generation_)?config\.json|config_sentence_transformers\.json|\w+_bert_config\.json"
     r"|tokenizer(_config)?\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(json|txt)|merges\.txt"
     r"|(tokenizer|spiece|sentencepiece\.bpe)\.model|chat_template\.jinja|modeling_embedsmith\.py"
     r"|model(-\d+-of-\d+)?\.safetensors|model\.safetensors\.index\.json"

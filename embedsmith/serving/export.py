@@ -19,6 +19,7 @@ from embedsmith.data.locks import writes_out
 from embedsmith.errors import ModelError, RunError
 from embedsmith.models.adapters import merge_adapters
 from embedsmith.models.embedder import EmbeddingModel, describe
+from embedsmith.models.golden import write_golden
 from embedsmith.models.licence import UNSTATED, licence_in, licence_of
 from embedsmith.models.names import ADAPTERS, find_model
 from embedsmith.models.nv_embed import write_nv_embed
@@ -124,12 +125,15 @@ def export(
         del embedder
         gc.collect()
         on_progress(f"check {target}", 2, 3)
-        difference = float(np.abs(_vectors(load(str(partial), dtype=dtype)) - before).max())
+        opened = load(str(partial), dtype=dtype)
+        difference = float(np.abs(_vectors(opened) - before).max())
         if difference > (MERGED if is_adapted and merge else TOLERANCE):
             raise ModelError(
                 f"{target}: gives other vectors than {model}: they differ by {difference:.2g}",
                 hint="report it with the model's name; nothing was written",
             )
+        # By the folder as it opens: a model whose weights were just rounded computes in another precision.
+        write_golden(opened, partial)
         size = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
         needs_code = _needs_code(partial)
     on_progress(f"check {target}", 3, 3)

@@ -198,7 +198,7 @@ def test_saved_they_are_small_and_opened_they_are_the_same_model(adapted, tmp_pa
     adapted.save(str(tmp_path / "adapters"))
     files = sorted(str(path.relative_to(tmp_path / "adapters")) for path in (tmp_path / "adapters").rglob("*.*"))
     written = ["adapter_config.json", "adapter_model.safetensors"]
-    assert files == ["adapters.json", *(f"adapters/{name}" for name in written), "rest.safetensors"]
+    assert files == ["adapters.json", *(f"adapters/{name}" for name in written), "golden.json", "rest.safetensors"]
     # What is not there are the backbone's own weights.
     again = load(str(tmp_path / "adapters"), device="cpu")
     assert again.has_adapters
