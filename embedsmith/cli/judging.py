@@ -20,7 +20,7 @@ _STOP = ("q", "quit")
 _SKIP = ("s", "skip")
 
 
-def judge_queries(run: Path, query: str | None, queries: Path | None, *, data: Path | None) -> None:
+def judge_queries(run: Path, query: str | None, queries: Path | None, *, data: Path | None, each: int) -> None:
     """Ask which of the passages found answer each query, keep what is said, and write it as an evaluation set.
 
     Args:
@@ -28,6 +28,7 @@ def judge_queries(run: Path, query: str | None, queries: Path | None, *, data: P
         query: the only one to judge.
         queries: a file of them; without both, each line that is typed is one.
         data: corpus to search; by default what the run was made of.
+        each: passages of each finder to judge.
 
     Raises:
         InputError, RunError: see `embedsmith.serving.judging.Judging` and `embedsmith.recipes.own_queries`.
@@ -40,7 +41,7 @@ def judge_queries(run: Path, query: str | None, queries: Path | None, *, data: P
         refuse_empty(query)
     asked = [one.text for one in read_own_queries(queries)] if queries else [query] if query is not None else None
     with console.progress(show=False) as tell:
-        judging = Judging(run, data=data, on_progress=tell)
+        judging = Judging(run, data=data, each=each, on_progress=tell)
     total = f" of {len(asked)}" if asked else ""
     known = 0
     for number, text in enumerate(asked if asked is not None else console.lines("query> "), start=1):

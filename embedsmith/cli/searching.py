@@ -25,7 +25,7 @@ def search(
     query: Annotated[
         str | None, typer.Argument(help="What to look for, in words. Without it, each line that is typed is a query.")
     ] = None,
-    k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many passages.")] = 5,
+    k: Annotated[int, typer.Option("--top", "-k", min=1, help="How many passages; with --judge, of each finder.")] = 5,
     data: Annotated[Path | None, typer.Option(help="Corpus to search; by default what the run was made of.")] = None,
     hybrid: Annotated[bool, typer.Option("--hybrid", help="Fuse what the model finds with what BM25 finds.")] = False,
     judge: Annotated[
@@ -49,7 +49,11 @@ def search(
     from embedsmith.serving.search import Finder, refuse_empty
 
     if judge:
-        judge_queries(run, query, queries, data=data)
+        for flag, is_given in {"--json": as_json, "--hybrid": hybrid}.items():
+            if is_given:
+                hint = "judge without it: what is said lies in RUN/judged, and BM25's passages are among those shown"
+                raise SettingsError(f"{flag} is not for --judge", hint=hint)
+        judge_queries(run, query, queries, data=data, each=k)
         return
     if queries is not None:
         raise SettingsError("--queries is for --judge", hint="add --judge, or give the query itself")

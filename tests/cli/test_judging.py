@@ -40,3 +40,19 @@ def test_queries_without_judging_are_refused(run: Path, tmp_path: Path, embedsmi
     (tmp_path / "asked.txt").write_text("a\n")
     done = embedsmith_command("search", run, "--queries", tmp_path / "asked.txt")
     assert done.code == 2 and "--queries is for --judge" in done.err
+
+
+@pytest.mark.parametrize("flag", ["--json", "--hybrid"])
+def test_what_judging_does_not_heed_is_refused(run: Path, embedsmith_command, flag: str):
+    done = embedsmith_command("search", run, "--judge", "where is the cat", flag)
+    assert done.code == 2 and f"{flag} is not for --judge" in done.err
+
+
+def test_top_is_how_many_passages_of_each_finder_are_judged(
+    run: Path, monkeypatch: pytest.MonkeyPatch, embedsmith_command
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO("q\n"))
+    done = embedsmith_command("search", run, "--judge", "where might a plum be", "--top", "1")
+    assert done.code == 0, done.err
+    shown = [line for line in done.out.splitlines() if line[:3].strip().isdigit()]
+    assert 1 <= len(shown) <= 3
