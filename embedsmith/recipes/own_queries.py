@@ -120,6 +120,7 @@ def own_queries(run: Run, prepared: Iterable[Prepared]) -> list[Prepared]:
 
     Raises:
         InputError: see `read_own_queries` and `own_collection`.
+        RunError: they are others than when the run began; nothing is written then.
     """
     found = []
     for data in prepared:
@@ -132,6 +133,8 @@ def own_queries(run: Run, prepared: Iterable[Prepared]) -> list[Prepared]:
         name = label_of_own(data.name)
         side = Prepared(name, data.settings, train=None, test=own, own=True)
         assert side.in_run
+        # Before anything is written: a run that goes on must have the same queries.
+        run.same_content(f"{name} (test)", own.content_hash())
         write_beir(run.folder / side.in_run[0], {OWN: own})
         found.append(side)
     return found

@@ -21,6 +21,7 @@ from embedsmith.models.settings import StudentSettings
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.data import cleaned, decontaminate_into, drafted_of
 from embedsmith.recipes.harvested import sides_of
+from embedsmith.recipes.own_queries import own_collection, read_own_queries
 from embedsmith.recipes.preconditions import Opened, Preconditions
 from embedsmith.recipes.recipe import DataSettings, Recipe
 from embedsmith.recipes.run import source_of
@@ -137,11 +138,13 @@ class ReadData:
     """Data sets that are to be mined, by name."""
     tests: dict[str, Collection]
     """Test sides to be searched, by name; not those of labelled data."""
+    own: dict[str, Collection]
+    """Users' own queries on the passages of a test side, by its name."""
 
 
 def read_data(recipe: Recipe, opened: dict[str, Opened], on_progress: Progress) -> ReadData:
     """Return the data of a recipe that can be carried out; nothing stays written."""
-    read = ReadData([], [], {}, {})
+    read = ReadData([], [], {}, {}, {})
     for name, settings, removed in _cleaned(recipe, on_progress):
         there = filled(settings)
         if settings.format == "examples":
@@ -160,6 +163,8 @@ def read_data(recipe: Recipe, opened: dict[str, Opened], on_progress: Progress) 
             read.mined[name] = collection
             if test := test or opened[name].test:
                 read.tests[name] = test
+                if there.queries and (own := own_collection(read_own_queries(Path(there.queries)), test)):
+                    read.own[name] = own
         read.sources.append(source_of(recipe, name, examples))
         read.plans.append(replace(plan, removed=removed))
     return read

@@ -121,6 +121,7 @@ class Speed:
         self._tokenizer = student.tokenizer
         self.mined = {name: self._side(collection) for name, collection in read.mined.items()}
         self.tests = {name: self._side(collection) for name, collection in read.tests.items()}
+        self.own = {name: self._side(collection) for name, collection in read.own.items()}
         self._known = {name: _known(read.mined[name], test) for name, test in read.tests.items() if name in read.mined}
         sample = [text for one in (*read.mined.values(), *read.tests.values()) for text in _some(one.passages)]
         teachers = {name: open_encoder(name, recipe.mining.teacher_settings) for name in _encoders(recipe)}
@@ -148,13 +149,16 @@ class Speed:
             mining += sum(side.tokens(reading, reading) for side in self.mined.values()) / speed
         mining += sum(map(_search, self.mined.values()))
         if "bm25" in (*recipe.mining.teachers, *recipe.evaluation.baselines):
-            scoring += sum(side.queries.count + side.passages.count for side in self.tests.values()) * _WORDS_S
+            scoring += sum(_words(side) for side in (*self.tests.values(), *self.own.values()))
         models = 1 * (recipe.evaluation.before and not self._is_teacher) + len(recipe.stages)
         for name, side in self.tests.items():
             scoring += models * side.tokens(*lengths) / self._student + (models + 2) * _search(side)
             for teacher in {recipe.mining.teachers[0], *recipe.evaluation.baselines} & self._tokens_a_second.keys():
                 new = side.queries.tokens(reading) + (1 - self._known.get(name, 0.0)) * side.passages.tokens(reading)
                 scoring += new / self._tokens_a_second[teacher]
+        scoring += self._own_queries(recipe, models)
+        if recipe.evaluation.hybrid:
+            scoring += sum(_words(side) + _search(side) for side in (*self.tests.values(), *self.own.values()))
         seconds = tuple(self._stage(recipe, *one) for one in zip(recipe.stages, self._stages, strict=True))
         steps = tuple(stage.steps or one.steps for stage, one in zip(recipe.stages, self._stages, strict=True))
         return Estimate(
@@ -166,6 +170,17 @@ class Speed:
             seconds_a_step=seconds,
             memory_gib=max(stage.cost.bytes for stage in self._stages) / 2**30,
         )
+
+    def _own_queries(self, recipe: Recipe, models: int) -> float:
+        """Return the seconds of scoring users' own queries; the vectors of their passages are stored by then."""
+        seconds = 0.0
+        for side in self.own.values():
+            seconds += models * side.queries.tokens(recipe.student.query_max_tokens) / self._student
+            seconds += (models + 2) * _search(side)
+            for teacher in {recipe.mining.teachers[0], *recipe.evaluation.baselines} & self._tokens_a_second.keys():
+                tokens = side.queries.tokens(recipe.mining.teacher_settings.max_tokens)
+                seconds += tokens / self._tokens_a_second[teacher]
+        return seconds
 
     def _stage(self, recipe: Recipe, stage: StageSettings, measured: MeasuredStage) -> float:
         """Return the seconds of a step of a variant of a stage, by its tokens."""
@@ -236,6 +251,11 @@ def _known(train: Collection, test: Collection) -> float:
     """Return the share of a test side's passages that are in the training side too."""
     known = set(train.passages)
     return sum(text in known for text in test.passages) / max(1, len(test.passages))
+
+
+def _words(side: Side) -> float:
+    """Return the seconds that BM25 takes for a side."""
+    return (side.queries.count + side.passages.count) * _WORDS_S
 
 
 def _search(side: Side) -> float:

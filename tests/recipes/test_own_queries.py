@@ -9,10 +9,17 @@ import pytest
 
 import embedsmith
 from embedsmith.data.collection import Collection
-from embedsmith.errors import InputError, SettingsError
+from embedsmith.errors import InputError, RunError, SettingsError
+from embedsmith.models.opening import load
+from embedsmith.progress import silent
+from embedsmith.recipes import speed
 from embedsmith.recipes.build import build_recipe
-from embedsmith.recipes.own_queries import own_collection, read_own_queries
-from embedsmith.recipes.recipe import recipe_of
+from embedsmith.recipes.data import Prepared
+from embedsmith.recipes.own_queries import own_collection, own_queries, read_own_queries
+from embedsmith.recipes.plan import read_data
+from embedsmith.recipes.preconditions import Preconditions
+from embedsmith.recipes.recipe import DataSettings, Recipe, recipe_of
+from embedsmith.runs.run import Run
 from embedsmith.runs.scores import read_scores
 from tests.recipes.test_documents import documents, recipe
 
@@ -104,3 +111,55 @@ def test_they_are_for_documents_only():
 def test_build_names_them_where_they_lie(documents: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     assert build_recipe(str(documents), queries="asked.txt").data["documents"].queries == str(tmp_path / "asked.txt")
+
+
+def test_other_queries_are_refused_before_they_are_written(tmp_path: Path):
+    asked = tmp_path / "asked.txt"
+    settings = DataSettings(path=str(tmp_path), format="documents", queries=str(asked))
+    prepared = [Prepared("own", settings, train=None, test=side("cats.md", "dogs.md"))]
+    asked.write_text("where is the cat\tcats.md\n")
+    with Run.open(tmp_path / "run", command="a test", settings=settings, inputs={}) as run:
+        own_queries(run, prepared)
+    written = {path: path.read_bytes() for path in (tmp_path / "run" / "own").rglob("*") if path.is_file()}
+    assert written
+    asked.write_text("where is the dog\tdogs.md\n")
+    with (
+        pytest.raises(RunError, match=r"own-own \(test\) has changed"),
+        Run.open(tmp_path / "run", command="a test", settings=settings, inputs={}) as run,
+    ):
+        own_queries(run, prepared)
+    assert {path: path.read_bytes() for path in (tmp_path / "run" / "own").rglob("*") if path.is_file()} == written
+
+
+def test_the_plan_counts_the_scoring_of_own_queries_and_of_hybrid_search(
+    documents: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(speed.Speed, "_measured", lambda self, model, sample: 1000.0)
+    monkeypatch.setattr(speed, "_OPERATIONS_A_SECOND", 1e6)
+    (tmp_path / "asked.txt").write_text("how is a pear opened\tgreen-pear.md\nwhere is the cat\tcat-mat.md\n")
+
+    def scoring(*, own: bool, hybrid: bool) -> float:
+        base = recipe(documents, tiny_bert, **({"queries": str(tmp_path / "asked.txt")} if own else {}))
+        asked: Recipe = base.model_copy(update={"evaluation": base.evaluation.model_copy(update={"hybrid": hybrid})})
+        read = read_data(asked, Preconditions(None).check(asked, Run.follow(tmp_path)), silent)
+        passages.update({name: (len(test.queries), len(test.passages)) for name, test in read.tests.items()})
+        return speed.Speed(asked, read, reading_s=0.0).estimate(asked).scoring
+
+    passages: dict[str, tuple[int, int]] = {}
+    plain, with_hybrid, with_both = (
+        scoring(own=False, hybrid=False),
+        scoring(own=False, hybrid=True),
+        scoring(own=True, hybrid=True),
+    )
+    queries, count = passages["own"]
+    search = 2 * count * 1024 / 1e6  # of one query
+    assert with_hybrid - plain == pytest.approx((queries + count) * 5e-4 + queries * search)
+    words = 2 * (2 + count) * 5e-4  # as the teacher, and in the hybrid search
+    # Scored are the model before and after, the teacher's and the baselines' rankings, and the hybrid search.
+    tokens = 2 * sum(len(text) for text in tokenized(tiny_bert))
+    assert with_both - with_hybrid == pytest.approx(words + tokens / 1000 + (2 + 2 + 1) * 2 * search)
+
+
+def tokenized(model: Path) -> list[list[int]]:
+    tokenizer = load(str(model)).tokenizer
+    return [tokenizer(text)["input_ids"] for text in ("how is a pear opened", "where is the cat")]
