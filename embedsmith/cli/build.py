@@ -94,7 +94,8 @@ def show_sources(run: Path, name: str) -> None:
 
 def show_harvest(folder: Path, *, verbose: bool) -> None:
     """Say beside the results how many files were read, which were not and why, and what came of them."""
-    from embedsmith.data.files import read_json
+    from embedsmith.data.files import read_json, read_jsonl
+    from embedsmith.recipes.harvested import count_by_source
 
     path = folder / "done.json"
     if not path.is_file():  # data of another format, which a change has put in their place
@@ -103,6 +104,9 @@ def show_harvest(folder: Path, *, verbose: bool) -> None:
     skipped, counts = done["skipped"], done.get("counts", {})
     for line in _lines(skipped, counts, verbose=verbose):
         console.line_beside(line)
+    if (lost := folder / "not_found.jsonl").is_file():
+        by_source = count_by_source(str(row["_id"]) for _, row in read_jsonl(lost))
+        console.line_beside(f"not found again by the teacher, and not trained on: {_by_source(by_source) or 'none'}")
     for row in skipped if verbose else ():
         place = row["path"] if row["line"] is None else f"{row['path']}:{row['line']}"
         console.line_beside(f"  {place}: {row['reason']}")

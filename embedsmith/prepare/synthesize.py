@@ -20,7 +20,6 @@ from embedsmith.data.corpus import load_corpus
 from embedsmith.data.files import write_jsonl
 from embedsmith.data.normalised import normalised
 from embedsmith.data.pool import Pooled
-from embedsmith.data.ties import NO_PASSAGE
 from embedsmith.errors import InputError
 from embedsmith.generation.answers import ALMOST_SAID_TWICE, Different, Rejects
 from embedsmith.generation.passages import cut
@@ -29,6 +28,7 @@ from embedsmith.generation.settings import QuerySettings
 from embedsmith.generation.templates import Template, read_templates, write_templates
 from embedsmith.mining.near_duplicates import shingles
 from embedsmith.pages.bars import draws_bars
+from embedsmith.prepare.found_again import found_texts
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import Run
 from embedsmith.services.chat import Chat, Question, ServerSettings
@@ -200,17 +200,8 @@ def _found_again(
         settings=settings.teacher_settings,
         on_progress=on_progress,
     )
-    if not teacher.proposes:
-        raise InputError(f"{settings.teacher} scores passages and finds none", hint="name a --teacher that searches")
-    within = settings.found_within
-    rows, scores = teacher.search(list(written.texts.values()), min(within + 1, len(passages)))
-    # What ties with the first one that is too far back was not found.
-    above = scores[:, :within] > scores[:, within:] if len(passages) > within else rows != NO_PASSAGE
-    # By text: which of two copies of a passage stands first says nothing.
-    found = {
-        same: {normalised(passages[row]) for row in own[:within][ahead].tolist()}
-        for same, own, ahead in zip(written.texts, rows, above, strict=True)
-    }
+    first = found_texts(teacher, passages, list(written.texts.values()), within=settings.found_within)
+    found = dict(zip(written.texts, first, strict=True))
     for same, row in written.pairs:
         if normalised(passages[row]) in found[same]:
             kept.add([written.texts[same]], row)

@@ -2,19 +2,23 @@
 
 RUN/data/NAME/train, test   BEIR folders of the two sides
 RUN/data/NAME/done.json     what was not read and why, and what is held out
+RUN/data/NAME/not_found.jsonl  training queries by which the teacher finds none of their passages
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
-from embedsmith.data.files import write_json
+from embedsmith.data.files import read_jsonl, write_json, write_jsonl
 from embedsmith.data.sentences import Tokens
+from embedsmith.errors import InputError
+from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import StudentSettings
 from embedsmith.prepare.code import CodeSettings, check_sources, harvest, sources_hash, split
 from embedsmith.prepare.documents.harvest import documents_hash, harvest_documents
@@ -22,10 +26,12 @@ from embedsmith.prepare.documents.packed import is_packed
 from embedsmith.prepare.documents.reading import check_documents
 from embedsmith.prepare.documents.settings import DocumentSettings
 from embedsmith.prepare.documents.sides import split_documents
+from embedsmith.prepare.found_again import not_found, without_queries
 from embedsmith.progress import Progress
 from embedsmith.recipes.recipe import DataSettings
 from embedsmith.recipes.shelf import Shelf, identity_of_model, once
 from embedsmith.runs.run import Run
+from embedsmith.teachers.named import open_teacher
 from embedsmith.variables import filled
 from embedsmith.version import __version__
 
@@ -68,6 +74,42 @@ def harvest_into(
                 run.count(f"data {name}", sides.counts)
                 # Written last: without it the harvest was cut short and is done again.
                 write_json(folder / "done.json", sides.done)
+
+
+def found_again(
+    run: Run, name: str, settings: DataSettings, train: Collection, mining: MiningSettings, on_progress: Progress
+) -> Collection:
+    """Return a training side without the queries by which the first teacher finds none of their passages.
+
+    Raises:
+        InputError: the teacher finds no passages, or no query is left.
+    """
+    within = settings.documents.found_within
+    if settings.format != "documents" or within is None:
+        return train
+    path = run.folder / "data" / name / "not_found.jsonl"
+    if not path.is_file():
+        with run.timed("find again"):
+            teacher = open_teacher(
+                mining.teachers[0],
+                train.passages,
+                vectors=run.vectors,
+                settings=mining.teacher_settings,
+                ties=train.ties,
+                on_progress=on_progress,
+            )
+            left_out = not_found(train, teacher, within=within)
+        texts = {query: train.queries[train.query_index[query]] for query in left_out}
+        write_jsonl(path, [{"_id": query, "text": text} for query, text in texts.items()])
+        run.count(f"not found {name}", count_by_source(left_out))
+    left_out = [str(row["_id"]) for _, row in read_jsonl(path)]
+    if len(left_out) == len(train.query_ids):
+        raise InputError(
+            f"{settings.path}: by none of {len(left_out):,} queries the teacher finds their passage among the first "
+            f"{within}",
+            hint="leave data.NAME.documents.found_within out, or name another teacher",
+        )
+    return without_queries(train, left_out)
 
 
 def sides_of(settings: DataSettings, student: StudentSettings, on_progress: Progress) -> Sides:
@@ -116,7 +158,7 @@ def _documents(settings: DataSettings, student: StudentSettings, on_progress: Pr
         "files_skipped": len(skipped),
         "files_read_in_part": len(found.read_in_part),
         "pairs": {source: count for source, count in found.by_source().items() if count},
-        "trained_on": _queries_by_source(sides.train),
+        "trained_on": count_by_source(sides.train.query_ids),
         "copies": sides.copies,
         "near_copies": sides.near_copies,
         **_sizes(sides.train, sides.test),
@@ -125,9 +167,13 @@ def _documents(settings: DataSettings, student: StudentSettings, on_progress: Pr
     return Sides(sides.train, sides.test, counts, done)
 
 
-def _queries_by_source(side: Collection) -> dict[str, int]:
-    """Return how many queries of a side each source gave; the id of a query begins with its source."""
-    return dict(Counter(query.rpartition("-")[0] for query in side.query_ids).most_common())
+def count_by_source(query_ids: Iterable[str]) -> dict[str, int]:
+    """Return how many queries each source gave; the id of a query begins with its source.
+
+    >>> count_by_source(["heading-1", "link-2", "heading-3"])
+    {'heading': 2, 'link': 1}
+    """
+    return dict(Counter(query.rpartition("-")[0] for query in query_ids).most_common())
 
 
 def _sizes(train: Collection, test: Collection) -> dict[str, int]:

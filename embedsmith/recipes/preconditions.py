@@ -30,7 +30,7 @@ from embedsmith.recipes.own_queries import read_own_queries
 from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, remined
 from embedsmith.runs.run import Run
 from embedsmith.settings import fingerprint
-from embedsmith.teachers.named import has_vectors, open_encoder, open_teacher
+from embedsmith.teachers.named import has_vectors, is_rescorer, open_encoder, open_teacher
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.blend import draw_shares
 from embedsmith.training.settings import StageSettings
@@ -87,6 +87,11 @@ class Preconditions:
             with _named(f"data {name}"):
                 prompt_of(recipe, settings)
                 data[name] = self._look_at(name, settings)
+                if settings.documents.found_within and is_rescorer(teacher := recipe.mining.teachers[0]):
+                    raise InputError(
+                        f"found_within: {teacher} scores passages and finds none",
+                        hint="name a teacher that searches first, or leave found_within out",
+                    )
                 if train := data[name].train:
                     _check_candidates(train, recipe.mining)
         widths = self._open_models(recipe, data)

@@ -43,7 +43,7 @@ from embedsmith.recipes.data import (
     examples_path,
     training_side,
 )
-from embedsmith.recipes.harvested import harvest_into
+from embedsmith.recipes.harvested import found_again, harvest_into
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.own_queries import own_queries
 from embedsmith.recipes.preconditions import Opened, Preconditions
@@ -267,6 +267,7 @@ def _prepare(
     if settings.is_harvested:
         harvest_into(run, name, settings, recipe.student, shelf, on_progress)
         train, listed = training_side(run.folder, name, settings)
+        train = found_again(run, name, settings, train, recipe.mining, on_progress)
         return Prepared(name, settings, train, evaluation_side(run.folder, name, settings), listed)
     scoring = scoring_of(settings)
     ready = clean(run, name, settings, on_progress)

@@ -174,3 +174,36 @@ def test_the_recipe_of_build_takes_changes(documents: Path):
         build_recipe(str(documents), changes=["stages.0.stepz=7"])
     with pytest.raises(InputError, match="no such folder"):
         build_recipe("no/such")
+
+
+def test_queries_that_do_not_find_their_passage_are_not_trained_on(documents: Path, tiny_bert: Path, tmp_path: Path):
+    own = {"max_tokens": 60, "found_within": 1}
+    run = embedsmith.run(recipe(documents, tiny_bert, documents=own), out=tmp_path / "run")
+    folder = run.folder / "data" / "own"
+    train = load_collection(folder / "train", split="train")
+    bm25 = BM25(train.passages, BM25Settings(), ties=train.ties)
+    first = bm25.search(list(train.queries), 2)
+    found = {
+        query
+        for query, rows, scores in zip(train.query_ids, *first, strict=True)
+        if train.passage_ids[rows[0]] in train.positives(query) and scores[0] > scores[1]
+    }
+    lost = [json.loads(line)["_id"] for line in (folder / "not_found.jsonl").read_text().splitlines()]
+    assert 0 < len(lost) < len(train.query_ids)
+    assert lost == [query for query in train.query_ids if query not in found]
+    mined = [
+        json.loads(line)["query_id"] for line in (run.folder / "mined/own/negatives.jsonl").read_text().splitlines()
+    ]
+    assert set(mined) <= found
+    counted = json.loads((run.folder / "manifest.json").read_text())["counts"]["not found own"]
+    assert sum(counted.values()) == len(lost)
+    test = load_collection(folder / "test", split="test")
+    board = read_scores(run.folder)
+    assert board.data["own"].queries == len(test.query_ids)
+
+
+def test_a_teacher_that_only_rescores_cannot_find_passages_again(documents: Path, tiny_bert: Path, tmp_path: Path):
+    asked = recipe(documents, tiny_bert, documents={"found_within": 1})
+    mining = asked.mining.model_copy(update={"teachers": ["cross-encoder:x", "bm25"]})
+    with pytest.raises(InputError, match="found_within: cross-encoder:x scores passages and finds none"):
+        embedsmith.run(asked.model_copy(update={"mining": mining}), out=tmp_path / "run")

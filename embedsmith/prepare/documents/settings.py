@@ -36,6 +36,9 @@ class PairSettings(PassageSettings):
     weights: dict[PairSource, float] = {}
     """Source of pairs -> the share of them that is trained on, drawn at random: 1 for all, 0 for none. By default all,
     but of cloze a quarter. The test keeps all sources, so runs with other weights are comparable."""
+    found_within: int | None = Field(None, gt=0)
+    """Train on a query only if one of its passages is among this many that the first teacher finds for it, of those
+    that are trained on. By default on all queries."""
     near_duplicates: float = Field(0.8, ge=0, le=1)
     """Jaccard share of 3-word shingles from which on two passages are one answer. 0 for none."""
 
