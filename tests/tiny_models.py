@@ -31,6 +31,12 @@ def tiny_llama(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_writer(tmp_path_factory) -> Path:
+    """The same decoder with its head, which writes what comes."""
+    return _save_llama(tmp_path_factory.mktemp("writer"), _byte_level_bpe(special_tokens_around=False), head=True)
+
+
+@pytest.fixture(scope="session")
 def tiny_llama_bos_eos(tmp_path_factory) -> Path:
     """The same decoder with a tokenizer that adds <s> before and </s> after every text."""
     return _save_llama(tmp_path_factory.mktemp("llama-bos-eos"), _byte_level_bpe(special_tokens_around=True))
@@ -100,15 +106,15 @@ def _byte_level_bpe(*, special_tokens_around: bool) -> Tokenizer:
     return tokenizer
 
 
-def _save_llama(folder: Path, tokenizer: Tokenizer) -> Path:
+def _save_llama(folder: Path, tokenizer: Tokenizer, *, head: bool = False) -> Path:
     import torch
-    from transformers import LlamaConfig, LlamaModel, PreTrainedTokenizerFast
+    from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedTokenizerFast
 
     PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<s>", eos_token="</s>", model_max_length=128
     ).save_pretrained(folder)
     torch.manual_seed(0)
-    LlamaModel(
+    (LlamaForCausalLM if head else LlamaModel)(
         LlamaConfig(
             vocab_size=tokenizer.get_vocab_size(),
             hidden_size=32,

@@ -1,4 +1,4 @@
-"""The commands that ask a chat model: synthesize queries, synthesize tasks, judge."""
+"""The commands that ask a language model: synthesize queries, synthesize tasks, judge."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _FLAGS: dict[str, str | None] = {
     for group in ("queries", "tasks", "judge")
     for field, flag in {"max_tokens": "answer-tokens", "temperature": "chat-temperature"}.items()
 }
+_FLAGS |= {"queries.generators": "generator", "tasks.generators": "generator"}
 _RENAMED = {
     "--max-tokens": "--answer-tokens",
     "--temperature": "--chat-temperature",
@@ -38,7 +39,7 @@ _RENAMED = {
 }
 
 synthesize = typer.Typer(
-    help="Let a chat model behind a URL write training data: queries for your passages, or tasks with examples.",
+    help="Let a language model write training data: queries for your passages, or tasks with examples.",
     no_args_is_help=True,
     cls=Commands,
 )
@@ -48,7 +49,14 @@ app.add_typer(synthesize, name="synthesize")
 @command(synthesize, device=True, overwrites=True, renamed=_RENAMED)
 @with_options(
     flags={**TEACHER_FLAGS, **_FLAGS},
-    first=["queries.url", "queries.queries", "queries.passages", "queries.teacher", "server.budget_tokens"],
+    first=[
+        "queries.url",
+        "queries.generators",
+        "queries.queries",
+        "queries.passages",
+        "queries.teacher",
+        "server.budget_tokens",
+    ],
     queries=QuerySettings,
     server=ServerSettings,
     teacher=TeacherSettings,
@@ -73,6 +81,7 @@ def queries(
 
     Examples:
         embedsmith synthesize queries passages.jsonl --url http://localhost:8000/v1#qwen --out runs/written
+        embedsmith synthesize queries passages.jsonl --generator model.gguf --out runs/written
     """
     from embedsmith.prepare.synthesize import synthesize_queries
 
@@ -103,7 +112,7 @@ def queries(
 @command(synthesize, overwrites=True, renamed=_RENAMED)
 @with_options(
     flags={"tasks.kinds": "kind", **_FLAGS},
-    first=["tasks.url", "tasks.tasks", "tasks.examples", "tasks.kinds", "server.budget_tokens"],
+    first=["tasks.url", "tasks.generators", "tasks.tasks", "tasks.examples", "tasks.kinds", "server.budget_tokens"],
     tasks=TaskSettings,
     server=ServerSettings,
 )

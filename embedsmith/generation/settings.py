@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator
 
 from embedsmith.errors import did_you_mean
@@ -13,11 +15,29 @@ KINDS = ("short-long", "long-short", "short-short")
 """Kinds of synthetic tasks, by the lengths of query and positive."""
 
 
-class QuerySettings(Settings):
+class WriterSettings(Settings):
+    """Who writes."""
+
+    url: str | None = None
+    """Chat model that writes, as https://HOST/v1#MODEL."""
+    generators: list[str] = []
+    """Language model that writes in this process: a hub id, a folder, package:NAME/path or a GGUF file. Give it again
+    for several, which take turns; one may be a URL."""
+
+    @property
+    def writers(self) -> list[str]:
+        """The names of all that write."""
+        return [*([self.url] if self.url else []), *self.generators]
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse settings that name nobody."""
+        if not self.writers:
+            raise ValueError("nobody writes: name a chat model by --url, or a model of this machine by --generator")
+
+
+class QuerySettings(WriterSettings):
     """Which queries are written, and which of them are kept."""
 
-    url: str
-    """Chat model that writes, as https://HOST/v1#MODEL."""
     teacher: str = MINILM
     """Model that must find the passage again, named as in `mine --teacher`."""
     passages: int | None = Field(None, gt=0)
@@ -43,11 +63,9 @@ class QuerySettings(Settings):
     """How the teacher reads texts."""
 
 
-class TaskSettings(Settings):
+class TaskSettings(WriterSettings):
     """Which tasks are thought of, and how many examples of each are written."""
 
-    url: str
-    """Chat model that writes, as https://HOST/v1#MODEL."""
     kinds: list[str] = list(KINDS)
     """Kind of task: short-long, a short query and a longer passage; long-short, a longer text and its label;
     short-short, two short texts. Give it again for several; all by default."""

@@ -9,8 +9,7 @@ RUN/vectors/                                        the teacher's vectors
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,21 +17,19 @@ from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.corpus import load_corpus
 from embedsmith.data.files import write_jsonl
-from embedsmith.data.normalised import normalised
 from embedsmith.data.pool import Pooled
 from embedsmith.errors import InputError
-from embedsmith.generation.answers import ALMOST_SAID_TWICE, Different, Rejects
+from embedsmith.generation.answers import Different, Rejects
 from embedsmith.generation.passages import cut
-from embedsmith.generation.queries import queries_in
 from embedsmith.generation.settings import QuerySettings
-from embedsmith.generation.templates import Template, read_templates, write_templates
+from embedsmith.generation.templates import write_templates
+from embedsmith.generation.writers import check_writers, open_writers
 from embedsmith.mining.near_duplicates import shingles
 from embedsmith.pages.bars import draws_bars
-from embedsmith.prepare.found_again import found_texts
+from embedsmith.prepare.written import Written, drawn_rows, found_again, read_prompts, without_twins, write
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import Run
-from embedsmith.services.chat import Chat, Question, ServerSettings
-from embedsmith.services.endpoint import endpoint, key_for
+from embedsmith.services.chat import ServerSettings
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.named import open_teacher
 
@@ -69,86 +66,65 @@ def synthesize_queries(
         InputError, ModelError, RunError, SettingsError: see `embedsmith.errors`.
         ConnectionError: the server cannot be reached, or is busy or failing for too long.
     """
-    template = read_templates({"queries": ["passage", "queries"]}, prompts)["queries"]
+    templates = read_prompts(prompts)
     # What is missing is reported before anything is paid for.
     different = Different(settings.near_duplicates, shingles=shingles)
-    where = endpoint(settings.url)
-    key = key_for(where)
+    check_writers(settings)
     pooled = load_corpus(Path(corpus), skip_bad=skip_bad, on_skip=on_skip)
     ids, passages, metadata = _cut(pooled, settings.passage_characters)
-    inputs = {"corpus": str(Path(corpus).resolve()), "prompts": {"queries": fingerprint(template.text)}}
+    inputs = {
+        "corpus": str(Path(corpus).resolve()),
+        "prompts": {name: fingerprint(one.text) for name, one in templates.items()},
+    }
     with Run.open(out, command="synthesize queries", settings=settings, inputs=inputs) as run:
         run.same_content("corpus", fingerprint([ids, passages]))
-        chat = Chat(where, run.folder / "answers.jsonl", key=key, settings=server)
-        write_templates(run.folder / "prompts", {"queries": template})
+        writer = open_writers(settings.writers, run.folder / "answers.jsonl", server)
+        write_templates(run.folder / "prompts", templates)
         rejects = Rejects()
         with run.timed("ask"):
-            drawn = _drawn(len(passages), settings)
-            questions = [_question(template, passages[row], row, settings) for row in drawn]
-            answers = chat.ask(questions, what=f"ask {where.model}", on_progress=on_progress)
-        written = _Written()
-        for row, answer in zip(drawn, answers, strict=True):
-            if answer:
-                given = queries_in(
-                    answer,
-                    passages[row],
-                    wanted=settings.queries,
-                    prompt=template.text,
-                    rejects=rejects,
-                    passage_id=ids[row],
-                )
-                written.add(given, row)
+            rows = drawn_rows(len(passages), settings.passages, settings.seed)
+            written, answers = write(
+                writer,
+                rows,
+                passages,
+                ids,
+                metadata,
+                prompts=templates,
+                settings=settings,
+                rejects=rejects,
+                on_progress=on_progress,
+            )
         with run.timed("find"):
             found = _found_again(written, passages, run, settings, rejects, ids, on_progress)
-            kept = _without_twins(found, different, rejects, ids)
+            kept = without_twins(found, different, rejects, ids)
         run.count(
             "queries",
             {
                 "documents": len(pooled.ids),
                 "passages": len(passages),
-                "asked": len(drawn),
+                "asked": len(rows),
                 "answered": sum(answer is not None for answer in answers),
-                "not_answered": chat.failures[:10],
+                "not_answered": writer.failures[:10],
                 "written": len(kept.pairs) + sum(rejects.counts.values()),
                 "kept": len(kept.pairs),
                 "queries": len(kept.texts),
                 "passages_with_queries": len({row for _, row in kept.pairs}),
                 "rejected": dict(rejects.counts.most_common()),
-                "tokens": chat.tokens,
-                "budget_spent": chat.is_spent,
+                "tokens": writer.tokens,
+                "budget_spent": writer.is_spent,
             },
         )
         write_jsonl(run.folder / "rejected.jsonl", rejects.rows)
         if kept.pairs:
             write_beir(run.folder, {"train": _collection(kept, ids, passages, metadata)})
-        if not chat.is_spent:
+        if not writer.is_spent:
             if not kept.pairs:
                 raise InputError(
-                    f"{run.folder}: of {len(drawn):,} passages none has a query that can be used "
-                    f"({_in_words(rejects)})",
+                    f"{run.folder}: of {len(rows):,} passages none has a query that can be used ({_in_words(rejects)})",
                     hint="read rejected.jsonl there; try a larger model, another prompt, or a larger --found-within",
                 )
             run.finish()
     return run
-
-
-_NOT_FOUND = "passage not found again"
-
-
-class _Written:
-    """Different queries, and which passages each of them was written for."""
-
-    def __init__(self) -> None:
-        self.texts: dict[str, str] = {}
-        """Normalised -> as it was first written."""
-        self.pairs: list[tuple[str, int]] = []
-
-    def add(self, queries: Iterable[str], row: int) -> None:
-        """Add the queries of a passage."""
-        for query in queries:
-            same = normalised(query)
-            self.texts.setdefault(same, query)
-            self.pairs.append((same, row))
 
 
 def _cut(pooled: Pooled, limit: int) -> tuple[list[str], list[str], list[dict[str, Any]]]:
@@ -162,37 +138,18 @@ def _cut(pooled: Pooled, limit: int) -> tuple[list[str], list[str], list[dict[st
     return ids, passages, metadata
 
 
-def _drawn(count: int, settings: QuerySettings) -> list[int]:
-    """Return the rows of the passages that queries are written for, ascending."""
-    if settings.passages is None or settings.passages >= count:
-        return list(range(count))
-    return sorted(random.Random(settings.seed).sample(range(count), settings.passages))
-
-
-def _question(template: Template, passage: str, row: int, settings: QuerySettings) -> Question:
-    """Return what is asked about a passage."""
-    values = {"passage": passage, "queries": str(settings.queries)}
-    return Question(
-        template.filled(values, random.Random(f"{settings.seed} {row}")),
-        max_tokens=settings.max_tokens,
-        temperature=settings.temperature,
-        seed=settings.seed,
-    )
-
-
 def _found_again(
-    written: _Written,
+    written: Written,
     passages: list[str],
     run: Run,
     settings: QuerySettings,
     rejects: Rejects,
     ids: list[str],
     on_progress: Progress,
-) -> _Written:
-    """Return the pairs whose passage is among the first that the teacher finds for the query."""
-    kept = _Written()
+) -> Written:
+    """Return the pairs whose passage the settings' teacher finds again."""
     if not written.pairs:
-        return kept
+        return written
     teacher = open_teacher(
         settings.teacher,
         passages,
@@ -200,34 +157,10 @@ def _found_again(
         settings=settings.teacher_settings,
         on_progress=on_progress,
     )
-    first = found_texts(teacher, passages, list(written.texts.values()), within=settings.found_within)
-    found = dict(zip(written.texts, first, strict=True))
-    for same, row in written.pairs:
-        if normalised(passages[row]) in found[same]:
-            kept.add([written.texts[same]], row)
-        else:
-            rejects.add(_NOT_FOUND, query=written.texts[same], passage_id=ids[row])
-    return kept
+    return found_again(written, passages, teacher, within=settings.found_within, rejects=rejects, ids=ids)
 
 
-def _without_twins(found: _Written, different: Different, rejects: Rejects, ids: list[str]) -> _Written:
-    """Return the pairs without those whose query is almost one that comes before it."""
-    twins: dict[str, str] = {}
-    for same, query in found.texts.items():
-        if (twin := different.twin(query)) is not None:
-            twins[same] = twin
-        else:
-            different.add(query)
-    kept = _Written()
-    for same, row in found.pairs:
-        if same in twins:
-            rejects.add(ALMOST_SAID_TWICE, query=found.texts[same], other=twins[same], passage_id=ids[row])
-        else:
-            kept.add([found.texts[same]], row)
-    return kept
-
-
-def _collection(kept: _Written, ids: list[str], passages: list[str], metadata: list[dict[str, Any]]) -> Collection:
+def _collection(kept: Written, ids: list[str], passages: list[str], metadata: list[dict[str, Any]]) -> Collection:
     """Return the kept queries, each with the passages that it was written for."""
     # Named by their text: a query keeps its id when a larger budget brings more of them.
     query_ids = {same: f"q-{fingerprint(same)}" for same in kept.texts}

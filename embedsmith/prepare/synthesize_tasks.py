@@ -23,12 +23,12 @@ from embedsmith.generation.answers import Different, Rejects
 from embedsmith.generation.settings import TaskSettings
 from embedsmith.generation.tasks import Triplet, tasks_in, triplet_in
 from embedsmith.generation.templates import Template, read_templates, write_templates
+from embedsmith.generation.writers import Writer, check_writers, open_writers
 from embedsmith.mining.near_duplicates import shingles
 from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.run import Run
-from embedsmith.services.chat import Chat, Question, ServerSettings
-from embedsmith.services.endpoint import endpoint, key_for
+from embedsmith.services.chat import Question, ServerSettings
 from embedsmith.settings import fingerprint
 
 _ROUNDS = 5
@@ -69,11 +69,10 @@ def synthesize_tasks(
     templates = read_templates(names, prompts)
     # What is missing is reported before anything is paid for.
     different = Different(settings.near_duplicates, shingles=shingles)
-    where = endpoint(settings.url)
-    key = key_for(where)
+    check_writers(settings)
     inputs = {"prompts": {name: fingerprint(template.text) for name, template in templates.items()}}
     with Run.open(out, command="synthesize tasks", settings=settings, inputs=inputs) as run:
-        chat = Chat(where, run.folder / "answers.jsonl", key=key, settings=server)
+        chat = open_writers(settings.writers, run.folder / "answers.jsonl", server)
         write_templates(run.folder / "prompts", templates)
         no_tasks, no_examples = Rejects(), Rejects()
         with run.timed("tasks"):
@@ -87,7 +86,7 @@ def synthesize_tasks(
             questions = [
                 _question(templates[f"example-{kind}"], task, number, settings) for kind, task, number in wanted
             ]
-            answers = chat.ask(questions, what=f"ask {where.model} for examples", on_progress=on_progress)
+            answers = chat.ask(questions, what="ask for examples", on_progress=on_progress)
         found: list[Written] = []
         for (kind, task, _), answer in zip(wanted, answers, strict=True):
             prompt = templates[f"example-{kind}"].text
@@ -114,7 +113,7 @@ def synthesize_tasks(
 
 
 def _tasks(
-    chat: Chat, kind: str, template: Template, settings: TaskSettings, rejects: Rejects, on_progress: Progress
+    chat: Writer, kind: str, template: Template, settings: TaskSettings, rejects: Rejects, on_progress: Progress
 ) -> list[str]:
     """Return different tasks of a kind, as many as are wanted where the model thinks of so many."""
     tasks = Different(settings.near_duplicates, shingles=shingles)
@@ -187,7 +186,7 @@ def _examples(found: list[Written]) -> Iterator[Example]:
 
 
 def _counts(
-    chat: Chat,
+    chat: Writer,
     tasks: list[tuple[str, str]],
     answers: list[Any],
     found: list[Written],

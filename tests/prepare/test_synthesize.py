@@ -153,7 +153,7 @@ def test_a_run_killed_among_its_answers_ends_as_one_never_killed_and_pays_once(c
     words = ["synthesize", "queries", corpus, "--url", chat_server.name, "--teacher", "bm25", "--found-within", 1]
 
     # Some writes of the run itself come before the first answer.
-    line = [*words, "--out", tmp_path / "cut", "--concurrency", 1, 14]
+    line = [*words, "--out", tmp_path / "cut", "--concurrency", 1, 18]
     killed = forks.run(PROGRAM, *line)
     assert killed.returncode == -signal.SIGKILL
     assert 0 < len(chat_server.requests) < 12
@@ -217,3 +217,26 @@ def test_a_corpus_that_cannot_be_used_is_told_before_anything_is_asked(chat_serv
         synthesize_queries(tmp_path / name, out=tmp_path / "run", settings=settings_for(chat_server))
     assert chat_server.requests == []
     assert not (tmp_path / "run").exists()
+
+
+def test_each_kind_of_passage_has_a_prompt_of_its_own(chat_server, tmp_path):
+    asked: list[str] = []
+    chat_server.say = lambda prompt: asked.append(prompt) or "is it cat or sat or add"
+    rows = [
+        {"_id": "a", "text": "def add(): ...", "metadata": {"kind": "code"}},
+        {"_id": "b", "text": "cat | mouse", "metadata": {"kind": "rows"}},
+        {"_id": "c", "text": "A cat sat.", "metadata": {}},
+    ]
+    (tmp_path / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = synthesize_queries(
+        tmp_path / "corpus.jsonl", out=tmp_path / "run", settings=settings_for(chat_server, found_within=9)
+    )
+    said = {prompt.split("\n")[0]: prompt for prompt in asked}
+    assert "developer" in said["def add(): ..."]
+    assert "table or answer" in said["cat | mouse"]
+    assert "to which the text above is the answer" in said["A cat sat."]
+    assert {path.name for path in (run.folder / "prompts").iterdir()} == {
+        "queries.txt",
+        "queries-code.txt",
+        "queries-rows.txt",
+    }

@@ -235,4 +235,8 @@ def _id(passage: Passage) -> str:
 
 def _metadata(passage: Passage) -> dict[str, Any]:
     page = {} if passage.page is None else {"page": passage.page}
-    return {"file": passage.file, "headings": list(passage.path), "start": passage.start, "end": passage.end, **page}
+    kinds = {one.block.kind for one in passage.blocks}
+    # For the prompt of a model that writes queries: what has a row or code and no prose.
+    kind = next(({"kind": said} for one, said in (("row", "rows"), ("code", "code")) if kinds == {one}), {})
+    own = {"file": passage.file, "headings": list(passage.path), "start": passage.start, "end": passage.end}
+    return {**own, **page, **kind}

@@ -338,3 +338,15 @@ def test_the_hash_of_a_folder_is_that_of_its_documents(tmp_path: Path):
     assert documents_hash(tmp_path) == first
     folder_of(tmp_path, {"a.md": "c"})
     assert documents_hash(tmp_path) != first
+
+
+def test_a_passage_of_code_or_rows_alone_says_so():
+    documents = manual(12)
+    code = Block("code", "def add(a, b):\n    return a + b", label="Return the sum of two numbers")
+    rows = [Block("row", f"cat {number} | mouse {number}") for number in range(3)]
+    mixed = [paragraph("A table of cats."), Block("row", "owl | fig")]
+    documents += [document("a.md", heading("One"), code, heading("Two"), *rows, heading("Three"), *mixed)]
+    found = split_documents(*harvested(documents))
+    kinds = {about["headings"][-1]: about.get("kind") for about in found.test.metadata if about["file"] == "a.md"}
+    assert kinds == {"One": "code", "Two": "rows", "Three": None}
+    assert {about.get("kind") for about in found.test.metadata if about["file"] != "a.md"} == {None}
