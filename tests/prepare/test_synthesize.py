@@ -153,7 +153,7 @@ def test_a_run_killed_among_its_answers_ends_as_one_never_killed_and_pays_once(c
     words = ["synthesize", "queries", corpus, "--url", chat_server.name, "--teacher", "bm25", "--found-within", 1]
 
     # Some writes of the run itself come before the first answer.
-    line = [*words, "--out", tmp_path / "cut", "--concurrency", 1, 18]
+    line = [*words, "--out", tmp_path / "cut", "--concurrency", 1, 24]
     killed = forks.run(PROGRAM, *line)
     assert killed.returncode == -signal.SIGKILL
     assert 0 < len(chat_server.requests) < 12
