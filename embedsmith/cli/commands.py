@@ -26,6 +26,7 @@ VARIABLES = {
     "OPENAI_API_KEY": "Key for api.openai.com, and for no other host.",
     "EMBEDSMITH_DATA": "Folder of data sets that `evaluate --before-and-after` scores beside yours.",
     "EMBEDSMITH_VECTORS": "Folder where `evaluate` keeps vectors; as its --vectors.",
+    "EMBEDSMITH_SERVE_KEY": "Key that clients of `serve` must send; without it everybody is answered.",
     "EMBEDSMITH_CPU": "`plain` turns our CPU kernels off, to check a result against plain torch.",
     "CUDA_VISIBLE_DEVICES": "Which GPUs there are; as --device.",
     "HF_TOKEN, HF_HOME": "Of the Hugging Face hub: your token, and where models are kept.",

@@ -22,6 +22,7 @@ from embedsmith.cli import mining as mining
 from embedsmith.cli import recipes as recipes
 from embedsmith.cli import scoring as scoring
 from embedsmith.cli import searching as searching
+from embedsmith.cli import serve as serve
 from embedsmith.cli import training as training
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError, SettingsError
@@ -33,7 +34,7 @@ from embedsmith.version import __version__
 _PANELS = {
     "Start": ["quickstart", "build", "search", "doctor"],
     "Mining": ["mine", "audit", "select", "judge", "report", "export-negatives"],
-    "Training": ["train", "run", "encode", "export-model"],
+    "Training": ["train", "run", "encode", "export-model", "serve"],
     "Scores": ["evaluate", "compare", "ablate"],
     "Data": ["convert", "decontaminate", "synthesize"],
 }

@@ -153,7 +153,8 @@ class Contender:
         Raises:
             SettingsError: there is no place for the instruction in the template.
         """
-        from embedsmith.evaluation.mteb_model import MtebEncoder, MtebRanker, template_of
+        from embedsmith.evaluation.mteb_model import MtebEncoder, MtebRanker
+        from embedsmith.models.instructions import template_of
 
         if template is not None and "{instruction}" not in template:
             raise SettingsError(

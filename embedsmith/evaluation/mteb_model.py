@@ -21,9 +21,6 @@ from embedsmith.data.ties import NO_PASSAGE
 from embedsmith.data.trec import separated
 from embedsmith.teachers.named import Teacher
 
-_INSTRUCT = re.compile(r"(?P<head>Instruct: ).+(?P<tail>\nQuery: ?)", re.DOTALL)
-"""NV-Embed's template, and that of most models with instructions."""
-
 _ASYMMETRIC = ("Retrieval", "Reranking")
 """Task types whose queries are what a model's own query prompt is for."""
 
@@ -140,17 +137,6 @@ def instruction_of(task: Any, prompt_type: PromptType | None) -> str:
         return given.get(prompt_type.value if prompt_type else PromptType.query.value) or ""
     # One instruction for all is meant for queries: documents of instructed models are bare.
     return "" if prompt_type == PromptType.document else given or ""
-
-
-def template_of(query_prompt: str) -> str | None:
-    r"""Return the template that a query prompt was made with, None where it has no instruction.
-
-    >>> template_of("Instruct: Find code\nQuery: ")
-    'Instruct: {instruction}\nQuery: '
-    >>> template_of("query: ")
-    """
-    match = _INSTRUCT.fullmatch(query_prompt)
-    return f"{match['head']}{{instruction}}{match['tail']}" if match else None
 
 
 @contextmanager

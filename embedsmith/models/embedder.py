@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +183,13 @@ class EmbeddingModel(Computes):
             for texts in lists:
                 yield vectors_by_library(self, texts, role, pool=self._workers, normalize=normalize)
             return
-        copies = partial(self._remembered.short_copies, self)
         yield from vectors_of_lists(
-            self, lists, role, tokens=tokens, on_done=on_done, normalize=normalize, copies=copies
+            self, lists, role, tokens=tokens, on_done=on_done, normalize=normalize, copies=self.short_copies
         )
+
+    def short_copies(self) -> Copies | None:
+        """Return bfloat16 copies of the weights that long texts are multiplied with; None where there are none."""
+        return self._remembered.short_copies(self)
 
     @contextmanager
     def spread(self, devices: Sequence[str]) -> Iterator[None]:

@@ -6,11 +6,15 @@ instruction too (NV-Embed, section 4.2, of STS; its published list, of Quora): S
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from embedsmith.data.instructions import instruction_for
 
 PREFIX = "task:"
+
+_INSTRUCT = re.compile(r"(?P<head>Instruct: ).+(?P<tail>\nQuery: ?)", re.DOTALL)
+"""NV-Embed's template, and that of most models with instructions."""
 
 _RETRIEVAL = {
     "arguana",
@@ -58,3 +62,14 @@ def task_of(instruction: str) -> Task:
         return Task(instruction)
     name = instruction.removeprefix(PREFIX)
     return Task(instruction_for(name), symmetric=name not in ONE_SIDED)
+
+
+def template_of(query_prompt: str) -> str | None:
+    r"""Return the template that a query prompt was made with, None where it has no instruction.
+
+    >>> template_of("Instruct: Find code\nQuery: ")
+    'Instruct: {instruction}\nQuery: '
+    >>> template_of("query: ")
+    """
+    match = _INSTRUCT.fullmatch(query_prompt)
+    return f"{match['head']}{{instruction}}{match['tail']}" if match else None

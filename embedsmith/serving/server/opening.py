@@ -1,0 +1,111 @@
+"""Opening what a server serves: models by their names, and a corpus with its vectors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from embedsmith.errors import SettingsError
+from embedsmith.models.opening import load
+from embedsmith.models.settings import Dtype
+from embedsmith.progress import Progress, silent
+from embedsmith.runs.part import is_run
+from embedsmith.serving.search import corpus_of_run
+from embedsmith.serving.server.batching import Batcher
+from embedsmith.serving.server.metrics import Metrics
+from embedsmith.serving.server.models import Models, names_of
+from embedsmith.serving.server.reranking import Reranker
+from embedsmith.serving.server.searched import SearchedCorpus
+from embedsmith.serving.server.served import ServedModel
+from embedsmith.serving.server.settings import ServeSettings
+from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
+from embedsmith.teachers.dense import DenseTeacher
+from embedsmith.vectors.cache import user_cache
+
+_CROSS_ENCODER = "cross-encoder:"
+
+
+@dataclass(frozen=True)
+class Served:
+    """What is served, by name: it is opened again on a reload, and in each process."""
+
+    models: tuple[str, ...]
+    names: tuple[str, ...]
+    dtype: Dtype
+    corpus: str | None = None
+    """A file of passages or a BEIR folder; `run` for what the first model's run was made of."""
+
+    def checked(self) -> list[str]:
+        """Return how the models are called.
+
+        Raises:
+            SettingsError: there is none, or names do not fit.
+        """
+        if not self.models:
+            raise SettingsError("no model to serve", hint="name a run, a folder, a hub id or package:NAME/path")
+        return names_of(self.models, self.names)
+
+
+def open_models(served: Served, settings: ServeSettings, metrics: Metrics) -> Models:
+    """Return the models, each of which has computed something.
+
+    Raises:
+        ModelError, SettingsError: see `embedsmith.errors`.
+    """
+    embedders: dict[str, tuple[ServedModel, Batcher]] = {}
+    rerankers: dict[str, Any] = {}
+    for name, model in zip(served.checked(), served.models, strict=True):
+        if model.startswith(_CROSS_ENCODER):
+            teacher = CrossEncoderTeacher(model.removeprefix(_CROSS_ENCODER), [], dtype=served.dtype)
+            teacher.scores_of_pairs([("warm", "up")])
+            rerankers[name] = Reranker(name, teacher)
+            continue
+        opened = ServedModel(name, load(model, dtype=served.dtype), batch_tokens=settings.batch_tokens)
+        _warm(opened)
+        embedders[name] = opened, _batcher(opened, metrics)
+    return Models(embedders, rerankers)
+
+
+def open_corpus(served: Served, models: Models, on_progress: Progress = silent) -> SearchedCorpus | None:
+    """Return the corpus with its vectors, encoded where they are not kept already; None where none is named.
+
+    Raises:
+        RunError, InputError: it is missing, or cannot be read.
+        SettingsError: no embedding model is served.
+    """
+    if served.corpus is None:
+        return None
+    if not models.embedders:
+        raise SettingsError("--corpus needs an embedding model", hint="name one beside the cross-encoder")
+    name, (first, _) = next(iter(models.embedders.items()))
+    run = Path(next(model for model in served.models if not model.startswith(_CROSS_ENCODER)))
+    corpus = corpus_of_run(run, None if served.corpus == "run" else served.corpus)
+    folder = run / "vectors" if is_run(run) else user_cache()
+    index = DenseTeacher(first.model, corpus.texts, name=name, folder=folder, ties=corpus.ties, on_progress=on_progress)
+    return SearchedCorpus(name, corpus, index)
+
+
+def _batcher(served: ServedModel, metrics: Metrics) -> Batcher:
+    """Return the queue of a model, which counts its batches."""
+
+    def count(texts: int, tokens: int, seconds: float) -> None:
+        metrics.batch_texts.labels(served.name).inc(texts)
+        metrics.batch_seconds.labels(served.name).observe(seconds)
+        metrics.batch_fill.labels(served.name).observe(tokens / served.batch_tokens)
+
+    return Batcher(
+        served.vectors,
+        batch_tokens=served.batch_tokens,
+        packs=served.packs,
+        is_on_cpu=served.is_on_cpu,
+        on_batch=count,
+    )
+
+
+def _warm(served: ServedModel) -> None:
+    """Compute a vector of each role: kernels are chosen and probed before the first request."""
+    for role in ("query", "passage"):
+        prompt = served.prompt(role, None)
+        for text in ("a", "a longer text of some words, as they are asked" * 8):
+            served.vectors(served.read([text], role, prompt))

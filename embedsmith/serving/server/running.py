@@ -1,0 +1,222 @@
+"""A server as a process, or several of them: opening in the background, reload on SIGHUP, a graceful end on SIGTERM."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from embedsmith.errors import EmbedsmithError, SettingsError
+from embedsmith.models.names import find_model
+from embedsmith.serving.server.opening import Served, open_corpus, open_models
+from embedsmith.serving.server.settings import ServeSettings
+
+_log = logging.getLogger("embedsmith")
+
+KEY = "EMBEDSMITH_SERVE_KEY"
+_GRACE_S = 30
+"""Seconds in which requests that were taken are answered after SIGTERM."""
+_OPENING_S = 1800
+"""Seconds in which a process opens its models."""
+_LOCAL = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True)
+class Factory:
+    """Makes the application in each process, which opens the models for itself."""
+
+    served: Served
+    settings: ServeSettings
+    key: str
+    is_local: bool
+    logs: bool = False
+    is_one_of_several: bool = False
+    failures: list[Exception] = field(default_factory=list)
+    """Why nothing could be opened."""
+
+    def __call__(self) -> Any:
+        """Return the application."""
+        from embedsmith.serving.server.application import PATHS, Service, application
+        from embedsmith.serving.server.guard import Guard
+        from embedsmith.serving.server.metrics import Metrics
+
+        metrics = Metrics()
+        service = Service(self.settings, metrics)
+        app = application(service)
+        app.router.lifespan_context = lambda _: self._life(service)
+        return Guard(
+            app,
+            settings=self.settings,
+            key=self.key,
+            paths=PATHS,
+            is_local=self.is_local,
+            metrics=metrics,
+            logs=self.logs,
+        )
+
+    @asynccontextmanager
+    async def _life(self, service: Any) -> AsyncIterator[None]:
+        """Open the models while /health answers already, and again on SIGHUP; end their threads at last."""
+        changing = asyncio.Lock()
+
+        async def change() -> None:
+            async with changing:
+                old, opened = service.models, None
+                try:
+                    opened = await asyncio.to_thread(open_models, self.served, self.settings, service.metrics)
+                    corpus = await asyncio.to_thread(open_corpus, self.served, opened)
+                except (EmbedsmithError, OSError) as error:
+                    if opened is not None:
+                        await asyncio.to_thread(opened.close)
+                    if old is None:
+                        raise
+                    _log.error("not opened again, the old models go on: %s", _in_a_line(error))
+                    return
+                service.models, service.corpus = opened, corpus
+                _log.warning("serving %s", ", ".join([*opened.embedders, *opened.rerankers]))
+                if old is not None:
+                    await asyncio.to_thread(old.close)
+
+        async def first() -> None:
+            try:
+                await change()
+            except (EmbedsmithError, OSError) as error:  # nothing is served: the process ends with it
+                self.failures.append(error)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        if self.is_one_of_several:
+            # The supervisor replaces a process when another one is ready, and ends where none can start.
+            try:
+                await change()
+            except (EmbedsmithError, OSError) as error:
+                _log.error("%s", _in_a_line(error))
+                raise
+            tasks = set()
+        else:
+            tasks = {asyncio.ensure_future(first())}
+            with contextlib.suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
+                asyncio.get_running_loop().add_signal_handler(
+                    signal.SIGHUP, lambda: tasks.add(asyncio.ensure_future(change()))
+                )
+        yield
+        for task in tasks:
+            task.cancel()
+        if service.models is not None:
+            await asyncio.to_thread(service.models.close)
+
+
+def _in_a_line(error: Exception) -> str:
+    """Return a mistake with its remedy."""
+    return "; ".join(filter(None, [str(error), getattr(error, "hint", "")]))
+
+
+def serve(
+    served: Served,
+    settings: ServeSettings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    workers: int = 1,
+    logs: bool = False,
+) -> int:
+    """Serve until a signal ends it; return the exit code.
+
+    Args:
+        served: models and corpus.
+        settings: limits.
+        host: address to listen on.
+        port: 0 takes one that is free.
+        workers: processes, each with the models of its own.
+        logs: write a line of JSON for each request to stderr.
+
+    Raises:
+        SettingsError: the extra `serve` is not installed, a name does not fit, or the address is taken.
+        ModelError, RunError: a model or the corpus cannot be opened.
+    """
+    try:
+        import uvicorn
+        from uvicorn.config import STARTUP_FAILURE
+        from uvicorn.supervisors import Multiprocess
+    except ImportError as error:
+        raise SettingsError(f"{error.name} is not installed", hint='pip install "embedsmith[serve]"') from error
+    served.checked()
+    key = os.environ.get(KEY, "")
+    is_local = host in _LOCAL
+    if not key and not is_local:
+        _log.warning("%s is not set: everybody who reaches %s can use the models", KEY, host)
+    if logs:
+        _log_requests()
+    for name in served.models:
+        find_model(name.removeprefix("cross-encoder:"))
+    factory = Factory(served, settings, key, is_local, logs, is_one_of_several=workers > 1)
+    listening = _listening(host, port)
+    _log.warning("listening on http://%s:%d", f"[{host}]" if ":" in host else host, listening.getsockname()[1])
+    config = uvicorn.Config(
+        factory,
+        factory=True,
+        host=host,
+        port=port,
+        workers=workers,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_S,
+        timeout_keep_alive=30,
+        timeout_worker_healthcheck=_OPENING_S,
+        h11_max_incomplete_event_size=64 * 1024,
+        backlog=2048,
+        ws="none",
+    )
+    try:
+        if workers > 1:
+            processes = Multiprocess(config, [listening])
+            processes.run()
+            if any(process.exitcode == STARTUP_FAILURE for process in processes.processes):
+                return 2
+        else:
+            uvicorn.Server(config).run(sockets=[listening])
+    except KeyboardInterrupt:
+        return 130
+    if factory.failures:
+        raise factory.failures[0]
+    return 0
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens on an address.
+
+    Raises:
+        SettingsError: another program has it, or the machine has no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family)
+    try:
+        if sys.platform != "win32":
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind((host, port))
+    except OSError as error:
+        found.close()
+        raise SettingsError(
+            f"--host {host} --port {port}: {error.strerror or error}", hint="choose another --port, or 0 for a free one"
+        ) from error
+    found.set_inheritable(True)
+    return found
+
+
+def _log_requests() -> None:
+    """Write the access log to stderr, a line of JSON for each request."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    access = logging.getLogger("embedsmith.access")
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+    access.propagate = False
