@@ -236,7 +236,8 @@ def test_no_module_is_a_drawer_for_odds_and_ends():
 def test_no_handler_catches_every_mistake():
     # The page that tells of what is broken here catches whatever a library or a driver may raise, in one place.
     found = [handler for module in modules() for handler in blind_handlers(*module)]
-    assert [path.partition(":")[0] for path, _ in found] == ["diagnosis/doctor.py"]
+    # A server goes on living, whatever a batch raises: it fails the requests of the batch, and is logged.
+    assert [path.partition(":")[0] for path, _ in found] == ["diagnosis/doctor.py", "serving/server/batching.py"]
 
 
 def test_a_handler_that_catches_every_mistake_is_seen():

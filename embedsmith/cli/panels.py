@@ -28,6 +28,7 @@ _SUBJECTS = {
     "MemorySettings": f"{ADVANCED}memory and precision",
     "WatchSettings": f"{ADVANCED}checkpoints and validation",
     "ChunkSettings": f"{ADVANCED}long texts in chunks",
+    "ServeSettings": f"{ADVANCED}limits of requests",
     "ScoringSettings": f"{ADVANCED}scoring",
     "JudgeSettings": f"{ADVANCED}judging",
     "QuerySettings": f"{ADVANCED}writing",

@@ -24,6 +24,7 @@ from embedsmith.models.settings import ChunkSettings, StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.converters.settings import ConvertSettings
 from embedsmith.services.chat import ServerSettings
+from embedsmith.serving.server.settings import ServeSettings
 from embedsmith.settings import Settings
 from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.settings import StageSettings
@@ -67,6 +68,7 @@ COMMANDS = {
     ),
     "run": Command("recipe.yaml --out OUT", "embedsmith.recipes.run.run_recipe"),
     "encode": Command("MODEL TEXTS --out OUT", "embedsmith.serving.encode.encode", {"Chunks": ChunkSettings}),
+    "serve": Command("MODEL", "embedsmith.serving.server.running.serve", {"Limits": ServeSettings}),
     "export-model": Command("MODEL --out OUT", "embedsmith.serving.export.export"),
     "evaluate": Command(
         "MODEL DATA",

@@ -66,6 +66,7 @@ def test_every_writer_of_json_refuses_what_is_not_finite():
         ("prepare/documents/reader_process.py", "json"),  # texts and places, to the process that asked
         ("prepare/documents/reading.py", "json"),  # a name, to the process that reads
         ("recipes/shelf.py", "orjson"),  # for a hash
+        ("serving/server/application.py", "orjson"),  # vectors are looked at before
         ("services/journal.py", "orjson"),  # answers in words
         ("services/requests.py", "json"),  # a request
         ("settings.py", "json"),  # for a hash

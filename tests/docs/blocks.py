@@ -17,7 +17,7 @@ from pathlib import Path
 
 FENCE = re.compile(r"^( *)```\s*([\w-]*)(.*)$")
 NOT_RUN = re.compile(r"^\s*<!-- not run: (\S.*) -->$")
-LANGUAGES = {"sh", "python", "yaml", "json", "text", "toml", ""}
+LANGUAGES = {"sh", "python", "yaml", "json", "text", "toml", "js", ""}
 """What a block may be; `text` is what a program printed."""
 
 

@@ -113,9 +113,9 @@ class Service:
         except EmbedsmithError as error:
             raise _refused(error, param) from None
         total = sum(read.tokens for read in reads)
-        if total > self.settings.max_tokens:
+        if total > self.settings.max_request_tokens:
             raise Refused(
-                f"{total:,} tokens, the limit is {self.settings.max_tokens:,} a request: send fewer texts at once",
+                f"{total:,} tokens, the limit is {self.settings.max_request_tokens:,} a request: send fewer texts",
                 param=param,
                 code="too_many_tokens",
             )
@@ -143,7 +143,10 @@ class Service:
             return np.empty((0, model.dimensions), np.float32)
         job = batcher.enqueue(reads)
         try:
-            return await job.done
+            vectors = await job.done
+            if not np.isfinite(vectors).all():
+                raise Refused("a vector is not finite", status=500, kind="server_error", code="not_finite")
+            return vectors
         except OutOfMemory as error:
             raise overloaded(f"{error}: send shorter or fewer texts", code="out_of_memory") from None
         finally:
@@ -206,8 +209,10 @@ async def _texts(service: Service, model: ServedModel, body: EmbeddingsBody) -> 
             param="input",
             code="too_many_inputs",
         )
-    if sum(map(len, lists)) > service.settings.max_tokens:
-        raise Refused(f"more than {service.settings.max_tokens:,} tokens", param="input", code="too_many_tokens")
+    if sum(map(len, lists)) > service.settings.max_request_tokens:
+        raise Refused(
+            f"more than {service.settings.max_request_tokens:,} tokens", param="input", code="too_many_tokens"
+        )
     try:
         decode = asyncio.get_running_loop().run_in_executor
         return await decode(service.tokenizing, lambda: [model.text_of(ids) for ids in lists])

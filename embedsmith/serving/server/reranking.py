@@ -45,7 +45,7 @@ class Reranker:
         counts = await asyncio.get_running_loop().run_in_executor(
             self._thread, self._teacher.tokens_of_pairs, [(query, text) for text in documents]
         )
-        total, most = sum(min(count, limit) for count, limit in counts), service.settings.max_tokens
+        total, most = sum(min(count, limit) for count, limit in counts), service.settings.max_request_tokens
         if total > most:
             raise Refused(
                 f"{total:,} tokens, the limit is {most:,} a request", param="documents", code="too_many_tokens"

@@ -17,6 +17,7 @@ from typing import Any
 from embedsmith.errors import EmbedsmithError, SettingsError
 from embedsmith.models.names import find_model
 from embedsmith.serving.server.opening import Served, open_corpus, open_models
+from embedsmith.serving.server.processes import STARTUP_FAILED, Processes
 from embedsmith.serving.server.settings import ServeSettings
 
 _log = logging.getLogger("embedsmith")
@@ -24,8 +25,6 @@ _log = logging.getLogger("embedsmith")
 KEY = "EMBEDSMITH_SERVE_KEY"
 _GRACE_S = 30
 """Seconds in which requests that were taken are answered after SIGTERM."""
-_OPENING_S = 1800
-"""Seconds in which a process opens its models."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
 
 
@@ -38,12 +37,16 @@ class Factory:
     key: str
     is_local: bool
     logs: bool = False
-    is_one_of_several: bool = False
     failures: list[Exception] = field(default_factory=list)
     """Why nothing could be opened."""
 
-    def __call__(self) -> Any:
-        """Return the application."""
+    def __call__(self, is_ready: Any = None) -> Any:
+        """Return the application.
+
+        Args:
+            is_ready: of one of several processes: an event to set when the models are opened, which is before the
+                first request. Else requests are refused until then, and /health is answered.
+        """
         from embedsmith.serving.server.application import PATHS, Service, application
         from embedsmith.serving.server.guard import Guard
         from embedsmith.serving.server.metrics import Metrics
@@ -51,7 +54,9 @@ class Factory:
         metrics = Metrics()
         service = Service(self.settings, metrics)
         app = application(service)
-        app.router.lifespan_context = lambda _: self._life(service)
+        if self.logs:
+            _log_requests()
+        app.router.lifespan_context = lambda _: self._life(service, is_ready)
         return Guard(
             app,
             settings=self.settings,
@@ -63,7 +68,7 @@ class Factory:
         )
 
     @asynccontextmanager
-    async def _life(self, service: Any) -> AsyncIterator[None]:
+    async def _life(self, service: Any, is_ready: Any) -> AsyncIterator[None]:
         """Open the models while /health answers already, and again on SIGHUP; end their threads at last."""
         changing = asyncio.Lock()
 
@@ -92,14 +97,15 @@ class Factory:
                 self.failures.append(error)
                 os.kill(os.getpid(), signal.SIGTERM)
 
-        if self.is_one_of_several:
-            # The supervisor replaces a process when another one is ready, and ends where none can start.
+        tasks: set[asyncio.Future[None]] = set()
+        if is_ready is not None:
             try:
                 await change()
             except (EmbedsmithError, OSError) as error:
+                self.failures.append(error)
                 _log.error("%s", _in_a_line(error))
                 raise
-            tasks = set()
+            is_ready.set()
         else:
             tasks = {asyncio.ensure_future(first())}
             with contextlib.suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
@@ -142,53 +148,68 @@ def serve(
         ModelError, RunError: a model or the corpus cannot be opened.
     """
     try:
-        import uvicorn
-        from uvicorn.config import STARTUP_FAILURE
-        from uvicorn.supervisors import Multiprocess
+        import prometheus_client  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
     except ImportError as error:
         raise SettingsError(f"{error.name} is not installed", hint='pip install "embedsmith[serve]"') from error
     served.checked()
     key = os.environ.get(KEY, "")
     is_local = host in _LOCAL
-    if not key and not is_local:
-        _log.warning("%s is not set: everybody who reaches %s can use the models", KEY, host)
-    if logs:
-        _log_requests()
     for name in served.models:
         find_model(name.removeprefix("cross-encoder:"))
-    factory = Factory(served, settings, key, is_local, logs, is_one_of_several=workers > 1)
+    if not key and not is_local:
+        _log.warning("%s is not set: everybody who reaches %s can use the models", KEY, host)
+    factory = Factory(served, settings, key, is_local, logs)
     listening = _listening(host, port)
     _log.warning("listening on http://%s:%d", f"[{host}]" if ":" in host else host, listening.getsockname()[1])
+    if workers > 1:
+        return Processes(OneOfSeveral(factory), listening, workers).run()
+    try:
+        _run(factory(), listening)
+    except KeyboardInterrupt:
+        return 130
+    if factory.failures:
+        raise factory.failures[0]
+    return 0
+
+
+@dataclass(frozen=True)
+class OneOfSeveral:
+    """What each of several processes does: opens the models, and only then takes requests."""
+
+    factory: Factory
+
+    def __call__(self, listening: socket.socket, is_ready: Any) -> None:
+        """Serve until SIGTERM."""
+        _run(self.factory(is_ready), listening)
+        if self.factory.failures:
+            sys.exit(STARTUP_FAILED)
+
+
+def _run(app: Any, listening: socket.socket) -> None:
+    """Serve until a signal; answer what was taken."""
+    import uvicorn
+
     config = uvicorn.Config(
-        factory,
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
+        app,
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_S,
         timeout_keep_alive=30,
-        timeout_worker_healthcheck=_OPENING_S,
-        h11_max_incomplete_event_size=64 * 1024,
         backlog=2048,
         ws="none",
     )
+    # uvicorn ends gracefully, and then raises the signal once more, for the handler that was there before it.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        if workers > 1:
-            processes = Multiprocess(config, [listening])
-            processes.run()
-            if any(process.exitcode == STARTUP_FAILURE for process in processes.processes):
-                return 2
-        else:
-            uvicorn.Server(config).run(sockets=[listening])
-    except KeyboardInterrupt:
-        return 130
-    if factory.failures:
-        raise factory.failures[0]
-    return 0
+        uvicorn.Server(config).run(sockets=[listening])
+    except SystemExit:  # the application did not start: it has noted why
+        pass
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -21,7 +21,7 @@ class ServeSettings(Settings):
     """Size of a request's body in MiB."""
     max_inputs: int = Field(2048, ge=1)
     """Texts of a request; OpenAI's limit by default."""
-    max_tokens: int = Field(300_000, ge=1)
+    max_request_tokens: int = Field(300_000, ge=1)
     """Tokens of a request, all its texts together, as the model reads them; OpenAI's limit by default."""
     max_waiting: int = Field(1024, ge=1)
     """Requests that wait or are computed at once; the next one gets status 429."""

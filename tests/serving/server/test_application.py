@@ -42,9 +42,7 @@ def test_documents_are_ranked_by_cosine(server, plain):
     answer = server.post("/v1/rerank", model="plain", query="the cat", documents=[*PASSAGES[:2], {"text": PASSAGES[2]}])
     order = [row["index"] for row in answer.body["results"]]
     assert order == np.argsort(-cosines[0]).tolist()
-    np.testing.assert_allclose(
-        [row["relevance_score"] for row in answer.body["results"]], cosines[0][order], atol=1e-6
-    )
+    np.testing.assert_allclose([row["relevance_score"] for row in answer.body["results"]], cosines[0][order], atol=1e-6)
     two = server.post("/rerank", model="plain", query="the cat", documents=PASSAGES, top_n=2, return_documents=True)
     assert [row["document"]["text"] for row in two.body["results"]] == [PASSAGES[place] for place in order[:2]]
     found = server.post("/v1/similarity", model="plain", queries=["the cat", "an owl"], passages=PASSAGES)
@@ -118,7 +116,7 @@ def test_other_paths_methods_and_types_are_refused(server):
 
 
 def test_limits_are_kept(serving, plain):
-    with serving(plain, max_inputs=3, max_tokens=20, max_body_mib=0.001) as server:
+    with serving(plain, max_inputs=3, max_request_tokens=20, max_body_mib=0.001) as server:
         assert code_of(server.post("/v1/embeddings", input=["a"] * 4)) == (400, "too_many_inputs")
         assert code_of(server.post("/v1/embeddings", input=["the cat sat on the mat"] * 3)) == (400, "too_many_tokens")
         assert code_of(server.post("/v1/embeddings", input="a" * 2000)) == (413, "body_too_large")
@@ -211,6 +209,8 @@ def test_a_model_that_fails_is_status_500_and_the_next_request_is_answered(servi
         answer = server.post("/v1/embeddings", input="a secret text")
         assert code_of(answer) == (500, "internal")
         assert "secret" not in answer.body["error"]["message"]
+        batcher._compute = lambda texts: compute(texts) * np.nan
+        assert code_of(server.post("/v1/embeddings", input="a")) == (500, "not_finite")
         batcher._compute = lambda texts: (_ for _ in ()).throw(MemoryError())
         assert code_of(server.post("/v1/embeddings", input="a")) == (503, "out_of_memory")
         batcher._compute = compute

@@ -1,0 +1,181 @@
+"""A server as a process: it begins, is reloaded, and ends without losing what it took."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+
+import numpy as np
+import psutil
+import pytest
+
+from embedsmith.models.opening import load
+
+pytestmark = pytest.mark.slow
+
+
+@contextmanager
+def process(*words, **variables) -> Iterator[tuple[subprocess.Popen, int]]:
+    """A server that is ready, and its port."""
+    command = [sys.executable, "-m", "embedsmith", "serve", *map(str, words), "--port", "0"]
+    started = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **variables})
+    lines: list[str] = []
+    reading = threading.Thread(target=lambda: lines.extend(iter(started.stderr.readline, "")))
+    reading.start()
+    try:
+        while not (found := re.search(r"listening on http://127.0.0.1:(\d+)", "".join(lines))):
+            assert started.poll() is None, "".join(lines)
+            time.sleep(0.02)
+        port = int(found[1])
+        while status(port, "/ready") != 200:
+            assert started.poll() is None, "".join(lines)
+            time.sleep(0.02)
+        started.lines = lines
+        yield started, port
+    finally:
+        started.terminate()
+        started.wait(30)
+        reading.join()
+        started.stderr.close()
+
+
+def ask(port, method, path, body=None):
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        content = None if body is None else json.dumps(body)
+        connection.request(method, path, content, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    finally:
+        connection.close()
+
+
+def status(port, path):
+    try:
+        return ask(port, "GET", path)[0]
+    except OSError:
+        return 0
+
+
+class Clients:
+    """Threads that ask one after the other until they are stopped, and check every answer."""
+
+    def __init__(self, port, model, count=4):
+        self.port, self.wrong, self.answered, self.cut = port, [], 0, 0
+        texts = [f"the {animal} sat" for animal in ("cat", "dog", "owl", "hen")]
+        self.want = dict(zip(texts, load(str(model)).embed(texts, "passage"), strict=True))
+        self.stops = threading.Event()
+        self.threads = [threading.Thread(target=self.work, args=(place,)) for place in range(count)]
+        for thread in self.threads:
+            thread.start()
+
+    def work(self, place):
+        texts = list(self.want)
+        while not self.stops.is_set():
+            text = texts[place % len(texts)]
+            place += 1
+            try:
+                code, body = ask(self.port, "POST", "/v1/embeddings", {"input": text})
+            except (OSError, HTTPException):
+                self.cut += 1
+                continue
+            if code != 200 or np.abs(np.array(body["data"][0]["embedding"]) - self.want[text]).max() > 1e-6:
+                self.wrong.append((code, body))
+            self.answered += 1
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stops.set()
+        for thread in self.threads:
+            thread.join()
+
+
+def until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_sigterm_ends_it_when_what_it_took_is_answered(plain):
+    with process(plain, "--dtype", "float32") as (server, port):
+        with Clients(port, plain) as clients:
+            until(lambda: clients.answered > 20)
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(30) == 0
+            # From then on nobody listens; no answer that had begun was cut off.
+            until(lambda: clients.cut > 10)
+        assert not clients.wrong
+
+
+def test_sighup_opens_the_models_again_without_a_lost_request(plain):
+    with process(plain, "--dtype", "float32") as (server, port):
+        with Clients(port, plain) as clients:
+            until(lambda: clients.answered > 20)
+            server.send_signal(signal.SIGHUP)
+            until(lambda: "".join(server.lines).count("serving plain") == 2)
+            before = clients.answered
+            until(lambda: clients.answered > before + 20)
+        assert (clients.wrong, clients.cut) == ([], 0)
+
+
+def test_ctrl_c_ends_it_with_its_code(plain):
+    with process(plain) as (server, _):
+        server.send_signal(signal.SIGINT)
+        assert server.wait(30) == 130
+
+
+def test_several_processes_answer_and_a_killed_one_is_replaced(plain):
+    with process(plain, "--dtype", "float32", "--workers", "2") as (server, port):
+        with Clients(port, plain) as clients:
+            until(lambda: clients.answered > 20)
+            children = psutil.Process(server.pid).children()
+            worker = next(child.pid for child in children if "spawn_main" in " ".join(child.cmdline()))
+            os.kill(worker, signal.SIGKILL)
+            before = clients.answered
+            until(lambda: clients.answered > before + 50)
+        assert not clients.wrong
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(60) == 0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_model_that_cannot_be_opened_ends_it(embedsmith_process, tmp_path, tiny_bert, workers):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "config.json").write_text((tiny_bert / "config.json").read_text())
+    done = embedsmith_process("serve", folder, "--port", 0, "--workers", workers)
+    assert done.returncode == 2
+    assert str(folder) in done.stderr
+
+
+@pytest.fixture
+def embedsmith_process():
+    def run(*words):
+        command = [sys.executable, "-m", "embedsmith", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    return run
+
+
+def test_what_is_wrong_with_the_command_is_a_line(embedsmith_process, plain, tmp_path):
+    lines = {
+        ("serve", tmp_path / "none"): "no such model folder",
+        ("serve", plain, plain): 'two models are called "plain"',
+        ("serve", plain, "--name", "a", "--name", "b"): "2 names for 1 models",
+        ("serve", plain, "--name", "a:query"): "wanted letters without a colon",
+        ("serve", plain, "--host", "192.0.2.1"): "--host 192.0.2.1 --port 8000",
+    }
+    for words, line in lines.items():
+        done = embedsmith_process(*words)
+        assert (done.returncode, line in done.stderr) == (2, True), done.stderr
+        assert "Traceback" not in done.stderr
