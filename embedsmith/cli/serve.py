@@ -19,7 +19,7 @@ def serve(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="MODEL...", help="Runs, folders, hub ids, package:NAME/path or cross-encoder:MODEL; one or several."
+            metavar="MODEL", help="Runs, folders, hub ids, package:NAME/path or cross-encoder:MODEL; one or several."
         ),
     ],
     *,

@@ -21,6 +21,8 @@ class Models:
 
     def __init__(self, embedders: Mapping[str, tuple[ServedModel, Batcher]], rerankers: Mapping[str, Any]) -> None:
         self.embedders, self.rerankers = dict(embedders), dict(rerankers)
+        self.holders = 0
+        """Requests that are answered with them."""
 
     def embedder(self, name: str | None, input_type: str | None = None) -> tuple[ServedModel, Batcher, Role]:
         """Return the model of a name, its queue, and the role of the texts; `NAME:query` says both.

@@ -47,9 +47,10 @@ class Factory:
             is_ready: of one of several processes: an event to set when the models are opened, which is before the
                 first request. Else requests are refused until then, and /health is answered.
         """
-        from embedsmith.serving.server.application import PATHS, Service, application
+        from embedsmith.serving.server.application import PATHS, application
         from embedsmith.serving.server.guard import Guard
         from embedsmith.serving.server.metrics import Metrics
+        from embedsmith.serving.server.service import Service
 
         metrics = Metrics()
         service = Service(self.settings, metrics)
@@ -87,6 +88,8 @@ class Factory:
                     return
                 service.models, service.corpus = opened, corpus
                 _log.warning("serving %s", ", ".join([*opened.embedders, *opened.rerankers]))
+                while old is not None and old.holders:
+                    await asyncio.sleep(0.02)
                 if old is not None:
                     await asyncio.to_thread(old.close)
 
