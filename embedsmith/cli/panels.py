@@ -34,6 +34,7 @@ _SUBJECTS = {
     "QuerySettings": f"{ADVANCED}writing",
     "TaskSettings": f"{ADVANCED}writing",
     "ServerSettings": f"{ADVANCED}the server",
+    "WriterSettings": f"{ADVANCED}writing",
 }
 """Class that defines a field -> panel of its option."""
 
