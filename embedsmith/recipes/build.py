@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +17,9 @@ DATA = "documents"
 
 _PASSAGE_TOKENS = 160
 """Of a passage: a few paragraphs. With 256 a step takes twice as long, and a hit says less of where the answer is."""
+
+_EPOCHS, _LEAST_STEPS = 2.0, 100
+"""Passes over the training queries, and steps where few queries make fewer."""
 
 
 def build_recipe(
@@ -55,7 +59,8 @@ def build_recipe(
         # As in the quickstart: the teacher is the student's own start, so it is no guide.
         stages=[
             StageSettings(
-                steps=150,
+                epochs=_EPOCHS,
+                least_steps=_LEAST_STEPS,
                 batch_size=48,
                 learning_rate=5e-5,
                 dropout=0.0,
@@ -66,4 +71,7 @@ def build_recipe(
         ],
         evaluation=EvaluationSettings(hybrid=True),
     )
-    return recipe_of(recipe.model_dump(mode="json"), where="--set", changes=changes) if changes else recipe
+    values = recipe.model_dump(mode="json")
+    if any(re.match(r"\s*stages\.0\.steps\s*=", change) for change in changes):
+        values["stages"][0] |= {"epochs": None, "least_steps": None}
+    return recipe_of(values, where="--set", changes=changes) if changes else recipe

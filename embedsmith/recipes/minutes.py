@@ -192,7 +192,7 @@ def _least(*counts: int | None) -> int:
 def with_steps(recipe: Recipe, steps: tuple[int, ...], share: float) -> Recipe:
     """Return a recipe whose stages have a share of some steps, each one at least."""
     stages = [
-        stage.model_copy(update={"steps": max(1, round(count * share)), "epochs": None})
+        stage.model_copy(update={"steps": max(1, round(count * share)), "epochs": None, "least_steps": None})
         for stage, count in zip(recipe.stages, steps, strict=True)
     ]
     return recipe.model_copy(update={"stages": stages})

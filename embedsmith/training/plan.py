@@ -16,7 +16,8 @@ def plan_of(sources: Sequence[Source], settings: StageSettings, seed: int) -> Ba
     sources = without_held_out(sources, settings.held_out, seed)
     count = sum(len(source.examples) for source in sources)
     batch_size = min(settings.batch_size, count)
-    steps = settings.steps or math.ceil((settings.epochs or 1) * count / (batch_size * settings.accumulation))
+    of_epochs = math.ceil((settings.epochs or 1) * count / (batch_size * settings.accumulation))
+    steps = settings.steps or max(of_epochs, settings.least_steps or 1)
     return BatchPlan(
         sources,
         steps=steps * settings.accumulation,

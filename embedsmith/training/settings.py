@@ -22,6 +22,8 @@ class WorkSettings(Settings):
     """Optimizer steps; by default as many as `epochs` need."""
     epochs: float | None = Field(None, gt=0)
     """Passes over the data; 1 by default. Give this or `steps`."""
+    least_steps: int | None = Field(None, gt=0)
+    """Optimizer steps where `epochs` need fewer."""
     batch_size: int = Field(32, gt=1)
     """Queries that are contrasted with each other, over all devices."""
     accumulation: int = Field(1, gt=0)
@@ -144,6 +146,8 @@ class StageSettings(WatchSettings, MemorySettings, OptimizerSettings, LossSettin
         """Refuse settings that contradict each other."""
         if self.steps is not None and self.epochs is not None:
             raise ValueError(f"steps is {self.steps} and epochs {self.epochs}: give one of them")
+        if self.steps is not None and self.least_steps is not None:
+            raise ValueError(f"steps is {self.steps} and least_steps {self.least_steps}: give one of them")
         if self.patience is not None and not self.held_out:
             raise ValueError("patience needs held_out: nothing is measured without held-out examples")
         if not self.hard_negatives and (self.distill_scores or self.distill_margins):

@@ -167,7 +167,10 @@ def test_what_is_missing_is_told_before_anything_is_made(tiny_bert: Path, tmp_pa
 
 
 def test_the_recipe_of_build_takes_changes(documents: Path):
+    usual = build_recipe(str(documents)).stages[0]
+    assert (usual.steps, usual.epochs, usual.least_steps) == (None, 2.0, 100)
     own = build_recipe(str(documents), student="bm25-like", seed=3, changes=["stages.0.steps=7"])
+    assert (own.stages[0].epochs, own.stages[0].least_steps) == (None, None)
     assert (own.stages[0].steps, own.seed, own.mining.teachers) == (7, 3, ["bm25-like"])
     assert own.data["documents"].path == str(documents.resolve())
     with pytest.raises(SettingsError, match=r'"stepz"'):

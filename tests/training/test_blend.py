@@ -102,3 +102,14 @@ def test_a_cap_is_a_choice_in_order_that_depends_on_the_seed():
     assert capped_examples(whole, 50, seed=0) is capped_examples(whole, None, seed=0) is whole
     counts = Counter(e.query_id for seed in range(600) for e in capped_examples(whole[:5], 2, seed=seed))
     assert np.allclose([counts[e.query_id] for e in whole[:5]], 240, atol=45)
+
+
+@pytest.mark.parametrize(("epochs", "least", "steps"), [(2.0, 5, 20), (2.0, 100, 100), (0.5, None, 5), (None, 12, 12)])
+def test_steps_follow_from_the_epochs_and_are_no_fewer_than_the_least(epochs, least, steps):
+    stage = StageSettings(epochs=epochs, least_steps=least, batch_size=10)
+    assert len(plan_of([Source("all", examples("all", 100))], stage, 0)) == steps
+
+
+def test_steps_and_the_least_of_them_are_refused_together():
+    with pytest.raises(SettingsError, match="steps is 5 and least_steps 2: give one of them"):
+        StageSettings.parse({"steps": 5, "least_steps": 2}, where="stage")
