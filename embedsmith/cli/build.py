@@ -36,6 +36,15 @@ def build(
             "query and answer.",
         ),
     ] = None,
+    generators: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--generator",
+            metavar="MODEL",
+            help="Language model that writes queries for the passages too: a hub id, a folder, package:NAME/path, a "
+            "GGUF file, or https://HOST/v1#MODEL. Give it again for several, which take turns.",
+        ),
+    ] = None,
     student: Annotated[
         str, typer.Option(metavar="MODEL", help="Model to train, which finds the negatives too.")
     ] = MINILM,
@@ -60,7 +69,15 @@ def build(
     from embedsmith.recipes.run import run_recipe
 
     refuse_without(out, dry_run=dry_run)
-    recipe = build_recipe(docs, queries=queries, student=student, seed=seed, on_gpu=has_cuda(), changes=changes or [])
+    recipe = build_recipe(
+        docs,
+        queries=queries,
+        generators=generators or [],
+        student=student,
+        seed=seed,
+        on_gpu=has_cuda(),
+        changes=changes or [],
+    )
     recipe, planned = planned_recipe(recipe, minutes, out, dry_run=dry_run, as_json=as_json)
     if dry_run:
         return
@@ -71,6 +88,9 @@ def build(
         )
     for name in recipe.data:
         show_harvest(run.folder / "data" / name, verbose=console.is_verbose())
+        if written := run.manifest["counts"].get(f"written {name}"):
+            kept = f"{written['queries']:,} queries written for {written['asked']:,} passages"
+            console.line_beside(f"{kept}; rejected: {_counted(written['rejected']) or 'none'}")
         if not as_json and (run.folder / "data" / name / "done.json").is_file():
             show_sources(run.folder, name)
     show_run(run, as_json=as_json, search_hint=example_query(run.folder, next(iter(recipe.data))))
@@ -106,7 +126,7 @@ def show_harvest(folder: Path, *, verbose: bool) -> None:
         console.line_beside(line)
     if (lost := folder / "not_found.jsonl").is_file():
         by_source = count_by_source(str(row["_id"]) for _, row in read_jsonl(lost))
-        console.line_beside(f"not found again by the teacher, and not trained on: {_by_source(by_source) or 'none'}")
+        console.line_beside(f"not found again by the teacher, and not trained on: {_counted(by_source) or 'none'}")
     for row in skipped if verbose else ():
         place = row["path"] if row["line"] is None else f"{row['path']}:{row['line']}"
         console.line_beside(f"  {place}: {row['reason']}")
@@ -130,12 +150,12 @@ def _lines(skipped: list[dict[str, Any]], counts: dict[str, Any], *, verbose: bo
             f"{counts['passages']:,} passages; {counts['copies']:,} copies of them and {counts['near_copies']:,} near "
             "copies found"
         )
-        lines.append(f"pairs found: {_by_source(counts['pairs'])}")
-        lines.append(f"queries to train on: {_by_source(counts['trained_on'])}")
+        lines.append(f"pairs found: {_counted(counts['pairs'])}")
+        lines.append(f"queries to train on: {_counted(counts['trained_on'])}")
     return lines
 
 
-def _by_source(counts: dict[str, int]) -> str:
+def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {source}" for source, count in counts.items())
 
 

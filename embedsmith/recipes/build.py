@@ -9,6 +9,7 @@ from pathlib import Path
 from embedsmith.errors import InputError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import MINILM, StudentSettings
+from embedsmith.prepare.documents.settings import PairSettings
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe, recipe_of
 from embedsmith.training.settings import StageSettings
 
@@ -26,6 +27,7 @@ def build_recipe(
     documents: str,
     *,
     queries: str | None = None,
+    generators: Sequence[str] = (),
     student: str = MINILM,
     seed: int = 0,
     on_gpu: bool = False,
@@ -36,6 +38,7 @@ def build_recipe(
     Args:
         documents: a folder.
         queries: a file of queries that people ask, which are scored apart.
+        generators: models that write queries for the passages too.
         student: which model is trained; it finds the negatives too.
         seed: of batches and dropout.
         on_gpu: use what memory there is.
@@ -50,10 +53,11 @@ def build_recipe(
         what = "a file, wanted a folder of documents" if path.exists() else "no such folder"
         raise InputError(f"{documents}: {what}", hint="name the folder that the documents lie in")
     asked = str(Path(queries).expanduser().resolve()) if queries is not None else None
+    pairs = PairSettings(generators=list(generators))
     recipe = Recipe(
         name="documents",
         seed=seed,
-        data={DATA: DataSettings(path=str(path.resolve()), format="documents", queries=asked)},
+        data={DATA: DataSettings(path=str(path.resolve()), format="documents", queries=asked, documents=pairs)},
         mining=MiningSettings(teachers=[student]),
         student=StudentSettings(name=student, passage_max_tokens=_PASSAGE_TOKENS),
         # As in the quickstart: the teacher is the student's own start, so it is no guide.

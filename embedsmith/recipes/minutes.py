@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from embedsmith.data.files import read_json
+from embedsmith.errors import SettingsError
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.plan import ReadData, read_data
 from embedsmith.recipes.preconditions import Preconditions
@@ -93,6 +94,11 @@ def fitted(
         InputError, ModelError, SettingsError: a step could not be done; see `embedsmith.recipes.preconditions`.
     """
     refuse_spreading()
+    if any(data.documents.generators for data in recipe.data.values()):
+        raise SettingsError(
+            "how long generators write is not known beforehand, so there is no plan for some minutes",
+            hint="leave --minutes out, or the generators",
+        )
     started = time.monotonic()
     written = Written(recipe)
     with written.errors():

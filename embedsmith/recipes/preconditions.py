@@ -16,6 +16,7 @@ from embedsmith.data.collection import Collection
 from embedsmith.data.examples import iter_examples
 from embedsmith.errors import EmbedsmithError, InputError, SettingsError
 from embedsmith.evaluation.settings import ScoringSettings
+from embedsmith.generation.writers import check_writers
 from embedsmith.mining.exclusions import Listed
 from embedsmith.mining.mine import read_source
 from embedsmith.mining.settings import MiningSettings
@@ -28,6 +29,7 @@ from embedsmith.recipes.harvested import check_harvest
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.own_queries import read_own_queries
 from embedsmith.recipes.recipe import DataSettings, Recipe, prompt_of, remined
+from embedsmith.recipes.written import query_settings
 from embedsmith.runs.run import Run
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.named import has_vectors, is_rescorer, open_encoder, open_teacher
@@ -87,11 +89,7 @@ class Preconditions:
             with _named(f"data {name}"):
                 prompt_of(recipe, settings)
                 data[name] = self._look_at(name, settings)
-                if settings.documents.found_within and is_rescorer(teacher := recipe.mining.teachers[0]):
-                    raise InputError(
-                        f"found_within: {teacher} scores passages and finds none",
-                        hint="name a teacher that searches first, or leave found_within out",
-                    )
+                _check_round_trip(settings, recipe.mining)
                 if train := data[name].train:
                     _check_candidates(train, recipe.mining)
         widths = self._open_models(recipe, data)
@@ -196,6 +194,19 @@ def _examples(path: Path) -> Opened:
     if not count:
         raise InputError(f"{path}: no example", hint="check the path of the recipe's data")
     return Opened(examples=count, negatives=negatives, scores=scores)
+
+
+def _check_round_trip(settings: DataSettings, mining: MiningSettings) -> None:
+    """Refuse writers that are not there, and a first teacher that cannot find passages again."""
+    own = settings.documents
+    if own.generators:
+        check_writers(query_settings(own, mining, seed=settings.split_seed))
+    asks = "found_within" if own.found_within else "generators" if own.generators else None
+    if asks and is_rescorer(mining.teachers[0]):
+        raise InputError(
+            f"{asks}: {mining.teachers[0]} scores passages and finds none",
+            hint=f"name a teacher that searches first, or leave {asks} out",
+        )
 
 
 def _check_candidates(train: Collection, mining: MiningSettings) -> None:

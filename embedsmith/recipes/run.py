@@ -60,6 +60,7 @@ from embedsmith.recipes.shelf import (
     shared_stages,
     versions_of_arithmetic,
 )
+from embedsmith.recipes.written import with_written
 from embedsmith.runs.run import Run
 from embedsmith.settings import fingerprint
 from embedsmith.training.batches import Source
@@ -267,8 +268,11 @@ def _prepare(
     if settings.is_harvested:
         harvest_into(run, name, settings, recipe.student, shelf, on_progress)
         train, listed = training_side(run.folder, name, settings)
+        test = evaluation_side(run.folder, name, settings)
+        assert test
         train = found_again(run, name, settings, train, recipe.mining, on_progress)
-        return Prepared(name, settings, train, evaluation_side(run.folder, name, settings), listed)
+        train = with_written(run, name, settings, train, test, recipe.mining, shelf, on_progress)
+        return Prepared(name, settings, train, test, listed)
     scoring = scoring_of(settings)
     ready = clean(run, name, settings, on_progress)
     if settings.convert or settings.format == "examples":

@@ -36,7 +36,7 @@ def test_a_folder_becomes_a_model_and_every_file_is_told_of(
     assert f"{read['counts']['files_read']} files read, {len(read['skipped'])} not: " in done.err
     assert "  broken.pdf: damaged" in done.err
     assert f"{read['counts']['passages']:,} passages; " in done.err
-    assert f"pairs: {read['counts']['pairs']['heading']:,} heading, " in done.err
+    assert f"pairs found: {read['counts']['pairs']['heading']:,} heading, " in done.err
     assert "Scores on documents, queries of files never seen" in done.out
     assert "ndcg@10 by the source of the query" in done.out
     assert (out / "model" / "model.safetensors").is_file() and (out / "report.html").is_file()

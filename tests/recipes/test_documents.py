@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import pytest
 
 import embedsmith
 from embedsmith.data.load import load_collection
-from embedsmith.errors import InputError, SettingsError
+from embedsmith.errors import InputError, ModelError, SettingsError
 from embedsmith.mining.select import select_again
 from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
 from embedsmith.recipes.build import build_recipe
 from embedsmith.recipes.by_source import scores_by_source
+from embedsmith.recipes.minutes import fitted
 from embedsmith.recipes.plan import plan_of_recipe
 from embedsmith.recipes.recipe import Recipe, recipe_of
 from embedsmith.recipes.shelf import Shelf
@@ -210,3 +212,49 @@ def test_a_teacher_that_only_rescores_cannot_find_passages_again(documents: Path
     mining = asked.mining.model_copy(update={"teachers": ["cross-encoder:x", "bm25"]})
     with pytest.raises(InputError, match="found_within: cross-encoder:x scores passages and finds none"):
         embedsmith.run(asked.model_copy(update={"mining": mining}), out=tmp_path / "run")
+
+
+def test_models_write_queries_for_what_is_trained_on(
+    documents: Path, tiny_bert: Path, tmp_path: Path, chat_server, monkeypatch: pytest.MonkeyPatch
+):
+    def says(prompt: str) -> str:
+        thing = next(thing for thing in THINGS if thing in prompt)
+        verb = next((verb for verb in ("find", "sort", "read", "open") if f"To {verb} it" in prompt), "page")
+        return f"may I {verb} a {thing}\nAll of the {thing}"
+
+    chat_server.say = says
+    own = {"max_tokens": 60, "generators": [chat_server.name], "written_for": 10}
+    asked = recipe(documents, tiny_bert, documents=own)
+    run = embedsmith.run(asked, out=tmp_path / "run")
+    folder = run.folder / "data" / "own"
+    train = load_collection(folder / "train", split="train")
+    rows = [json.loads(line) for line in (folder / "written.jsonl").read_text().splitlines()]
+    assert rows and len(chat_server.requests) == 10
+    # What is a query of the folder already, of either side, is left out.
+    assert all(row["query"].startswith("may I ") for row in rows)
+    assert {passage for row in rows for passage in row["passages"]} <= set(train.passage_ids)
+    mined = [json.loads(line) for line in (run.folder / "mined/own/negatives.jsonl").read_text().splitlines()]
+    assert {row["query"] for row in mined if row["query_id"].startswith("written-")} == {row["query"] for row in rows}
+    test = load_collection(folder / "test", split="test")
+    assert not any(query.startswith("written-") for query in test.query_ids)
+    counts = run.manifest["counts"]["written own"]
+    assert (counts["asked"], counts["answered"], counts["queries"]) == (10, 10, len(rows))
+
+
+def test_what_writers_ask_of_a_recipe_is_looked_at_first(documents: Path, tiny_bert: Path, tmp_path: Path):
+    asked = recipe(documents, tiny_bert, documents={"generators": ["nowhere/there/model"]})
+    with pytest.raises(ModelError, match="nowhere/there/model: no such model folder"):
+        embedsmith.run(asked, out=tmp_path / "run")
+    with pytest.raises(SettingsError, match="how long generators write is not known"):
+        fitted(asked, 5)
+
+
+def test_a_model_in_this_process_writes_them_too(documents: Path, tiny_bert: Path, tiny_writer: Path, tmp_path: Path):
+    writer = Path(shutil.copytree(tiny_writer, tmp_path / "writer"))
+    config = json.loads((writer / "config.json").read_text())
+    (writer / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 2048}))
+    asked = recipe(documents, tiny_bert, documents={"max_tokens": 60, "generators": [str(writer)], "written_for": 2})
+    run = embedsmith.run(asked, out=tmp_path / "run")
+    answers = (run.folder / "data" / "own" / "answers.jsonl").read_text().splitlines()
+    counts = run.manifest["counts"]["written own"]
+    assert counts["asked"] == counts["answered"] == len(answers) == 2

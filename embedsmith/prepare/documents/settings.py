@@ -39,6 +39,11 @@ class PairSettings(PassageSettings):
     found_within: int | None = Field(None, gt=0)
     """Train on a query only if one of its passages is among this many that the first teacher finds for it, of those
     that are trained on. By default on all queries."""
+    generators: list[str] = []
+    """Models that write queries for the passages that are trained on, in turns: a hub id, a folder, package:NAME/path
+    or a GGUF file, in this process, or a chat model as https://HOST/v1#MODEL."""
+    written_for: int = Field(300, gt=0)
+    """`generators`: passages that queries are written for, at most, drawn at random."""
     near_duplicates: float = Field(0.8, ge=0, le=1)
     """Jaccard share of 3-word shingles from which on two passages are one answer. 0 for none."""
 
