@@ -9,10 +9,15 @@ import random
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+from jaxtyping import UInt64
+
 Shingles = Callable[[str], Iterable[bytes]]
 """A text in, the parts of it out that are compared."""
 
 _PERMUTATIONS = 128
+_HIGHEST = 0.95
+"""Limit that candidates are looked for by; above it more of them are looked at than need be."""
 
 
 class NearTexts:
@@ -36,36 +41,60 @@ class NearTexts:
 
         self._limit = limit
         self._shingles = shingles
-        self._sets: list[frozenset[bytes]] = []
+        self._parts: list[UInt64[np.ndarray, " n"]] = []
+        """Of each text: the hashes of its shingles, ascending. The shingles themselves are twenty times as large."""
         self._minhash: Any = MinHash
         drawn = random.getstate()
         # To miss one counts nine times as much as to look at one in vain: the share itself is computed then.
-        self._index: Any = MinHashLSH(threshold=limit, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+        # Near 1 datasketch would have one band, which it refuses.
+        index = MinHashLSH(threshold=min(limit, _HIGHEST), num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
         random.setstate(drawn)  # it draws itself a name
+        self._rows: int = index.r
+        # datasketch's own tables have a set for each text and band: five times the memory of these.
+        self._bands: list[dict[int, int | list[int]]] = [{} for _ in range(index.b)]
+        self._last: tuple[str, UInt64[np.ndarray, " n"], list[int]] | None = None
 
     def add(self, text: str) -> int:
         """Add a text and return its number."""
-        own = frozenset(self._shingles(text))
-        self._index.insert(len(self._sets), self._signature(own))
-        self._sets.append(own)
-        return len(self._sets) - 1
+        parts, keys = self._looked_at(text)
+        number = len(self._parts)
+        self._parts.append(parts)
+        for band, key in zip(self._bands, keys, strict=True):
+            known = band.get(key)
+            if known is None:
+                band[key] = number
+            elif isinstance(known, list):
+                known.append(number)
+            else:
+                band[key] = [known, number]
+        return number
 
     def like(self, text: str) -> list[tuple[int, float]]:
         """Return the numbers of the texts that are almost one, ascending, and the share of shingles of each."""
-        own = frozenset(self._shingles(text))
-        shares = ((number, jaccard(own, self._sets[number])) for number in self._index.query(self._signature(own)))
+        parts, keys = self._looked_at(text)
+        numbers: set[int] = set()
+        for band, key in zip(self._bands, keys, strict=True):
+            known = band.get(key)
+            if known is not None:
+                numbers.update(known if isinstance(known, list) else [known])
+        shares = ((number, _share(parts, self._parts[number])) for number in numbers)
         return sorted((number, share) for number, share in shares if share >= self._limit)
 
-    def _signature(self, shingles: frozenset[bytes]) -> Any:
-        signature = self._minhash(num_perm=_PERMUTATIONS, seed=1)
-        signature.update_batch(sorted(shingles))
-        return signature
+    def _looked_at(self, text: str) -> tuple[UInt64[np.ndarray, " n"], list[int]]:
+        """Return the hashes of a text's shingles and its key in each band; of the last text they are remembered."""
+        if self._last is None or self._last[0] != text:
+            own = frozenset(self._shingles(text))
+            signature = self._minhash(num_perm=_PERMUTATIONS, seed=1)
+            signature.update_batch(sorted(own))
+            values, rows = signature.hashvalues, self._rows
+            keys = [hash(values[band * rows : (band + 1) * rows].tobytes()) for band in range(len(self._bands))]
+            # Python's hashes of bytes have 64 bits: that two of some millions are alike is not to be expected.
+            parts = np.unique(np.fromiter(map(hash, own), np.int64, len(own)).view(np.uint64))
+            self._last = text, parts, keys
+        return self._last[1], self._last[2]
 
 
-def jaccard(one: frozenset[bytes], other: frozenset[bytes]) -> float:
-    """Return the share of all shingles of either set that both have.
-
-    >>> jaccard(frozenset([b"a", b"b", b"c"]), frozenset([b"b", b"c", b"d"]))
-    0.5
-    """
-    return len(one & other) / len(one | other)
+def _share(one: UInt64[np.ndarray, " n"], other: UInt64[np.ndarray, " m"]) -> float:
+    """Return the share of all shingles of either text that both have, by their hashes."""
+    both = len(np.intersect1d(one, other, assume_unique=True))
+    return both / (len(one) + len(other) - both)

@@ -2,9 +2,9 @@
 
 import random
 
-from embedsmith.data.near_texts import jaccard
 from embedsmith.generation.answers import Different
 from embedsmith.mining.near_duplicates import shingles
+from tests.near import jaccard
 
 
 def test_almost_the_same_is_what_reaches_the_share_of_shingles():

@@ -7,7 +7,6 @@ import random
 import pytest
 
 from embedsmith.data.bad_rows import Unusable
-from embedsmith.data.near_texts import jaccard
 from embedsmith.mining.near_duplicates import shingles
 from embedsmith.prepare.contamination import (
     ContaminationSettings,
@@ -15,6 +14,7 @@ from embedsmith.prepare.contamination import (
     checked_texts,
     clean_negatives,
 )
+from tests.near import jaccard
 
 
 def index(*rows: list[str], **values) -> EvaluationIndex:
