@@ -99,6 +99,9 @@ class Adapted(Protocol):
     def set_max_tokens(self, *, query: int, passage: int) -> None:
         """Cut texts there."""
 
+    def check_is_exact(self, what: str) -> None:
+        """Refuse what a model in int8 is not made for."""
+
 
 class SavedAdapters(Settings):
     """What `adapters.json` holds."""
@@ -161,7 +164,9 @@ def merge_adapters(model: Adapted, texts: Sequence[str] = _PROBES) -> float:
 
     Raises:
         ModelError: the vectors are others than with the adapters beside the weights; these stay beside them.
+        SettingsError: the model computes in int8.
     """
+    model.check_is_exact("merged")
     lengthen(model)
     with temporarily_merged(model, texts) as difference:
         pass
@@ -192,7 +197,10 @@ def temporarily_merged(model: Adapted, texts: Sequence[str] = _PROBES) -> Iterat
 
     Raises:
         ModelError: the vectors are others than with the adapters beside the weights.
+        SettingsError: the model computes in int8.
     """
+    # Merged weights are rounded to int8 anew: that moves vectors further than a right merge may.
+    model.check_is_exact("merged")
     adapted, was_training = model[0].model, model.training
     before = model.embed(texts, "passage")
     # Subtracted again, a bfloat16 weight would not be what it was, and what is no number would stay none.

@@ -10,6 +10,7 @@ import torch
 import embedsmith
 from embedsmith.errors import SettingsError
 from embedsmith.models import precision
+from embedsmith.models.adapters import add_adapters, merge_adapters, temporarily_merged
 from embedsmith.models.opening import build_student, load
 from embedsmith.models.precision import int8_bits
 from embedsmith.models.settings import StudentSettings
@@ -96,6 +97,27 @@ def test_it_is_not_trained(small, tmp_path):
         small(small.preprocess(["a text"]))
     with pytest.raises(ValueError, match="dtype"):
         StageSettings(dtype="int8")
+
+
+def test_its_adapters_are_not_merged(folder, tmp_path):
+    pytest.importorskip("peft")
+    model = load(folder, device="cpu")
+    add_adapters(model, rank=4, dropout=0.0)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight += 0.05
+    model.save(str(tmp_path / "adapted"))
+    small = load(str(tmp_path / "adapted"), dtype="int8", device="cpu")
+    before = {name: weight.clone() for name, weight in small.state_dict().items()}
+    with pytest.raises(SettingsError, match=r"computes in int8, in which a model reads texts and is not merged"):
+        merge_adapters(small)
+    with pytest.raises(SettingsError, match=r"is not merged"), temporarily_merged(small):
+        pass
+    assert small.has_adapters
+    assert all(torch.equal(weight, before[name]) for name, weight in small.state_dict().items())
+    merge_adapters(small.use_dtype("float32"))
+    np.testing.assert_allclose(small.embed(TEXTS, "passage"), model.eval().embed(TEXTS, "passage"), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
