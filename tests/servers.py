@@ -20,6 +20,8 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.first: list[tuple[int, dict[str, str], str]] = []
         """What is answered to the first requests: status, headers, body; no body for the usual one."""
+        self.refuse: Callable[[dict[str, Any]], bool] = lambda body: False
+        """Whether a request's texts are too long, which is a 413."""
         self.delay_s = 0.0
         self.requests: list[tuple[float, str, dict, dict]] = []
         """When, path, headers, body."""
@@ -73,6 +75,8 @@ class _Handler(BaseHTTPRequestHandler):
             server.at_once += 1
             server.most_at_once = max(server.most_at_once, server.at_once)
             status, headers, answer = server.first.pop(0) if server.first else (200, {}, None)
+            if server.refuse(body):
+                status, answer = 413, "too long"
         if server.delay_s:
             time.sleep(server.delay_s)
         if answer is None:

@@ -24,6 +24,7 @@ from embedsmith.cli import scoring as scoring
 from embedsmith.cli import searching as searching
 from embedsmith.cli import serve as serve
 from embedsmith.cli import training as training
+from embedsmith.cli import verify as verify
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError, SettingsError
 from embedsmith.services.endpoint import Caller, calling, hosts_in
@@ -34,7 +35,7 @@ from embedsmith.version import __version__
 _PANELS = {
     "Start": ["quickstart", "build", "search", "doctor"],
     "Mining": ["mine", "audit", "select", "judge", "report", "export-negatives"],
-    "Training": ["train", "run", "encode", "export-model", "serve"],
+    "Training": ["train", "run", "encode", "export-model", "verify", "serve"],
     "Scores": ["evaluate", "compare", "ablate"],
     "Data": ["convert", "decontaminate", "synthesize"],
 }

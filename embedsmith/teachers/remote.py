@@ -158,16 +158,31 @@ def _vectors(answer: bytes, count: int, name: str) -> Float32[np.ndarray, "n D"]
     try:
         data = json.loads(answer)["data"]
         rows = {row["index"]: row["embedding"] for row in data}
-        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused below
-            vectors = np.array([rows[index] for index in range(count)], np.float32)
-    # An OverflowError is a whole number that no float can hold.
-    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        ordered = [rows[index] for index in range(count)]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         what = f"no vector with index {error}" if isinstance(error, KeyError) else f"not embeddings ({error})"
         raise ModelError(f"{name}: the answer for {count} texts: {what}", hint=_WHOSE) from None
     if len(rows) != len(data):
         raise ModelError(f"{name}: the answer for {count} texts: two vectors with one index", hint=_WHOSE)
     if len(rows) != count:
         raise ModelError(f"{name}: got {len(rows)} vectors for {count} texts", hint=_WHOSE)
+    return checked_vectors(ordered, count, name)
+
+
+def checked_vectors(rows: Sequence[Any], count: int, name: str) -> Float32[np.ndarray, "n D"]:
+    """Return the vectors that an answer of a server holds for some texts.
+
+    Raises:
+        ModelError: they are not one finite vector of the same length for each text.
+    """
+    if len(rows) != count:
+        raise ModelError(f"{name}: got {len(rows)} vectors for {count} texts", hint=_WHOSE)
+    try:
+        with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused below
+            vectors = np.array(rows, np.float32)
+    # An OverflowError is a whole number that no float can hold.
+    except (ValueError, TypeError, RecursionError, OverflowError) as error:
+        raise ModelError(f"{name}: the answer for {count} texts: not embeddings ({error})", hint=_WHOSE) from None
     if vectors.ndim != 2 or vectors.shape[1] == 0:
         raise ModelError(f"{name}: the answer for {count} texts has shape {vectors.shape}", hint=_WHOSE)
     if not np.isfinite(vectors).all():

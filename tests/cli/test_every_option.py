@@ -70,6 +70,7 @@ COMMANDS = {
     "encode": Command("MODEL TEXTS --out OUT", "embedsmith.serving.encode.encode", {"Chunks": ChunkSettings}),
     "serve": Command("MODEL", "embedsmith.serving.server.running.serve", {"Limits": ServeSettings}),
     "export-model": Command("MODEL --out OUT", "embedsmith.serving.export.export"),
+    "verify": Command("MODEL", "embedsmith.serving.verify.verify.verify"),
     "evaluate": Command(
         "MODEL DATA",
         "embedsmith.evaluation.evaluate.evaluate_all",
