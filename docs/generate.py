@@ -155,7 +155,7 @@ PARTS = {
     ],
     "Train": ["train", "TrainedRun", "StudentSettings", "StageSettings", "build_student"],
     "Evaluate": ["evaluate", "Scores", "ScoringSettings", "compare", "Comparison", "mteb_task"],
-    "Use a model": ["load", "EmbeddingModel", "encode", "search", "export"],
+    "Use a model": ["load", "EmbeddingModel", "encode", "search", "export", "verify"],
     "Recipes": ["run", "RecipeRun", "read_recipe", "Recipe", "ablate", "read_ablation"],
     "Data": ["load_collection", "SourceSettings", "ColumnSettings", "convert", "ConvertSettings", "decontaminate"],
     "Chat models": ["synthesize_queries", "synthesize_tasks", "QuerySettings", "TaskSettings", "JudgeSettings"],

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from embedsmith.serving.encode import encode as encode
     from embedsmith.serving.export import export as export
     from embedsmith.serving.search import search as search
+    from embedsmith.serving.verify.verify import verify as verify
     from embedsmith.teachers.settings import TeacherSettings as TeacherSettings
     from embedsmith.training.results import TrainedRun as TrainedRun
     from embedsmith.training.settings import StageSettings as StageSettings
@@ -122,6 +123,7 @@ _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "synthesize_queries": "prepare.synthesize",
     "synthesize_tasks": "prepare.synthesize_tasks",
     "train": "training.train",
+    "verify": "serving.verify.verify",
     "write": "mining.select",
 }
 

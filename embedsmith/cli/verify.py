@@ -102,7 +102,7 @@ def _numbers(finding: Any) -> str:
     """Return in which texts something was found, and by which cosines."""
     names = ", ".join(f'"{name}"' for name in finding.texts[:_SHOWN])
     more = f" and {len(finding.texts) - _SHOWN} more" if len(finding.texts) > _SHOWN else ""
-    cosine = f"; cosine {finding.cosine:.4f}" if finding.cosine == finding.cosine else ""
+    cosine = f"; cosine {finding.cosine:.6f}" if finding.cosine == finding.cosine else ""
     explained = "" if finding.explained is None else f", {finding.explained:.6f} with that mistake"
     return f"{cosine}{explained}; texts: {names}{more}"
 

@@ -316,7 +316,25 @@ def _read_exported(folder: Path) -> None:
 
 _JSON_OF_MODELS = ("model/*.json", "model/*/*.json")
 
+
+def _golden_base(folder: Path) -> None:
+    from embedsmith.models.golden import write_golden
+    from embedsmith.models.opening import load
+
+    _embedder(folder)
+    write_golden(load(str(folder / "model"), device="cpu"), folder)
+    shutil.rmtree(folder / "model")
+
+
+def _read_golden(folder: Path) -> None:
+    from embedsmith.models.golden import read_golden
+
+    golden = read_golden(folder)
+    assert all(len(text.vector) == golden.dimensions for text in golden.texts)
+
+
 MODEL_READERS: dict[str, Reader] = {
+    "golden": Reader(_read_golden, _golden_base, ("golden.json",)),
     "model-json": Reader(_read_model, _embedder, _JSON_OF_MODELS, seconds=20),
     "model-weights": Reader(_read_model, _embedder, ("model/*.safetensors", "model/*/*.safetensors"), seconds=20),
     "bare-bert": Reader(_read_bare, _bare_bert, ("model/*",), seconds=20),

@@ -349,6 +349,7 @@ def _answer(folder: Path) -> None:
     from embedsmith.generation.verdicts import verdict_of
     from embedsmith.services.chat import _chat
     from embedsmith.services.endpoint import endpoint
+    from embedsmith.serving.verify.programs import Server
     from embedsmith.teachers.remote import RemoteModel
 
     path = only(folder)
@@ -364,7 +365,11 @@ def _answer(folder: Path) -> None:
         with answering(raw):
             RemoteModel(endpoint("http://localhost/v1#toy"), concurrency=1).embed(["a", "b"], "query")
 
-    each(chat, embed)
+    def verify() -> None:
+        with answering(raw):
+            Server("http://localhost/v1#toy").vectors(["a", "b"], "query")
+
+    each(chat, embed, verify)
 
 
 def _templates(folder: Path) -> None:

@@ -5,7 +5,8 @@ Shapes: N texts, T tokens, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +89,28 @@ class OnnxFile:
             import onnxruntime  # type: ignore[import-not-found,unused-ignore]
         except ImportError:
             raise SettingsError(f"{path}: onnxruntime is not installed", hint="pip install onnxruntime") from None
-        with LibraryErrors(path, "cannot be opened by onnxruntime"):
-            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        if not Path(path).is_file():
+            raise ModelError(f"{path}: no such file", hint="check the path")
         self.name, self._model, self._prompts = path, model, prompts
+        # Each kind of failure has a class of its own, and no common one.
+        native = vars(onnxruntime.capi.onnxruntime_pybind11_state).values()
+        self._errors = tuple(kind for kind in native if isinstance(kind, type) and issubclass(kind, Exception))
+        with self._failing("cannot be opened by onnxruntime"):
+            self._session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str], role: Role) -> tuple[Float32[np.ndarray, "N D"], dict[int, str]]:
         """Return the vectors of texts; none is refused."""
         return np.stack([self._vector(text, role) for text in texts]), {}
+
+    @contextmanager
+    def _failing(self, what: str) -> Iterator[None]:
+        """Raise ModelError for what onnxruntime raises within the block."""
+        try:
+            with LibraryErrors(self.name, what, hint="check the file"):
+                yield
+        except self._errors as error:
+            raise ModelError(f"{self.name}: {what}: {str(error).splitlines()[0]}", hint="check the file") from None
 
     def _vector(self, text: str, role: Role) -> Float32[np.ndarray, " D"]:
         """Return the vector of a text."""
@@ -107,7 +122,7 @@ class OnnxFile:
         if missing := wanted - given.keys():
             raise ModelError(f"{self.name}: wants {', '.join(sorted(missing))}", hint="export it with the usual inputs")
         names = [each.name for each in self._session.get_outputs()]
-        with LibraryErrors(self.name, "opens, and reads no text"):
+        with self._failing("opens, and reads no text"):
             outputs = dict(zip(names, self._session.run(None, given), strict=True))
         if "sentence_embedding" in outputs:
             return np.asarray(outputs["sentence_embedding"][0], np.float32)
