@@ -17,6 +17,7 @@ from jaxtyping import Float32, Float64
 
 from embedsmith.models.golden import GoldenText
 from embedsmith.models.settings import Role
+from embedsmith.progress import Progress, silent
 from embedsmith.serving.verify.reading import OWN, Reader, Reading, pairs_of
 
 TOLERANCE = 1e-5
@@ -58,6 +59,7 @@ def diagnose(
     got: Float32[np.ndarray, "N E"],
     *,
     tolerance: float = TOLERANCE,
+    on_progress: Progress = silent,
 ) -> list[Finding]:
     """Return what is wrong with the vectors of some texts of a role, or worth knowing; nothing where they are right.
 
@@ -68,6 +70,7 @@ def diagnose(
         wanted: the right vectors.
         got: the other program's, of the same texts; they may have other dimensions.
         tolerance: of one minus a cosine.
+        on_progress: called with the progress of the work.
     """
     found = _lengths(texts, wanted, got)
     if wanted.shape[1] == got.shape[1]:
@@ -77,7 +80,7 @@ def diagnose(
     elif _is_beginning(wanted, got, tolerance):
         what = f"vectors of the first {got.shape[1]:,} of {wanted.shape[1]:,} dimensions"
         return [*found, Finding(what, True, 1.0, None, tuple(text.name for text in texts))]
-    case = _Case(reader, role, texts, wanted, got, tolerance)
+    case = _Case(reader, role, texts, wanted, got, tolerance, on_progress)
     return [*found, case.finding()]
 
 
@@ -92,9 +95,10 @@ class _Case:
         wanted: Float32[np.ndarray, "N D"],
         got: Float32[np.ndarray, "N E"],
         tolerance: float,
+        on_progress: Progress,
     ) -> None:
         self.reader, self.role, self.texts, self.wanted, self.got = reader, role, texts, wanted, got
-        self.tolerance = tolerance
+        self.tolerance, self.on_progress = tolerance, on_progress
         self.same_width = wanted.shape[1] == got.shape[1]
         self.off = _distances(wanted, got) if self.same_width else np.full(len(texts), 2.0)
         self.tokens = [reader.tokens(text.text, role) if reader else 0 for text in texts]
@@ -125,7 +129,9 @@ class _Case:
 
     def _explained(self, readings: Iterable[Reading], tolerance: float) -> Finding | None:
         """Return the first mistake that gives the vectors, with another length of texts where that is needed."""
-        for reading in readings:
+        tried = list(readings)
+        for number, reading in enumerate(tried, start=1):
+            self.on_progress(f"try mistakes on {self.role} texts", number, len(tried))
             if not self._passes(reading, tolerance):
                 continue
             distances = self._distances(reading)

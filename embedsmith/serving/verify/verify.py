@@ -132,7 +132,7 @@ def verify(
     roles: dict[Role, VerifiedRole] = {}
     for number, role in enumerate(right.roles):
         on_progress(f"ask {asked.name}", number, len(right.roles))
-        roles[role] = _verified(asked, reader, role, right, by)
+        roles[role] = _verified(asked, reader, role, right, by, on_progress)
     on_progress(f"ask {asked.name}", len(right.roles), len(right.roles))
     return Verified(asked.name, name or str(golden), by, roles, notes)
 
@@ -169,7 +169,9 @@ def _right(model: EmbeddingModel | None, name: str | None, path: Path | None) ->
     return replace(kept, texts=anew), []
 
 
-def _verified(program: Program, reader: Reader | None, role: Role, right: Golden, by: PromptsBy) -> VerifiedRole:
+def _verified(
+    program: Program, reader: Reader | None, role: Role, right: Golden, by: PromptsBy, on_progress: Progress
+) -> VerifiedRole:
     """Return what comes of the texts of a role."""
     texts = right.of(role)
     prompt = right.roles[role].prompt if by == "client" else ""
@@ -178,7 +180,7 @@ def _verified(program: Program, reader: Reader | None, role: Role, right: Golden
     taken = [place for place in range(len(texts)) if place not in refused]
     compared = [texts[place] for place in taken]
     wanted = np.stack([text.vector for text in compared])
-    findings = diagnose(reader, role, compared, wanted, got)
+    findings = diagnose(reader, role, compared, wanted, got, on_progress=on_progress)
     if isinstance(program, Server):
         findings += _base64(program, role, [sent[place] for place in taken], compared, got)
     same_width = wanted.shape == got.shape

@@ -250,6 +250,7 @@ def test_two_mistakes_at_once_are_both_named(decoder, no_key):
     assert whats(found) == both(expected)
 
 
+@pytest.mark.slow
 def test_another_length_is_found_beside_a_mistake(decoder, no_key):
     model = plain(decoder)
     found = with_server(lambda texts: cut_at(model, no_prompt(texts), 50), decoder)
@@ -315,6 +316,7 @@ def test_only_the_first_dimensions_are_named(decoder, no_key):
     ]
 
 
+@pytest.mark.slow
 def test_another_model_is_said_to_be_one(decoder, projected, no_key):
     model = plain(projected)
     found = with_server(lambda texts: model.encode(texts), decoder)
@@ -450,5 +452,19 @@ def test_a_key_goes_to_no_host_that_was_not_named(projected, no_key, monkeypatch
 
 def test_what_was_found_is_json(decoder, no_key):
     model = plain(decoder)
-    found = with_server(lambda texts: encoded(pooled(model, "cls"), texts)[:, :16], decoder)
-    assert json.loads(json.dumps(found.plain(), allow_nan=False))["is_right"] is False
+    with serving(VectorServer(lambda texts, kind: encoded(pooled(model, "cls"), texts)[:, :16])) as server:
+        found = verify(server.name, golden=decoder / GOLDEN).plain()
+    document = json.loads(json.dumps(found, allow_nan=False))
+    assert document["is_right"] is False
+    assert document["roles"]["query"]["lowest_cosine"] is None
+
+
+def test_trying_mistakes_shows_progress(decoder, no_key):
+    model, shown = plain(decoder), []
+    with_server(
+        lambda texts: encoded(pooled(model, "cls"), texts),
+        decoder,
+        on_progress=lambda what, done, total, note="": shown.append((what, done, total)),
+    )
+    tried = [(done, total) for what, done, total in shown if what == "try mistakes on query texts"]
+    assert [done for done, _ in tried] == list(range(1, len(tried) + 1)) and tried[-1][0] <= tried[-1][1]
