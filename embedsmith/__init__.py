@@ -13,6 +13,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Any
 
+from embedsmith.hub_kernels import never_fetched
 from embedsmith.version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from embedsmith.training.settings import StageSettings as StageSettings
     from embedsmith.training.train import train as train
 
+never_fetched()  # before any model library is imported: each of them may import bitsandbytes
 
 _HOMES = {  # name -> module, or module:name where it is called otherwise there
     "Audits": "mining.audit",

@@ -33,7 +33,7 @@ LEVELS = [
     ["data"],
     ["variables"],
     ["settings"],
-    ["collector", "errors", "progress", "system", "version"],
+    ["collector", "errors", "hub_kernels", "progress", "system", "version"],
 ]
 LEVEL_OF = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 

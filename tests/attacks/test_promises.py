@@ -59,6 +59,9 @@ PROMISES: dict[str, list[str]] = {
     "A hub id is fetched first, without pickles and code, and then checked like a folder.": [
         "test_model_folders.py::test_the_fetched_files_of_a_hub_id_are_checked_as_a_folder_is",
     ],
+    "Where bitsandbytes is installed, its import fetches no kernels from a hub": [
+        "test_hub_kernels.py::test_nothing_is_fetched_nothing_is_said_and_the_package_is_there_for_others",
+    ],
     "A recipe writes below its run folder and removes nothing elsewhere.": [
         "test_paths.py::test_the_command_line_refuses_it_and_leaves_what_is_there",
         "test_paths.py::test_nothing_is_removed_but_below_the_folder",
