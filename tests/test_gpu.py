@@ -127,6 +127,20 @@ def test_adapters_in_bfloat16_learn(build, tmp_path, checkpointing):
     assert reports[-1].loss < 0.7 * reports[0].loss
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_adapters_over_matrices_in_four_bits_train_as_on_a_cpu(build, tmp_path, dtype, checkpointing):
+    pytest.importorskip("bitsandbytes")
+    pytest.importorskip("peft")
+    settings = {"lora_rank": 4, "quantize": "nf4", "dtype": dtype, "gradient_checkpointing": checkpointing}
+    there, here = build("cuda"), build("cpu")
+    found, wanted = train(there, tmp_path / "gpu", **settings), train(here, tmp_path / "cpu", **settings)
+    tolerance = 1e-3 if dtype == "float32" else 5e-2
+    np.testing.assert_allclose(losses(found), losses(wanted), rtol=tolerance)
+    assert_close(there, here, 2 * tolerance)
+    assert there.device.type == "cuda"
+
+
 @pytest.fixture(params=["tiny_llama_bos_eos", "tiny_bert"])
 def halves(request):
     """A function that builds a model, of which the kernel for packed texts takes the heads."""

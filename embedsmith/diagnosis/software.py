@@ -29,6 +29,7 @@ EXTRAS = {
     "faiss": Extra("faiss", "faiss-cpu", "`mine --search ivf`"),
     "lora": Extra("peft", "peft", "`train --lora-rank`, and models that are adapters"),
     "mteb": Extra("mteb", "mteb", "`evaluate` of STS, classification and other tasks of mteb"),
+    "quantize": Extra("bitsandbytes", "bitsandbytes", "`train --quantize nf4`"),
     "serve": Extra("uvicorn", "uvicorn", "`serve`"),
     "stemming": Extra("Stemmer", "PyStemmer", "`mine --teacher bm25 --stemmer`"),
     "tensorboard": Extra("tensorboard", "tensorboard", "training curves of `train` and `run`"),

@@ -32,6 +32,7 @@ from embedsmith.models.contract import configuration_of
 from embedsmith.models.frozen import as_if_float32, lengthen
 from embedsmith.models.library_errors import LibraryErrors
 from embedsmith.models.names import ADAPTERS
+from embedsmith.models.nf4 import check_holds_no_nf4
 from embedsmith.models.settings import Role, StudentSettings
 from embedsmith.settings import Settings, fingerprint
 
@@ -197,10 +198,11 @@ def temporarily_merged(model: Adapted, texts: Sequence[str] = _PROBES) -> Iterat
 
     Raises:
         ModelError: the vectors are others than with the adapters beside the weights.
-        SettingsError: the model computes in int8.
+        SettingsError: the model computes in int8, or holds matrices in NF4.
     """
     # Merged weights are rounded to int8 anew: that moves vectors further than a right merge may.
     model.check_is_exact("merged")
+    check_holds_no_nf4(model, "merged")
     adapted, was_training = model[0].model, model.training
     before = model.embed(texts, "passage")
     # Subtracted again, a bfloat16 weight would not be what it was, and what is no number would stay none.

@@ -26,6 +26,7 @@ from embedsmith.models.encoding import vectors_by_library, vectors_of_lists
 from embedsmith.models.folder import OUR_MODULES, add_old_pooling_keys, name_modules_by_file
 from embedsmith.models.golden import write_golden
 from embedsmith.models.known_tokens import check_known
+from embedsmith.models.nf4 import check_holds_no_nf4
 from embedsmith.models.packed import alone, token_states
 from embedsmith.models.precision import limit_onednn_cache
 from embedsmith.models.probe import check_attention, promised_attention
@@ -123,9 +124,10 @@ class EmbeddingModel(Computes):
         """Write the model into a folder that exists, file after file.
 
         Raises:
-            SettingsError: the model computes in int8.
+            SettingsError: the model computes in int8, or holds matrices in NF4.
         """
         self.check_is_exact("saved")
+        check_holds_no_nf4(self, "saved")
         promised = promised_attention(self.backbone)
         if promised:
             with self._fast_matmul():

@@ -24,6 +24,7 @@ from embedsmith.models.cpu.switch import is_fast
 from embedsmith.models.cpu.training import fast_training
 from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.frozen import halved, lengthen
+from embedsmith.models.nf4 import check_quantises, in_nf4
 from embedsmith.models.packed import attention_within_texts
 from embedsmith.models.precision import resolve_dtype
 from embedsmith.training.batches import Batch
@@ -107,23 +108,30 @@ def as_trained(
 ) -> Iterator[Conditions]:
     """Put a stage's conditions on a model, and take them off again.
 
-    Adapters stay on the model, to be merged or kept. An error takes them off, too.
+    Adapters stay on the model, to be merged or kept. An error takes them off, too. Matrices that were quantised stay
+    rounded, see `in_nf4`.
 
     Args:
         model: on the device that trains it.
         processes: those that train it together: all cut their chunks alike.
 
     Raises:
-        SettingsError: every weight of the model is frozen.
+        SettingsError: every weight of the model is frozen, or they cannot be quantised.
     """
     bfloat16 = resolve_dtype(settings.dtype, model.device.type) is torch.bfloat16
     with _lengths(model, settings), _dropout(model, settings.dropout), ExitStack() as stage:
         stage.callback(model.eval)
         if not settings.lora_rank:
             lengthen(model)
+        if settings.quantize != "none":
+            check_quantises(model)
         if settings.lora_rank:  # after dropout: adapters have their own
             add_adapters(model, **settings.adapters)
             stage.push(partial(_without_adapters_after_an_error, model))
+            if settings.quantize != "none":
+                stage.enter_context(in_nf4(model))
+                if not bfloat16:
+                    lengthen(model)  # what is not quantised
             if not settings.gradient_checkpointing:  # which does the same
                 stage.enter_context(inputs_with_gradients(model))
         weights = trained(model)

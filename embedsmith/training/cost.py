@@ -72,7 +72,8 @@ def _cost_under(conditions: Conditions, plan: BatchPlan) -> Cost:
     seconds = _seconds_of(conditions, chunk, memory)
     kept = memory.kept(tokens[0])
     twice = sum(count for count, is_kept in zip(tokens[0], kept, strict=True) if not is_kept) / sum(tokens[0])
-    weights = sum(weight.numel() * weight.element_size() for weight in conditions.model.parameters())
+    model = conditions.model
+    weights = sum(weight.numel() * weight.element_size() for weight in (*model.parameters(), *model.buffers()))
     return Cost(
         tokens_a_batch=round(
             sum(int(c.features["attention_mask"].sum()) for chunks in batches for c in chunks) / len(batches)

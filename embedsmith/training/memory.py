@@ -19,6 +19,7 @@ import torch
 from embedsmith.errors import SettingsError
 from embedsmith.models import devices
 from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.nf4 import places_for_nf4
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.weights import in_pooling
 
@@ -101,11 +102,13 @@ def _is_target(name: str, targets: list[str]) -> bool:
 
 
 def check_memory(model: EmbeddingModel, settings: StageSettings) -> None:
-    """Refuse a stage whose gradients and optimizer alone are more than the free memory.
+    """Refuse a stage whose gradients and optimizer alone are more than the free memory, or whose merge is.
 
     Raises:
         SettingsError: says how much is wanted, and how much is free.
     """
+    if settings.quantize != "none":
+        _check_merge(model, settings)
     weights = weights_to_train(model, settings)
     needed, free = BYTES_A_TRAINED_WEIGHT * weights, free_bytes(model.device)
     if needed > free:
@@ -113,6 +116,20 @@ def check_memory(model: EmbeddingModel, settings: StageSettings) -> None:
             f"stage {settings.name}: not enough memory on {model.device}: gradients and AdamW of {weights:,} trained "
             f"weights take {_gib(needed)}, and {_gib(free)} are free",
             hint="set lora_rank, take a student of fewer layers, or free some memory",
+        )
+
+
+def _check_merge(model: EmbeddingModel, settings: StageSettings) -> None:
+    """Refuse a stage whose matrices fit in four bits, but not in the float32 that its adapters are merged into."""
+    places = {linear for _, _, linear in places_for_nf4(model.backbone)}
+    needed = sum(4.0 * linear.weight.numel() for linear in places)
+    held = sum(linear.weight.numel() * linear.weight.element_size() for linear in places)
+    free = max(free_bytes(model.device) + held, free_bytes(torch.device("cpu")))
+    if needed > free:
+        raise SettingsError(
+            f"stage {settings.name}: not enough memory to merge the adapters: the matrices under them take "
+            f"{_gib(needed)} in float32, and {_gib(free)} are free",
+            hint="quantize saves memory while a stage trains, not when it ends: take a student of fewer layers",
         )
 
 

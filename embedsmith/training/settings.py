@@ -98,6 +98,9 @@ class OptimizerSettings(Settings):
     lora_merge: bool = True
     """Merge the adapters when the stage ends; else they are saved alone, over the name of their base. A stage after it
     begins with them merged, whatever it trains."""
+    quantize: Literal["none", "nf4"] = "none"
+    """`nf4` holds the frozen matrices under the adapters in four bits (QLoRA). They stay rounded to that: the adapters
+    are merged into what they were trained over. Needs the extra `quantize`."""
 
     @property
     def adapters(self) -> dict[str, Any]:
@@ -160,5 +163,12 @@ class StageSettings(WatchSettings, MemorySettings, OptimizerSettings, LossSettin
             raise ValueError(f"guide_margin is {self.guide_margin:g} with guide_relative: a share is less than 1")
         if not self.restart_optimizer and self.lora_rank:
             raise ValueError("restart_optimizer: false with lora_rank: adapters end with their stage")
+        if self.quantize != "none" and not self.lora_rank:
+            raise ValueError(f"quantize is {self.quantize} without lora_rank: only frozen matrices can be quantised")
+        if self.quantize != "none" and not self.lora_merge:
+            raise ValueError(
+                f"lora_merge: false with quantize: {self.quantize}: adapters over rounded matrices would be opened "
+                "over the base as it was"
+            )
         if not (self.contrastive or self.distill_vectors or self.distill_scores or self.distill_margins):
             raise ValueError("contrastive is 0 and nothing is distilled: there is no loss")

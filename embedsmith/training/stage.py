@@ -82,7 +82,8 @@ def train_stage(
         checkpoints.remove_broken(folder)
     processes.wait()
     arguments = _arguments(settings, folder, device=model.device.type, steps=steps, seed=seed)
-    model.to(arguments.device)
+    with enough_memory(lambda: f"stage {settings.name}: its weights", arguments.device):
+        model.to(arguments.device)
     with as_trained(model, settings, processes) as conditions:
         check_objective(sources, settings, model.get_embedding_dimension() or 0)
         if on_weights and processes.leads:

@@ -17,14 +17,18 @@ from embedsmith.training.settings import StageSettings
 def student_of(student: StudentSettings, stages: Sequence[StageSettings], *, seed: int) -> EmbeddingModel:
     """Return a new student; where its first stage trains adapters in bfloat16, its matrices are opened in that.
 
+    So they are where that stage quantises them, in whichever precision it computes: no number changes.
+
     What a stage merges into them makes them float32 again, as a stage after it may want them.
 
     Raises:
         ModelError, SettingsError, CausalityError: see `build_student`.
     """
     first = stages[0] if stages else None
-    short = first is not None and resolve_dtype(first.dtype, default_device()) is torch.bfloat16
-    return build_student(student, seed=seed, frozen=bool(short and first and first.lora_rank))
+    if first is None or not first.lora_rank:
+        return build_student(student, seed=seed)
+    short = resolve_dtype(first.dtype, default_device()) is torch.bfloat16
+    return build_student(student, seed=seed, frozen=short or first.quantize != "none")
 
 
 def opening_bytes(model: EmbeddingModel) -> float:

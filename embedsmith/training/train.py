@@ -24,6 +24,7 @@ from embedsmith.errors import InputError, RunError, SettingsError, did_you_mean
 from embedsmith.models.adapters import merge_adapters
 from embedsmith.models.devices import default_device
 from embedsmith.models.embedder import EmbeddingModel, describe
+from embedsmith.models.nf4 import check_quantises
 from embedsmith.models.opened import in_run
 from embedsmith.models.opening import load
 from embedsmith.models.settings import StudentSettings
@@ -270,7 +271,8 @@ def before_the_first_open_stage(
     """Return the model as the last finished stage left it, or a new student; checked against the stages to come.
 
     Raises:
-        SettingsError: too little memory, a Matryoshka width beyond the model's, or a tracker that is not installed.
+        SettingsError: too little memory, a Matryoshka width beyond the model's, weights that cannot be quantised, or a
+            tracker that is not installed.
     """
     finished = [path for stage in stages if (path := run.folder / "stages" / stage.name).is_dir()]
     name = str(finished[-1]) if finished else student.name
@@ -284,6 +286,8 @@ def before_the_first_open_stage(
     for stage in stages[len(finished) :]:
         trackers(stage.report_to)
         check_widths(stage, model.get_embedding_dimension() or 0)
+        if stage.quantize != "none":
+            check_quantises(model)
         check_memory(model, stage)
     return model
 

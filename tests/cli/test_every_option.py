@@ -115,6 +115,7 @@ COMMANDS = {
 
 NEEDS = {
     ("train", "--patience"): "--held-out 4",
+    ("train", "--quantize"): "--lora-rank 4",
     ("mine", "--veto-deviations"): "--teacher bm25 --teacher random",
     ("convert", "--veto-deviations"): "--teacher bm25",
     ("convert", "--sts-threshold"): "--task sts",

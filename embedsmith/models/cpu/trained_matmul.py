@@ -11,7 +11,7 @@ Shapes: I numbers read, O numbers returned, by a layer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -111,3 +111,43 @@ class _Linear(torch.autograd.Function):
         of_states = None if weight is None else linear(gradient, weight.t())
         of_weight = None if states is None else linear(rows.t(), states.reshape(-1, states.shape[-1]).t())
         return of_states, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None
+
+
+def frozen_matmul(states: Tensor, weight: Callable[[torch.dtype], Tensor], bias: Tensor | None) -> Tensor:
+    """Return what a linear layer makes of states, of whose weight nothing is kept: it is made for each pass.
+
+    Args:
+        states: in the type of the matmul.
+        weight: returns the weight [O, I] in a type; it has no gradient, and the bias has none.
+    """
+    found: Tensor = _Frozen.apply(states, weight, bias)
+    return found
+
+
+class _Frozen(torch.autograd.Function):
+    """A linear layer whose weight is made in the forward pass, and made again in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, states: Tensor, weight: Callable[[torch.dtype], Tensor], bias: Tensor | None) -> Tensor:
+        """Return the matmul [..., O] of states [..., I] and weight [O, I]."""
+        ctx.weight = weight
+        made = weight(states.dtype)
+        if _is_wide(states):
+            return linear(states, made, bias)
+        # Not `functional.linear`: what watches that holds the weights that it sees.
+        rows = states.reshape(-1, states.shape[-1])
+        found = rows @ made.t() if bias is None else torch.addmm(bias, rows, made.t())
+        return found.view(*states.shape[:-1], len(made))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the states."""
+        made = ctx.weight(gradient.dtype)
+        return linear(gradient, made.t()) if _is_wide(gradient) else gradient @ made, None, None
+
+
+def _is_wide(states: Tensor) -> bool:
+    """Return whether oneDNN multiplies states, as it does those of layers that are trained."""
+    has_rows = states.dim() >= 2 and bool(states.numel())
+    return states.dtype == torch.float32 and has_rows and is_fast() and multiplies_wide(states.device)
