@@ -6,14 +6,19 @@ The part for Windows is untested on Windows; a test runs it with a fake of what 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import IO
 
 NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 """Flag of opening: what a link leads to is somebody's file. Without effect where the system has no such flag."""
+
+HANG_UP: int | None = getattr(signal, "SIGHUP", None)
+"""The signal that asks a server to open its models again; None where there is none."""
 
 _AT_ONCE = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _NO_LOCKS_HERE = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
@@ -116,6 +121,12 @@ def peak_bytes() -> int:
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def return_memory() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it (glibc); nothing elsewhere."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def cores() -> int:

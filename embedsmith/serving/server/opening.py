@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,14 @@ from embedsmith.serving.server.reranking import Reranker
 from embedsmith.serving.server.searched import SearchedCorpus
 from embedsmith.serving.server.served import ServedModel
 from embedsmith.serving.server.settings import ServeSettings
+from embedsmith.system import return_memory
 from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.vectors.cache import user_cache
 
 _CROSS_ENCODER = "cross-encoder:"
+_BATCHES = 200
+"""After which freed memory goes back to the system: batches of all sizes leave gaps that the next ones do not fit."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +92,11 @@ def open_corpus(served: Served, models: Models, on_progress: Progress = silent) 
 
 def _batcher(served: ServedModel, metrics: Metrics) -> Batcher:
     """Return the queue of a model, which counts its batches."""
+    batches = itertools.count(1)
 
     def count(texts: int, tokens: int, seconds: float) -> None:
+        if next(batches) % _BATCHES == 0:
+            return_memory()
         metrics.batch_texts.labels(served.name).inc(texts)
         metrics.batch_seconds.labels(served.name).observe(seconds)
         metrics.batch_fill.labels(served.name).observe(tokens / served.batch_tokens)

@@ -19,6 +19,7 @@ from embedsmith.models.names import find_model
 from embedsmith.serving.server.opening import Served, open_corpus, open_models
 from embedsmith.serving.server.processes import STARTUP_FAILED, Processes
 from embedsmith.serving.server.settings import ServeSettings
+from embedsmith.system import HANG_UP
 
 _log = logging.getLogger("embedsmith")
 
@@ -111,10 +112,11 @@ class Factory:
             is_ready.set()
         else:
             tasks = {asyncio.ensure_future(first())}
-            with contextlib.suppress(AttributeError, NotImplementedError, RuntimeError, ValueError):
-                asyncio.get_running_loop().add_signal_handler(
-                    signal.SIGHUP, lambda: tasks.add(asyncio.ensure_future(change()))
-                )
+            if HANG_UP is not None:
+                with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):
+                    asyncio.get_running_loop().add_signal_handler(
+                        HANG_UP, lambda: tasks.add(asyncio.ensure_future(change()))
+                    )
         yield
         for task in tasks:
             task.cancel()

@@ -6,7 +6,7 @@ Shapes: T tokens of a text, n texts of a batch, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,9 @@ from embedsmith.models.tokens import padding_values, tokens_of
 _TOKENS = {"cpu": 1024, "mps": 8192}
 """Tokens of a batch, as in encoding."""
 _GPU_TOKENS = 32_768
+_GRAIN = 8
+"""Tokens of a padded text on a CPU are a multiple of this. oneDNN compiles a kernel for each number of rows and keeps
+it for ever: some 30 MB for 60 batches of sizes of their own, a third of it with multiples of 8 (MiniLM, float32)."""
 _CHARACTERS = 20_000
 """Of a text that is tokenised whole."""
 _CHARACTERS_A_TOKEN = 100
@@ -137,13 +140,31 @@ class ServedModel:
         first = reads[0]
         if not self.has_transformer:
             return self._vectors_of_static([read.text for read in reads], first)
-        batch = {**first.shared, **_padded(reads, self.model[0].tokenizer)}
+        batch = {**first.shared, **_padded(self._filled(reads), self.model[0].tokenizer, self._width(reads))}
         copies = self._copies if first.is_long else None
         with torch.inference_mode():
             found = vectors_of_batch(self.model, batch, task=task_of_role(first.role), packs=self.packs, copies=copies)
-            found = truncate_embeddings(found, self.model.truncate_dim).float()
+            found = truncate_embeddings(found[: len(reads)], self.model.truncate_dim).float()
             vectors: np.ndarray = torch.nn.functional.normalize(found, dim=-1).cpu().numpy()
         return vectors
+
+    def _width(self, reads: Sequence[Read]) -> int:
+        """Return the tokens to which the texts of a batch are padded: never more than the model has positions for."""
+        width, limit = max(read.tokens for read in reads), self.limits[reads[0].role]
+        if self.packs or not self.is_on_cpu or limit is None:
+            return width
+        return max(width, min(-(-width // _GRAIN) * _GRAIN, limit))
+
+    def _filled(self, reads: Sequence[Read]) -> list[Read]:
+        """Return the texts of a packed batch on a CPU, with some behind them that round its tokens up; see `_GRAIN`."""
+        tokens = sum(read.tokens for read in reads)
+        missing = rounded(tokens) - tokens
+        if not (self.is_on_cpu and self.packs and missing):
+            return list(reads)
+        longest = max(reads, key=lambda read: read.tokens)
+        parts = -(-missing // longest.tokens)
+        sizes = [missing * (part + 1) // parts - missing * part // parts for part in range(parts)]
+        return [*reads, *(_beginning(longest, size) for size in sizes)]
 
     def text_of(self, ids: Sequence[int]) -> str:
         """Return the text that token ids of this model's tokenizer stand for.
@@ -210,10 +231,24 @@ class ServedModel:
         return len(found["input_ids"])
 
 
-def _padded(reads: Sequence[Read], tokenizer: Any) -> dict[str, Tensor]:
-    """Return the features of several texts, padded to the longest."""
+def rounded(tokens: int) -> int:
+    """Return the tokens of a batch that has a shape in common with others.
+
+    >>> rounded(1), rounded(9), rounded(64), rounded(130), rounded(1000)
+    (8, 16, 64, 160, 1024)
+    """
+    grain = 8 if tokens <= 128 else 32 if tokens <= 1024 else 128
+    return -(-tokens // grain) * grain
+
+
+def _beginning(read: Read, tokens: int) -> Read:
+    """Return a text that has the first tokens of another one."""
+    return replace(read, features={key: values[:tokens] for key, values in read.features.items()}, tokens=tokens)
+
+
+def _padded(reads: Sequence[Read], tokenizer: Any, width: int) -> dict[str, Tensor]:
+    """Return the features of several texts, padded to a width."""
     padding, on_left = padding_values(tokenizer), tokenizer.padding_side == "left"
-    width = max(read.tokens for read in reads)
     found = {}
     for key, first in reads[0].features.items():
         rows = torch.full((len(reads), width), padding.get(key, 0), dtype=first.dtype)

@@ -9,6 +9,7 @@ import openai
 import pytest
 
 from embedsmith.models.opening import load
+from embedsmith.serving.server.served import ServedModel
 
 TEXTS = ["where is the parser", "10 times 100", "the cat", "the dog sat on the log", "a", "猫が座る", "🐈 sat"]
 ROLES = {"query": "query", "passage": "passage", "document": "passage", "search_query": "query"}
@@ -156,3 +157,17 @@ def test_our_own_teacher_mines_through_it(server, plain, tmp_path):
     settings = MiningSettings(teachers=[f"{server.url}/v1#plain"], method="naive", negatives=1)
     mined = embedsmith.mine(pairs, out=tmp_path / "mined", settings=settings)
     assert len(mined.negatives) >= 3
+
+
+@pytest.mark.parametrize("limit", [12, 13, 16, 23, 24])
+def test_padding_to_a_shape_never_passes_the_models_end(plain, limit):
+    """The widths that texts are padded to are few, and none is longer than what the model reads."""
+    model = load(str(plain))
+    model.set_max_tokens(query=limit, passage=limit)
+    served = ServedModel("plain", model)
+    texts = [" ".join(["cat"] * count) for count in range(1, 40)]
+    reads = served.read(texts, "query", served.prompt("query", None))
+    assert {served._width([read]) for read in reads} <= {8, 16, 24, limit}
+    np.testing.assert_allclose(
+        np.concatenate([served.vectors([read]) for read in reads]), model.embed(texts, "query"), atol=1e-6
+    )
