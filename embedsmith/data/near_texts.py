@@ -42,7 +42,7 @@ class NearTexts:
         self._limit = limit
         self._shingles = shingles
         self._parts: list[UInt64[np.ndarray, " n"]] = []
-        """Of each text: the hashes of its shingles, ascending. The shingles themselves are twenty times as large."""
+        """Of each text: the hashes of its shingles, ascending. The shingles themselves are far larger."""
         self._minhash: Any = MinHash
         drawn = random.getstate()
         # To miss one counts nine times as much as to look at one in vain: the share itself is computed then.
@@ -50,7 +50,7 @@ class NearTexts:
         index = MinHashLSH(threshold=min(limit, _HIGHEST), num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
         random.setstate(drawn)  # it draws itself a name
         self._rows: int = index.r
-        # datasketch's own tables have a set for each text and band: five times the memory of these.
+        # datasketch's own tables have a set for each text and band: more memory than these.
         self._bands: list[dict[int, int | list[int]]] = [{} for _ in range(index.b)]
         self._last: tuple[str, UInt64[np.ndarray, " n"], list[int]] | None = None
 
