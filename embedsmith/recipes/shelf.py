@@ -128,7 +128,7 @@ def _wrong_in(about: Any, kind: str) -> str | None:
         guide = about.get("guide")
         names = ("teacher", "queries", "passages")
         is_guide = isinstance(guide, dict) and all(_is_name(guide.get(name)) for name in names)
-        fits = {"guide": guide is None or is_guide}
+        fits = {"guide": "guide" in about and (guide is None or is_guide)}
     elif kind == "stages":
         steps, counts = about.get("steps"), about.get("counts")
         fits = {

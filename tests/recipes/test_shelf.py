@@ -9,6 +9,7 @@ import pytest
 
 from embedsmith.data.files import write_json
 from embedsmith.data.locks import Lock
+from embedsmith.errors import RunError
 from embedsmith.recipes.shelf import Shelf, once
 from tests.vectors.test_store import in_processes
 
@@ -67,3 +68,21 @@ def test_who_waits_for_a_result_is_told_for_whom(tmp_path: Path):
     with shelf.making("code", WHAT, tell):
         pass
     assert [note.split(" on ")[0] for note in notes] == [f"shared code waits for process {os.getpid()}"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "noted", "wrong"),
+    [
+        ("candidates", {}, "guide"),
+        ("candidates", {"guide": {"teacher": "bm25"}}, "guide"),
+        ("stages", {"counts": {}}, "steps"),
+        ("stages", {"steps": []}, "counts"),
+        ("scores", {"model_hash": 5}, "model_hash"),
+    ],
+)
+def test_a_note_that_lacks_what_is_read_of_it_is_refused(tmp_path: Path, kind: str, noted: dict, wrong: str):
+    shelf = Shelf(tmp_path / "shelf")
+    (tmp_path / "made").write_text("made")
+    shelf.keep(kind, "identity", tmp_path / "made", about=noted)
+    with pytest.raises(RunError, match=f"not what is known of {kind}: nothing fits under {wrong}"):
+        shelf.about(kind, "identity")
