@@ -194,6 +194,7 @@ def show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
     """Show the scores of a recipe's run, and what to try next."""
     from embedsmith.recipes.report import shown_metrics
     from embedsmith.recipes.verdict import verdicts
+    from embedsmith.runs.named import ELSEWHERE
     from embedsmith.runs.scores import HYBRID, read_scores
 
     scores = read_scores(run.folder).metrics()
@@ -218,7 +219,7 @@ def show_run(run: Any, *, as_json: bool, search_hint: str) -> None:
         *(
             f"{typed()} evaluate {folder} {folder}/data/{name}/test"
             for name in scores
-            if (run.folder / "data" / name / "test").is_dir()
+            if name != ELSEWHERE and (run.folder / "data" / name / "test").is_dir()
         ),
         f"{typed()} compare {folder}",
         f"{typed()} export-model {folder} --out my-model",

@@ -73,7 +73,7 @@ def build_recipe(
                 memory_gib=None if on_gpu else 4.0,
             )
         ],
-        evaluation=EvaluationSettings(hybrid=True),
+        evaluation=EvaluationSettings(hybrid=True, elsewhere="stdlib"),
     )
     values = recipe.model_dump(mode="json")
     if any(re.match(r"\s*stages\.0\.steps\s*=", change) for change in changes):

@@ -47,6 +47,8 @@ class Prepared:
     """How the test split of labelled data is scored."""
     own: bool = False
     """Whether the test side has the user's own queries on documents."""
+    elsewhere: bool = False
+    """Whether it is scored before and after training alone, to see what was lost."""
 
     @property
     def in_run(self) -> tuple[str, str] | None:

@@ -28,12 +28,15 @@ from embedsmith.prepare.documents.settings import DocumentSettings
 from embedsmith.prepare.documents.sides import split_documents
 from embedsmith.prepare.found_again import not_found, without_queries
 from embedsmith.progress import Progress
-from embedsmith.recipes.recipe import DataSettings
+from embedsmith.recipes.recipe import DataSettings, Recipe
 from embedsmith.recipes.shelf import Shelf, identity_of_model, once
 from embedsmith.runs.run import Run
 from embedsmith.teachers.named import open_teacher
-from embedsmith.variables import filled
+from embedsmith.variables import Place, filled
 from embedsmith.version import __version__
+
+_ELSEWHERE = 400
+"""Functions on which it is seen what the student has lost: read twice in some seconds."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,15 @@ def harvest_into(
                 run.count(f"data {name}", sides.counts)
                 # Written last: without it the harvest was cut short and is done again.
                 write_json(folder / "done.json", sides.done)
+
+
+def elsewhere_settings(recipe: Recipe) -> DataSettings | None:
+    """Return the data on which a recipe sees what the student has lost; None where it does not look."""
+    if recipe.evaluation.elsewhere is None:
+        return None
+    path = Place(recipe.evaluation.elsewhere)
+    # Nothing of it is trained on, so nearly all of it is queries.
+    return DataSettings(path=path, format="code", max_functions=_ELSEWHERE, test_share=0.9)
 
 
 def found_again(

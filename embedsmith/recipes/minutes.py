@@ -31,6 +31,8 @@ standard library from .562 to .628, 80 to .645, 200 to .656."""
 
 _SHARE = 0.9
 """Of the minutes that the estimate may take: another program may want a core for a while."""
+_ELSEWHERE_S = 60.0
+"""Seconds that seeing what was lost elsewhere may take; where it takes longer it is left out."""
 _TOKENS = ((None, None), (128, 128), (128, 64))
 """Of passages: as they are read by teacher and student, and as they are trained on. None: as the recipe says."""
 _FUNCTIONS = (1.0, 0.5, 0.25)
@@ -112,8 +114,12 @@ def fitted(
         speed = Speed(recipe, read, reading_s=reading)
         on_progress("plan: measure this machine", 2, 2)
     taken = time.monotonic() - started
+    asked = recipe
+    if speed.seconds_elsewhere(recipe) > _ELSEWHERE_S:
+        evaluation = recipe.evaluation.model_copy(update={"elsewhere": None})
+        recipe = recipe.model_copy(update={"evaluation": evaluation})
     chosen, estimate = _chosen(recipe, read, speed, minutes * 60 * _SHARE - taken)
-    return Fitted(chosen, estimate, minutes * 60, taken, read, _changes(recipe, chosen))
+    return Fitted(chosen, estimate, minutes * 60, taken, read, _changes(asked, chosen))
 
 
 def begun(out: Path, asked: Recipe) -> Recipe | None:

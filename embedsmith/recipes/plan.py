@@ -20,7 +20,7 @@ from embedsmith.models.embedder import EmbeddingModel
 from embedsmith.models.settings import StudentSettings
 from embedsmith.progress import Progress, silent
 from embedsmith.recipes.data import cleaned, decontaminate_into, drafted_of
-from embedsmith.recipes.harvested import sides_of
+from embedsmith.recipes.harvested import elsewhere_settings, sides_of
 from embedsmith.recipes.own_queries import own_collection, read_own_queries
 from embedsmith.recipes.preconditions import Opened, Preconditions
 from embedsmith.recipes.recipe import DataSettings, Recipe
@@ -138,13 +138,17 @@ class ReadData:
     """Data sets that are to be mined, by name."""
     tests: dict[str, Collection]
     """Test sides to be searched, by name; not those of labelled data."""
+    elsewhere: Collection | None
+    """What it is seen on what the student has lost."""
     own: dict[str, Collection]
     """Users' own queries on the passages of a test side, by its name."""
 
 
 def read_data(recipe: Recipe, opened: dict[str, Opened], on_progress: Progress) -> ReadData:
     """Return the data of a recipe that can be carried out; nothing stays written."""
-    read = ReadData([], [], {}, {}, {})
+    made = elsewhere_settings(recipe)
+    elsewhere = None if made is None else sides_of(made, recipe.student, on_progress).test
+    read = ReadData([], [], {}, {}, elsewhere, {})
     for name, settings, removed in _cleaned(recipe, on_progress):
         there = filled(settings)
         if settings.format == "examples":

@@ -31,6 +31,7 @@ from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.converters.settings import ConvertSettings
 from embedsmith.prepare.documents.settings import PairSettings
 from embedsmith.recipes.overrides import overridden, override_of
+from embedsmith.runs.named import ELSEWHERE
 from embedsmith.settings import Seed, Settings, is_folder_name, is_title
 from embedsmith.training.settings import StageSettings
 from embedsmith.variables import Place, filled, refuse_elsewhere, refuse_names
@@ -139,6 +140,9 @@ class EvaluationSettings(Settings):
     """Other models to score, by name; the teacher is always scored."""
     hybrid: bool = False
     """Score BM25 and the trained model together too, by the reciprocal ranks of what each finds."""
+    elsewhere: Literal["stdlib"] | None = None
+    """Score the student before and after training on what it is not trained for too, which shows what it has lost:
+    `stdlib`, descriptions of some hundred functions of the running Python's standard library."""
     dtype: Dtype = "auto"
     """Precision. `auto`: bfloat16 where the hardware has it (on a CPU for matmuls of longer texts)."""
 
@@ -175,6 +179,10 @@ class Recipe(Settings):
         for name, data in self.data.items():
             if data.queries and label_of_own(name) in self.data:
                 raise ValueError(f"data: {label_of_own(name)} is what the scores on the queries of {name} stand under")
+        if self.evaluation.elsewhere and ELSEWHERE in self.data:
+            raise ValueError(f"data: {ELSEWHERE} is what the scores of evaluation.elsewhere stand under")
+        if self.evaluation.elsewhere and not self.evaluation.before:
+            raise ValueError("evaluation.elsewhere compares with the scores before training: set evaluation.before")
         labels = {"before", "after", "hybrid", "teacher", *(f"after {stage.name}" for stage in self.stages)}
         for name in self.evaluation.baselines:
             if name in labels:

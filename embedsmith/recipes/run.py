@@ -43,7 +43,7 @@ from embedsmith.recipes.data import (
     examples_path,
     training_side,
 )
-from embedsmith.recipes.harvested import found_again, harvest_into
+from embedsmith.recipes.harvested import elsewhere_settings, found_again, harvest_into
 from embedsmith.recipes.labelled_scores import scoring_of
 from embedsmith.recipes.own_queries import own_queries
 from embedsmith.recipes.preconditions import Opened, Preconditions
@@ -61,6 +61,7 @@ from embedsmith.recipes.shelf import (
     versions_of_arithmetic,
 )
 from embedsmith.recipes.written import with_written
+from embedsmith.runs.named import ELSEWHERE
 from embedsmith.runs.run import Run
 from embedsmith.settings import fingerprint
 from embedsmith.training.batches import Source
@@ -151,7 +152,7 @@ def _carry_out(
                     run, folder, data.train, recipe.mining, listed=data.listed, on_progress=on_progress
                 )
             run.count(f"mining {data.name}", selection.counts)
-    tested = [*prepared, *own_queries(run, prepared)]
+    tested = [*prepared, *own_queries(run, prepared), *_elsewhere(run, recipe, shelf, on_progress)]
     score_before(run, recipe, tested, shelf, on_progress)
     sources = _sources(run.folder, "mined", recipe, list(recipe.data))
     with shared_stages(shelf, run, recipe.student, recipe.stages, sources, seed=recipe.seed, on_progress=on_progress):
@@ -169,6 +170,16 @@ def _carry_out(
     write_report(run, recipe)
     if (run.folder / "scores").is_dir():
         write_evaluation_report(run.folder)
+
+
+def _elsewhere(run: Run, recipe: Recipe, shelf: Shelf | None, on_progress: Progress) -> list[Prepared]:
+    """Return the test side on which it is seen what the student has lost, if the recipe looks."""
+    settings = elsewhere_settings(recipe)
+    if settings is None:
+        return []
+    harvest_into(run, ELSEWHERE, settings, recipe.student, shelf, on_progress)
+    test = evaluation_side(run.folder, ELSEWHERE, settings)
+    return [Prepared(ELSEWHERE, settings, train=None, test=test, elsewhere=True)]
 
 
 def _follow(recipe: Recipe, out: Path) -> RecipeRun:

@@ -46,7 +46,7 @@ def score_before(
                 run.same_content(f"{data.name} (test)", data.test.content_hash())
             if not (data.test or data.scoring):
                 continue
-            for label, name in names.items():
+            for label, name in names.items() if not data.elsewhere else ():
                 if not read_scores(run.folder).has(data.name, label):
                     contender = _baseline(run, recipe, label, name, on_progress)
                     if data.scoring:
@@ -68,7 +68,12 @@ def score_after(run: Run, recipe: Recipe, prepared: list[Prepared], on_progress:
                 if (data.test or data.scoring) and not read_scores(run.folder).has(data.name, label):
                     model = load(str(run.folder / folder), dtype=recipe.evaluation.dtype)
                     _score_model(run, recipe, data, label, folder, model, on_progress)
-            if recipe.evaluation.hybrid and data.test and not read_scores(run.folder).has(data.name, HYBRID):
+            if (
+                recipe.evaluation.hybrid
+                and data.test
+                and not data.elsewhere
+                and not read_scores(run.folder).has(data.name, HYBRID)
+            ):
                 _score_hybrid(run, recipe, data, on_progress)
 
 

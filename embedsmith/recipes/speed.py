@@ -121,6 +121,7 @@ class Speed:
         self._tokenizer = student.tokenizer
         self.mined = {name: self._side(collection) for name, collection in read.mined.items()}
         self.tests = {name: self._side(collection) for name, collection in read.tests.items()}
+        self.elsewhere = None if read.elsewhere is None else self._side(read.elsewhere)
         self.own = {name: self._side(collection) for name, collection in read.own.items()}
         self._known = {name: _known(read.mined[name], test) for name, test in read.tests.items() if name in read.mined}
         sample = [text for one in (*read.mined.values(), *read.tests.values()) for text in _some(one.passages)]
@@ -156,7 +157,7 @@ class Speed:
             for teacher in {recipe.mining.teachers[0], *recipe.evaluation.baselines} & self._tokens_a_second.keys():
                 new = side.queries.tokens(reading) + (1 - self._known.get(name, 0.0)) * side.passages.tokens(reading)
                 scoring += new / self._tokens_a_second[teacher]
-        scoring += self._own_queries(recipe, models)
+        scoring += self._own_queries(recipe, models) + self.seconds_elsewhere(recipe)
         if recipe.evaluation.hybrid:
             scoring += sum(_words(side) + _search(side) for side in (*self.tests.values(), *self.own.values()))
         seconds = tuple(self._stage(recipe, *one) for one in zip(recipe.stages, self._stages, strict=True))
@@ -170,6 +171,13 @@ class Speed:
             seconds_a_step=seconds,
             memory_gib=max(stage.cost.bytes for stage in self._stages) / 2**30,
         )
+
+    def seconds_elsewhere(self, recipe: Recipe) -> float:
+        """Return the seconds of seeing what the student has lost, before training and after each stage."""
+        if self.elsewhere is None or recipe.evaluation.elsewhere is None:
+            return 0.0
+        lengths = recipe.student.query_max_tokens, recipe.student.passage_max_tokens
+        return (1 + len(recipe.stages)) * (self.elsewhere.tokens(*lengths) / self._student + _search(self.elsewhere))
 
     def _own_queries(self, recipe: Recipe, models: int) -> float:
         """Return the seconds of scoring users' own queries; the vectors of their passages are stored by then."""

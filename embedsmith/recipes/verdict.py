@@ -8,6 +8,7 @@ from pathlib import Path
 from embedsmith.evaluation.compare import METRIC
 from embedsmith.evaluation.per_query import read_per_query
 from embedsmith.evaluation.significance import Difference, compare_paired
+from embedsmith.runs.named import ELSEWHERE
 from embedsmith.runs.scores import HYBRID, read_scores
 
 _FEW = 200
@@ -40,6 +41,8 @@ class Verdict:
             f"{METRIC} from {found.a:.3f} to {found.b:.3f}, {found.mean:+.3f}, 95% interval {found.low:+.3f} to "
             f"{found.high:+.3f}, {found.queries:,} queries"
         )
+        if self.data == ELSEWHERE:
+            return _elsewhere(found, figures)
         if self.helped:
             lines = [f"{self.data}: training helped: {figures}"]
         elif found.high < 0:
@@ -60,6 +63,22 @@ class Verdict:
         if "bm25" in self.better:
             lines.append(f"  BM25 alone finds more: {METRIC} {self.better['bm25']:.3f}")
         return lines
+
+
+def _elsewhere(found: Difference, figures: str) -> list[str]:
+    """Return what training has cost on what it was not for.
+
+    >>> worse = Difference(90, 0.562, 0.532, -0.03, -0.05, -0.01, 0.01, 30, 20, 40)
+    >>> _elsewhere(worse, "figures")[0]
+    'elsewhere (functions of the standard library, not trained on): worse than before training: figures'
+    """
+    where = f"{ELSEWHERE} (functions of the standard library, not trained on)"
+    if found.high < 0:
+        return [
+            f"{where}: worse than before training: {figures}",
+            "  if it matters, train less: --set stages.0.learning_rate=1e-5, or fewer steps",
+        ]
+    return [f"{where}: {'better than before training' if found.low > 0 else 'no loss beyond chance'}: {figures}"]
 
 
 def verdicts(run: Path) -> list[Verdict]:

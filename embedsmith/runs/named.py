@@ -9,6 +9,9 @@ from typing import Any
 from embedsmith.errors import RunError
 from embedsmith.settings import MOST_SEEDS
 
+ELSEWHERE = "elsewhere"
+"""How a recipe's run names the data of `evaluation.elsewhere`, which the student is not trained for."""
+
 
 def named_data(run: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Return the settings of each data set of a recipe's run by its name; nothing for a run that is of no recipe.

@@ -17,6 +17,7 @@ from embedsmith.models.opening import load
 from embedsmith.models.settings import Dtype
 from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
+from embedsmith.runs.named import ELSEWHERE
 from embedsmith.runs.run import finished
 from embedsmith.teachers.bm25 import BM25, BM25Settings
 from embedsmith.teachers.dense import DenseTeacher
@@ -154,6 +155,8 @@ def corpus_of_run(run: Path, data: str | Path | None) -> Corpus:
     if data:
         return _corpus_of(load_collection(data, split="all" if known_splits(data) else None))
     harvested = visible(run, "data/*/test")
+    if len(harvested) > 1:  # what only shows what training has cost is nobody's corpus
+        harvested = [folder for folder in harvested if folder.parent.name != ELSEWHERE]
     if not harvested:
         raise RunError(f"{run}: the run has no corpus of its own", hint="name one with --data")
     if len(harvested) > 1:

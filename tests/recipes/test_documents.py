@@ -12,16 +12,19 @@ import pytest
 import embedsmith
 from embedsmith.data.load import load_collection
 from embedsmith.errors import InputError, ModelError, SettingsError
+from embedsmith.evaluation.significance import Difference
 from embedsmith.mining.select import select_again
 from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
+from embedsmith.recipes import harvested
 from embedsmith.recipes.build import build_recipe
 from embedsmith.recipes.by_source import scores_by_source
 from embedsmith.recipes.minutes import fitted
 from embedsmith.recipes.plan import plan_of_recipe
 from embedsmith.recipes.recipe import Recipe, recipe_of
 from embedsmith.recipes.shelf import Shelf
-from embedsmith.recipes.verdict import verdicts
+from embedsmith.recipes.speed import Speed
+from embedsmith.recipes.verdict import Verdict, verdicts
 from embedsmith.runs.scores import read_scores
 from embedsmith.teachers.bm25 import BM25, BM25Settings
 
@@ -258,3 +261,54 @@ def test_a_model_in_this_process_writes_them_too(documents: Path, tiny_bert: Pat
     answers = (run.folder / "data" / "own" / "answers.jsonl").read_text().splitlines()
     counts = run.manifest["counts"]["written own"]
     assert counts["asked"] == counts["answered"] == len(answers) == 2
+
+
+def test_what_is_lost_elsewhere_is_scored_before_and_after(
+    documents: Path, tiny_bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(harvested, "_ELSEWHERE", 40)
+    base = recipe(documents, tiny_bert)
+    evaluation = base.evaluation.model_copy(update={"elsewhere": "stdlib"})
+    run = embedsmith.run(base.model_copy(update={"evaluation": evaluation}), out=tmp_path / "run")
+    board = read_scores(run.folder)
+    assert board.scores["elsewhere"].keys() == {"before", "after"}
+    assert board.scores["own"].keys() == {"before", "after", "teacher", "hybrid"}
+    passages = load_collection(run.folder / "data" / "elsewhere" / "test", split="test")
+    assert 40 <= len(passages.passages) < 400 and len(passages.queries) >= 10
+    mined = (run.folder / "mined").iterdir()
+    assert [path.name for path in mined] == ["own"]  # nothing of it is trained on
+    (verdict,) = [one for one in verdicts(run.folder) if one.data == "elsewhere"]
+    change = board.metrics()["elsewhere"]
+    assert verdict.difference.mean == pytest.approx(change["after"]["ndcg@10"] - change["before"]["ndcg@10"], abs=2e-4)
+    assert verdict.lines()[0].startswith("elsewhere (functions of the standard library, not trained on): ")
+    assert "elsewhere (functions of the standard library" in (run.folder / "report.md").read_text()
+
+
+def test_a_loss_elsewhere_is_said_and_a_chance_difference_is_no_loss():
+    def said(low: float, high: float) -> str:
+        return Verdict("elsewhere", Difference(90, 0.5, 0.5, (low + high) / 2, low, high, 0.5, 1, 1, 88), {}).lines()[0]
+
+    assert "worse than before training" in said(-0.05, -0.01)
+    assert "no loss beyond chance" in said(-0.05, 0.01)
+    assert "better than before training" in said(0.01, 0.05)
+
+
+def test_elsewhere_needs_the_scores_before_and_its_name(documents: Path):
+    data = {"path": str(documents), "format": "documents"}
+    with pytest.raises(SettingsError, match=r"set evaluation\.before"):
+        recipe_of({"data": {"a": data}, "evaluation": {"elsewhere": "stdlib", "before": False}}, where="recipe")
+    with pytest.raises(SettingsError, match="elsewhere is what the scores"):
+        recipe_of({"data": {"elsewhere": data}, "evaluation": {"elsewhere": "stdlib"}}, where="recipe")
+
+
+@pytest.mark.parametrize(("rate", "looks"), [(1e6, True), (200.0, False)])
+def test_a_plan_leaves_out_what_takes_more_than_a_minute_elsewhere(
+    documents: Path, tiny_bert: Path, monkeypatch: pytest.MonkeyPatch, rate: float, looks: bool
+):
+    monkeypatch.setattr(harvested, "_ELSEWHERE", 200)
+    monkeypatch.setattr(Speed, "_measured", lambda self, model, sample: rate)
+    base = recipe(documents, tiny_bert)
+    evaluation = base.evaluation.model_copy(update={"elsewhere": "stdlib"})
+    plan = fitted(base.model_copy(update={"evaluation": evaluation}), 60)
+    assert (plan.recipe.evaluation.elsewhere is not None) == looks
+    assert ("evaluation.elsewhere" in plan.changes) == (not looks)
