@@ -17,8 +17,8 @@ STARTUP_FAILED = 2
 """Exit code of a process that could not open its models: another one could not either."""
 _LOOK_S = 0.2
 
-Work = Callable[[socket.socket, Any], None]
-"""(a listening socket, an event to set when requests are answered): serves until SIGTERM."""
+Work = Callable[[socket.socket, Any, int], None]
+"""(a listening socket, an event to set when requests are answered, the process's place): serves until SIGTERM."""
 
 
 class Processes:
@@ -42,7 +42,7 @@ class Processes:
             number: signal.signal(number, lambda number, _: self._signals.append(number))
             for number in (getattr(signal, name) for name in names if hasattr(signal, name))
         }
-        running = [self._start() for _ in range(self._count)]
+        running = [self._start(place) for place in range(self._count)]
         try:
             return self._watch(running)
         finally:
@@ -68,12 +68,12 @@ class Processes:
                 if process.exitcode == STARTUP_FAILED:
                     return STARTUP_FAILED
                 _log.error("process %s ended with code %s, and is replaced", process.pid, process.exitcode)
-                running[place] = self._start()
+                running[place] = self._start(place)
 
     def _replace_all(self, running: list[Any]) -> None:
         """Replace each process when its successor answers; the old ones go on where it cannot."""
         for place, (old, _) in enumerate(running):
-            new, is_ready = self._start()
+            new, is_ready = self._start(place)
             while not is_ready.wait(_LOOK_S):
                 stops = {signal.SIGTERM, signal.SIGINT} & set(self._signals)
                 if stops or not new.is_alive():
@@ -86,16 +86,16 @@ class Processes:
             old.join()
             running[place] = new, is_ready
 
-    def _start(self) -> Any:
+    def _start(self, place: int) -> Any:
         """Return a process that begins, and its event."""
         is_ready = self._spawning.Event()
-        process = self._spawning.Process(target=_begin, args=(self._work, self._listening, is_ready))
+        process = self._spawning.Process(target=_begin, args=(self._work, self._listening, is_ready, place))
         process.start()
         return process, is_ready
 
 
-def _begin(work: Work, listening: socket.socket, is_ready: Any) -> None:
+def _begin(work: Work, listening: socket.socket, is_ready: Any, place: int) -> None:
     """Do the work; a Ctrl-C of the terminal is for the parent, which ends its processes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    work(listening, is_ready)
+    work(listening, is_ready, place)
     sys.exit(0)

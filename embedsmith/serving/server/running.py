@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from embedsmith.errors import EmbedsmithError, SettingsError
+from embedsmith.models.devices import choose_device, gpus, kind_of
 from embedsmith.models.names import find_model
 from embedsmith.serving.server.opening import Served, open_corpus, open_models
 from embedsmith.serving.server.processes import STARTUP_FAILED, Processes
@@ -185,8 +186,10 @@ class OneOfSeveral:
 
     factory: Factory
 
-    def __call__(self, listening: socket.socket, is_ready: Any) -> None:
-        """Serve until SIGTERM."""
+    def __call__(self, listening: socket.socket, is_ready: Any, place: int) -> None:
+        """Serve until SIGTERM; where there are GPUs, on the one whose turn it is. Untested on several real GPUs."""
+        if kind_of(None) == "cuda":
+            choose_device(gpus()[place % len(gpus())])
         _run(self.factory(is_ready), listening)
         if self.factory.failures:
             sys.exit(STARTUP_FAILED)

@@ -17,6 +17,9 @@ import psutil
 import pytest
 
 from embedsmith.models.opening import load
+from embedsmith.serving.server import running
+from embedsmith.serving.server.opening import Served
+from embedsmith.serving.server.settings import ServeSettings
 
 pytestmark = pytest.mark.slow
 
@@ -179,3 +182,15 @@ def test_what_is_wrong_with_the_command_is_a_line(embedsmith_process, plain, tmp
         done = embedsmith_process(*words)
         assert (done.returncode, line in done.stderr) == (2, True), done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_each_process_has_a_gpu_of_its_own(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(running, "kind_of", lambda device: "cuda")
+    monkeypatch.setattr(running, "gpus", lambda: ["cuda:0", "cuda:1"])
+    monkeypatch.setattr(running, "choose_device", chosen.append)
+    monkeypatch.setattr(running, "_run", lambda app, listening: None)
+    factory = running.Factory(Served(("model",), (), "float32"), ServeSettings(), "", is_local=True)
+    for place in range(3):
+        running.OneOfSeveral(factory)(None, None, place)
+    assert chosen == ["cuda:0", "cuda:1", "cuda:0"]
