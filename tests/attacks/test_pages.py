@@ -35,7 +35,9 @@ def test_there_are_pages():
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)
 def test_no_template_names_anything_to_load(path: Path):
-    assert LOADS.findall(path.read_text()) == []
+    # The page of a server is no file that is sent around: it asks its own server, and its policy allows no other.
+    own = ["form", "script"] if path.name == "try.html" else []
+    assert LOADS.findall(path.read_text()) == own
 
 
 @pytest.mark.parametrize("place", ["<p>{{ text }}</p>", '<p title="{{ text }}">a</p>', "<p title='{{ text }}'>a</p>"])

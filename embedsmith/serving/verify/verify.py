@@ -16,6 +16,7 @@ from embedsmith.models.golden import GOLDEN, Golden, GoldenText, golden_of, read
 from embedsmith.models.names import find_model
 from embedsmith.models.opening import load
 from embedsmith.models.settings import Role
+from embedsmith.pages.bars import draws_bars
 from embedsmith.progress import Progress, silent
 from embedsmith.services.endpoint import is_url
 from embedsmith.serving.verify.diagnosis import Finding, diagnose
@@ -78,6 +79,7 @@ class Verified:
         return {**vars(self), "is_right": self.is_right, "roles": roles}
 
 
+@draws_bars
 def verify(
     program: str,
     *,
@@ -87,6 +89,7 @@ def verify(
     prompts: PromptsBy | None = None,
     trust_remote_code: bool = False,
     on_progress: Progress = silent,
+    progress: bool = True,
 ) -> Verified:
     """Ask another program for the vectors of golden texts, and say what is wrong with them.
 
@@ -98,7 +101,8 @@ def verify(
         prompts: who puts a role's prompt before its texts: the program, or whoever asks it; by default whoever asks a
             server, and a folder itself.
         trust_remote_code: run the code in a folder.
-        on_progress: called with the progress of the work.
+        on_progress: called with the progress of the work, in place of bars.
+        progress: draw bars, where there is a terminal or a notebook.
 
     Raises:
         SettingsError: nothing says which vectors are right.
