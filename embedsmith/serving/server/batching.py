@@ -12,6 +12,7 @@ import itertools
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -51,6 +52,10 @@ Compute = Callable[[Sequence[Any]], Float32[np.ndarray, "n D"]]
 
 class OutOfMemory(Exception):
     """One text alone is more than the memory holds."""
+
+
+class BatchFailed(Exception):
+    """A batch raised something, which is in the log; it has no message, as that may quote a text."""
 
 
 @dataclass
@@ -237,9 +242,11 @@ class Batcher:
                 if not one[1].is_gone:
                     self._compute_batch([one])
             return
-        raised = OutOfMemory("a text needs more memory than there is") if _is_of_memory(error) else error
-        if raised is error:
-            _log.error("a batch of %d texts failed", len(batch), exc_info=error)
+        raised = OutOfMemory("a text needs more memory than there is") if _is_of_memory(error) else BatchFailed()
+        if isinstance(raised, BatchFailed):
+            # Where it failed, and as what: the message of an error may quote a text, and texts are in no log.
+            frames = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("a batch of %d texts failed with %s:\n%s", len(batch), type(error).__name__, frames)
         for _, job in batch:
             if not job.is_gone:
                 job.finish(raised)

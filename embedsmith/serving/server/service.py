@@ -15,7 +15,7 @@ from jaxtyping import Float32
 
 from embedsmith.errors import EmbedsmithError
 from embedsmith.models.settings import Role
-from embedsmith.serving.server.batching import Batcher, OutOfMemory
+from embedsmith.serving.server.batching import Batcher, BatchFailed, OutOfMemory
 from embedsmith.serving.server.metrics import Metrics
 from embedsmith.serving.server.models import Models
 from embedsmith.serving.server.problems import Refused, overloaded
@@ -111,6 +111,9 @@ class Service:
             if not np.isfinite(vectors).all():
                 raise Refused("a vector is not finite", status=500, kind="server_error", code="not_finite")
             return vectors
+        except BatchFailed:
+            message = "the model failed; the server's log says how"
+            raise Refused(message, status=500, kind="server_error", code="internal") from None
         except OutOfMemory as error:
             raise overloaded(f"{error}: send shorter or fewer texts", code="out_of_memory") from None
         finally:

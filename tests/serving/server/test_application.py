@@ -202,13 +202,16 @@ def test_a_model_that_fails_is_status_500_and_the_next_request_is_answered(servi
         batcher = server.service.models.embedders["plain"][1]
         compute = batcher._compute
 
+        words = "a secret text"
+
         def broken(texts):
-            raise ZeroDivisionError("a secret text")
+            raise ZeroDivisionError(words)
 
         batcher._compute = broken
-        answer = server.post("/v1/embeddings", input="a secret text")
+        answer = server.post("/v1/embeddings", input=words)
         assert code_of(answer) == (500, "internal")
         assert "secret" not in answer.body["error"]["message"]
+        assert "ZeroDivisionError" in caplog.text and words not in caplog.text
         batcher._compute = lambda texts: compute(texts) * np.nan
         assert code_of(server.post("/v1/embeddings", input="a")) == (500, "not_finite")
         batcher._compute = lambda texts: (_ for _ in ()).throw(MemoryError())
@@ -275,3 +278,27 @@ def test_the_page_sends_nothing_elsewhere(server):
     policy = answer.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "connect-src 'self'" in policy
     assert "<form" in answer.body and not re.search(r'(src|href)="(https?:)?//', answer.body)
+
+
+def test_a_hundred_megabytes_are_refused_before_they_are_read(server):
+    with socket.create_connection(("127.0.0.1", server.port)) as client:
+        head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        client.sendall(f"{head}Content-Length: {100 * 2**20}\r\n\r\n".encode() + b" " * 65536)
+        assert b" 413 " in client.recv(4096)
+    assert server.get("/health").status == 200
+
+
+def test_a_client_that_does_not_read_holds_up_nobody(server):
+    """Its answer of some megabytes waits; others are answered meanwhile, and then it gets all of it."""
+    body = json.dumps({"input": ["the cat"] * 2000, "model": "plain"}).encode()
+    head = "POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", server.port))
+        client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        time.sleep(0.3)
+        for _ in range(20):
+            assert server.post("/v1/embeddings", input="a").status == 200
+        parts = list(iter(lambda: client.recv(65536), b""))
+    answer = json.loads(b"".join(parts).partition(b"\r\n\r\n")[2])
+    assert len(answer["data"]) == 2000

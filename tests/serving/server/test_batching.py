@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from embedsmith.serving.server import batching
-from embedsmith.serving.server.batching import Batcher, OutOfMemory
+from embedsmith.serving.server.batching import Batcher, BatchFailed, OutOfMemory
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def test_a_failure_is_that_of_the_requests_in_the_batch(queue):
     model = Model(fail)
     good, bad = run(model, queue(model), [Text(5)], [Text(5, "bad")])
     assert good.tolist() == [[5]]
-    assert isinstance(bad, ValueError)
+    assert isinstance(bad, BatchFailed) and str(bad) == ""
 
 
 @pytest.mark.parametrize(
