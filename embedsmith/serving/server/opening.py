@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from embedsmith.errors import SettingsError
 from embedsmith.models.opening import load
@@ -14,7 +14,6 @@ from embedsmith.progress import Progress, silent
 from embedsmith.runs.part import is_run
 from embedsmith.serving.search import corpus_of_run
 from embedsmith.serving.server.batching import Batcher
-from embedsmith.serving.server.metrics import Metrics
 from embedsmith.serving.server.models import Models, names_of
 from embedsmith.serving.server.reranking import Reranker
 from embedsmith.serving.server.searched import SearchedCorpus
@@ -24,6 +23,9 @@ from embedsmith.system import return_memory
 from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.vectors.cache import user_cache
+
+if TYPE_CHECKING:
+    from embedsmith.serving.server.metrics import Metrics  # of an extra: what is not installed is refused in a line
 
 _CROSS_ENCODER = "cross-encoder:"
 _BATCHES = 200

@@ -194,3 +194,13 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch):
     for place in range(3):
         running.OneOfSeveral(factory)(None, None, place)
     assert chosen == ["cuda:0", "cuda:1", "cuda:0"]
+
+
+@pytest.mark.parametrize("missing", ["prometheus_client", "starlette", "uvicorn"])
+def test_without_the_extra_a_line_says_what_to_install(missing, plain):
+    words = ["embedsmith", "serve", str(plain)]
+    program = f"import sys; sys.modules[{missing!r}] = None; sys.argv = {words!r}\n"
+    program += "from embedsmith.cli.main import main; main()"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == 'hint: pip install "embedsmith[serve]"', done.stderr
