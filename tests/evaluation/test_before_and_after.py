@@ -6,8 +6,6 @@ import pytest
 
 import embedsmith
 from embedsmith import MiningSettings, StageSettings, StudentSettings
-from embedsmith.data.beir import write_beir
-from embedsmith.data.collection import Collection
 from embedsmith.errors import RunError
 from embedsmith.evaluation.before_and_after import before_and_after, own_data
 from embedsmith.runs.scores import read_scores
@@ -15,24 +13,6 @@ from embedsmith.teachers.settings import TeacherSettings
 
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
 FLOAT32 = TeacherSettings(dtype="float32")
-
-
-@pytest.fixture(scope="module")
-def beir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("beir") / "animals"
-    sides = {
-        side: Collection.of(
-            name="animals",
-            passage_ids=ANIMALS,
-            passages=[f"the {animal} sat on the mat" for animal in ANIMALS],
-            query_ids=[f"{side} {animal}" for animal in ANIMALS],
-            queries=[f"{side} where is the {animal}" for animal in ANIMALS],
-            qrels={f"{side} {animal}": {animal: 1} for animal in ANIMALS},
-        )
-        for side in ("train", "test")
-    }
-    write_beir(folder, sides)
-    return folder
 
 
 @pytest.fixture(scope="module")

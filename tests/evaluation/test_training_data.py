@@ -7,30 +7,10 @@ import pytest
 
 import embedsmith
 from embedsmith import MiningSettings, ScoringSettings, StageSettings, StudentSettings
-from embedsmith.data.beir import write_beir
-from embedsmith.data.collection import Collection
 from embedsmith.evaluation.before_and_after import before_and_after
 from embedsmith.evaluation.training_data import note_of_training_data
 
 ANIMALS = ["cat", "dog", "owl", "bat", "eel", "ape", "hen", "yak"]
-
-
-@pytest.fixture(scope="module")
-def beir(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data") / "beir"
-    sides = {
-        side: Collection.of(
-            name="animals",
-            passage_ids=ANIMALS,
-            passages=[f"the {animal} sat on the mat" for animal in ANIMALS],
-            query_ids=[f"{side} {animal}" for animal in ANIMALS],
-            queries=[f"{side} where is the {animal}" for animal in ANIMALS],
-            qrels={f"{side} {animal}": {animal: 1} for animal in ANIMALS},
-        )
-        for side in ("train", "test")
-    }
-    write_beir(folder, sides)
-    return folder
 
 
 @pytest.fixture(scope="module")
