@@ -65,8 +65,24 @@ def read_functions(root: Path, file: str) -> list[Function] | Skipped:
         if not stat.S_ISREG(status.st_mode):  # to open a named pipe would wait for ever
             return Skipped(file, None, "not a regular file")
         if status.st_size > MAX_FILE_BYTES:
-            return Skipped(file, None, f"{status.st_size:,} bytes, at most {MAX_FILE_BYTES:,} are read")
-        source = _decoded((root / file).read_bytes())
+            return Skipped(file, None, _too_long(status.st_size))
+        content = (root / file).read_bytes()
+    except OSError as error:
+        return Skipped(file, None, f"cannot be read: {error.strerror}")
+    return functions_in(content, file)
+
+
+def functions_in(content: bytes, file: str) -> list[Function] | Skipped:
+    """Return the functions of a source, or why it cannot be parsed.
+
+    Args:
+        content: of the file.
+        file: its path relative to the source, which ends in `.py`.
+    """
+    if len(content) > MAX_FILE_BYTES:
+        return Skipped(file, None, _too_long(len(content)))
+    try:
+        source = _decoded(content)
         with warnings.catch_warnings():  # of the invalid escapes in others' strings
             warnings.simplefilter("ignore")
             tree = ast.parse(source)
@@ -74,13 +90,15 @@ def read_functions(root: Path, file: str) -> list[Function] | Skipped:
         return Skipped(file, error.lineno, f"syntax error: {error.msg}")
     except UnicodeDecodeError as error:
         return Skipped(file, None, f"not {error.encoding} (byte {error.start + 1})")
-    except OSError as error:
-        return Skipped(file, None, f"cannot be read: {error.strerror}")
     except (RecursionError, MemoryError):
         return Skipped(file, None, "nested too deeply for the parser")
     except (ValueError, LookupError) as error:  # null bytes; an encoding that is none of text
         return Skipped(file, None, str(error))
     return _functions(source, tree, file)
+
+
+def _too_long(count: int) -> str:
+    return f"{count:,} bytes, at most {MAX_FILE_BYTES:,} are read"
 
 
 def _decoded(content: bytes) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from embedsmith.errors import InputError
 from embedsmith.prepare.documents.blocks import Block
 from embedsmith.prepare.documents.decoding import decoded
 from embedsmith.prepare.documents.limits import Unreadable
-from embedsmith.prepare.documents.packed import is_packed, name_inside
+from embedsmith.prepare.documents.packed import name_inside
 
 _SUFFIXES = {
     "prose": ("txt", "text", "log", ""),
@@ -77,9 +77,7 @@ def kind_of(file: str) -> str | None:
     name = PurePosixPath(name_inside(file.lower()))
     if name.suffix == ".txt" and name.with_suffix("").suffix in (".rst", ".md"):  # as sites show their sources
         name = name.with_suffix("")
-    kind = _KIND_OF.get(name.suffix.removeprefix("."))
-    # The harvest of Python opens the file itself.
-    return None if kind == "python" and is_packed(file) else kind
+    return _KIND_OF.get(name.suffix.removeprefix("."))
 
 
 def is_stream(kind: str) -> bool:
@@ -106,12 +104,11 @@ def _is_there(library: str) -> bool:
     return importlib.util.find_spec(library) is not None
 
 
-def blocks_of(root: Path, file: str, content: bytes, *, is_whole: bool) -> list[Block]:
+def blocks_of(file: str, content: bytes, *, is_whole: bool) -> list[Block]:
     """Return the blocks of a file.
 
     Args:
-        root: the folder.
-        file: its path from there.
+        file: its path from the folder.
         content: its bytes, unpacked, or the first of them.
         is_whole: whether those are all.
 
@@ -135,7 +132,7 @@ def blocks_of(root: Path, file: str, content: bytes, *, is_whole: bool) -> list[
     if kind == "python":
         from embedsmith.prepare.documents.source_code import read_python
 
-        return read_python(root, file)
+        return read_python(content, name_inside(file))
     return _blocks_of_text(kind, name_inside(file), decoded(content, is_whole=is_whole))
 
 

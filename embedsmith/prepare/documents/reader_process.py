@@ -53,7 +53,7 @@ def answer_of(root: Path, file: str) -> dict[str, Any]:
         content, is_whole = _content(root / file, can_be_cut=can_be_cut)
         if is_packed(file):
             content, is_whole = _unpacked(content, file, can_be_cut=can_be_cut)
-        blocks = blocks_of(root, file, content, is_whole=is_whole)
+        blocks = blocks_of(file, content, is_whole=is_whole)
     except Unreadable as error:
         return {"reason": str(error)}
     except OSError as error:

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from embedsmith.prepare.documents.blocks import Block, heading, line_of, lines_of_code
 from embedsmith.prepare.documents.limits import Unreadable
 from embedsmith.prepare.first_sentence import first_sentence
-from embedsmith.prepare.functions import Skipped, read_functions
+from embedsmith.prepare.functions import Skipped, functions_in
 
 _MARKS = re.compile(r"^\s*(?:/\*+!?|\*+/|\*(?!/)|//+!?|#+|--+|;+|%+|<!--|-->|\(\*|\"{3}|'{3})?\s?|\s*\*+/\s*$")
 _MOST_LINES = 60
 """Of the code behind a comment."""
 
 
-def read_python(root: Path, file: str) -> list[Block]:
+def read_python(content: bytes, file: str) -> list[Block]:
     """Return each documented function, with what it does as its label.
+
+    Args:
+        content: of the file, unpacked.
+        file: its path from the folder, which ends in `.py`: functions have their module's name before them.
 
     Raises:
         Unreadable: it cannot be parsed.
     """
-    found = read_functions(root, file)
+    found = functions_in(content, file)
     if isinstance(found, Skipped):
         place = "" if found.line is None else f"line {found.line}: "
         raise Unreadable(f"{place}{found.reason}")

@@ -260,6 +260,8 @@ def test_code_is_read_with_its_comments(tmp_path: Path):
     name, block = [one.block for one in documents["b.py"].blocks]
     assert (name.text, block.label) == ("purr", "Make a sound of a cat")
     assert block.text == "# b.purr\ndef purr(volume):\n    return volume"
+    documents, _ = read(tmp_path, {"b.py.gz": gzip.compress(python.encode())})
+    assert said(documents["b.py.gz"]) == said(documents["b.py"])
 
 
 def test_questions_stand_over_their_answers(tmp_path: Path):
