@@ -21,12 +21,16 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from embedsmith.models.threads import on_cores, set_cores
+from embedsmith.models.threads import set_cores
 
 _log = logging.getLogger("embedsmith")
 
+GRAIN = 8
+"""Tokens of a padded text on a CPU are a multiple of this. oneDNN compiles a kernel for each number of rows."""
 _SPREAD = 2.0
 """The longest text of a batch has at most so many times the tokens of its first one, and the other way round."""
+_OVERHEAD = 48
+"""Tokens in whose time a CPU begins a batch (MiniLM, one core): padding that costs less is cheaper than one more."""
 _LOOKED_AT = 1024
 """Waiting texts that are looked at for a batch."""
 _SECONDS_A_TOKEN = 1e-4
@@ -94,8 +98,16 @@ class Job:
             self.done.set_result(np.stack(self.vectors))
 
 
+Waiting = tuple[float, int, int, Job]
+"""(when it is due, a number that no other has, place of the text in its request, the request)."""
+
+
 class Batcher:
     """Threads that compute batches of waiting texts: one on a GPU, one for each core of a CPU.
+
+    Only the first thread ever uses several cores, for a batch that is alone. Each thread that does so has OpenMP
+    workers of its own. libgomp counts all of them: where they are more than the cores, its workers sleep between two
+    matmuls and no longer spin, and a forward pass takes a third longer.
 
     Args:
         compute: returns the vectors of texts of one kind.
@@ -115,15 +127,19 @@ class Batcher:
         on_batch: Callable[[int, int, float], None] = lambda texts, tokens, seconds: None,
     ) -> None:
         self._compute, self._budget, self._packs, self._on_batch = compute, batch_tokens, packs, on_batch
-        self._waiting: list[tuple[float, int, int, Job]] = []
+        self._waiting: list[Waiting] = []
         self._numbers = itertools.count()
-        self._change = threading.Condition()
-        self._closes = False
+        self._change = threading.Lock()
+        self._first, self._others = threading.Condition(self._change), threading.Condition(self._change)
+        self._closes = self._first_is_busy = False
         self._busy = 0
         self._seconds_a_token = _SECONDS_A_TOKEN
+        self._is_on_cpu = is_on_cpu
         self._cores = torch.get_num_threads()
         count = max(1, self._cores) if is_on_cpu else 1
-        self._threads = [threading.Thread(target=self._work, args=(count,), daemon=True) for _ in range(count)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(number, count), daemon=True) for number in range(count)
+        ]
         for thread in self._threads:
             thread.start()
 
@@ -145,73 +161,104 @@ class Batcher:
                 tokens += text.tokens
                 due = job.came + tokens * self._seconds_a_token
                 heapq.heappush(self._waiting, (due, next(self._numbers), place, job))
-            self._change.notify_all()
+            (self._others if self._first_is_busy else self._first).notify()
         return job
 
     def close(self) -> None:
         """Compute what is in the queue, and end."""
         with self._change:
             self._closes = True
-            self._change.notify_all()
+            self._first.notify_all()
+            self._others.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def _work(self, workers: int) -> None:
+    def _work(self, number: int, workers: int) -> None:
         """Compute batches until the end; what a thread works with belongs to it."""
-        share = max(1, self._cores // workers)
-        if workers > 1:
-            set_cores(share)
+        is_first = number == 0
+        change = self._first if is_first else self._others
         while True:
             with self._change:
-                while not self._waiting and not self._closes:
-                    self._change.wait()
+                while not self._closes and not (self._waiting and (is_first or self._first_is_busy)):
+                    change.wait()
                 if not self._waiting:
                     return
                 batch = self._batch()
                 if not batch:
                     continue
-                is_alone = not self._busy and not self._waiting
+                is_alone = is_first and not self._busy and not self._waiting
                 self._busy += 1
+                if is_first:
+                    self._first_is_busy = True
+                if self._waiting:
+                    self._others.notify()
+            if workers > 1:
+                set_cores(self._cores if is_alone else max(1, self._cores // workers))
             try:
-                if is_alone and workers > 1:
-                    with on_cores(self._cores):
-                        self._compute_batch(batch)
-                else:
-                    self._compute_batch(batch)
+                self._compute_batch(batch)
             finally:
                 with self._change:
                     self._busy -= 1
+                    if is_first:
+                        self._first_is_busy = False
 
     def _batch(self) -> list[tuple[int, Job]]:
-        """Take the text that is due, and others like it that fit into its batch."""
-        taken: list[tuple[int, Job]] = []
-        passed = []
-        longest = total = 0
+        """Take the text that is due, and others like it that fit into its batch.
+
+        Those that need the least padding come first. On a CPU, texts of another width come too where padding costs
+        less than a batch of their own.
+        """
+        like, passed = self._like_the_first()
+        if not like:
+            return []
+        most = _OVERHEAD if self._is_on_cpu and not self._packs else None
+        width = self._width(like[0])
+        groups: dict[int, list[Waiting]] = {}
+        for item in like:
+            groups.setdefault(self._width(item), []).append(item)
+        taken: list[Waiting] = []
+        total = 0
+        for own, group in sorted(groups.items(), key=lambda pair: abs(pair[0] - self._width(like[0]))):
+            wider = max(width, own)
+            padding = len(taken) * (wider - width) + len(group) * (wider - own)
+            if taken and most is not None and padding > most:
+                passed += group
+                continue
+            room = (self._budget - total) // own if self._packs else self._budget // wider - len(taken)
+            count = min(len(group), max(room, 0 if taken else 1))
+            passed += group[count:]
+            if count:
+                taken, total, width = taken + group[:count], total + own * count, wider
+        for item in passed:
+            heapq.heappush(self._waiting, item)
+        return [(place, job) for _, _, place, job in taken]
+
+    def _like_the_first(self) -> tuple[list[Waiting], list[Waiting]]:
+        """Take waiting texts until a batch is full; return those that may share the first one's, and the others."""
+        like: list[Waiting] = []
+        passed: list[Waiting] = []
         first: Text | None = None
+        same = 0
         for _ in range(min(_LOOKED_AT, len(self._waiting))):
             item = heapq.heappop(self._waiting)
             _, _, place, job = item
             if job.is_gone:
                 continue
             text = job.texts[place]
-            tokens = max(1, text.tokens)
-            if first is None:
-                first = text
-            elif text.kind != first.kind or not 1 / _SPREAD <= tokens / max(1, first.tokens) <= _SPREAD:
+            first = first or text
+            if text.kind != first.kind or not 1 / _SPREAD <= max(1, text.tokens) / max(1, first.tokens) <= _SPREAD:
                 passed.append(item)
                 continue
-            width = max(longest, tokens)
-            size = total + tokens if self._packs else width * (len(taken) + 1)
-            if taken and size > self._budget:
-                passed.append(item)
-                if self._packs or len(taken) * longest >= self._budget * 0.9:
-                    break
-                continue
-            longest, total = width, total + tokens
-            taken.append((place, job))
-        for item in passed:
-            heapq.heappush(self._waiting, item)
-        return taken
+            like.append(item)
+            same += self._width(item) if self._packs or self._width(item) == self._width(like[0]) else 0
+            if same >= self._budget:
+                break
+        return like, passed
+
+    def _width(self, item: Waiting) -> int:
+        """Return the tokens of a waiting text, as it is padded alone."""
+        tokens = max(1, item[3].texts[item[2]].tokens)
+        return -(-tokens // GRAIN) * GRAIN if self._is_on_cpu and not self._packs else tokens
 
     def _compute_batch(self, batch: list[tuple[int, Job]]) -> None:
         """Compute a batch, and tell the requests whose last text it had."""

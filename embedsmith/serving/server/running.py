@@ -9,7 +9,8 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -79,8 +80,8 @@ class Factory:
             async with changing:
                 old, opened = service.models, None
                 try:
-                    opened = await asyncio.to_thread(open_models, self.served, self.settings, service.metrics)
-                    corpus = await asyncio.to_thread(open_corpus, self.served, opened)
+                    opened = await _in_a_passing_thread(open_models, self.served, self.settings, service.metrics)
+                    corpus = await _in_a_passing_thread(open_corpus, self.served, opened)
                 except (EmbedsmithError, OSError) as error:
                     if opened is not None:
                         await asyncio.to_thread(opened.close)
@@ -123,6 +124,14 @@ class Factory:
             task.cancel()
         if service.models is not None:
             await asyncio.to_thread(service.models.close)
+
+
+async def _in_a_passing_thread(work: Callable[..., Any], *given: Any) -> Any:
+    """Return what work returns in a thread that then ends, and its OpenMP workers with it; see `Batcher`."""
+    thread = ThreadPoolExecutor(1, "open")
+    done = asyncio.get_running_loop().run_in_executor(thread, work, *given)
+    thread.shutdown(wait=False)
+    return await done
 
 
 def _in_a_line(error: Exception) -> str:

@@ -25,13 +25,11 @@ from embedsmith.models.precision import SHORT_TEXT
 from embedsmith.models.settings import Role
 from embedsmith.models.threads import turn
 from embedsmith.models.tokens import padding_values, tokens_of
+from embedsmith.serving.server.batching import GRAIN
 
 _TOKENS = {"cpu": 1024, "mps": 8192}
 """Tokens of a batch, as in encoding."""
 _GPU_TOKENS = 32_768
-_GRAIN = 8
-"""Tokens of a padded text on a CPU are a multiple of this. oneDNN compiles a kernel for each number of rows and keeps
-it for ever: some 30 MB for 60 batches of sizes of their own, a third of it with multiples of 8 (MiniLM, float32)."""
 _CHARACTERS = 20_000
 """Of a text that is tokenised whole."""
 _CHARACTERS_A_TOKEN = 100
@@ -153,10 +151,10 @@ class ServedModel:
         width, limit = max(read.tokens for read in reads), self.limits[reads[0].role]
         if self.packs or not self.is_on_cpu or limit is None:
             return width
-        return max(width, min(-(-width // _GRAIN) * _GRAIN, limit))
+        return max(width, min(-(-width // GRAIN) * GRAIN, limit))
 
     def _filled(self, reads: Sequence[Read]) -> list[Read]:
-        """Return the texts of a packed batch on a CPU, with some behind them that round its tokens up; see `_GRAIN`."""
+        """Return the texts of a packed batch on a CPU, with some behind them that round its tokens up."""
         tokens = sum(read.tokens for read in reads)
         missing = rounded(tokens) - tokens
         if not (self.is_on_cpu and self.packs and missing):

@@ -171,3 +171,40 @@ def test_what_is_in_the_queue_is_computed_before_the_end():
         return await asyncio.gather(*(job.done for job in jobs))
 
     assert [len(vectors) for vectors in asyncio.run(main())] == [5, 5, 5]
+
+
+def test_only_one_thread_ever_uses_several_cores(queue):
+    """Each thread that does has OpenMP workers of its own, and libgomp slows all down where they exceed the cores."""
+    model = Model()
+    model.go.set()
+    seen = set()
+
+    def note(texts):
+        seen.add((threading.get_ident(), torch.get_num_threads()))
+
+    model.fails = note
+    torch.set_num_threads(2)
+    try:
+        batcher = queue(model, is_on_cpu=True, batch_tokens=10)
+
+        async def main():
+            for _ in range(30):
+                await batcher.enqueue([Text(5)]).done
+                await asyncio.gather(*(batcher.enqueue([Text(9)]).done for _ in range(6)))
+
+        asyncio.run(main())
+    finally:
+        torch.set_num_threads(1)
+    assert {cores for _, cores in seen} == {1, 2}
+    assert len({thread for thread, cores in seen if cores == 2}) == 1
+
+
+def test_on_a_cpu_texts_of_another_width_come_only_where_padding_is_cheaper_than_a_batch(queue):
+    torch.set_num_threads(1)
+    model = Model()
+    run(model, queue(model, is_on_cpu=True, batch_tokens=1000), [Text(16)] * 10, [Text(24)] * 10, [Text(30)])
+    # 10 texts of 16 to 24 tokens are 80 of padding; 10 of 24 to 32 are 80, too.
+    assert sorted([text.tokens for text in batch] for batch in model.batches[1:]) == [[16] * 10, [24] * 10, [30]]
+    model = Model()
+    run(model, queue(model, is_on_cpu=True, batch_tokens=1000), [Text(16)] * 5, [Text(24)] * 10)
+    assert [len(batch) for batch in model.batches[1:]] == [15]
