@@ -150,6 +150,8 @@ def _lines(skipped: list[dict[str, Any]], counts: dict[str, Any], *, verbose: bo
             f"{counts['passages']:,} passages; {counts['copies']:,} copies of them and {counts['near_copies']:,} near "
             "copies found"
         )
+        if everything := counts.get("all_passages"):
+            lines.append(f"these are of some files, drawn at random; search is over all {everything:,} passages")
         lines.append(f"pairs found: {_counted(counts['pairs'])}")
         lines.append(f"queries to train on: {_counted(counts['trained_on'])}")
     return lines

@@ -54,11 +54,10 @@ def lines_of(plan: Any) -> list[str]:
     lines = []
     for data in plan.read.plans:
         size = f"{data.passages:,} passages" if data.to_be_mined else f"{data.negatives:,} negatives"
-        most = recipe.data[data.name].max_functions
-        lines.append(
-            f"plan: data {data.name}: {data.queries:,} queries, {size}"
-            + (f"; {most:,} functions of it" if most else "")
-        )
+        settings = recipe.data[data.name]
+        parts = {"functions": settings.max_functions, "passages": settings.documents.max_passages}
+        part = "".join(f"; {most:,} {what} of it" for what, most in parts.items() if most)
+        lines.append(f"plan: data {data.name}: {data.queries:,} queries, {size}{part}")
     reading = recipe.mining.teacher_settings.max_tokens
     lines.append(
         f"plan: passages of at most {recipe.student.passage_max_tokens} tokens"

@@ -161,7 +161,12 @@ def write_beir(folder: Path, collections: dict[str, Collection], *, name: Path |
             file.writelines(lines)
     write_jsonl(folder / "queries.jsonl", ({"_id": query_id, "text": text} for query_id, text in queries.items()))
     # The corpus comes last: a folder with a corpus is a whole one.
-    write_jsonl(folder / "corpus.jsonl", _corpus_rows(first), nan_as_null=True)
+    write_corpus(folder, first)
+
+
+def write_corpus(folder: Path, collection: Collection) -> None:
+    """Write the passages of a collection as the `corpus.jsonl` of a folder, which is made if need be."""
+    write_jsonl(folder / "corpus.jsonl", _corpus_rows(collection), nan_as_null=True)
 
 
 def _corpus_rows(collection: Collection) -> Iterator[dict[str, Any]]:

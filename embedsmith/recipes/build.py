@@ -11,6 +11,7 @@ from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import MINILM, StudentSettings
 from embedsmith.prepare.documents.settings import PairSettings
 from embedsmith.recipes.recipe import DataSettings, EvaluationSettings, Recipe, recipe_of
+from embedsmith.teachers.settings import TeacherSettings
 from embedsmith.training.settings import StageSettings
 
 DATA = "documents"
@@ -58,8 +59,9 @@ def build_recipe(
         name="documents",
         seed=seed,
         data={DATA: DataSettings(path=str(path.resolve()), format="documents", queries=asked, documents=pairs)},
-        mining=MiningSettings(teachers=[student]),
-        student=StudentSettings(name=student, passage_max_tokens=_PASSAGE_TOKENS),
+        # Teacher and student read alike: one set of vectors is the teacher's and the untrained student's.
+        mining=MiningSettings(teachers=[student], teacher_settings=TeacherSettings(max_tokens=_PASSAGE_TOKENS)),
+        student=StudentSettings(name=student, query_max_tokens=_PASSAGE_TOKENS, passage_max_tokens=_PASSAGE_TOKENS),
         # As in the quickstart: the teacher is the student's own start, so it is no guide.
         stages=[
             StageSettings(

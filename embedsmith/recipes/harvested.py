@@ -1,6 +1,7 @@
 """Data of a recipe that are made, in its run, of what lies at their path: source code, and folders of documents.
 
 RUN/data/NAME/train, test   BEIR folders of the two sides
+RUN/data/NAME/all           corpus of all passages, where the two sides are of some files only
 RUN/data/NAME/done.json     what was not read and why, and what is held out
 RUN/data/NAME/not_found.jsonl  training queries by which the teacher finds none of their passages
 """
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.beir import write_beir
+from embedsmith.data.beir import write_beir, write_corpus
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_jsonl, write_json, write_jsonl
 from embedsmith.data.sentences import Tokens
@@ -49,6 +50,8 @@ class Sides:
     """For the report."""
     done: dict[str, Any]
     """What `done.json` says."""
+    everything: Collection | None = None
+    """All passages, where the two sides are of some files only."""
 
 
 def check_harvest(settings: DataSettings) -> None:
@@ -74,6 +77,8 @@ def harvest_into(
                 sides = sides_of(settings, student, on_progress)
                 write_beir(folder / "train", {"train": sides.train})
                 write_beir(folder / "test", {"test": sides.test})
+                if sides.everything:
+                    write_corpus(folder / "all", sides.everything)
                 run.count(f"data {name}", sides.counts)
                 # Written last: without it the harvest was cut short and is done again.
                 write_json(folder / "done.json", sides.done)
@@ -175,8 +180,10 @@ def _documents(settings: DataSettings, student: StudentSettings, on_progress: Pr
         "near_copies": sides.near_copies,
         **_sizes(sides.train, sides.test),
     }
+    if sides.everything:
+        counts["all_passages"] = len(sides.everything.passages)
     done = {"counts": counts, "skipped": skipped, "read_in_part": found.read_in_part, "test_files": sides.test_files}
-    return Sides(sides.train, sides.test, counts, done)
+    return Sides(sides.train, sides.test, counts, done, sides.everything)
 
 
 def count_by_source(query_ids: Iterable[str]) -> dict[str, int]:

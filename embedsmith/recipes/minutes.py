@@ -1,6 +1,7 @@
 """A recipe that ends within some minutes: the largest variant of it that this machine carries out in time.
 
-First passages are read, and trained on, to fewer tokens; then there are fewer steps; then, of code, fewer functions.
+First passages are read, and trained on, to fewer tokens; then there are fewer steps; then, of code, fewer functions,
+and of documents fewer passages.
 What was chosen is in the recipe that comes back: carried out again, wherever, it writes the same run.
 """
 
@@ -35,9 +36,10 @@ _ELSEWHERE_S = 60.0
 """Seconds that seeing what was lost elsewhere may take; where it takes longer it is left out."""
 _TOKENS = ((None, None), (128, 128), (128, 64))
 """Of passages: as they are read by teacher and student, and as they are trained on. None: as the recipe says."""
-_FUNCTIONS = (1.0, 0.5, 0.25)
-"""Shares of the functions of code."""
-_FEWEST_FUNCTIONS = 500
+_SHARES = (1.0, 0.5, 0.25, 0.125)
+"""Shares of the functions of code, and of the passages of documents."""
+_FEWEST = {"code": 500, "documents": 2000}
+"""Functions and passages, at least."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +146,13 @@ def _chosen(recipe: Recipe, read: ReadData, speed: Speed, seconds: float) -> tup
     for variant, share in variants:
         if share == 1 and speed.estimate(variant, share=share).total <= seconds:
             return variant, speed.estimate(variant, share=share)
-    # The shortest texts of each share of the functions, with as many steps as fit.
+    # The shortest texts of each share, with as many steps as fit.
     shortest = {share: variant for variant, share in variants}
     for share, variant in shortest.items():
         estimate = speed.estimate(variant, share=share)
         part = min(1.0, (seconds - (estimate.total - estimate.training)) / estimate.training)
         least = min(1.0, LEAST_STEPS / sum(estimate.steps))
-        # Less code is the last resort: 40 steps on all of it gained .066, 101 on a quarter of it .032.
+        # Fewer texts are the last resort: 40 steps on all of the code gained .066, 101 on a quarter of it .032.
         if part >= least:
             break
     variant = with_steps(variant, estimate.steps, max(least, part))
@@ -158,24 +160,36 @@ def _chosen(recipe: Recipe, read: ReadData, speed: Speed, seconds: float) -> tup
 
 
 def _variants(recipe: Recipe, read: ReadData) -> Iterator[tuple[Recipe, float]]:
-    """Yield variants of a recipe and their share of its functions, the largest first."""
-    code = [name for name, data in recipe.data.items() if data.format == "code"]
-    # Of a recipe that mines other data too, the rest stays as it is: an estimate of a part of it would be wrong.
-    shares = _FUNCTIONS if len(code) == len(recipe.data) == 1 else (1.0,)
+    """Yield variants of a recipe and their share of its functions or passages, the largest first."""
     # Documents are cut into passages as long as the student reads: shorter ones would be more of them.
     is_cut = any(data.format == "documents" for data in recipe.data.values())
-    for share in shares:
+    count = sum(len(one.passages) for one in read.tests.values())
+    for share in _SHARES if _can_be_a_part(recipe) else (1.0,):
+        data = {name: _part_of(one, share, count) for name, one in recipe.data.items()}
+        if any(share < 1 and share * count < _FEWEST[one.format] for one in data.values()):
+            return
         for reads, trains in _TOKENS:
-            functions = round(share * sum(len(one.passages) for one in read.tests.values()))
-            if share < 1 and functions < _FEWEST_FUNCTIONS:
-                return
-            data = {name: _of_functions(one, functions if share < 1 else None) for name, one in recipe.data.items()}
             yield _of_tokens(recipe.model_copy(update={"data": data}), None if is_cut else reads, trains), share
 
 
-def _of_functions(data: DataSettings, count: int | None) -> DataSettings:
-    """Return a data set of fewer functions."""
-    return data if count is None else data.model_copy(update={"max_functions": count})
+def _can_be_a_part(recipe: Recipe) -> bool:
+    """Return whether a part of the data can be taken."""
+    # Of a recipe that mines other data too, the rest stays as it is: an estimate of a part of it would be wrong.
+    if len(recipe.data) > 1:
+        return False
+    (data,) = recipe.data.values()
+    # A user's own queries may be for any passage.
+    return data.is_harvested and data.queries is None
+
+
+def _part_of(data: DataSettings, share: float, count: int) -> DataSettings:
+    """Return a data set with a share of its functions or passages."""
+    if share == 1:
+        return data
+    most = round(share * count)
+    if data.format == "code":
+        return data.model_copy(update={"max_functions": most})
+    return data.model_copy(update={"documents": data.documents.model_copy(update={"max_passages": most})})
 
 
 def _of_tokens(recipe: Recipe, reads: int | None, trains: int | None) -> Recipe:

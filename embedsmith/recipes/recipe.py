@@ -127,6 +127,10 @@ class DataSettings(Settings):
             raise ValueError(f"against is not for {self.format}, of which whole files are held out")
         if self.queries is not None and self.format != "documents":
             raise ValueError(f"queries is for documents, the format is {self.format}; other data has a test split")
+        if self.queries is not None and self.documents.max_passages:
+            raise ValueError(
+                "documents.max_passages leaves out passages that your queries may be for: leave one of them out"
+            )
         if self.convert and self.convert.labels and "=" in self.convert.labels:
             refuse_names(self.convert.labels, "convert.labels")
 

@@ -161,7 +161,11 @@ class Speed:
         if recipe.evaluation.hybrid:
             scoring += sum(_words(side) + _search(side) for side in (*self.tests.values(), *self.own.values()))
         seconds = tuple(self._stage(recipe, *one) for one in zip(recipe.stages, self._stages, strict=True))
-        steps = tuple(stage.steps or one.steps for stage, one in zip(recipe.stages, self._stages, strict=True))
+        # Passes over fewer texts are fewer steps.
+        steps = tuple(
+            stage.steps or max(stage.least_steps or 1, round(share * one.steps))
+            for stage, one in zip(recipe.stages, self._stages, strict=True)
+        )
         return Estimate(
             reading=self._reading_s,
             mining=share * mining,

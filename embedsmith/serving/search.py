@@ -162,6 +162,8 @@ def corpus_of_run(run: Path, data: str | Path | None) -> Corpus:
     if len(harvested) > 1:
         names = ", ".join(str(folder) for folder in harvested)
         raise RunError(f"{run}: the run has several corpora", hint=f"name one of them with --data: {names}")
+    if is_corpus(everything := harvested[0].parent / "all"):
+        return corpus_of_run(run, everything)
     return _corpus_of(load_collection(harvested[0], split="test"))
 
 

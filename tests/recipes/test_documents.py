@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import embedsmith
+from embedsmith.data.corpus import load_corpus
 from embedsmith.data.load import load_collection
 from embedsmith.errors import InputError, ModelError, SettingsError
 from embedsmith.evaluation.significance import Difference
@@ -26,6 +27,7 @@ from embedsmith.recipes.shelf import Shelf
 from embedsmith.recipes.speed import Speed
 from embedsmith.recipes.verdict import Verdict, verdicts
 from embedsmith.runs.scores import read_scores
+from embedsmith.serving.search import corpus_of_run
 from embedsmith.teachers.bm25 import BM25, BM25Settings
 
 THINGS = ["red apple", "green pear", "yellow banana", "blue plum", "number list", "file parser", "cat mat", "dog log"]
@@ -312,3 +314,35 @@ def test_a_plan_leaves_out_what_takes_more_than_a_minute_elsewhere(
     plan = fitted(base.model_copy(update={"evaluation": evaluation}), 60)
     assert (plan.recipe.evaluation.elsewhere is not None) == looks
     assert ("evaluation.elsewhere" in plan.changes) == (not looks)
+
+
+def test_of_a_large_folder_some_files_are_mined_and_scored_and_all_is_searched(
+    documents: Path, tiny_bert: Path, tmp_path: Path
+):
+    whole = recipe(documents, tiny_bert)
+    values = whole.model_dump(mode="json")
+    values["data"]["own"]["documents"]["max_passages"] = 25
+    part = embedsmith.run(recipe_of(values, where="part"), out=tmp_path / "part").folder
+    sides = {name: load_collection(part / "data" / "own" / name, split=name) for name in ("train", "test")}
+    assert 0 < len(sides["test"].passages) <= 25
+    assert set(sides["train"].passage_ids) < set(sides["test"].passage_ids)
+    # Whole units: so few files are drawn by their headings, of which each has one passage or all of its file's.
+    everything = load_corpus(part / "data" / "own" / "all")
+    assert set(sides["test"].passage_ids) < set(everything.ids)
+    assert len({one.split(":")[0] for one in everything.ids}) == len(THINGS)
+    assert set(corpus_of_run(part, None).ids) == set(everything.ids)
+    assert json.loads((part / "manifest.json").read_text())["counts"]["data own"]["all_passages"] == len(everything.ids)
+
+
+def test_a_part_that_leaves_too_few_pairs_says_what_left_them(documents: Path, tiny_bert: Path, tmp_path: Path):
+    values = recipe(documents, tiny_bert).model_dump(mode="json")
+    values["data"]["own"]["documents"]["max_passages"] = 2
+    with pytest.raises(InputError, match="max_passages leaves"):
+        embedsmith.run(recipe_of(values, where="part"), out=tmp_path / "run")
+
+
+def test_own_queries_may_be_for_any_passage_so_none_is_left_out(documents: Path, tiny_bert: Path, tmp_path: Path):
+    asked = tmp_path / "asked.txt"
+    asked.write_text("open the red apple\tred-apple.md\n")
+    with pytest.raises(SettingsError, match="max_passages"):
+        recipe(documents, tiny_bert, queries=str(asked), documents={"max_tokens": 60, "max_passages": 25})

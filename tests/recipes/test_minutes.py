@@ -95,7 +95,7 @@ def test_a_slower_machine_reads_less_and_then_takes_fewer_steps(recipe: Recipe, 
 
 
 def test_of_much_code_a_slow_machine_reads_a_part(recipe: Recipe, machine, monkeypatch):
-    monkeypatch.setattr(minutes, "_FEWEST_FUNCTIONS", 100)
+    monkeypatch.setattr(minutes, "_FEWEST", {"code": 100})
     monkeypatch.setattr(speed.Speed, "_lengths", lambda self, texts: iter([100] * len(texts)))
     chosen = []
     for rate in (2000.0, 400.0, 250.0):

@@ -46,6 +46,9 @@ class PairSettings(PassageSettings):
     """`generators`: passages that queries are written for, at most, drawn at random."""
     near_duplicates: float = Field(0.8, ge=0, le=1)
     """Jaccard share of 3-word shingles from which on two passages are one answer. 0 for none."""
+    max_passages: int | None = Field(None, gt=0)
+    """Passages that are mined and scored, at most, of whole files drawn at random; all by default. Search is over
+    all of them in any case."""
 
     @field_validator("weights")
     @classmethod

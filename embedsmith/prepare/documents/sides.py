@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from embedsmith.data.collection import Collection
@@ -36,6 +37,8 @@ class DocumentSearch:
     """Passages that say what another one says to the letter; they are one with it."""
     near_copies: int
     """Passages that are almost another one: any of them is an answer where one is, and one is trained on."""
+    everything: Collection | None
+    """All passages and no queries, where the two sides are of some files only."""
 
 
 def split_documents(
@@ -55,6 +58,11 @@ def split_documents(
         InputError: there are too few pairs, or none is left for one of the sides.
     """
     _check_enough(harvest, name)
+    everything = None
+    if settings.max_passages is not None and settings.max_passages < len(harvest.passages):
+        everything = _everything(harvest)
+        harvest = _some(harvest, settings.max_passages, settings.split_seed)
+        _check_enough(harvest, f"{name}, of which max_passages leaves {len(harvest.passages):,} passages")
     merged = _Merged.of(harvest, settings.near_duplicates, on_progress)
     units = _units(harvest)
     first = [units[pair.passages[0]] for pair in harvest.pairs]
@@ -89,6 +97,7 @@ def split_documents(
         test_files=sorted(tested),
         copies=len(harvest.passages) - len(set(merged.first)),
         near_copies=len(set(merged.first)) - len(set(merged.cluster)),
+        everything=everything,
     )
 
 
@@ -144,6 +153,34 @@ def _units(harvest: DocumentHarvest) -> list[str]:
             break
         units = [" > ".join([passage.file, *passage.path[:depth]]) for passage in passages]
     return units
+
+
+def _some(harvest: DocumentHarvest, most: int, seed: int) -> DocumentHarvest:
+    """Return the passages and pairs of as many whole units as do not hold too many passages, in their order."""
+    units = _units(harvest)
+    sizes = Counter(units)
+    order = sorted(sizes)
+    random.Random(seed).shuffle(order)
+    kept: set[str] = set()
+    count = 0
+    for unit in order:
+        if count + sizes[unit] <= most or len(kept) < 2:
+            kept.add(unit)
+            count += sizes[unit]
+    places = {old: new for new, old in enumerate(number for number, unit in enumerate(units) if unit in kept)}
+    # An answer that is left out is no answer any more; a query without one is no query.
+    pairs = [
+        replace(pair, passages=there)
+        for pair in harvest.pairs
+        if (there := tuple(places[number] for number in pair.passages if number in places))
+    ]
+    return replace(harvest, passages=[harvest.passages[old] for old in places], pairs=pairs)
+
+
+def _everything(harvest: DocumentHarvest) -> Collection:
+    """Return every passage as it stands, copies as one."""
+    unlike = _Merged.of(harvest, 0.0, silent)
+    return _test(harvest, unlike, [])
 
 
 def _train(harvest: DocumentHarvest, merged: _Merged, pairs: Sequence[Pair], seen: set[int]) -> Collection:
