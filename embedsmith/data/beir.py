@@ -10,7 +10,7 @@ Source: Thakur et al., BEIR, https://arxiv.org/abs/2104.08663, and https://githu
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,38 +156,74 @@ def write_beir(folder: Path, collections: dict[str, Collection], *, name: Path |
                     hint="give different queries different ids",
                 )
     for split, collection in collections.items():
-        lines = list(_qrels_lines(name or folder, collection))
-        with atomic_write(folder / "qrels" / f"{split}.tsv") as file:
-            file.writelines(lines)
-    write_jsonl(folder / "queries.jsonl", ({"_id": query_id, "text": text} for query_id, text in queries.items()))
+        _write_qrels(name or folder, folder, split, _judgements(collection))
+    _write_texts(folder, queries.items(), _corpus_rows(first))
+
+
+def write_rows(
+    folder: Path,
+    split: str,
+    *,
+    corpus: Iterable[tuple[str, str, dict[str, Any] | None]],
+    queries: Iterable[tuple[str, str]],
+    judgements: Iterable[tuple[str, str, int]],
+) -> None:
+    """Write one split as a BEIR folder, row by row: nothing of it need be in memory at once.
+
+    Args:
+        folder: is made if need be.
+        split: its name.
+        corpus: (id, text, metadata or None) of each passage.
+        queries: (id, text) of each.
+        judgements: (id of the query, id of the passage, grade), query by query.
+
+    Raises:
+        InputError: an id holds a tab or a line break.
+    """
+    _write_qrels(folder, folder, split, judgements)
+    _write_texts(folder, queries, corpus)
+
+
+def _write_texts(
+    folder: Path, queries: Iterable[tuple[str, str]], corpus: Iterable[tuple[str, str, dict[str, Any] | None]]
+) -> None:
+    """Write queries and passages."""
+    write_jsonl(folder / "queries.jsonl", ({"_id": query_id, "text": text} for query_id, text in queries))
     # The corpus comes last: a folder with a corpus is a whole one.
-    write_corpus(folder, first)
+    write_corpus(folder, corpus)
 
 
-def write_corpus(folder: Path, collection: Collection) -> None:
-    """Write the passages of a collection as the `corpus.jsonl` of a folder, which is made if need be."""
-    write_jsonl(folder / "corpus.jsonl", _corpus_rows(collection), nan_as_null=True)
+def write_corpus(folder: Path, corpus: Iterable[tuple[str, str, dict[str, Any] | None]]) -> None:
+    """Write passages, each with its id and metadata, as the `corpus.jsonl` of a folder, which is made if need be."""
+    rows = (
+        {"_id": passage_id, "title": "", "text": text, **({} if about is None else {"metadata": about})}
+        for passage_id, text, about in corpus
+    )
+    write_jsonl(folder / "corpus.jsonl", rows, nan_as_null=True)
 
 
-def _corpus_rows(collection: Collection) -> Iterator[dict[str, Any]]:
-    """Yield the rows of `corpus.jsonl`."""
+def _corpus_rows(collection: Collection) -> Iterator[tuple[str, str, dict[str, Any] | None]]:
+    """Yield id, text and metadata of each passage."""
     for row, (passage_id, text) in enumerate(zip(collection.passage_ids, collection.passages, strict=True)):
-        line: dict[str, Any] = {"_id": passage_id, "title": "", "text": text}
-        if collection.metadata:
-            line["metadata"] = collection.metadata[row]
-        yield line
+        yield passage_id, text, collection.metadata[row] if collection.metadata else None
 
 
-def _qrels_lines(folder: Path, collection: Collection) -> Iterator[str]:
-    """Yield the lines of a split's qrels, header first."""
-    yield "\t".join(HEADER) + "\n"
+def _judgements(collection: Collection) -> Iterator[tuple[str, str, int]]:
+    """Yield the judgements of a collection, query by query."""
     query_ids = collection.query_ids.kept(collection.judged_queries)
     passage_ids = collection.passage_ids.kept(collection.judged_passages)
-    for query_id, passage_id, grade in zip(query_ids, passage_ids, collection.grades, strict=True):
-        for cell in (query_id, passage_id):
-            if any(mark in cell for mark in "\t\r\n"):
-                raise InputError(
-                    f"{folder}: the id {cell!r} holds a tab or a line break, which qrels cannot hold",
-                    hint="rename the id",
-                )
-        yield f"{query_id}\t{passage_id}\t{grade}\n"
+    yield from zip(query_ids, passage_ids, collection.grades.tolist(), strict=True)
+
+
+def _write_qrels(name: Path, folder: Path, split: str, judgements: Iterable[tuple[str, str, int]]) -> None:
+    """Write the judgements of a split; errors call the folder by the name."""
+    with atomic_write(folder / "qrels" / f"{split}.tsv") as file:
+        file.write("\t".join(HEADER) + "\n")
+        for query_id, passage_id, grade in judgements:
+            for cell in (query_id, passage_id):
+                if any(mark in cell for mark in "\t\r\n"):
+                    raise InputError(
+                        f"{name}: the id {cell!r} holds a tab or a line break, which qrels cannot hold",
+                        hint="rename the id",
+                    )
+            file.write(f"{query_id}\t{passage_id}\t{grade}\n")

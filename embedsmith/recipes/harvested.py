@@ -14,19 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.beir import write_beir, write_corpus
+from embedsmith.data.beir import write_beir
 from embedsmith.data.collection import Collection
 from embedsmith.data.files import read_jsonl, write_json, write_jsonl
 from embedsmith.data.sentences import Tokens
 from embedsmith.errors import InputError
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.settings import StudentSettings
-from embedsmith.prepare.code import CodeSettings, check_sources, harvest, sources_hash, split
+from embedsmith.prepare.code import CodeSearch, CodeSettings, check_sources, harvest, sources_hash, split
 from embedsmith.prepare.documents.harvest import documents_hash, harvest_documents
 from embedsmith.prepare.documents.packed import is_packed
 from embedsmith.prepare.documents.reading import check_documents
 from embedsmith.prepare.documents.settings import DocumentSettings
-from embedsmith.prepare.documents.sides import split_documents
+from embedsmith.prepare.documents.sides import DocumentSearch, split_documents
 from embedsmith.prepare.found_again import not_found, without_queries
 from embedsmith.progress import Progress
 from embedsmith.recipes.recipe import DataSettings, Recipe
@@ -44,14 +44,29 @@ _ELSEWHERE = 400
 class Sides:
     """What a harvest gives."""
 
-    train: Collection
-    test: Collection
+    made: CodeSearch | DocumentSearch
     counts: dict[str, Any]
     """For the report."""
     done: dict[str, Any]
     """What `done.json` says."""
-    everything: Collection | None = None
-    """All passages, where the two sides are of some files only."""
+
+    @property
+    def train(self) -> Collection:
+        """The training side, in memory."""
+        return self.made.train
+
+    @property
+    def test(self) -> Collection:
+        """The test side, in memory."""
+        return self.made.test
+
+    def write(self, folder: Path) -> None:
+        """Write both sides as BEIR folders, and of documents all passages where the sides have some; see above."""
+        if isinstance(self.made, DocumentSearch):
+            self.made.write(folder)
+        else:
+            write_beir(folder / "train", {"train": self.train})
+            write_beir(folder / "test", {"test": self.test})
 
 
 def check_harvest(settings: DataSettings) -> None:
@@ -74,11 +89,9 @@ def harvest_into(
     with once(shelf, settings.format, lambda: _identity(settings, student), folder, on_progress):
         if not (folder / "done.json").is_file():
             with run.timed("harvest"):
-                sides = sides_of(settings, student, on_progress)
-                write_beir(folder / "train", {"train": sides.train})
-                write_beir(folder / "test", {"test": sides.test})
-                if sides.everything:
-                    write_corpus(folder / "all", sides.everything)
+                folder.mkdir(parents=True, exist_ok=True)
+                sides = sides_of(settings, student, on_progress, folder=folder)
+                sides.write(folder)
                 run.count(f"data {name}", sides.counts)
                 # Written last: without it the harvest was cut short and is done again.
                 write_json(folder / "done.json", sides.done)
@@ -129,15 +142,23 @@ def found_again(
     return without_queries(train, left_out)
 
 
-def sides_of(settings: DataSettings, student: StudentSettings, on_progress: Progress) -> Sides:
+def sides_of(
+    settings: DataSettings, student: StudentSettings, on_progress: Progress, *, folder: Path | None = None
+) -> Sides:
     """Return both sides of a data set.
+
+    Args:
+        settings: of the data set.
+        student: whose tokens count.
+        on_progress: called with the progress of the work.
+        folder: on whose disk documents lie meanwhile; by default where the system keeps temporary files.
 
     Raises:
         InputError: nothing can be read, or it gives too few pairs.
     """
     if settings.format == "code":
         return _code(code_of(settings), on_progress)
-    return _documents(settings, student, on_progress)
+    return _documents(settings, student, on_progress, folder)
 
 
 def _identity(settings: DataSettings, student: StudentSettings) -> list[Any]:
@@ -155,17 +176,21 @@ def _code(code: CodeSettings, on_progress: Progress) -> Sides:
     sides = split(found, code)
     skipped = [{"path": s.path, "line": s.line, "reason": s.reason} for s in found.skipped]
     counts = {"functions": len(found.functions), "files_skipped": len(skipped), **_sizes(sides.train, sides.test)}
-    return Sides(sides.train, sides.test, counts, {"skipped": skipped, "test_modules": sides.test_modules})
+    return Sides(sides, counts, {"skipped": skipped, "test_modules": sides.test_modules})
 
 
-def _documents(settings: DataSettings, student: StudentSettings, on_progress: Progress) -> Sides:
+def _documents(settings: DataSettings, student: StudentSettings, on_progress: Progress, folder: Path | None) -> Sides:
     path = filled(settings).path
     own = documents_of(settings, student)
     tokens, added = _tokens_of(student)
     # What the model puts around a text counts too.
     cut = own.model_copy(update={"max_tokens": max(1, own.limit - added)})
     found = harvest_documents(
-        Path(path), cut, tokens, on_file=lambda done, total: on_progress(f"read {settings.path}", done, total)
+        Path(path),
+        cut,
+        tokens,
+        folder=folder,
+        on_file=lambda done, total: on_progress(f"read {settings.path}", done, total),
     )
     sides = split_documents(found, own, name=settings.path, on_progress=on_progress)
     skipped = [{"path": one.path, "line": None, "reason": one.reason} for one in found.unread]
@@ -175,15 +200,18 @@ def _documents(settings: DataSettings, student: StudentSettings, on_progress: Pr
         "files_skipped": len(skipped),
         "files_read_in_part": len(found.read_in_part),
         "pairs": {source: count for source, count in found.by_source().items() if count},
-        "trained_on": count_by_source(sides.train.query_ids),
+        "trained_on": count_by_source(sides.train_side.query_ids()),
         "copies": sides.copies,
         "near_copies": sides.near_copies,
-        **_sizes(sides.train, sides.test),
+        "passages": len(sides.test_side.passages),
+        "train_queries": len(sides.train_side.queries),
+        "test_queries": len(sides.test_side.queries),
+        "several_positives": sides.train_side.several_positives(),
     }
     if sides.everything:
         counts["all_passages"] = len(sides.everything.passages)
     done = {"counts": counts, "skipped": skipped, "read_in_part": found.read_in_part, "test_files": sides.test_files}
-    return Sides(sides.train, sides.test, counts, done, sides.everything)
+    return Sides(sides, counts, done)
 
 
 def count_by_source(query_ids: Iterable[str]) -> dict[str, int]:

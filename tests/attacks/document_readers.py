@@ -16,12 +16,9 @@ from functools import cache
 from pathlib import Path
 
 from embedsmith.prepare.documents.blocks import Block, Document, block_of, heading
-from embedsmith.prepare.documents.harvest import DocumentHarvest
-from embedsmith.prepare.documents.pairs import pairs_of
-from embedsmith.prepare.documents.passages import passages_of
+from embedsmith.prepare.documents.harvest import harvest_of
 from embedsmith.prepare.documents.questions import questions_as_headings
 from embedsmith.prepare.documents.reader_process import answer_of
-from embedsmith.prepare.documents.recurring import without_recurring
 from embedsmith.prepare.documents.settings import DocumentSettings
 from embedsmith.prepare.documents.sides import split_documents
 from tests.attacks.reading import Base, Reader
@@ -174,13 +171,11 @@ def _made(root: Path, name: str) -> None:
     document = Document.of(name, blocks, is_whole=answer["is_whole"])
     # The others take most of the time.
     is_split = zlib.crc32(document.text.encode()) % 8 == 0
-    own = without_recurring([document, *_others()] if is_split else [document])
-    passages = [passage for document in own for passage in passages_of(document, settings, _words)]
-    pairs = pairs_of(own, passages, settings)
-    for said in (*(passage.text for passage in passages), *(pair.query for pair in pairs)):
+    found = harvest_of([document, *_others()] if is_split else [document], settings, _words)
+    for said in (*(passage.text for passage in found.passages), *(pair.query for pair in found.pairs)):
         said.encode()
     if is_split:
-        both = split_documents(DocumentHarvest([document.file for document in own], [], [], passages, pairs), settings)
+        both = split_documents(found, settings)
         for side in (both.train, both.test):
             side.content_hash()
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from datasketch import MinHash, MinHashLSH
 
-from embedsmith.data.near_texts import NearTexts
+from embedsmith.data.near_texts import NearTexts, nearest_before
 from embedsmith.mining.near_duplicates import shingles
 from tests.near import jaccard
 
@@ -51,3 +51,18 @@ def test_a_copy_is_found_and_a_third_one_too():
     for _ in range(3):
         near.add("a cat sat on the mat by the log")
     assert near.like("a cat sat on the mat by the log") == [(0, 1.0), (1, 1.0), (2, 1.0)]
+
+
+@pytest.mark.parametrize("limit", [0.5, 0.8, 1.0])
+def test_the_nearest_earlier_text_is_the_first_of_the_most_alike(limit: float):
+    own = texts(120) + texts(40)[::3]
+    near = NearTexts(limit, shingles=shingles)
+    expected = []
+    for text in own:
+        like = near.like(text)
+        expected.append(max(like, key=lambda found: found[1])[0] if like else -1)
+        near.add(text)
+    read: list[int] = []
+    assert nearest_before(own, limit, shingles=shingles, on_text=read.append).tolist() == expected
+    assert max(expected) >= 0 and read == [0, len(own)]
+    assert nearest_before([], limit, shingles=shingles).tolist() == []

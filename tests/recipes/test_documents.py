@@ -149,7 +149,7 @@ def test_a_second_run_takes_the_harvest_from_the_shelf(documents: Path, tiny_ber
     shelf = Shelf(tmp_path / "shelf")
     calls: list[object] = []
     real = harvested.sides_of
-    monkeypatch.setattr(harvested, "sides_of", lambda *given: calls.append(given) or real(*given))
+    monkeypatch.setattr(harvested, "sides_of", lambda *given, **named: calls.append(given) or real(*given, **named))
     from embedsmith.recipes.run import run_recipe
 
     first = run_recipe(recipe(documents, tiny_bert), out=tmp_path / "a", shelf=shelf)

@@ -26,7 +26,7 @@ _SECTION_NUMBER = re.compile(
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Block:
     """One piece of a document."""
 
@@ -60,7 +60,7 @@ def block_of(plain: list[Any]) -> Block:
     return Block(kind, text, level, page, label, tuple((said, to) for said, to in links), tuple(anchors))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Placed:
     """A block in its document."""
 
@@ -97,6 +97,7 @@ class Document:
         """
         placed: list[Placed] = []
         open_headings: list[tuple[int, str]] = []
+        path: tuple[str, ...] = ()
         start = 0
         for block in blocks:
             if not block.text.strip():
@@ -104,7 +105,8 @@ class Document:
             if block.kind == "heading":
                 open_headings = [(level, text) for level, text in open_headings if level < block.level]
                 open_headings.append((block.level, block.text))
-            placed.append(Placed(block, start, tuple(text for _, text in open_headings)))
+                path = tuple(text for _, text in open_headings)
+            placed.append(Placed(block, start, path))
             start += len(block.text) + len(BETWEEN)
         return cls(file, BETWEEN.join(one.block.text for one in placed), tuple(placed), is_whole)
 

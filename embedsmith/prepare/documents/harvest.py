@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
 
 from embedsmith.data.sentences import Tokens
 from embedsmith.errors import InputError
 from embedsmith.prepare.documents.blocks import Document, Unread
-from embedsmith.prepare.documents.pairs import Pair, pairs_of
-from embedsmith.prepare.documents.passages import Passage, passages_of
+from embedsmith.prepare.documents.pairs import pairs_of
 from embedsmith.prepare.documents.reading import read_documents
-from embedsmith.prepare.documents.recurring import without_recurring
+from embedsmith.prepare.documents.recurring import Recurring, without_recurring
 from embedsmith.prepare.documents.settings import SOURCES, DocumentSettings
+from embedsmith.prepare.documents.spooled import Documents, Pairs, Passages
 from embedsmith.prepare.documents.walking import walk
 
 
@@ -29,17 +30,24 @@ class DocumentHarvest:
     read_in_part: list[str]
     """Those of them of which only the beginning was."""
     unread: list[Unread]
-    passages: list[Passage]
-    pairs: list[Pair]
+    passages: Passages
+    pairs: Pairs
+    folder: Path | None = None
+    """On whose disk they lie."""
 
     def by_source(self) -> dict[str, int]:
         """Return how many pairs each source gave; those that gave none are there too."""
-        counts = Counter(pair.source for pair in self.pairs)
-        return {source: counts[source] for source in SOURCES}
+        counts = np.bincount(self.pairs.sources, minlength=len(SOURCES)).tolist()
+        return dict(zip(SOURCES, counts, strict=True))
 
 
 def harvest_documents(
-    root: Path, settings: DocumentSettings, tokens: Tokens, *, on_file: Callable[[int, int], None] | None = None
+    root: Path,
+    settings: DocumentSettings,
+    tokens: Tokens,
+    *,
+    folder: Path | None = None,
+    on_file: Callable[[int, int], None] | None = None,
 ) -> DocumentHarvest:
     """Return the passages and pairs of a folder.
 
@@ -47,33 +55,51 @@ def harvest_documents(
         root: the folder.
         settings: how it is cut, and what pairs are made.
         tokens: a text in, how many tokens the student makes of it out.
+        folder: on whose disk they lie until they are forgotten; by default where the system keeps temporary files.
         on_file: called with (files done, files in all) after each file.
 
     Raises:
         InputError: there is no such folder, nothing in it can be read, or a library is not installed.
     """
-    documents: list[Document] = []
-    unread: list[Unread] = []
-    for one in read_documents(root, on_file=on_file):
-        if isinstance(one, Document):
-            documents.append(one)
-        else:
-            unread.append(one)
-    if not documents:
+    found = harvest_of(read_documents(root, on_file=on_file), settings, tokens, folder=folder)
+    if not found.read:
+        unread = found.unread
         first = f", first {unread[0].path}: {unread[0].reason}" if unread else ""
         raise InputError(
             f"{root}: none of {len(unread):,} files could be read{first}",
             hint="name the folder that the documents lie in",
         )
-    own = without_recurring(documents)
-    passages = [passage for document in own for passage in passages_of(document, settings, tokens)]
-    return DocumentHarvest(
-        read=[document.file for document in documents],
-        read_in_part=[document.file for document in documents if not document.is_whole],
-        unread=unread,
-        passages=passages,
-        pairs=pairs_of(own, passages, settings),
-    )
+    return found
+
+
+def harvest_of(
+    files: Iterable[Document | Unread], settings: DocumentSettings, tokens: Tokens, *, folder: Path | None = None
+) -> DocumentHarvest:
+    """Return the passages and pairs of files as they are read; no more than one of them is in memory at a time.
+
+    Args:
+        files: each as it was read, or why it was not.
+        settings: see `harvest_documents`.
+        tokens: see `harvest_documents`.
+        folder: see `harvest_documents`.
+    """
+    documents, recurring = Documents(folder), Recurring()
+    read: list[str] = []
+    read_in_part: list[str] = []
+    unread: list[Unread] = []
+    for one in files:
+        if isinstance(one, Unread):
+            unread.append(one)
+            continue
+        documents.add(one)
+        recurring.add(one)
+        read.append(one.file)
+        if not one.is_whole:
+            read_in_part.append(one.file)
+    keys = recurring.keys()
+    own = (without_recurring(document, keys) for document in documents)
+    passages, pairs = pairs_of(own, settings, tokens, folder=folder)
+    return DocumentHarvest(read, read_in_part, unread, passages, pairs, folder)
 
 
 def documents_hash(root: Path) -> str:

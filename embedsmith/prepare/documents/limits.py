@@ -11,6 +11,12 @@ MAX_BYTES = 32_000_000
 MAX_TEXT = 10_000_000
 """Characters of a document; what is behind them is left out."""
 
+MAX_BLOCKS = 200_000
+"""Blocks of a document; what is behind them is left out. Each takes half a kilobyte beside its text."""
+
+MAX_LINKS = 200_000
+"""Links and anchors of a document; those behind them are left out."""
+
 MAX_SECONDS = 60.0
 """Of reading one file."""
 

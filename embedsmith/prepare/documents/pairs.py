@@ -19,17 +19,22 @@ from __future__ import annotations
 import posixpath
 import random
 import re
-from collections import defaultdict
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from embedsmith.data.normalised import normalised
-from embedsmith.data.sentences import sentences
+import numpy as np
+
+from embedsmith.data.sentences import Tokens, sentences
+from embedsmith.data.spool import JsonSpool
+from embedsmith.data.texts import digest
 from embedsmith.prepare.documents.blocks import Document
-from embedsmith.prepare.documents.passages import Passage
+from embedsmith.prepare.documents.passages import Passage, passages_of
 from embedsmith.prepare.documents.questions import is_question
 from embedsmith.prepare.documents.settings import DocumentSettings, PairSource
+from embedsmith.prepare.documents.spooled import Pair, Pairs, Passages
 
 TRAINED_ONLY = frozenset({"definition", "cloze"})
 """Sources whose queries are taken out of their passages."""
@@ -51,34 +56,31 @@ _REFERENCE = re.compile(r"^(?:[^\W\d]+ )?[A-Z]?\d+(?:\.\d+)*\.?[,:]? (?=[“„\
 _SPACELESS = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A query, and the passages that answer it, by their place among all."""
-
-    source: PairSource
-    query: str
-    passages: tuple[int, ...]
-    taken_out: str = ""
-    """What is taken out of the passage before it is trained on."""
-
-
-def pairs_of(documents: Sequence[Document], passages: Sequence[Passage], settings: DocumentSettings) -> list[Pair]:
-    """Return all pairs of some documents, without those that are nobody's question.
+def pairs_of(
+    documents: Iterable[Document], settings: DocumentSettings, tokens: Tokens, *, folder: Path | None = None
+) -> tuple[Passages, Pairs]:
+    """Return the passages of some documents, and all pairs of them without those that are nobody's question.
 
     Args:
-        documents: as they were cut.
-        passages: of them all.
-        settings: the seed of the draw of sentences.
+        documents: each is looked at once.
+        settings: how they are cut; the seed of the draw of sentences.
+        tokens: a text in, how many tokens the student makes of it out.
+        folder: on whose disk passages and pairs lie.
     """
-    places = _Places(documents, passages)
-    found: list[Pair] = []
-    for document in documents:
-        found += [*_headings(document, places), *_links(document, places)]
-    found += [pair for number, passage in enumerate(passages) for pair in _within(number, passage, settings)]
-    return [pair for pair in _without_boilerplate(found, passages) if is_informative(pair.query)]
+    passages, outlines = Passages(folder), _Outlines(folder)
+
+    def within() -> Iterator[Pair]:
+        for document in documents:
+            outlines.add(document)
+            for passage in passages_of(document, settings, tokens):
+                yield from _within(passages.add(passage), passage, settings)
+
+    inner = Pairs(within(), folder=folder)
+    found = Pairs(chain(outlines.pairs(passages), inner), folder=folder)
+    return passages, _questions(found, passages)
 
 
-def drawn_by_weight(pairs: Sequence[Pair], settings: DocumentSettings) -> list[bool]:
+def drawn_by_weight(pairs: Iterable[Pair], settings: DocumentSettings) -> list[bool]:
     """Return for each pair whether it is taken; the weight of one source does not change what is drawn of another."""
     drawn = random.Random(settings.split_seed)
     return [drawn.random() < settings.weight(pair.source) for pair in pairs]
@@ -97,33 +99,45 @@ def is_informative(query: str) -> bool:
     return (len(words) >= 2 and letters >= 6) or (letters >= 4 and len(_SPACELESS.findall(query)) >= 4)
 
 
-class _Places:
-    """Where the passages of a section, of a file and of what a link names are."""
+class _Outlines:
+    """Headings, links and anchors of documents, kept until all passages are known that they may lead to."""
 
-    def __init__(self, documents: Sequence[Document], passages: Sequence[Passage]) -> None:
+    def __init__(self, folder: Path | None) -> None:
+        self._rows = JsonSpool(folder)
+        self._keys, self._sections, self._starts = array("Q"), array("i"), array("i")
+
+    def add(self, document: Document) -> None:
+        """Take note of a document."""
+        headings: list[tuple[str, int]] = []
+        links: list[tuple[int, str, str]] = []
+        for one in document.blocks:
+            if one.block.kind == "heading":
+                headings.append((one.block.text, one.block.level))
+            links += [(one.start, said, href) for said, href in one.block.links]
+            for anchor in one.block.anchors:
+                self._keys.append(_key_of(document.file, anchor))
+                self._sections.append(len(headings))
+                self._starts.append(one.start)
+        self._rows.put([document.file, headings, links])
+
+    def pairs(self, passages: Passages) -> Iterator[Pair]:
+        """Yield the pairs of headings and of links, document by document."""
+        targets = _Targets(passages, self._keys, self._sections, self._starts)
+        for file, headings, links in self._rows.values():
+            yield from _headings(file, headings, passages)
+            yield from _links(file, links, targets)
+
+
+class _Targets:
+    """Where links lead."""
+
+    def __init__(self, passages: Passages, keys: array[int], sections: array[int], starts: array[int]) -> None:
         self.passages = passages
-        self._sections: dict[tuple[str, int], list[int]] = defaultdict(list)
-        self._files: dict[str, list[int]] = defaultdict(list)
-        self._anchors: dict[tuple[str, str], tuple[int, int]] = {}
-        for number, passage in enumerate(passages):
-            self._sections[passage.file, passage.section].append(number)
-            self._files[passage.file].append(number)
-        for document in documents:
-            section = 0
-            for one in document.blocks:
-                section += one.block.kind == "heading"
-                for anchor in one.block.anchors:
-                    self._anchors.setdefault((document.file, anchor), (section, one.start))
+        # Of two anchors with one name the first counts.
+        self._keys, first = np.unique(np.array(keys, np.uint64), return_index=True)
+        self._sections, self._starts = np.array(sections, np.int32)[first], np.array(starts, np.int32)[first]
 
-    def section(self, file: str, number: int) -> list[int]:
-        """Return the passages of a section."""
-        return self._sections.get((file, number), [])
-
-    def file(self, file: str) -> list[int]:
-        """Return the passages of a file."""
-        return self._files.get(file, [])
-
-    def target(self, file: str, href: str) -> int | None:
+    def of(self, file: str, href: str) -> int | None:
         """Return the passage that a link leads to, None where that is not one of the folder's."""
         try:
             parts = urlsplit(href)
@@ -134,42 +148,46 @@ class _Places:
         path = unquote(parts.path)
         there = posixpath.normpath(posixpath.join(posixpath.dirname(file), path)) if path else file
         if not parts.fragment:
-            own = self.file(there)
+            own = self.passages.of_file(there)
             return own[0] if own and there != file else None
-        found = self._anchors.get((there, unquote(parts.fragment)))
-        if found is None:
+        key = np.uint64(_key_of(there, unquote(parts.fragment)))
+        place = int(np.searchsorted(self._keys, key))
+        if place == len(self._keys) or self._keys[place] != key:
             return None
-        section, start = found
-        own = self.section(there, section)
-        return next((number for number in own if self.passages[number].end > start), None)
+        section, start = int(self._sections[place]), int(self._starts[place])
+        own = self.passages.of_section(there, section)
+        return next((number for number in own if self.passages.place(number)[2] > start), None)
 
 
-def _headings(document: Document, places: _Places) -> Iterator[Pair]:
+def _key_of(file: str, anchor: str) -> int:
+    """Return 64 bits of hash of an anchor."""
+    return int.from_bytes(digest(f"{file}\0{anchor}".encode("utf-8", "surrogatepass"))[:8], "little")
+
+
+def _headings(file: str, headings: Sequence[tuple[str, int]], passages: Passages) -> Iterator[Pair]:
     """Yield a pair for each heading that has text right under it; the first of the highest level is the title."""
-    headings = [one.block for one in document.blocks if one.block.kind == "heading"]
-    highest = min((block.level for block in headings), default=0)
-    title = next((place for place, block in enumerate(headings) if block.level == highest), -1)
-    is_titled = sum(block.level == highest for block in headings) == 1
-    for place, block in enumerate(headings):
-        own = places.section(document.file, place + 1)
+    highest = min((level for _, level in headings), default=0)
+    title = next((place for place, (_, level) in enumerate(headings) if level == highest), -1)
+    is_titled = sum(level == highest for _, level in headings) == 1
+    for place, (text, _) in enumerate(headings):
+        own = passages.of_section(file, place + 1)
         is_title = is_titled and place == title
         if is_title:
-            own = (own or places.section(document.file, place + 2))[:1]
+            own = (own or passages.of_section(file, place + 2))[:1]
         if 0 < len(own) <= _LONGEST_SECTION:
-            source: PairSource = "question" if is_question(block.text) else "title" if is_title else "heading"
-            yield Pair(source, block.text, tuple(own))
+            source: PairSource = "question" if is_question(text) else "title" if is_title else "heading"
+            yield Pair(source, text, tuple(own))
 
 
-def _links(document: Document, places: _Places) -> Iterator[Pair]:
+def _links(file: str, links: Sequence[tuple[int, str, str]], targets: _Targets) -> Iterator[Pair]:
     """Yield a pair for each link that leads to another place of the folder."""
-    for one in document.blocks:
-        for said, href in one.block.links:
-            target = places.target(document.file, href)
-            if target is not None and said:
-                passage = places.passages[target]
-                is_here = passage.file == document.file and passage.start <= one.start < passage.end
-                if not is_here and not re.match(r"\w+:|www\.|/", said):
-                    yield Pair("link", _without_number(said), (target,))
+    for at, said, href in links:
+        target = targets.of(file, href)
+        if target is not None and said:
+            there, start, end = targets.passages.place(target)
+            is_here = there == file and start <= at < end
+            if not is_here and not re.match(r"\w+:|www\.|/", said):
+                yield Pair("link", _without_number(said), (target,))
 
 
 def _without_number(said: str) -> str:
@@ -212,13 +230,15 @@ def _words(text: str) -> int:
     return len(text.split()) + spaceless // 2
 
 
-def _without_boilerplate(pairs: Iterable[Pair], passages: Sequence[Passage]) -> Iterator[Pair]:
-    """Yield pairs whose query does not stand over many different sections; copies of a section are one."""
-    pairs = list(pairs)
-    sections: dict[str, set[str]] = defaultdict(set)
-    for pair in pairs:
-        first = passages[pair.passages[0]]
-        sections[normalised(pair.query)].add(normalised(first.text))
-    for pair in pairs:
-        if len(sections[normalised(pair.query)]) <= _MOST_SECTIONS:
-            yield pair
+def _questions(pairs: Pairs, passages: Passages) -> Pairs:
+    """Return pairs that somebody might ask, whose query does not stand over many different sections.
+
+    Copies of a section are one.
+    """
+    if not len(pairs):
+        return pairs
+    sections = passages.first_alike()[pairs.firsts]
+    different = np.unique(pairs.queries * len(passages) + sections) // len(passages)
+    is_few = (np.bincount(different) <= _MOST_SECTIONS)[pairs.queries]
+    asked = (row for row in np.flatnonzero(is_few).tolist() if is_informative(pairs[row].query))
+    return pairs.kept(np.fromiter(asked, np.int64))

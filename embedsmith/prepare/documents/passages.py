@@ -7,12 +7,16 @@ code and rows are cut, between lines, only where one of them alone is too long.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import Literal, TypeAlias
 
 from embedsmith.data.sentences import Tokens, pieces, runs, sentences
-from embedsmith.prepare.documents.blocks import Document, Placed
+from embedsmith.prepare.documents.blocks import Document, Kind, Placed
 from embedsmith.prepare.documents.settings import PassageSettings
+
+PassageKind: TypeAlias = Literal["", "rows", "code"]
+_ALL_OF: dict[frozenset[Kind], PassageKind] = {frozenset({"row"}): "rows", frozenset({"code"}): "code"}
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,12 @@ class Passage:
     end: int
     page: int | None
     """Of its beginning, from 1, where the file has pages."""
-    blocks: tuple[Placed, ...]
-    """Those that begin or go on in it."""
     section: int
     """Which heading it stands under, counted from 1; 0 before the first."""
+    kind: PassageKind = ""
+    """What is all of it; empty where it has prose."""
+    blocks: tuple[Placed, ...] = field(default=(), repr=False)
+    """Those that begin or go on in it, as long as its document is at hand."""
 
 
 def in_front(path: Sequence[str]) -> str:
@@ -150,6 +156,7 @@ def _passage(document: Document, run: Sequence[_Piece], section: int, front: tup
         start=start,
         end=end,
         page=first.block.page,
-        blocks=blocks,
         section=section,
+        kind=_ALL_OF.get(frozenset(one.block.kind for one in blocks), ""),
+        blocks=blocks,
     )

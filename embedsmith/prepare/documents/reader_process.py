@@ -11,12 +11,14 @@ import stat
 import sys
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from embedsmith.prepare.documents.blocks import Block
 from embedsmith.prepare.documents.kinds import blocks_of, is_stream, kind_of
-from embedsmith.prepare.documents.limits import MAX_BYTES, MAX_MEMORY, MAX_TEXT, Unreadable
+from embedsmith.prepare.documents.limits import MAX_BLOCKS, MAX_BYTES, MAX_LINKS, MAX_MEMORY, MAX_TEXT, Unreadable
 from embedsmith.prepare.documents.packed import is_packed, unpacked
 from embedsmith.system import bound_memory, opened_at_once
 
@@ -63,14 +65,26 @@ def answer_of(root: Path, file: str) -> dict[str, Any]:
         return {"reason": f"damaged: {type(error).__name__}{': ' if said else ''}{said}"}
     if not any(block.text for block in blocks):
         return {"reason": "no text in it"}
-    taken, left = [], MAX_TEXT
-    for block in blocks:
-        is_whole = is_whole and len(block.text) <= left
-        taken.append(replace(block, text=block.text[:left]).plain())
-        left -= len(block.text)
-        if left <= 0:
+    return _within_limits(blocks, is_whole=is_whole)
+
+
+def _within_limits(blocks: Sequence[Block], *, is_whole: bool) -> dict[str, Any]:
+    """Return as many blocks, characters and links as are read of a document."""
+    taken, characters, links = [], MAX_TEXT, MAX_LINKS
+    for block in blocks[:MAX_BLOCKS]:
+        is_whole = is_whole and len(block.text) <= characters
+        own = replace(
+            block,
+            text=block.text[:characters],
+            links=block.links[:links],
+            anchors=block.anchors[: max(0, links - len(block.links))],
+        )
+        taken.append(own.plain())
+        characters -= len(own.text)
+        links -= len(own.links) + len(own.anchors)
+        if characters <= 0:
             break
-    return {"blocks": taken, "is_whole": is_whole}
+    return {"blocks": taken, "is_whole": is_whole and len(blocks) <= MAX_BLOCKS}
 
 
 def _content(path: Path, *, can_be_cut: bool) -> tuple[bytes, bool]:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from embedsmith.errors import InputError
-from embedsmith.prepare.documents import limits
-from embedsmith.prepare.documents.blocks import Document, Unread
+from embedsmith.prepare.documents import limits, reader_process
+from embedsmith.prepare.documents.blocks import Document, Unread, block_of
 from embedsmith.prepare.documents.reader_process import answer_of
 from embedsmith.prepare.documents.reading import _Reader, read_documents
 from embedsmith.prepare.documents.walking import walk
@@ -173,6 +173,23 @@ def test_of_one_endless_line_the_beginning_is_read(tmp_path: Path):
     document = documents["words.txt"]
     assert not document.is_whole and len(document.text) <= limits.MAX_TEXT
     assert document.text.startswith("A cat sat on a mat.")
+
+
+def test_of_a_file_of_many_small_pieces_the_first_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reader_process, "MAX_BLOCKS", 3)
+    monkeypatch.setattr(reader_process, "MAX_LINKS", 3)
+    files: dict[str, str | bytes] = {
+        "rows.csv": "cat,dog\n" + "purrs,barks\n" * 9,
+        "links.html": "<p id=here><a href=a>one</a> <a href=b>two</a></p><p id=there><a href=c>three</a></p>",
+        "whole.md": "# Cats\n\nThey purr.\n\nAnd sleep.\n",
+    }
+    folder_of(tmp_path, files)
+    rows = answer_of(tmp_path, "rows.csv")
+    assert len(rows["blocks"]) == 3 and not rows["is_whole"]
+    links = [block_of(one) for one in answer_of(tmp_path, "links.html")["blocks"]]
+    assert [(len(one.links), one.anchors) for one in links] == [(2, ("here",)), (0, ())]
+    whole = answer_of(tmp_path, "whole.md")
+    assert len(whole["blocks"]) == 3 and whole["is_whole"]
 
 
 def test_a_file_that_is_too_long_for_its_kind_is_not_read(tmp_path: Path):
