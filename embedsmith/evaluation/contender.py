@@ -20,7 +20,7 @@ from embedsmith.data.trec import Ranking, read_ranking
 from embedsmith.errors import SettingsError
 from embedsmith.evaluation.retrieval import rank
 from embedsmith.evaluation.settings import ScoringSettings
-from embedsmith.models.settings import Role
+from embedsmith.models.settings import ChunkSettings, Role
 from embedsmith.progress import Progress, silent
 from embedsmith.settings import fingerprint
 from embedsmith.teachers.bm25 import contract_of_words
@@ -227,3 +227,14 @@ class Contender:
             lazy=lazy,
             on_progress=self.on_progress,
         )
+
+
+def readable(contender: Contender, scoring: ScoringSettings) -> ScoringSettings:
+    """Return settings without chunks for what cannot read passages so: no embedding model of this machine."""
+    if not scoring.chunks.chunk:
+        return scoring
+    from embedsmith.models.embedder import EmbeddingModel
+
+    if isinstance(contender.encoder, EmbeddingModel):
+        return scoring
+    return scoring.model_copy(update={"chunks": ChunkSettings(), "chunk_score": "max"})

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from embedsmith.data.collection import Collection
 from embedsmith.data.trec import Ranking
-from embedsmith.evaluation.contender import Contender
+from embedsmith.evaluation.contender import Contender, readable
 from embedsmith.evaluation.settings import ScoringSettings
 from embedsmith.settings import fingerprint
 from embedsmith.topk.fused import fused
@@ -37,8 +37,11 @@ class Hybrid(Contender):
         return fingerprint([part.fingerprint for part in self._parts])
 
     def ranking(self, collection: Collection, scoring: ScoringSettings, *, depth: int) -> Ranking:
-        """Return the passages that the contenders rank highest together, each looking as deep as is asked for."""
-        found = [part.ranking(collection, scoring, depth=depth) for part in self._parts]
+        """Return the passages that the contenders rank highest together, each looking as deep as is asked for.
+
+        Where passages are read in chunks, they are by those contenders that can.
+        """
+        found = [part.ranking(collection, readable(part, scoring), depth=depth) for part in self._parts]
         return {
             query: fused([[passage for passage, _ in ranking.get(query, [])] for ranking in found], depth)
             for query in collection.query_ids

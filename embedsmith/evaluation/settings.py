@@ -50,8 +50,7 @@ class ScoringSettings(Settings):
 
     def model_post_init(self, context: Any) -> None:
         """Refuse a way to score chunks without chunks."""
-        if self.chunk_score != "max" and not self.chunks.chunk:
-            raise ValueError(f"chunk_score is {self.chunk_score} without chunk: nothing is cut")
+        self.chunks.check_score(self.chunk_score)
 
     @field_validator("template")
     @classmethod

@@ -25,6 +25,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from sentence_transformers.util import truncate_embeddings
 from torch import Tensor
 
+from embedsmith.data.sentences import Tokens
 from embedsmith.errors import SettingsError
 from embedsmith.models.attention import steady_attention
 from embedsmith.models.chunks import Chunks, tokens_and_limit
@@ -46,15 +47,7 @@ def contexts_of(model: EmbeddingModel, passages: Sequence[str], chunks: Chunks, 
     Raises:
         SettingsError: the model reads no more than a chunk at once, or does not pool tokens.
     """
-    _check(model)
-    tokens, limit = tokens_and_limit(model, settings)
-    context = _context(model)
-    added = (settings.chunk_tokens or model.contract_length("passage") or 0) - limit
-    if context < 2 * limit + added:
-        raise SettingsError(
-            f"late_chunks: the model reads {context:,} tokens at once, two chunks have {2 * limit + added:,}",
-            hint="set chunk_tokens to less, or leave late_chunks out",
-        )
+    tokens, context, added = _tokens_context_added(model, settings)
     found: list[str] = []
     for row, own in groupby(range(len(chunks.owners)), key=lambda chunk: int(chunks.owners[chunk])):
         text = passages[row]
@@ -66,6 +59,32 @@ def contexts_of(model: EmbeddingModel, passages: Sequence[str], chunks: Chunks, 
             run.append((start, end))
         found += _written(text, run)
     return found
+
+
+def check_chunks(model: EmbeddingModel, settings: ChunkSettings) -> None:
+    """Refuse a model that cannot read passages in chunks as the settings say.
+
+    Raises:
+        SettingsError: see `contexts_of` and `embedsmith.models.chunks.chunks_of`.
+    """
+    if settings.late_chunks:
+        _tokens_context_added(model, settings)
+    else:
+        tokens_and_limit(model, settings)
+
+
+def _tokens_context_added(model: EmbeddingModel, settings: ChunkSettings) -> tuple[Tokens, int, int]:
+    """Return how a model counts tokens, how many it reads at once, and how many it adds to a text."""
+    _check(model)
+    tokens, limit = tokens_and_limit(model, settings)
+    context = _context(model)
+    added = (settings.chunk_tokens or model.contract_length("passage") or 0) - limit
+    if context < 2 * limit + added:
+        raise SettingsError(
+            f"late_chunks: the model reads {context:,} tokens at once, two chunks have {2 * limit + added:,}",
+            hint="set chunk_tokens to less, or leave late_chunks out",
+        )
+    return tokens, context, added
 
 
 def _written(text: str, run: Sequence[tuple[int, int]]) -> list[str]:

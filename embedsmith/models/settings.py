@@ -119,6 +119,11 @@ class ChunkSettings(Settings):
             name = "chunk_tokens" if self.chunk_tokens else "chunk_overlap" if self.chunk_overlap else "late_chunks"
             raise ValueError(f"{name} needs chunk: nothing is cut without it")
 
+    def check_score(self, score: ChunkScore) -> None:
+        """Raise ValueError where a way to score chunks is given and nothing is cut."""
+        if score != "max" and not self.chunk:
+            raise ValueError(f"chunk_score is {score} without chunk: nothing is cut")
+
 
 NV_RETRIEVER_V1 = StudentSettings(
     name="mistralai/Mistral-7B-v0.1",

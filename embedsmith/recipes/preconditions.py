@@ -22,6 +22,8 @@ from embedsmith.mining.mine import read_source
 from embedsmith.mining.settings import MiningSettings
 from embedsmith.models.adapters import add_adapters
 from embedsmith.models.embedder import EmbeddingModel
+from embedsmith.models.late import check_chunks
+from embedsmith.models.settings import ChunkSettings
 from embedsmith.prepare.convert import Drafted
 from embedsmith.prepare.decontaminate import check_evaluation_set
 from embedsmith.recipes.data import drafted_of, evaluation_side
@@ -38,6 +40,9 @@ from embedsmith.training.blend import draw_shares
 from embedsmith.training.settings import StageSettings
 from embedsmith.training.train import before_the_first_open_stage
 from embedsmith.variables import Written, filled
+
+_WHOLE = ChunkSettings()
+"""Passages are not cut."""
 
 
 @dataclass(frozen=True)
@@ -126,27 +131,33 @@ class Preconditions:
         widths = {name: self._open(name, reading) for name in recipe.mining.teachers if mines}
         if scores:
             dtype = {"dtype": recipe.evaluation.dtype}
-            self._open(recipe.mining.teachers[0], reading.model_copy(update=dtype))
+            self._open(recipe.mining.teachers[0], reading.model_copy(update=dtype), recipe.evaluation.chunks)
             for name in recipe.evaluation.baselines:
-                self._open(name, TeacherSettings().model_copy(update=dtype))
+                self._open(name, TeacherSettings().model_copy(update=dtype), recipe.evaluation.chunks)
         return widths
 
-    def _open(self, name: str, reading: TeacherSettings) -> int | None:
+    def _open(self, name: str, reading: TeacherSettings, chunks: ChunkSettings = _WHOLE) -> int | None:
         """Open a named model once and let go of it; return the width of its vectors, None where it tells of none."""
-        key = fingerprint([name, reading.fingerprint()])
+        key = fingerprint([name, reading.fingerprint(), chunks.fingerprint()])
         if key not in self._widths:
-            self._widths[key] = _width_of(name, reading)
+            self._widths[key] = _width_of(name, reading, chunks)
         return self._widths[key]
 
     def _open_student(self, recipe: Recipe, run: Run, widths: dict[str, int | None]) -> None:
         """Open the student, and put on it what each stage does."""
         finished = [stage.name for stage in recipe.stages if (run.folder / "stages" / stage.name).is_dir()]
         stages = [stage.model_dump(mode="json") for stage in recipe.stages]
-        key = fingerprint([recipe.student.fingerprint(), stages, widths, str(run.folder) if finished else None])
+        chunks = recipe.evaluation.chunks
+        key = fingerprint(
+            [recipe.student.fingerprint(), stages, widths, chunks.fingerprint(), str(run.folder) if finished else None]
+        )
         if key in self._trainable:
             return
         model = before_the_first_open_stage(run, recipe.student, recipe.stages, seed=recipe.seed)
         _check_widths(recipe, model, widths)
+        if chunks.chunk:
+            with _named("evaluation: the student"):
+                check_chunks(model, chunks)
         for stage in recipe.stages:
             if stage.lora_rank:
                 with _named(f"stage {stage.name}"):
@@ -221,7 +232,7 @@ def _check_candidates(train: Collection, mining: MiningSettings) -> None:
         )
 
 
-def _width_of(name: str, reading: TeacherSettings) -> int | None:
+def _width_of(name: str, reading: TeacherSettings, chunks: ChunkSettings) -> int | None:
     """Open a named model; return the width of its vectors, None where it has none or a server knows it."""
     if not has_vectors(name):
         open_teacher(name, ["a"], vectors=Path(), settings=reading)
@@ -231,7 +242,12 @@ def _width_of(name: str, reading: TeacherSettings) -> int | None:
 
         open_faiss()
     encoder = open_encoder(name, reading)
-    return encoder.get_embedding_dimension() if isinstance(encoder, EmbeddingModel) else None
+    if not isinstance(encoder, EmbeddingModel):
+        return None
+    if chunks.chunk:
+        with _named(f"evaluation: {name}"):
+            check_chunks(encoder, chunks)
+    return encoder.get_embedding_dimension()
 
 
 def _check_stage(stage: StageSettings, recipe: Recipe, data: dict[str, Opened]) -> None:

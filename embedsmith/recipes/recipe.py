@@ -26,7 +26,7 @@ from embedsmith.data.plain_yaml import plain_yaml
 from embedsmith.data.source import SourceSettings
 from embedsmith.errors import InputError, SettingsError
 from embedsmith.mining.settings import MiningSettings
-from embedsmith.models.settings import Dtype, StudentSettings
+from embedsmith.models.settings import ChunkScore, ChunkSettings, Dtype, StudentSettings
 from embedsmith.prepare.contamination import ContaminationSettings
 from embedsmith.prepare.converters.settings import ConvertSettings
 from embedsmith.prepare.documents.settings import PairSettings
@@ -135,8 +135,11 @@ class DataSettings(Settings):
             refuse_names(self.convert.labels, "convert.labels")
 
 
-class EvaluationSettings(Settings):
-    """What is scored beside the trained model."""
+class EvaluationSettings(ChunkSettings):
+    """What is scored beside the trained model, and how embedding models read passages that are longer than they read.
+
+    What is no embedding model of this machine, BM25 for example, reads passages as they are.
+    """
 
     before: bool = True
     """Score the student before training."""
@@ -149,6 +152,18 @@ class EvaluationSettings(Settings):
     `stdlib`, descriptions of some hundred functions of the running Python's standard library."""
     dtype: Dtype = "auto"
     """Precision. `auto`: bfloat16 where the hardware has it (on a CPU for matmuls of longer texts)."""
+    chunk_score: ChunkScore = "max"
+    """`chunk`: a passage has the score of its best chunk, the mean of all, or that of its first."""
+
+    def model_post_init(self, context: Any) -> None:
+        """Refuse settings of chunks without chunks."""
+        super().model_post_init(context)
+        self.check_score(self.chunk_score)
+
+    @property
+    def chunks(self) -> ChunkSettings:
+        """How passages are cut."""
+        return ChunkSettings.model_validate({name: getattr(self, name) for name in ChunkSettings.model_fields})
 
 
 class Recipe(Settings):

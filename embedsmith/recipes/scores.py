@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from embedsmith.data.collection import Collection
-from embedsmith.evaluation.contender import Contender
+from embedsmith.evaluation.contender import Contender, readable
 from embedsmith.evaluation.evaluate import environment_of
 from embedsmith.evaluation.hybrid import Hybrid
 from embedsmith.evaluation.per_query import read_per_query, write_per_query
@@ -22,7 +22,7 @@ from embedsmith.models.opening import build_student, load
 from embedsmith.progress import Progress
 from embedsmith.recipes.data import Prepared
 from embedsmith.recipes.labelled_scores import instructed, score_labelled
-from embedsmith.recipes.recipe import Recipe, prompt_of
+from embedsmith.recipes.recipe import EvaluationSettings, Recipe, prompt_of
 from embedsmith.recipes.shelf import (
     Shelf,
     identity_of_model,
@@ -97,9 +97,9 @@ def _score_baseline(
     assert data.test
     first = _first_stage(recipe, contender.name)
     path = per_query_path(run.folder, data.name, label)
-    identity = partial(_baseline_of, contender.name, first, contender.reading, data.test)
+    identity = partial(_baseline_of, contender.name, first, contender.reading, recipe.evaluation, data.test)
     with once(shelf, "scores", identity, path, contender.on_progress) as noted:
-        about = _rank(run, data, label, contender, first_stage=first)
+        about = _rank(run, recipe, data, label, contender, first_stage=first)
         noted.setdefault("model_hash", contender.fingerprint)
     _note(run, data, label, about, model=contender.name, model_hash=noted["model_hash"])
 
@@ -112,7 +112,7 @@ def _score_model(
     if data.scoring:
         _score_labelled(run, data, label, contender, name)
     else:
-        about = _rank(run, data, label, contender)
+        about = _rank(run, recipe, data, label, contender)
         _note(run, data, label, about, model=name, model_hash=contender.fingerprint)
 
 
@@ -121,7 +121,7 @@ def _score_hybrid(run: Run, recipe: Recipe, data: Prepared, on_progress: Progres
     model = load(str(run.folder / "model"), dtype=recipe.evaluation.dtype)
     student = _student(run, recipe, data, "after", model, on_progress)
     both = Hybrid([student, _baseline(run, recipe, "bm25", "bm25", on_progress)])
-    about = _rank(run, data, HYBRID, both)
+    about = _rank(run, recipe, data, HYBRID, both)
     _note(run, data, HYBRID, about, model="model", model_hash=both.fingerprint)
 
 
@@ -149,7 +149,9 @@ def _score_labelled(run: Run, data: Prepared, label: str, contender: Contender, 
         _add(run, data, label, found.about, score)
 
 
-def _rank(run: Run, data: Prepared, label: str, contender: Contender, *, first_stage: str | None = None) -> ScoredData:
+def _rank(
+    run: Run, recipe: Recipe, data: Prepared, label: str, contender: Contender, *, first_stage: str | None = None
+) -> ScoredData:
     """Write what each query of a test side scores, unless it is there; return what the test side is."""
     assert data.test
     scoring = ScoringSettings(
@@ -157,12 +159,15 @@ def _rank(run: Run, data: Prepared, label: str, contender: Contender, *, first_s
         corpus=data.settings.corpus,
         skip_bad=data.settings.skip_bad,
         first_stage=first_stage or "bm25",
+        chunks=recipe.evaluation.chunks,
+        chunk_score=recipe.evaluation.chunk_score,
     )
     path, split = data.in_run or (data.settings.path, data.settings.test_split)
     about = described(path, "retrieval", split, scoring, in_run=data.in_run is not None)
     kept = per_query_path(run.folder, data.name, label)
     if not kept.is_file():
-        scored = score_collection(contender, data.test, scoring, about)
+        own = scoring if isinstance(contender, Hybrid) else readable(contender, scoring)
+        scored = score_collection(contender, data.test, own, about)
         write_per_query(kept, scored.scores.per_query, scored.ranking or {})
     sizes = {"content_hash": data.test.content_hash(), "passages": len(data.test.passages)}
     return about.model_copy(update=sizes)
@@ -199,10 +204,13 @@ def _first_stage(recipe: Recipe, name: str) -> str | None:
     )
 
 
-def _baseline_of(name: str, first_stage: str | None, reading: TeacherSettings, test: Collection) -> Any:
+def _baseline_of(
+    name: str, first_stage: str | None, reading: TeacherSettings, evaluation: EvaluationSettings, test: Collection
+) -> Any:
     """Return all that a baseline's scores depend on."""
     return {
         **({"first_stage": identity_of_model(first_stage)} if first_stage else {}),
+        **({"chunks": [evaluation.chunks.model_dump(), evaluation.chunk_score]} if evaluation.chunk else {}),
         "collection": test.content_hash(),
         "model": identity_of_model(name),
         "reading": reading.model_dump(mode="json"),

@@ -147,7 +147,9 @@ class Speed:
             share: of the texts, where a variant has fewer.
         """
         reading, student = recipe.mining.teacher_settings.max_tokens, recipe.student
-        lengths = student.query_max_tokens, student.passage_max_tokens
+        # In chunks all of a passage is read.
+        is_cut = recipe.evaluation.chunk
+        lengths = student.query_max_tokens, None if is_cut else student.passage_max_tokens
         mining = scoring = 0.0
         for teacher in recipe.mining.teachers:
             speed = self._tokens_a_second.get(teacher, math.inf)
@@ -159,7 +161,9 @@ class Speed:
         for name, side in self.tests.items():
             scoring += models * side.tokens(*lengths) / self._student + (models + 2) * _search(side)
             for teacher in {recipe.mining.teachers[0], *recipe.evaluation.baselines} & self._tokens_a_second.keys():
-                new = side.queries.tokens(reading) + (1 - self._known.get(name, 0.0)) * side.passages.tokens(reading)
+                known = 0.0 if is_cut else self._known.get(name, 0.0)
+                passages = side.passages.tokens(None if is_cut else reading)
+                new = side.queries.tokens(reading) + (1 - known) * passages
                 scoring += new / self._tokens_a_second[teacher]
         scoring += self._own_queries(recipe, models) + self.seconds_elsewhere(recipe)
         if recipe.evaluation.hybrid:
@@ -184,7 +188,8 @@ class Speed:
         """Return the seconds of seeing what the student has lost, before training and after each stage."""
         if self.elsewhere is None or recipe.evaluation.elsewhere is None:
             return 0.0
-        lengths = recipe.student.query_max_tokens, recipe.student.passage_max_tokens
+        passage = None if recipe.evaluation.chunk else recipe.student.passage_max_tokens
+        lengths = recipe.student.query_max_tokens, passage
         return (1 + len(recipe.stages)) * (self.elsewhere.tokens(*lengths) / self._student + _search(self.elsewhere))
 
     def _own_queries(self, recipe: Recipe, models: int) -> float:
