@@ -64,6 +64,10 @@ else:
             fcntl.flock(file, fcntl.LOCK_UN)
 
 
+_OTHER_FILES = 512
+"""What else a process may have open."""
+
+
 def removes_open_files() -> bool:
     """Return whether a file that somebody has open can be removed or renamed."""
     return sys.platform != "win32"
@@ -109,6 +113,21 @@ def bound_memory(most: int) -> None:
     _, limit = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY or limit > most:
         resource.setrlimit(resource.RLIMIT_AS, (most, limit))
+
+
+def let_open(files: int) -> None:
+    """Let this process have so many more files open, as far as the system lets it: an open memory map holds one."""
+    if sys.platform == "win32":  # which counts maps elsewhere
+        return
+    import resource
+
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = files + _OTHER_FILES
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        if most != resource.RLIM_INFINITY:
+            wanted = min(wanted, most)
+        with contextlib.suppress(ValueError, OSError):  # macOS refuses more than the kernel has
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, most))
 
 
 def peak_bytes() -> int:

@@ -5,16 +5,23 @@ Shapes: n texts of a shard, D dimensions.
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float32
 
-from embedsmith.data.files import visible
+from embedsmith.data.files import visible, write_array
 from embedsmith.errors import InputError
 from embedsmith.vectors.known import KnownVectors, known_vectors
-from embedsmith.vectors.shards import read_description
+from embedsmith.vectors.shards import read_description, shard_path
+
+EncodeEach = Callable[[Iterator[Sequence[str]]], Generator[Float32[np.ndarray, "_ D"], None, None]]
+"""Yields the vectors of each list of texts."""
 
 
 class Shard(NamedTuple):
@@ -59,6 +66,72 @@ class Shard(NamedTuple):
                 hint="encode in float32 or bfloat16: float16 overflows in many models",
             )
         return found
+
+
+@dataclass(frozen=True)
+class ShardTask:
+    """A shard that another process fills, with all that its bytes depend on beside the model."""
+
+    folder: Path
+    """Of the store."""
+    number: int
+    first_row: int
+    texts: list[str]
+    count: int
+    """Texts of the store."""
+    dimensions: int
+    others: list[str]
+    """Names of the folders beside it whose vectors are copied, in order."""
+
+    def fill(self, encode_each: EncodeEach) -> None:
+        """Write the shard; see `VectorStore.fill_each`.
+
+        Raises:
+            InputError: the store is not there, or a vector is not finite or of another length than the store's.
+        """
+        if not self.folder.is_dir():
+            raise not_here(self.folder)
+        others = [KnownVectors(self.folder.parent / name) for name in self.others]
+        whole = encoded_shard(self.first_row, self.texts, self.count, encode_each, others)
+        if whole.shape[1] != self.dimensions:
+            raise other_dimensions(self.folder, whole.shape[1], self.dimensions)
+        write_array(shard_path(self.folder, self.number), whole)
+
+
+def encoded_shard(
+    first_row: int, texts: list[str], count: int, encode_each: EncodeEach, others: list[KnownVectors]
+) -> Float32[np.ndarray, "n D"]:
+    """Return the vectors of one shard, as a store has them.
+
+    Args:
+        first_row: of its texts among all.
+        texts: its own.
+        count: all of them, for messages.
+        encode_each: see `VectorStore.fill_each`.
+        others: whose vectors are copied.
+
+    Raises:
+        InputError: a vector is not finite.
+    """
+    shard = Shard.begun(first_row, texts, others)
+    with closing(encode_each(iter([shard.new]))) as encoded:
+        return shard.whole(next(encoded), count)
+
+
+def not_here(path: Path | str) -> InputError:
+    """Return the error of what other machines see, and this one does not."""
+    return InputError(
+        f"{path}: not there on {socket.gethostname()}",
+        hint="the machines of a cluster share vectors: name a place on a file system that all of them see",
+    )
+
+
+def other_dimensions(folder: Path, found: int, wanted: int) -> InputError:
+    """Return the error of vectors of another length than those of a store."""
+    return InputError(
+        f"{folder}: got vectors of {found:,} dimensions, the store holds {wanted:,}",
+        hint="encode with the model that the store was made for",
+    )
 
 
 def stores_beside(folder: Path) -> list[KnownVectors]:

@@ -40,6 +40,7 @@ class KnownVectors:
         """
         description = read_description(folder)
         self._folder = folder
+        self.name = folder.name
         self._size, self._count = description["shard_size"], description["count"]
         self.dimensions: int | None = description["dimensions"]
         """D; None where no text is encoded yet."""

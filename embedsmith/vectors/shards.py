@@ -5,6 +5,7 @@ Shapes: n rows of a shard, D dimensions.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from jaxtyping import Float, Float32, Int64
 
 from embedsmith.data.files import read_array, read_json
 from embedsmith.errors import InputError
+
+_PATIENCE_S, _PAUSE_S = 15.0, 0.25
+"""How long a file may take to be seen; NFS remembers for some seconds that it was not there."""
 
 
 def read_description(folder: Path) -> dict[str, Any]:
@@ -55,6 +59,14 @@ def open_shard(path: Path, rows: int, dimensions: int) -> Float32[np.ndarray, "n
     whole = vectors.offset + vectors.nbytes == path.stat().st_size
     fits = vectors.dtype == np.float32 and vectors.shape == (rows, dimensions)
     return vectors if whole and fits else None
+
+
+def open_when_there(path: Path, rows: int, dimensions: int) -> Float32[np.ndarray, "n D"] | None:
+    """Return a shard that another machine has written; its file may take some seconds to be seen from here."""
+    ends = time.monotonic() + _PATIENCE_S
+    while (vectors := open_shard(path, rows, dimensions)) is None and time.monotonic() < ends:
+        time.sleep(_PAUSE_S)
+    return vectors
 
 
 def gather(

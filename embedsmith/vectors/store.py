@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,20 @@ from embedsmith.data.files import remove_partials, write_array, write_json
 from embedsmith.data.locks import Lock, OnWait, waiting
 from embedsmith.errors import InputError
 from embedsmith.settings import fingerprint
-from embedsmith.vectors.filling import Shard, stores_beside
+from embedsmith.system import let_open
+from embedsmith.vectors.filling import EncodeEach, Shard, other_dimensions, stores_beside
 from embedsmith.vectors.known import HASHES, write_hashes
 from embedsmith.vectors.shards import gather, open_shard, read_description, shard_path
 
 FORMAT = 1
 
-_MOST_SHARDS = 100
-"""An open memory map holds a file descriptor, and macOS grants a process 256 of them."""
+OnProgress = Callable[[int, int], None]
+"""Called with what is done, and with what there is."""
+
+_MANY_SHARDS = 100
+"""An open memory map holds a file descriptor, and macOS grants a process 256 of them before it asks for more."""
+_MOST_ROWS = 65_536
+"""Of a shard whose size nobody has asked for: it is in memory while it is filled, and one worker's work."""
 
 
 class VectorStore:
@@ -66,7 +72,8 @@ class VectorStore:
             contract: a JSON-like object with all that determines the numbers beside the texts: the weights' hash,
                 tokenizer, prompt, lengths, pooling, dtype.
             dimensions: D, if known before the first text is encoded.
-            shard_size: rows of a shard of a new store (an old one keeps its own), at least a hundredth of the texts.
+            shard_size: rows of a shard of a new store (an old one keeps its own). If a hundredth of the texts is more,
+                that, up to 65,536.
 
         Raises:
             InputError: there is no text, or the folder holds another store.
@@ -74,7 +81,7 @@ class VectorStore:
         assert shard_size >= 1, f"shard_size is {shard_size}"
         if not len(texts):
             raise InputError("no texts to encode", hint="give at least one text")
-        contract = json.loads(json.dumps(contract))  # as a file gives it back: tuples become lists
+        contract = as_stored(contract)
         texts_hash = hash_of_texts(texts)
         folder = parent / fingerprint({"contract": contract, "texts": texts_hash})
         wanted = {"format": FORMAT, "contract": contract, "texts": texts_hash, "count": len(texts)}
@@ -85,7 +92,7 @@ class VectorStore:
             # Another process may be making it, with other shards: what it says of them holds for both.
             with waiting(Lock.in_folder(folder)):
                 if not path.exists():
-                    size = max(shard_size, math.ceil(len(texts) / _MOST_SHARDS))
+                    size = rows_of_a_shard(len(texts), shard_size)
                     write_json(path, {**wanted, "shard_size": size, "dimensions": dimensions})
         found = read_description(folder)
         _check_description(path, found, wanted, dimensions)
@@ -105,14 +112,10 @@ class VectorStore:
     @property
     def is_complete(self) -> bool:
         """Whether every shard is whole."""
-        return not self._missing()
+        return not self.missing()
 
     def fill_each(
-        self,
-        encode_each: Callable[[Iterator[list[str]]], Generator[Float32[np.ndarray, "n D"], None, None]],
-        *,
-        on_progress: Callable[[int, int], None] | None = None,
-        on_wait: OnWait | None = None,
+        self, encode_each: EncodeEach, *, on_progress: OnProgress | None = None, on_wait: OnWait | None = None
     ) -> VectorStore:
         """Encode the shards that are missing or damaged, in order; return the store.
 
@@ -135,29 +138,31 @@ class VectorStore:
             InputError: a vector is not finite, or has another length than those of the store.
         """
         if self.is_complete:
-            return self._filled(encode_each, on_progress)
+            return self.fill_shards(None, encode_each, on_progress)
         with waiting(Lock.in_folder(self.folder), on_wait):
             remove_partials(self.folder)
             self._dimensions = read_description(self.folder)["dimensions"]  # another process may have settled them
-            return self._filled(encode_each, on_progress)
+            return self.fill_shards(None, encode_each, on_progress)
 
-    def _filled(
-        self,
-        encode_each: Callable[[Iterator[list[str]]], Generator[Float32[np.ndarray, "n D"], None, None]],
-        on_progress: Callable[[int, int], None] | None,
+    def fill_shards(
+        self, shards: Sequence[int] | None, encode_each: EncodeEach, on_progress: OnProgress | None = None
     ) -> VectorStore:
-        """Return the store with the shards that are missing."""
-        missing = self._missing()
-        done = len(self) - sum(self._rows_of(shard) for shard in missing)
+        """Encode those of some shards, or of all, that are missing, without a lock; return the store.
+
+        Processes that fill other shards meanwhile have opened the store with its `dimensions`: none has to settle them.
+        """
+        shards = range(self.shard_count) if shards is None else shards
+        missing = self.missing(shards)
+        total = sum(map(self.rows_of, shards))
+        done = total - sum(map(self.rows_of, missing))
         if on_progress:
-            on_progress(done, len(self))
+            on_progress(done, total)
         others = stores_beside(self.folder) if missing else []
         begun: deque[tuple[int, Shard]] = deque()
 
-        def lists() -> Iterator[list[str]]:
+        def lists() -> Iterator[Sequence[str]]:
             for number in missing:
-                start = number * self._shard_size
-                texts = list(self._texts[start : start + self._shard_size])
+                start, texts = self.part(number)
                 begun.append((number, Shard.begun(start, texts, others)))
                 yield begun[-1][1].new
 
@@ -165,13 +170,17 @@ class VectorStore:
             for vectors in encoded:
                 number, shard = begun.popleft()
                 whole = shard.whole(vectors, len(self))
-                self._settle_dimensions(whole.shape[1])
-                write_array(self._path(number), whole)
+                self.settle(whole.shape[1])
+                write_array(shard_path(self.folder, number), whole)
                 done += len(shard.texts)
                 if on_progress:
-                    on_progress(done, len(self))
-        assert done == len(self), f"vectors for {done} of {len(self)} texts"
+                    on_progress(done, total)
+        assert done == total, f"vectors for {done} of {total} texts"
         return self
+
+    def files(self) -> list[tuple[Path, int]]:
+        """Return the file of each shard, and how many rows it has."""
+        return [(shard_path(self.folder.absolute(), n), self.rows_of(n)) for n in range(self.shard_count)]
 
     def shards(self) -> list[Float32[np.ndarray, "_ D"]]:
         """Return all vectors as memory maps, read-only and in the order of the texts.
@@ -179,11 +188,12 @@ class VectorStore:
         Raises:
             InputError: a shard is missing or damaged.
         """
+        let_open(self.shard_count)
         shards = []
-        for shard in range(self._shard_count):
+        for shard in range(self.shard_count):
             vectors = self._open(shard)
             if vectors is None:
-                raise InputError(f"{self._path(shard)}: missing or damaged", hint="fill the store again")
+                raise InputError(f"{shard_path(self.folder, shard)}: missing or damaged", hint="fill the store again")
             shards.append(vectors)
         return shards
 
@@ -196,40 +206,54 @@ class VectorStore:
         return gather(self.shards(), np.asarray(indices, np.int64))
 
     @property
-    def _shard_count(self) -> int:
+    def shard_count(self) -> int:
+        """How many shards there are when all is encoded."""
         return math.ceil(len(self) / self._shard_size)
 
-    def _path(self, shard: int) -> Path:
-        return shard_path(self.folder, shard)
+    def part(self, shard: int) -> tuple[int, list[str]]:
+        """Return the row of a shard's first text, and its texts."""
+        start = shard * self._shard_size
+        return start, list(self._texts[start : start + self._shard_size])
 
-    def _rows_of(self, shard: int) -> int:
+    def rows_of(self, shard: int) -> int:
         """Return how many rows a shard has."""
         return min(self._shard_size, len(self) - shard * self._shard_size)
 
-    def _missing(self) -> list[int]:
-        """Return the shards that are absent or damaged."""
-        return [shard for shard in range(self._shard_count) if self._open(shard) is None]
+    def missing(self, shards: Sequence[int] | None = None) -> list[int]:
+        """Return those of some shards, by default of all, that are absent or damaged."""
+        shards = range(self.shard_count) if shards is None else shards
+        return [shard for shard in shards if self._open(shard) is None]
 
     def _open(self, shard: int) -> Float32[np.ndarray, "n D"] | None:
         """Return a shard as a memory map, or None if it is not there, not whole or not of this store."""
         if self._dimensions is None:
             return None
-        return open_shard(self._path(shard), self._rows_of(shard), self._dimensions)
+        return open_shard(shard_path(self.folder, shard), self.rows_of(shard), self._dimensions)
 
-    def _settle_dimensions(self, dimensions: int) -> None:
-        """Note D in store.json when the first vectors arrive; hold later ones to it."""
+    def settle(self, dimensions: int) -> None:
+        """Note D in store.json when it is known; hold vectors to it."""
         if self._dimensions is None:
-            write_json(self._description, {**read_description(self.folder), "dimensions": dimensions})
-            self._dimensions = dimensions
+            found = read_description(self.folder)  # another process may have settled them
+            if found["dimensions"] is None:
+                write_json(self.folder / "store.json", found | {"dimensions": dimensions})
+            self._dimensions = found["dimensions"] or dimensions
         if dimensions != self._dimensions:
-            raise InputError(
-                f"{self.folder}: got vectors of {dimensions:,} dimensions, the store holds {self._dimensions:,}",
-                hint="encode with the model that the store was made for",
-            )
+            raise other_dimensions(self.folder, dimensions, self._dimensions)
 
-    @property
-    def _description(self) -> Path:
-        return self.folder / "store.json"
+
+def as_stored(contract: dict[str, Any]) -> dict[str, Any]:
+    """Return a contract as a file gives it back: tuples become lists."""
+    found: dict[str, Any] = json.loads(json.dumps(contract))
+    return found
+
+
+def rows_of_a_shard(count: int, least: int) -> int:
+    """Return how many of so many texts are a shard.
+
+    >>> [rows_of_a_shard(count, 4096) for count in (1000, 1_000_000, 100_000_000)]
+    [4096, 10000, 65536]
+    """
+    return max(least, min(math.ceil(count / _MANY_SHARDS), _MOST_ROWS))
 
 
 def hash_of_texts(texts: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Sequence
 
@@ -13,6 +14,7 @@ import pytest
 
 from embedsmith.data.locks import Lock
 from embedsmith.errors import InputError
+from embedsmith.vectors import store as stores
 from embedsmith.vectors.shards import gather
 from embedsmith.vectors.store import VectorStore
 
@@ -175,6 +177,21 @@ def test_a_store_never_has_more_than_a_hundred_shards(tmp_path):
     store = filled(opened(tmp_path, texts=texts, shard_size=1), Encoder())
     assert len(store.shards()) == 91  # of 11 rows
     np.testing.assert_array_equal(store.matrix(), np.stack([Encoder().vector(text) for text in texts]))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it counts no maps among open files")
+def test_a_store_of_more_shards_than_files_may_be_open_asks_for_more(tmp_path, monkeypatch):
+    import resource
+
+    monkeypatch.setattr(stores, "_MOST_ROWS", 2)
+    texts = [str(i) for i in range(600)]
+    store = filled(opened(tmp_path, texts=texts, shard_size=1), Encoder())
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(limit, 256), most))
+    try:
+        assert len(store.shards()) == 300
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
 
 def test_a_text_that_repeats_in_a_shard_is_encoded_once(tmp_path):
