@@ -31,7 +31,7 @@ collect_ignore = ["attacks/seeds"]
 pytest_plugins = ["tests.servers", "tests.tiny_models"]
 
 # `settings` is no part of this: beartype refuses the `Self` of a class that it has not seen whole.
-ARRAYS = ["data", "evaluation", "mining", "models", "teachers", "topk", "training", "vectors"]
+ARRAYS = ["cluster", "data", "evaluation", "mining", "models", "teachers", "topk", "training", "vectors"]
 
 # beartype calls `isinstance`, which a protocol supports only when it is runtime-checkable.
 for protocol in (Progress, Teacher):

@@ -27,6 +27,7 @@ LEVELS = [
     ["mining", "training", "evaluation", "serving"],
     ["generation"],
     ["teachers"],
+    ["cluster"],
     ["topk"],
     ["models", "vectors", "services", "runs"],
     ["pages"],

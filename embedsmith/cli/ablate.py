@@ -14,7 +14,7 @@ from embedsmith.cli.commands import command
 from embedsmith.progress import duration
 
 
-@command(app, device=True, overwrites=True)
+@command(app, device=True, cluster=True, overwrites=True)
 def ablate(
     recipe: Annotated[
         Path, typer.Argument(metavar="RECIPE.yaml", help="A recipe, or an ablation such as recipes/ablations/*.yaml.")

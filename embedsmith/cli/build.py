@@ -17,7 +17,7 @@ from embedsmith.models.settings import MINILM
 _SHOWN_REASONS = 5
 
 
-@command(app, device=True, overwrites=True)
+@command(app, device=True, cluster=True, overwrites=True)
 def build(
     docs: Annotated[
         str,

@@ -16,6 +16,7 @@ from embedsmith.cli.devices import use_device
 from embedsmith.cli.help import RUNNING, show_command, show_group
 from embedsmith.cli.options import value_name
 from embedsmith.cli.overwriting import Kind, make_room
+from embedsmith.cluster.running import on_cluster
 
 ALIASES = {"write": "export-negatives", "export": "export-model"}
 """Shorter names of commands, which say less."""
@@ -39,6 +40,15 @@ Device = Annotated[
         "--device",
         metavar="[cpu|cuda|cuda:N|mps]",
         help="Where models run; by default a GPU where there is one.",
+        rich_help_panel=RUNNING,
+    ),
+]
+Cluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="[local|local:N|auto|HOST:PORT]",
+        help="Have the workers of a Ray cluster encode and search; the same bytes. By default this process does.",
         rich_help_panel=RUNNING,
     ),
 ]
@@ -95,6 +105,7 @@ def command(
     app: typer.Typer,
     *,
     device: bool = False,
+    cluster: bool = False,
     overwrites: bool | Kind = False,
     usual_out: Callable[[Mapping[str, Any]], Path] | None = None,
     renamed: Mapping[str, str] | None = None,
@@ -104,6 +115,7 @@ def command(
     Args:
         app: the application, or a group of it.
         device: whether a model may run in it.
+        cluster: whether a cluster may encode and search for it.
         overwrites: whether --out is a run folder, or what else it is, which --overwrite may remove.
         usual_out: where the run lies without --out, by what else was given.
         renamed: old flag -> the flag that is meant, for scripts of an earlier version.
@@ -126,12 +138,14 @@ def command(
                 if values.pop("yes"):
                     console.say_yes()
                 if values.pop("overwrite"):
-                    others = {key: value for key, value in values.items() if key != "out"}
+                    others = {key: value for key, value in values.items() if key not in ("out", "cluster")}
                     place = values["out"] or (usual_out and usual_out(values))
-                    make_room(place, others, kind="run" if overwrites is True else overwrites)
-            function(**values)
+                    make_room(place and Path(place), others, kind="run" if overwrites is True else overwrites)
+            with on_cluster(values.pop("cluster") if cluster else None):
+                function(**values)
 
         added = [_keyword("device", Device, None)] if device else []
+        added += [_keyword("cluster", Cluster, None)] if cluster else []
         added += [_keyword(name, annotation, False) for name, annotation in more.items()]
         run.__name__, run.__doc__ = function.__name__, function.__doc__
         run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *added])  # type: ignore[attr-defined]

@@ -35,7 +35,9 @@ _FLAGS: dict[str, str | None] = {
 }
 
 
-@command(app, device=True, renamed={"--threshold": "--sts-threshold", "--memory-gib": "--search-memory-gib"})
+@command(
+    app, device=True, cluster=True, renamed={"--threshold": "--sts-threshold", "--memory-gib": "--search-memory-gib"}
+)
 @with_options(
     flags=_FLAGS,
     first=["convert.labels", "mining.teachers", "convert.negatives", "convert.instruction"],

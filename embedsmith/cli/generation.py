@@ -46,7 +46,7 @@ synthesize = typer.Typer(
 app.add_typer(synthesize, name="synthesize")
 
 
-@command(synthesize, device=True, overwrites=True, renamed=_RENAMED)
+@command(synthesize, device=True, cluster=True, overwrites=True, renamed=_RENAMED)
 @with_options(
     flags={**TEACHER_FLAGS, **_FLAGS},
     first=[

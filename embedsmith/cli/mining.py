@@ -35,7 +35,7 @@ _FLAGS: dict[str, str | None] = {
 }
 
 
-@command(app, device=True, overwrites=True, renamed={"--memory-gib": "--search-memory-gib"})
+@command(app, device=True, cluster=True, overwrites=True, renamed={"--memory-gib": "--search-memory-gib"})
 @with_options(
     flags=_FLAGS,
     first=["mining.teachers", "mining.negatives", "mining.method", "mining.ratio"],

@@ -81,7 +81,7 @@ def quickstart(
     show_run(run, as_json=as_json, search_hint=search_hint)
 
 
-@command(app, device=True, overwrites=True)
+@command(app, device=True, cluster=True, overwrites=True)
 def run(
     recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe: data, mining, student, stages.")],
     out: Out = None,

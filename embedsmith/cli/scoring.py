@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 @command(
     app,
     device=True,
+    cluster=True,
     overwrites=True,
     renamed={"--batch-size": "--rescoring-batch-size", "--memory-gib": "--search-memory-gib"},
 )

@@ -30,6 +30,7 @@ EXTRAS = {
     "lora": Extra("peft", "peft", "`train --lora-rank`, and models that are adapters"),
     "mteb": Extra("mteb", "mteb", "`evaluate` of STS, classification and other tasks of mteb"),
     "quantize": Extra("bitsandbytes", "bitsandbytes", "`train --quantize nf4`"),
+    "ray": Extra("ray", "ray", "`mine --cluster`, and other commands on several machines"),
     "serve": Extra("uvicorn", "uvicorn", "`serve`"),
     "stemming": Extra("Stemmer", "PyStemmer", "`mine --teacher bm25 --stemmer`"),
     "tensorboard": Extra("tensorboard", "tensorboard", "training curves of `train` and `run`"),

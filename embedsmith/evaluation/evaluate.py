@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from embedsmith.cluster.running import on_cluster
 from embedsmith.data.files import write_jsonl
 from embedsmith.data.in_memory import Rows
 from embedsmith.data.labelled import read_labelled, task_of
@@ -64,6 +65,7 @@ def evaluate(
     dtype: Dtype = "auto",
     vectors: str | Path | None = None,
     scoring: ScoringSettings | None = None,
+    cluster: str | None = None,
     on_skip: OnSkip | None = None,
     on_progress: Progress | None = None,
     progress: bool = True,
@@ -80,6 +82,8 @@ def evaluate(
         vectors: folder to keep vectors in, so that a second evaluation costs seconds; by default a run keeps its own,
             and the rest lies in the user's cache.
         scoring: metrics and more.
+        cluster: `local`, `local:N`, `auto` or HOST:PORT: have the workers of a Ray cluster encode and search; the same
+            scores.
         on_skip: receives one line for each kind of row that was left out; by default the logger `embedsmith`.
         on_progress: called with the progress of the work, in place of bars.
         progress: draw bars, where there is a terminal or a notebook.
@@ -92,7 +96,7 @@ def evaluate(
     settings = settings.model_copy(update={"split": split or settings.split})
     reading = TeacherSettings(dtype=dtype)
     place = Path(vectors) if vectors else None
-    with _opened(model, dtype) as (name, encoder), bars(on_progress, show=progress) as tell:
+    with on_cluster(cluster), _opened(model, dtype) as (name, encoder), bars(on_progress, show=progress) as tell:
         contender = Contender(name, reading=reading, vectors=place, encoder=encoder, on_progress=tell)
         return score(contender, data, settings, on_skip=on_skip or _log.info).scores
 

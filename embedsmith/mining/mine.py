@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool
 
+from embedsmith.cluster.running import on_cluster
 from embedsmith.collector import spared
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, Passage, write_examples
@@ -62,6 +63,7 @@ def mine(
     split: str | None = None,
     settings: MiningSettings | None = None,
     source: SourceSettings | None = None,
+    cluster: str | None = None,
     on_skip: Callable[[str], None] | None = None,
     on_plan: Callable[[Plan], None] | None = None,
     on_progress: Progress | None = None,
@@ -81,6 +83,8 @@ def mine(
         split: short for `SourceSettings(split=...)`.
         settings: teachers, method and number of negatives.
         source: which part of the data, and how it is read.
+        cluster: `local`, `local:N`, `auto` or HOST:PORT: have the workers of a Ray cluster encode and search; the same
+            bytes.
         on_skip: called with the number of rows left out for each reason, where `source` says that they may be; by
             default they are logged by `embedsmith` at the level INFO.
         on_plan: called with what will be done, before anything is encoded.
@@ -97,7 +101,7 @@ def mine(
     source = source or SourceSettings()
     if split is not None:
         source = source.model_copy(update={"split": split})
-    with named_teachers(teacher) as teachers, bars(on_progress, show=progress) as report:
+    with on_cluster(cluster), named_teachers(teacher) as teachers, bars(on_progress, show=progress) as report:
         settings = settings_asked(settings, teachers=teachers, negatives=negatives)
         table = table_in_memory(data, source.split) if is_in_memory(data) else None
         place = _place(data) if table is None else ""

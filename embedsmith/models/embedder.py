@@ -46,6 +46,10 @@ class EmbeddingModel(Computes):
     """The same for the model that it is when its adapters are merged: known where they were saved."""
     base_weights: str = ""
     """A fingerprint of the weights under the adapters, where there are any."""
+    opened: dict[str, Any] | None = None
+    """The arguments with which `load` opens it anywhere; None of a model that was not opened by it."""
+    cores_alone: int | None = None
+    """Cores for a batch that is a whole list, where they are to be another machine's; None for those of the thread."""
     frozen_anyway: frozenset[str] = frozenset()
     """Weights of the backbone that were frozen before adapters froze all of them."""
 

@@ -82,7 +82,7 @@ def vectors_of_lists(
     def work(batch: _Batch) -> tuple[list[int], Float32[Tensor, "b D"]]:
         is_short = apart is None or int(batch.features["attention_mask"][0].sum()) < apart
         # The only batch of its list has all cores, as if the list were alone: its bytes do not depend on others.
-        with on_cores(cores) if batch.is_whole else nullcontext():
+        with on_cores(model.cores_alone or cores) if batch.is_whole else nullcontext():
             return batch.places, vectors_of_batch(
                 model, batch.features, task=task_of_role(role), packs=packs, copies=None if is_short else copies()
             )

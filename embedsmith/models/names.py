@@ -165,5 +165,7 @@ def _refuse_pickles(name: str, folder: Path) -> None:
 
 def lasting(source: ModelSource) -> str:
     """Return a name of a source that means the same in another working directory."""
+    if source.kind == "static" and not source.name.startswith("static:package:"):
+        return f"static:{Path(source.path).resolve()}"
     is_path = source.local and not source.name.startswith(("package:", "static:"))
     return str(Path(source.name).expanduser().resolve()) if is_path else source.name

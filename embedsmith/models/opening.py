@@ -92,19 +92,30 @@ def load(
     """
     if dtype == "int8":
         check_reads_int8(device)
-    model = _load(name, dtype=dtype, device=device, attention_backend=attention_backend)
+    source = find_model(name)
+    model = _load(source, dtype=dtype, device=device, attention_backend=attention_backend)
     width = model.get_embedding_dimension()
     if dimensions is not None and not 0 < dimensions <= width:
         raise SettingsError(f"{name}: {dimensions} dimensions wanted, it has {width}", hint=f"ask for 1 to {width}")
     model.truncate_dim = dimensions
     if compile:
         compile_layers(model, name=name)
+    model.opened = {
+        "name": lasting(source),
+        "dtype": dtype,
+        "device": model.device.type,
+        "dimensions": dimensions,
+        "attention_backend": attention_backend,
+        "compile": compile,
+    }
     return model
 
 
-def _load(name: str, *, dtype: ReadingDtype, device: str | None, attention_backend: AttentionBackend) -> EmbeddingModel:
+def _load(
+    source: ModelSource, *, dtype: ReadingDtype, device: str | None, attention_backend: AttentionBackend
+) -> EmbeddingModel:
     """Open an embedding model of any kind, and probe it."""
-    source = find_model(name)
+    name = source.name
     if source.kind == "static":
         embedding = read_static(Path(source.path), name=name)
         # Nothing is multiplied: a shorter type would save no time.

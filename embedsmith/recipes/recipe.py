@@ -6,6 +6,7 @@ mining:      teacher, method, number of negatives
 student:     which model, and what is made of it
 stages:      a list; each with its data, negatives, steps and learning rates
 evaluation:  what is scored beside the trained model
+cluster:     who encodes and searches, where this process does not
 
 A path of `data` may hold `${NAME}`; no other setting may. See `embedsmith.variables`.
 """
@@ -19,6 +20,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field
 
+from embedsmith.cluster.asked import parsed
 from embedsmith.data.columns import ColumnSettings
 from embedsmith.data.files import check_regular
 from embedsmith.data.labelled_rows import LabelledColumns
@@ -176,10 +178,15 @@ class Recipe(Settings):
     student: StudentSettings = StudentSettings()
     stages: list[StageSettings] = Field(default=[StageSettings()], min_length=1)
     evaluation: EvaluationSettings = EvaluationSettings()
+    cluster: str | None = Field(None, exclude=True)
+    """`local`, `local:N`, `auto` or HOST:PORT: the workers of this Ray cluster encode and search. It changes no byte:
+    it is no part of the run's identity, which may go on without it, and is written down without it."""
 
     def model_post_init(self, context: Any) -> None:
         """Refuse names that two things would have, of folders and of scores; and variables where nothing fills them."""
         refuse_elsewhere(self, but="name")
+        if self.cluster is not None:
+            parsed(self.cluster)
         if not is_title(self.name):
             raise ValueError(f"name: {self.name!r} is to be a folder's name, and cannot be one")
         names = [stage.name for stage in self.stages]

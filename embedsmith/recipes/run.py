@@ -24,6 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from embedsmith.cluster.running import on_cluster, running_cluster
 from embedsmith.data.collection import Collection
 from embedsmith.data.examples import Example, read_examples
 from embedsmith.data.pair_labels import read_labels
@@ -116,6 +117,7 @@ def run_recipe(
     known = preconditions or Preconditions(on_skip or _log.info)
     with (
         written.errors(),
+        on_cluster(None if running_cluster() else recipe.cluster),
         bars(on_progress, show=progress) as tell,
         RecipeRun.open(out, command=command, settings=recipe, inputs={}) as run,
     ):

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from embedsmith.cluster.running import running_cluster
 from embedsmith.data.ties import Ties
 from embedsmith.models.devices import searching_device
 from embedsmith.models.settings import Role
@@ -146,6 +147,9 @@ class DenseTeacher:
         shards, device = self.store.shards(), searching_device(str(getattr(self.model, "device", "cpu")))
 
         def search(some: Int64[np.ndarray, " q"], k: int) -> tuple[np.ndarray, np.ndarray]:
+            cluster = running_cluster()
+            if cluster and cluster.is_worth_searching(len(some), self.store):
+                return cluster.top_k(vectors[some], self.store, k=k, memory_gib=self._memory_gib, device=device)
             return top_k(vectors[some], shards, k=k, memory_gib=self._memory_gib, device=device)
 
         return drawn_top_k(search, queries, k, total=len(self._passages), ties=self._ties)
@@ -195,7 +199,8 @@ class DenseTeacher:
         store = self._open(texts, role)
         if store.is_complete:
             return store
-        spread = self._devices and len(texts) >= _WORTH_SPREADING
+        # A cluster has a worker for each device already.
+        spread = self._devices and len(texts) >= _WORTH_SPREADING and not running_cluster()
         with self.model.spread(self._devices) if spread else nullcontext():
             return fill(
                 store, self.model, role, name=self.name, on_progress=self._on_progress, tokens=self._batch_tokens
@@ -203,7 +208,7 @@ class DenseTeacher:
 
     def _open(self, texts: Sequence[str], role: Role) -> VectorStore:
         """Return the store of some texts as it is."""
-        shard_size = _SHARD * max(1, len(self._devices))
+        shard_size = _SHARD * (1 if running_cluster() else max(1, len(self._devices)))
         return VectorStore.open_or_create(
             self._folder, contract=self.contract[role], texts=texts, shard_size=shard_size
         )
@@ -212,7 +217,7 @@ class DenseTeacher:
 def fill(
     store: VectorStore, model: Encoder, role: Role, *, name: str, on_progress: Progress = silent, **how: Any
 ) -> VectorStore:
-    """Encode what a store lacks; return the store.
+    """Encode what a store lacks, here or on the cluster; return the store.
 
     Args:
         name: the model's, for progress.
@@ -228,12 +233,14 @@ def fill(
             shown = done
             on_progress(what, shown, len(store))
 
-    def encode(lists: Iterator[list[str]]) -> Generator[Float32[np.ndarray, "n D"], None, None]:
+    def encode(lists: Iterator[Sequence[str]]) -> Generator[Float32[np.ndarray, "n D"], None, None]:
         before = shown
         return model.embed_each(lists, role, **{"tokens": None, **how}, on_done=lambda done: tell(before + done))
 
-    return store.fill_each(
-        encode,
-        on_progress=lambda done, _: tell(done),
-        on_wait=lambda holder: on_progress(what, 0, len(store), f"waits for {holder}, which is encoding them"),
-    )
+    def wait(holder: str) -> None:
+        on_progress(what, 0, len(store), f"waits for {holder}, which is encoding them")
+
+    cluster = running_cluster()
+    if cluster and how.keys() <= {"tokens"} and cluster.encodes(model, len(store.missing())):
+        return cluster.fill(store, model, role, **how, on_progress=lambda done, _: tell(done), on_wait=wait)
+    return store.fill_each(encode, on_progress=lambda done, _: tell(done), on_wait=wait)

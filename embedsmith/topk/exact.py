@@ -90,6 +90,24 @@ def top_k(
     return rows, scores
 
 
+def merged(
+    found: tuple[Int64[np.ndarray, "Q _"], Float32[np.ndarray, "Q _"]],
+    more: tuple[Int64[np.ndarray, "Q _"], Float32[np.ndarray, "Q _"]],
+    k: int,
+) -> tuple[Int64[np.ndarray, "Q K"], Float32[np.ndarray, "Q K"]]:
+    """Return the k best of what `top_k` has found among some passages and among others, in whichever order they came.
+
+    >>> some = np.array([[7, 2]]), np.array([[0.5, 0.1]], np.float32)
+    >>> merged(some, (np.array([[3]]), np.array([[0.5]], np.float32)), 2)
+    (array([[3, 7]]), array([[0.5, 0.5]], dtype=float32))
+    """
+    keys = np.concatenate(
+        [_keys(scores.ravel(), rows.ravel()).reshape(rows.shape) for rows, scores in (found, more)], 1
+    )
+    best = np.sort(keys, axis=1)[:, : -k - 1 : -1]
+    return _rows(best), _scores(best)
+
+
 def scores_of(
     queries: Float32[np.ndarray, "Q D"],
     passages: Float[np.ndarray, "_ _"] | Iterable[Float[np.ndarray, "_ _"]],
