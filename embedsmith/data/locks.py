@@ -203,8 +203,7 @@ def writes_out(work: Callable[P, R]) -> Callable[P, R]:
     @wraps(work)
     def alone(*arguments: P.args, **keywords: P.kwargs) -> R:
         target = Path(str(keywords["out"]))
-        for path in _paths_in([*arguments, *(value for name, value in keywords.items() if name != "out")]):
-            _refuse_overwriting(target, path)
+        refuse_overwriting(target, [*arguments, *(value for name, value in keywords.items() if name != "out")])
         with sole_writer(target):
             return work(*arguments, **keywords)
 
@@ -222,11 +221,12 @@ def _paths_in(values: Iterable[Any]) -> Iterator[Path]:
                     yield Path(value)
 
 
-def _refuse_overwriting(target: Path, path: Path) -> None:
-    """Refuse to write over what is read."""
-    if target.exists() and (target.samefile(path) or path.resolve() in target.resolve().parents):
-        what = "is read by this command" if target.samefile(path) else f"lies in {path}, which this command reads"
-        raise InputError(f"{target}: {what}", hint="name another --out")
+def refuse_overwriting(target: Path, values: Iterable[Any]) -> None:
+    """Raise InputError where what is to be written is one of some values that are read, or lies in a folder of them."""
+    for path in _paths_in(values):
+        if target.exists() and (target.samefile(path) or path.resolve() in target.resolve().parents):
+            what = "is read by this command" if target.samefile(path) else f"lies in {path}, which this command reads"
+            raise InputError(f"{target}: {what}", hint="name another --out")
 
 
 def busy(target: Path, lock: Lock) -> RunError:

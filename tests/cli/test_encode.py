@@ -209,3 +209,49 @@ def test_chunks_have_vectors_ids_and_places_of_their_own(tmp_path, tiny_bert, lo
 def test_queries_are_not_cut(tmp_path, tiny_bert, long):
     with pytest.raises(SettingsError, match="chunk: queries are not cut"):
         encode(str(tiny_bert), long, out=tmp_path / "a.npy", role="query", chunks=ChunkSettings(chunk=True))
+
+
+@pytest.mark.parametrize("suffix", ["npy", "parquet"])
+def test_jobs_that_share_a_file_out_leave_the_bytes_of_one(embedsmith_command, model, tmp_path, monkeypatch, suffix):
+    monkeypatch.setattr(encoding, "_SHARD", 1)
+    (tmp_path / "jobs").mkdir()
+    alone, shared = tmp_path / f"out.{suffix}", tmp_path / "jobs" / f"out.{suffix}"
+    words = ["encode", model, jsonl(tmp_path / "t.jsonl"), "--dtype", "float32", "--out"]
+    assert embedsmith_command(*words, alone).code == 0
+    first = embedsmith_command(*words, shared, "--shard", "3/3", "--json")
+    assert (first.code, first.json["shards_left"], shared.exists()) == (0, 3, False)
+    again = embedsmith_command(*words, shared, "--shard", "3/3")
+    assert "3 shards of other parts are not" in again.out
+    assert embedsmith_command(*words, shared, "--shard", "1/3", "--json").json["shards_left"] == 1
+    last = embedsmith_command(*words, shared, "--shard", "2/3", "--json")
+    assert (last.code, last.json["shards_left"]) == (0, 0)
+    assert shared.read_bytes() == alone.read_bytes()
+    assert not list((tmp_path / "jobs").glob(".*"))
+
+
+def test_two_jobs_that_see_the_last_shard_both_end_well(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(encoding, "_SHARD", 2)
+    how = {"out": tmp_path / "out.npy", "dtype": "float32", "progress": False}
+    texts = lines(tmp_path / "t.txt")
+    assert encode(model, texts, shard="1/2", **how).shards_left == 1
+    write, other = encoding._write_npy, []
+
+    def slowly(*arguments):
+        if not other:
+            other.append("begun")
+            other.append(encode(model, texts, shard="1/2", **how))  # which writes it, and removes the shards
+            raise FileNotFoundError("a shard is gone")
+        write(*arguments)
+
+    monkeypatch.setattr(encoding, "_write_npy", slowly)
+    done = encode(model, texts, shard="2/2", **how)
+    assert done.shards_left == other[1].shards_left == 0
+    right = load(str(model), device="cpu").embed(TEXTS, "passage")
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), right, atol=1e-5)
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "a/b", "1/0", "-1/2"])
+def test_a_part_that_is_none_is_refused(embedsmith_command, model, tmp_path, shard):
+    done = embedsmith_command("encode", model, lines(tmp_path / "t.txt"), "--out", tmp_path / "o.npy", "--shard", shard)
+    assert done.code == 2
+    assert done.error == f"shard {shard}: wanted K/N"

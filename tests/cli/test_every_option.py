@@ -151,6 +151,7 @@ VALUES = {
     ("convert", "--teacher"): "bm25",
     ("synthesize tasks", "--kind"): "long-short",
     ("encode", "--role"): "query",
+    ("encode", "--shard"): "2/3",
     ("judge", "--url"): "http://localhost/v1#other",
     ("synthesize queries", "--url"): "http://localhost/v1#other",
     ("synthesize tasks", "--url"): "http://localhost/v1#other",
@@ -178,7 +179,7 @@ ELSEWHERE = {
 
 PRINTED = {"--json", "--verbose", "--quiet", "--top"}
 """Options of what is printed, or shown, of the result."""
-AROUND = {"--device", "--overwrite", "--yes"}
+AROUND = {"--cluster", "--device", "--overwrite", "--yes"}
 """Options of what is done before the function is called; see `test_running.py`."""
 
 ALSO = {
