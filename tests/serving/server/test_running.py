@@ -1,9 +1,11 @@
 """A server as a process: it begins, is reloaded, and ends without losing what it took."""
 
+import asyncio
 import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -182,6 +184,27 @@ def test_what_is_wrong_with_the_command_is_a_line(embedsmith_process, plain, tmp
         done = embedsmith_process(*words)
         assert (done.returncode, line in done.stderr) == (2, True), done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_answers_are_sent_at_once():
+    """Else the body of each waits 40 ms for the acknowledgement of its headers."""
+
+    async def main():
+        flags = []
+
+        async def note(reader, writer):
+            flags.append(writer.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+            writer.close()
+
+        listening = running._listening("127.0.0.1", 0)
+        async with await asyncio.start_server(note, sock=listening):
+            reader, writer = await asyncio.open_connection(*listening.getsockname())
+            await reader.read()
+            writer.close()
+        return flags
+
+    (is_at_once,) = asyncio.run(main())
+    assert is_at_once
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
