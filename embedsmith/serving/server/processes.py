@@ -28,10 +28,13 @@ class Processes:
         work: what each does; it can be pickled.
         listening: the socket that they share.
         count: how many.
+        on_end: called with the number of each process that has ended.
     """
 
-    def __init__(self, work: Work, listening: socket.socket, count: int) -> None:
-        self._work, self._listening, self._count = work, listening, count
+    def __init__(
+        self, work: Work, listening: socket.socket, count: int, *, on_end: Callable[[int], None] = lambda number: None
+    ) -> None:
+        self._work, self._listening, self._count, self._on_end = work, listening, count, on_end
         self._spawning = multiprocessing.get_context("spawn")
         self._signals: list[int] = []
 
@@ -65,6 +68,7 @@ class Processes:
             for place, (process, _) in enumerate(running):
                 if process.is_alive():
                     continue
+                self._on_end(process.pid)
                 if process.exitcode == STARTUP_FAILED:
                     return STARTUP_FAILED
                 _log.error("process %s ended with code %s, and is replaced", process.pid, process.exitcode)
@@ -79,11 +83,13 @@ class Processes:
                 if stops or not new.is_alive():
                     new.terminate()
                     new.join()
+                    self._on_end(new.pid)
                     if not stops:
                         _log.error("not opened again, the old models go on")
                     return
             old.terminate()
             old.join()
+            self._on_end(old.pid)
             running[place] = new, is_ready
 
     def _start(self, place: int) -> Any:

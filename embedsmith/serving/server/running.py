@@ -11,14 +11,15 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from embedsmith.errors import EmbedsmithError, SettingsError
 from embedsmith.models.devices import choose_device, gpus, kind_of
-from embedsmith.models.names import find_model
-from embedsmith.serving.server.opening import Served, open_corpus, open_models
+from embedsmith.serving.server.named import Served
+from embedsmith.serving.server.opening import open_corpus, open_models
 from embedsmith.serving.server.processes import STARTUP_FAILED, Processes
 from embedsmith.serving.server.settings import ServeSettings
 from embedsmith.system import HANG_UP
@@ -26,6 +27,8 @@ from embedsmith.system import HANG_UP
 _log = logging.getLogger("embedsmith")
 
 KEY = "EMBEDSMITH_SERVE_KEY"
+COUNTS = "PROMETHEUS_MULTIPROC_DIR"
+"""Variable of prometheus_client: the folder in which several processes count."""
 _GRACE_S = 30
 """Seconds in which requests that were taken are answered after SIGTERM."""
 _LOCAL = ("127.0.0.1", "localhost", "::1")
@@ -40,6 +43,8 @@ class Factory:
     key: str
     is_local: bool
     logs: bool = False
+    counts: str | None = None
+    """Folder of what several processes count."""
     failures: list[Exception] = field(default_factory=list)
     """Why nothing could be opened."""
 
@@ -55,7 +60,7 @@ class Factory:
         from embedsmith.serving.server.metrics import Metrics
         from embedsmith.serving.server.service import Service
 
-        metrics = Metrics()
+        metrics = Metrics(self.counts)
         service = Service(self.settings, metrics)
         app = application(service)
         if self.logs:
@@ -171,15 +176,13 @@ def serve(
     served.checked()
     key = os.environ.get(KEY, "")
     is_local = host in _LOCAL
-    for name in served.models:
-        find_model(name.removeprefix("cross-encoder:"))
     if not key and not is_local:
         _log.warning("%s is not set: everybody who reaches %s can use the models", KEY, host)
     factory = Factory(served, settings, key, is_local, logs)
     listening = _listening(host, port)
     _log.warning("listening on http://%s:%d", f"[{host}]" if ":" in host else host, listening.getsockname()[1])
     if workers > 1:
-        return Processes(OneOfSeveral(factory), listening, workers).run()
+        return _several(factory, listening, workers)
     try:
         _run(factory(), listening)
     except KeyboardInterrupt:
@@ -187,6 +190,23 @@ def serve(
     if factory.failures:
         raise factory.failures[0]
     return 0
+
+
+def _several(factory: Factory, listening: socket.socket, workers: int) -> int:
+    """Serve in several processes, which count into files of one private folder; return the exit code."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(TemporaryDirectory(prefix="embedsmith-serve-", ignore_cleanup_errors=True))
+        except OSError as error:
+            _log.warning("/metrics counts one process only: no temporary folder (%s)", error.strerror or error)
+            return Processes(OneOfSeveral(factory), listening, workers).run()
+
+        def forget(process: int) -> None:
+            mark_process_dead(process, folder)  # type: ignore[no-untyped-call]
+
+        return Processes(OneOfSeveral(replace(factory, counts=folder)), listening, workers, on_end=forget).run()
 
 
 @dataclass(frozen=True)
@@ -197,6 +217,8 @@ class OneOfSeveral:
 
     def __call__(self, listening: socket.socket, is_ready: Any, place: int) -> None:
         """Serve until SIGTERM; where there are GPUs, on the one whose turn it is. Untested on several real GPUs."""
+        if self.factory.counts:
+            os.environ[COUNTS] = self.factory.counts  # read when prometheus_client is imported, which it is not yet
         if kind_of(None) == "cuda":
             choose_device(gpus()[place % len(gpus())])
         _run(self.factory(is_ready), listening)

@@ -16,7 +16,7 @@ import uvicorn
 
 from embedsmith.models.opening import build_student
 from embedsmith.models.settings import StudentSettings
-from embedsmith.serving.server.opening import Served
+from embedsmith.serving.server.named import Served
 from embedsmith.serving.server.running import Factory
 from embedsmith.serving.server.settings import ServeSettings
 

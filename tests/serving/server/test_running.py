@@ -20,7 +20,7 @@ import pytest
 
 from embedsmith.models.opening import load
 from embedsmith.serving.server import running
-from embedsmith.serving.server.opening import Served
+from embedsmith.serving.server.named import Served
 from embedsmith.serving.server.settings import ServeSettings
 
 pytestmark = pytest.mark.slow
@@ -205,6 +205,50 @@ def test_answers_are_sent_at_once():
 
     (is_at_once,) = asyncio.run(main())
     assert is_at_once
+
+
+def test_a_wrong_name_is_refused_before_torch_is_imported(tmp_path, plain):
+    program = "import sys; from embedsmith.cli.main import main\n"
+    program += "try: main()\nfinally: print('torch' in sys.modules)"
+    for words, line in (([str(tmp_path / "none")], "no such model folder"), ([str(plain)] * 2, "two models")):
+        command = [sys.executable, "-c", program, "serve", *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        assert (done.returncode, done.stdout.strip()) == (2, "False"), done.stderr
+        assert line in done.stderr
+
+
+def test_metrics_of_several_processes_are_their_sum_also_after_one_has_died(plain, tmp_path):
+    kept = tmp_path / "temporary"
+    kept.mkdir()
+    counted = 'embedsmith_requests_total{path="/v1/embeddings",status="200"} '
+
+    def metrics(port):
+        connection = HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+        finally:
+            connection.close()
+
+    with process(plain, "--workers", "2", TMPDIR=str(kept)) as (server, port):
+        (folder,) = kept.glob("embedsmith-serve-*")
+        assert folder.stat().st_mode & 0o077 == 0
+        # Which process answers is up to the system: until both have.
+        asked = 0
+        while len([*folder.glob("counter_*.db")]) < 2 or asked < 20:
+            assert ask(port, "POST", "/v1/embeddings", {"input": "a cat"})[0] == 200
+            asked += 1
+            assert asked < 2000
+        assert all(f"{counted}{asked}.0" in metrics(port) for _ in range(10))
+        assert "embedsmith_requests_in_flight 1.0" in metrics(port)
+        children = psutil.Process(server.pid).children()
+        worker = next(child.pid for child in children if "spawn_main" in " ".join(child.cmdline()))
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: not [*folder.glob(f"gauge_*_{worker}.db")])
+        assert all(f"{counted}{asked}.0" in metrics(port) for _ in range(10))
+        server.terminate()
+        assert server.wait(60) == 0
+        assert not [*kept.glob("embedsmith-serve-*")]
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
