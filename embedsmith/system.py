@@ -142,6 +142,15 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def resident_bytes() -> int:
+    """Return the memory of this process that lies in RAM on Linux; 0 elsewhere."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
+
+
 def return_memory() -> None:
     """Give memory that was freed back to the system, where the C library keeps it (glibc); nothing elsewhere."""
     with contextlib.suppress(OSError, AttributeError):

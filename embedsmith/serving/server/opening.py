@@ -18,7 +18,7 @@ from embedsmith.serving.server.reranking import Reranker
 from embedsmith.serving.server.searched import SearchedCorpus
 from embedsmith.serving.server.served import ServedModel
 from embedsmith.serving.server.settings import ServeSettings
-from embedsmith.system import return_memory
+from embedsmith.system import resident_bytes, return_memory
 from embedsmith.teachers.cross_encoder import CrossEncoderTeacher
 from embedsmith.teachers.dense import DenseTeacher
 from embedsmith.vectors.cache import user_cache
@@ -26,8 +26,11 @@ from embedsmith.vectors.cache import user_cache
 if TYPE_CHECKING:
     from embedsmith.serving.server.metrics import Metrics  # of an extra: what is not installed is refused in a line
 
-_BATCHES = 200
-"""After which freed memory goes back to the system: batches of all sizes leave gaps that the next ones do not fit."""
+_BATCHES = 8
+"""After which it is looked how much memory there is."""
+_GROWN = 16 * 2**20
+"""Bytes more than before, with which freed memory goes back to the system: batches of all sizes leave gaps that the
+next ones do not fit."""
 
 
 def open_models(served: Served, settings: ServeSettings, metrics: Metrics) -> Models:
@@ -71,11 +74,11 @@ def open_corpus(served: Served, models: Models, on_progress: Progress = silent) 
 
 def _batcher(served: ServedModel, metrics: Metrics) -> Batcher:
     """Return the queue of a model, which counts its batches."""
-    batches = itertools.count(1)
+    batches, kept = itertools.count(1), Kept()
 
     def count(texts: int, tokens: int, seconds: float) -> None:
         if next(batches) % _BATCHES == 0:
-            return_memory()
+            kept()
         metrics.batch_texts.labels(served.name).inc(texts)
         metrics.batch_seconds.labels(served.name).observe(seconds)
         metrics.batch_fill.labels(served.name).observe(tokens / served.batch_tokens)
@@ -87,6 +90,22 @@ def _batcher(served: ServedModel, metrics: Metrics) -> Batcher:
         is_on_cpu=served.is_on_cpu,
         on_batch=count,
     )
+
+
+class Kept:
+    """Gives freed memory back to the system when a call finds that there is more than after the last time."""
+
+    def __init__(self) -> None:
+        self._least = 0
+
+    def __call__(self) -> None:
+        """Look at the memory."""
+        found = resident_bytes()
+        if found <= self._least + _GROWN:
+            self._least = min(self._least, found)
+            return
+        return_memory()
+        self._least = resident_bytes()
 
 
 def _warm(served: ServedModel) -> None:

@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from embedsmith.models.opening import load
-from embedsmith.serving.server import running
+from embedsmith.serving.server import opening, running
 from embedsmith.serving.server.named import Served
 from embedsmith.serving.server.settings import ServeSettings
 
@@ -249,6 +249,22 @@ def test_metrics_of_several_processes_are_their_sum_also_after_one_has_died(plai
         server.terminate()
         assert server.wait(60) == 0
         assert not [*kept.glob("embedsmith-serve-*")]
+
+
+def test_memory_goes_back_when_there_is_more_than_after_the_last_time(monkeypatch):
+    mib, returned = [900], []
+
+    def give_back():
+        returned.append(mib[0])
+        mib[0] -= 30
+
+    monkeypatch.setattr(opening, "resident_bytes", lambda: mib[0] << 20)
+    monkeypatch.setattr(opening, "return_memory", give_back)
+    kept = opening.Kept()
+    for now in (900, 880, 895, 880):
+        mib[0] = now
+        kept()
+    assert returned == [900, 895]  # to 870 and 865; 880 and 880 are no more than 16 above
 
 
 def test_each_process_has_a_gpu_of_its_own(monkeypatch):
