@@ -184,12 +184,12 @@ def serve(
     if workers > 1:
         return _several(factory, listening, workers)
     try:
-        _run(factory(), listening)
+        is_interrupted = _run(factory(), listening)
     except KeyboardInterrupt:
         return 130
     if factory.failures:
         raise factory.failures[0]
-    return 0
+    return 130 if is_interrupted else 0
 
 
 def _several(factory: Factory, listening: socket.socket, workers: int) -> int:
@@ -226,8 +226,8 @@ class OneOfSeveral:
             sys.exit(STARTUP_FAILED)
 
 
-def _run(app: Any, listening: socket.socket) -> None:
-    """Serve until a signal; answer what was taken."""
+def _run(app: Any, listening: socket.socket) -> bool:
+    """Serve until a signal, and answer what was taken; return whether the signal was SIGINT."""
     import uvicorn
 
     config = uvicorn.Config(
@@ -241,14 +241,24 @@ def _run(app: Any, listening: socket.socket) -> None:
         backlog=2048,
         ws="none",
     )
-    # uvicorn ends gracefully, and then raises the signal once more, for the handler that was there before it.
-    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    server = uvicorn.Server(config)
+    signals: list[int] = []
+
+    def end(number: int, _: Any) -> None:
+        signals.append(number)
+        server.should_exit = True
+
+    # uvicorn ends gracefully, and then raises the signal once more, for the handler that was there before it. Without
+    # one of ours SIGINT would be lost in what a script started with `&`: shells let such programs ignore it.
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
     except SystemExit:  # the application did not start: it has noted why
         pass
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return signal.SIGINT in signals
 
 
 def _listening(host: str, port: int) -> socket.socket:
