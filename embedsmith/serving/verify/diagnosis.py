@@ -154,7 +154,7 @@ class _Case:
                 what.replace(f"texts are cut at {reading.max_tokens} tokens", "texts are not cut") if is_uncut else what
             )
             what += f" (the model: at {own})"
-        if tolerance > self.tolerance and distances.max() > self.tolerance:
+        if tolerance > self.tolerance and np.nanmax(distances) > self.tolerance:
             what += ", rounded"
         return self._said(what, 1.0 - float(np.nanmax(distances)))
 
@@ -171,7 +171,8 @@ class _Case:
             return self._said(what, None)
         if self.off.max() < 1 - _QUANTISED:
             return self._said("no usual mistake gives these vectors, which are near: weights quantised?", None)
-        scored = [(float(np.median(self._distances(reading))), reading) for reading in [OWN, *readings]]
+        tried = ((self._distances(reading), reading) for reading in [OWN, *readings])
+        scored = [(float(np.nanmedian(found)), reading) for found, reading in tried if not np.isnan(found).all()]
         distance, nearest = min(scored, key=lambda pair: pair[0])
         if distance > 0.5:
             return self._said("no usual mistake gives these vectors: another model?", None)
@@ -179,13 +180,13 @@ class _Case:
         return self._said(f"no usual mistake gives these vectors; {said}, median cosine {1 - distance:.4f}", None)
 
     def _passes(self, reading: Reading, tolerance: float) -> bool:
-        """Return whether a mistake gives the vectors of the shortest texts."""
-        distances = [self._distance(place, reading) for place in self.order[:_PROBED]]
-        return bool(np.nanmax([0.0, *distances]) <= tolerance)
+        """Return whether a mistake gives the vectors of the shortest texts; one that gives none explains nothing."""
+        distances = np.array([self._distance(place, reading) for place in self.order[:_PROBED]])
+        return not np.isnan(distances).all() and bool(np.nanmax(distances) <= tolerance)
 
     def _distances(self, reading: Reading) -> Float64[np.ndarray, " N"]:
-        """Return how far the vectors are from those that a mistake gives; 0 where it gives none."""
-        return np.nan_to_num(np.array([self._distance(place, reading) for place in range(len(self.texts))]))
+        """Return how far the vectors are from those that a mistake gives; not a number where it gives none."""
+        return np.array([self._distance(place, reading) for place in range(len(self.texts))])
 
     def _distance(self, place: int, reading: Reading) -> float:
         """Return how far a vector is from the one that a mistake gives; not a number where it gives none."""

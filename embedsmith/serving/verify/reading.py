@@ -5,7 +5,7 @@ Shapes: T tokens of a text, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -47,6 +47,8 @@ class Reading:
     pooling: str | None = None
     attention: Literal["causal", "bidirectional"] | None = None
     without: Ends | None = None
+    doubles_first: bool = False
+    """Whether the token before the text stands there twice: in a chat template, and added by the tokenizer."""
     has_head: bool = True
     """Whether the layers between pooling and normalisation are applied."""
     max_tokens: int | None = None
@@ -96,6 +98,7 @@ class Reader:
         yield Reading(without="last")
         yield Reading(without="first")
         yield Reading(without="both")
+        yield Reading(doubles_first=True)
         if any(isinstance(module, _HEADS) for module in self.model):
             yield Reading(has_head=False)
         if own.rstrip() != own:
@@ -132,6 +135,7 @@ class Reader:
                 "last": "the token after the text (EOS, SEP) is missing",
                 "both": "the tokens that the tokenizer adds are missing",
             }.get(reading.without or "", ""),
+            "doubles_first": "the token before the text (BOS, CLS) stands there twice",
             "has_head": "the layers after the pooling (Dense) are left out",
             "max_tokens": f"texts are cut at {reading.max_tokens} tokens",
             "is_short": "rounded as in bfloat16",
@@ -156,11 +160,14 @@ class Reader:
         prompt, text = self._texts(text, role, reading)
         self.model.eval()
         try:
-            with self._cut(reading.max_tokens):
+            with self._cut(self._most(role, reading)):
                 features = dict(self.model.preprocess([text], prompt=prompt or None, task=task_of_role(role)))
         except ModelError:
             return None
-        if reading.without and not self._drop(features, reading.without):
+        special = set(self.model.tokenizer.all_special_ids) if self.has_backbone else set()
+        if reading.without and not _drop(features, reading.without, special):
+            return None
+        if reading.doubles_first and not _double(features, special):
             return None
         features = {key: one.to(self.model.device) if isinstance(one, Tensor) else one for key, one in features.items()}
         short = torch.autocast(self.model.device.type, dtype=torch.bfloat16) if reading.is_short else nullcontext()
@@ -242,19 +249,39 @@ class Reader:
             if hasattr(config, "sliding_window"):
                 config.sliding_window = kept[1]
 
-    def _drop(self, features: dict[str, Any], ends: Ends) -> bool:
-        """Take tokens that the tokenizer added out of the features of one text; return whether they were there."""
-        special = set(self.model.tokenizer.all_special_ids)
-        ids = features["input_ids"][0].tolist()
-        first = int(ends != "last" and ids[:1] != [] and ids[0] in special)
-        last = int(ends != "first" and len(ids) > first and ids[-1] in special)
-        wanted = {"first": (1, 0), "last": (0, 1), "both": (1, 1)}[ends]
-        if (first, last) != wanted or len(ids) - first - last < 1:
-            return False
-        for key, value in features.items():
-            if isinstance(value, Tensor) and value.ndim == 2 and value.shape[1] == len(ids):
-                features[key] = value[:, first : len(ids) - last]
-        return True
+    def _most(self, role: Role, reading: Reading) -> int | None:
+        """Return at how many tokens a text is cut, None for the model's own way: a doubled token takes a place."""
+        most = reading.max_tokens or (self.model.contract_length(role) if reading.doubles_first else None)
+        return most - 1 if most and reading.doubles_first else most
+
+
+def _drop(features: dict[str, Any], ends: Ends, special: Set[int]) -> bool:
+    """Take tokens that the tokenizer added out of the features of one text; return whether they were there."""
+    ids = features["input_ids"][0].tolist()
+    first = int(ends != "last" and ids[:1] != [] and ids[0] in special)
+    last = int(ends != "first" and len(ids) > first and ids[-1] in special)
+    wanted = {"first": (1, 0), "last": (0, 1), "both": (1, 1)}[ends]
+    if (first, last) != wanted or len(ids) - first - last < 1:
+        return False
+    _change(features, lambda value: value[:, first : len(ids) - last])
+    return True
+
+
+def _double(features: dict[str, Any], special: Set[int]) -> bool:
+    """Let the token before a text stand there twice; return whether there is one."""
+    ids = features["input_ids"][0].tolist()
+    if not ids or ids[0] not in special:
+        return False
+    _change(features, lambda value: torch.cat([value[:, :1], value], dim=1))
+    return True
+
+
+def _change(features: dict[str, Any], change: Callable[[Tensor], Tensor]) -> None:
+    """Change all numbers of the tokens of one text."""
+    length = features["input_ids"].shape[1]
+    for key, value in features.items():
+        if isinstance(value, Tensor) and value.ndim == 2 and value.shape[1] == length:
+            features[key] = change(value)
 
 
 def _is_trained(module: Any) -> bool:
@@ -266,5 +293,6 @@ def pairs_of(readings: Sequence[Reading]) -> Iterator[Reading]:
     """Yield readings that make two mistakes at once, of different kinds."""
     for number, one in enumerate(readings):
         for two in readings[number + 1 :]:
-            if not one.changes.keys() & two.changes.keys():
+            is_odd = two.doubles_first and one.without in ("first", "both")
+            if not is_odd and not one.changes.keys() & two.changes.keys():
                 yield replace(one, **two.changes)

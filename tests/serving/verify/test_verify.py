@@ -170,6 +170,18 @@ def of_ids(model, texts, *, first, last):
     return np.stack(rows)
 
 
+def doubled(model, texts):
+    """Vectors of texts that begin with BOS, as a chat template writes it, and get another one by the tokenizer."""
+    rows = []
+    for text, longest in zip(texts, lengths_of(texts), strict=True):
+        ids = model.tokenizer(model.tokenizer.bos_token + text, truncation=True, max_length=longest)["input_ids"]
+        assert ids[:2] == [model.tokenizer.bos_token_id] * 2
+        with torch.inference_mode():
+            states = model[0].model(input_ids=torch.tensor([ids])).last_hidden_state[0]
+        rows.append(torch.nn.functional.normalize(states.mean(0), dim=0).numpy())
+    return np.stack(rows)
+
+
 def cut_at(model, texts, tokens):
     model.max_seq_length = tokens
     return model.encode(texts, prompt="")
@@ -214,6 +226,7 @@ MISTAKES = {
         model, texts, first=True, last=False
     ),
     "the token after the text (EOS, SEP) is missing": lambda model, texts: of_ids(model, texts, first=False, last=True),
+    "the token before the text (BOS, CLS) stands there twice": lambda model, texts: doubled(model, texts),
     "the tokens that the tokenizer adds are missing": lambda model, texts: of_ids(model, texts, first=True, last=True),
 }
 
@@ -321,6 +334,15 @@ def test_another_model_is_said_to_be_one(decoder, projected, no_key):
     model = plain(projected)
     found = with_server(lambda texts: model.encode(texts), decoder)
     assert all(what == ["no usual mistake gives these vectors: another model?"] for what in whats(found).values())
+
+
+def test_tokens_that_no_text_has_are_not_said_to_be_missing_or_doubled(masking, projected, no_key):
+    """The tokenizer adds none: without them there is no other vector, which explains nothing."""
+    model = plain(projected)
+    found = with_server(lambda texts: model.encode(texts), masking)
+    for (what,) in whats(found).values():
+        assert what.startswith("no usual mistake gives these vectors")
+        assert "the token before" not in what and "the token after" not in what and "tokenizer" not in what
 
 
 def test_base64_that_holds_other_numbers_is_named(projected, no_key):
