@@ -19,6 +19,7 @@ from embedsmith.models.golden import GoldenText
 from embedsmith.models.settings import Role
 from embedsmith.progress import Progress, silent
 from embedsmith.serving.verify.reading import OWN, Reader, Reading, pairs_of
+from embedsmith.serving.verify.settings import TEXTS
 
 TOLERANCE = 1e-5
 """Of one minus a cosine: float32 computed by other kernels stays below a tenth of it."""
@@ -105,6 +106,10 @@ class _Case:
         """Of each text with its prompt, uncut."""
         self.order: list[int] = np.argsort(self.tokens, kind="stable").tolist()
         """Places of the texts, the shortest first."""
+        starts = range(0, len(texts), TEXTS)
+        longest = [max(self.tokens[start : start + TEXTS]) for start in starts]
+        self.beside = [longest[place // TEXTS] for place in range(len(texts))]
+        """Tokens of the longest text of the request with each."""
 
     def finding(self) -> Finding:
         """Return what explains the vectors."""
@@ -193,7 +198,7 @@ class _Case:
         assert self.reader
         if reading == OWN and self.same_width:
             return float(self.off[place])
-        vector = self.reader.vector(self.texts[place].text, self.role, reading)
+        vector = self.reader.vector(self.texts[place].text, self.role, reading, beside=self.beside[place])
         if vector is None:
             return float("nan")
         if len(vector) != self.got.shape[1]:

@@ -26,11 +26,9 @@ from embedsmith.errors import ModelError, SettingsError
 from embedsmith.models.settings import Role
 from embedsmith.services.endpoint import endpoint, key_for
 from embedsmith.services.requests import Refused, Service
-from embedsmith.serving.verify.settings import PromptsBy, ServerProtocol
+from embedsmith.serving.verify.settings import TEXTS, PromptsBy, ServerProtocol
 from embedsmith.teachers.remote import checked_vectors
 
-_TEXTS = 16
-"""Of a request: text-embeddings-inference takes 32, and fewer tokens than some of ours have together."""
 _MOST_BYTES = 32 * 2**20
 _OF_THE_TEXT = frozenset({400, 413, 422})
 """Answers to a request whose texts a server does not take, which it may take without one of them."""
@@ -140,8 +138,8 @@ class Server:
         parts: list[np.ndarray] = []
         refused: dict[int, str] = {}
         first: Refused | None = None
-        for start in range(0, len(texts), _TEXTS):
-            batch = texts[start : start + _TEXTS]
+        for start in range(0, len(texts), TEXTS):
+            batch = texts[start : start + TEXTS]
             try:
                 parts.append(self._ask(batch, request))
                 continue

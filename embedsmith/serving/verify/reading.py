@@ -21,14 +21,18 @@ from embedsmith.models.backbone import set_attention
 from embedsmith.models.encoding import task_of_role
 from embedsmith.models.probe import promised_attention
 from embedsmith.models.settings import Role
+from embedsmith.models.tokens import padding_values
 
 Prompt = Literal["own", "none", "twice", "other", "other first", "bare end", "space"]
 """What stands before a text: its role's prompt, none, it twice, the other role's, both; it without the white space at
 its end, or with a space more."""
 Ends = Literal["first", "last", "both"]
 """Which tokens that a tokenizer adds are missing."""
+Padding = Literal["longest", "limit"]
+"""To which length texts are padded on the left: the longest of a request, or the most that the model reads."""
 
 _HEADS = (Dense, LayerNorm)
+_OF_PLACES = frozenset({"position_embeddings", "embed_positions", "wpe"})
 _PLAIN = {
     "mean": "the mean of the tokens",
     "cls": "the first token",
@@ -49,6 +53,8 @@ class Reading:
     without: Ends | None = None
     doubles_first: bool = False
     """Whether the token before the text stands there twice: in a chat template, and added by the tokenizer."""
+    left: Padding | None = None
+    """Whether texts are padded on the left, and places are counted from the padding."""
     has_head: bool = True
     """Whether the layers between pooling and normalisation are applied."""
     max_tokens: int | None = None
@@ -99,6 +105,9 @@ class Reader:
         yield Reading(without="first")
         yield Reading(without="both")
         yield Reading(doubles_first=True)
+        if self.pooling == "cls" or _counts_places(self.model.backbone):
+            yield Reading(left="longest")
+            yield Reading(left="limit")
         if any(isinstance(module, _HEADS) for module in self.model):
             yield Reading(has_head=False)
         if own.rstrip() != own:
@@ -136,6 +145,7 @@ class Reader:
                 "both": "the tokens that the tokenizer adds are missing",
             }.get(reading.without or "", ""),
             "doubles_first": "the token before the text (BOS, CLS) stands there twice",
+            "left": "texts are padded on the left, and their places are counted from the padding",
             "has_head": "the layers after the pooling (Dense) are left out",
             "max_tokens": f"texts are cut at {reading.max_tokens} tokens",
             "is_short": "rounded as in bfloat16",
@@ -155,8 +165,15 @@ class Reader:
         return len(self.model.tokenizer(prompt + text, truncation=False, verbose=False)["input_ids"])
 
     @torch.inference_mode()
-    def vector(self, text: str, role: Role, reading: Reading) -> Float32[np.ndarray, " D"] | None:
-        """Return the vector of a text by a reading, None where there is none: no token is left, or none has a row."""
+    def vector(self, text: str, role: Role, reading: Reading, *, beside: int = 0) -> Float32[np.ndarray, " D"] | None:
+        """Return the vector of a text by a reading, None where there is none: no token is left, or none has a row.
+
+        Args:
+            text: without its prompt.
+            role: of the text.
+            reading: how it is read.
+            beside: tokens of the longest text of its request.
+        """
         prompt, text = self._texts(text, role, reading)
         self.model.eval()
         try:
@@ -169,11 +186,19 @@ class Reader:
             return None
         if reading.doubles_first and not _double(features, special):
             return None
+        if reading.left:
+            width = self._width(role, reading, beside)
+            if width > self.longest(role):
+                return None
+            _pad(features, width, padding_values(self.model.tokenizer))
         features = {key: one.to(self.model.device) if isinstance(one, Tensor) else one for key, one in features.items()}
         short = torch.autocast(self.model.device.type, dtype=torch.bfloat16) if reading.is_short else nullcontext()
-        with self._attention(reading.attention), short:
-            if reading.pooling or reading.is_short or not reading.has_head:
+        with _attending(self.model, reading.attention), short:
+            if reading.pooling or reading.is_short or reading.left or not reading.has_head:
                 features = self.model[0](features)
+                if reading.left and (reading.pooling or self.pooling) == "cls":
+                    # Its first place is padding, which is pooled as if it were a token.
+                    features["attention_mask"] = torch.ones_like(features["attention_mask"])
                 for module in self._after(reading, features):
                     features = module(features)
             else:
@@ -233,26 +258,38 @@ class Reader:
         finally:
             first.query_length, first.document_length, self.model.max_seq_length = kept
 
-    @contextmanager
-    def _attention(self, attention: Literal["causal", "bidirectional"] | None) -> Iterator[None]:
-        """Compute another attention within the block."""
-        if attention is None:
-            yield
-            return
-        config = self.model.backbone.config
-        kept = config.is_causal, getattr(config, "sliding_window", None)
-        set_attention(self.model[0], attention)
-        try:
-            yield
-        finally:
-            config.is_causal = kept[0]
-            if hasattr(config, "sliding_window"):
-                config.sliding_window = kept[1]
-
     def _most(self, role: Role, reading: Reading) -> int | None:
         """Return at how many tokens a text is cut, None for the model's own way: a doubled token takes a place."""
         most = reading.max_tokens or (self.model.contract_length(role) if reading.doubles_first else None)
         return most - 1 if most and reading.doubles_first else most
+
+    def _width(self, role: Role, reading: Reading, beside: int) -> int:
+        """Return to how many tokens a text is padded."""
+        limit = reading.max_tokens or self.model.contract_length(role) or self.longest(role)
+        return limit if reading.left == "limit" else min(limit, beside)
+
+
+@contextmanager
+def _attending(model: Any, attention: Literal["causal", "bidirectional"] | None) -> Iterator[None]:
+    """Compute another attention within the block."""
+    if attention is None:
+        yield
+        return
+    config = model.backbone.config
+    kept = config.is_causal, getattr(config, "sliding_window", None)
+    set_attention(model[0], attention)
+    try:
+        yield
+    finally:
+        config.is_causal = kept[0]
+        if hasattr(config, "sliding_window"):
+            config.sliding_window = kept[1]
+
+
+def _counts_places(backbone: torch.nn.Module) -> bool:
+    """Whether the backbone has an embedding for each place of a text, so that a text that is moved is another."""
+    named = backbone.named_modules()
+    return any(name.rpartition(".")[2] in _OF_PLACES and isinstance(one, torch.nn.Embedding) for name, one in named)
 
 
 def _drop(features: dict[str, Any], ends: Ends, special: Set[int]) -> bool:
@@ -274,6 +311,15 @@ def _double(features: dict[str, Any], special: Set[int]) -> bool:
         return False
     _change(features, lambda value: torch.cat([value[:, :1], value], dim=1))
     return True
+
+
+def _pad(features: dict[str, Any], width: int, padding: Mapping[str, int]) -> None:
+    """Put padding before one text, up to a width."""
+    length = features["input_ids"].shape[1]
+    for key, value in features.items():
+        if isinstance(value, Tensor) and value.ndim == 2 and value.shape[1] == length:
+            missing = max(0, width - length)
+            features[key] = torch.nn.functional.pad(value, (missing, 0), value=padding.get(key, 0))
 
 
 def _change(features: dict[str, Any], change: Callable[[Tensor], Tensor]) -> None:

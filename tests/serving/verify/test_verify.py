@@ -263,6 +263,28 @@ def test_two_mistakes_at_once_are_both_named(decoder, no_key):
     assert whats(found) == both(expected)
 
 
+@pytest.mark.parametrize("mode", ["mean", "cls"])
+@pytest.mark.parametrize("padding", [True, "max_length"])
+def test_padding_on_the_left_is_named(tiny_bert, tmp_path, no_key, padding, mode):
+    """The mask is right, yet positions, and the place that is pooled first, are counted from the padding."""
+    folder = tmp_path / "model"
+    student = build_student(StudentSettings(name=str(tiny_bert), query_max_tokens=48, passage_max_tokens=48))
+    EmbeddingModel(modules=[student[0], Pooling(32, mode), Normalize()], device="cpu").save(str(folder))
+    model = plain(folder)
+    model.tokenizer.padding_side = "left"
+
+    def encode(texts):
+        given = model.tokenizer(texts, padding=padding, truncation=True, max_length=48, return_tensors="pt")
+        with torch.inference_mode():
+            states = model[0].model(**given).last_hidden_state
+        mask = given["attention_mask"][..., None]
+        vectors = states[:, 0] if mode == "cls" else (states * mask).sum(1) / mask.sum(1)
+        return torch.nn.functional.normalize(vectors, dim=1).numpy()
+
+    found = with_server(encode, folder)
+    assert whats(found) == both("texts are padded on the left, and their places are counted from the padding")
+
+
 @pytest.mark.slow
 def test_another_length_is_found_beside_a_mistake(decoder, no_key):
     model = plain(decoder)
