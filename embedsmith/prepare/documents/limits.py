@@ -20,7 +20,7 @@ MAX_LINKS = 200_000
 MAX_SECONDS = 60.0
 """Of reading one file."""
 
-MAX_MEMORY = 4 * 2**30
+MAX_MEMORY = 2 * 2**30
 """Bytes of memory that reading a file may ask for, where the system can tell."""
 
 MAX_UNPACKED = 100_000_000
