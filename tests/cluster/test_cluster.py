@@ -81,42 +81,7 @@ def data(tmp_path_factory) -> Path:
     return path
 
 
-def test_one_two_and_three_workers_mine_the_bytes_of_one_process(machines, model, data, tmp_path):
-    alone = mined(tmp_path / "alone", model, data)
-    assert sum("shard-" in name for name in alone) > 20
-    for workers in (1, 2, 3):
-        found = mined(tmp_path / str(workers), model, data, cluster=machines.address)
-        assert found == alone, f"{workers} workers"
-        machines.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-
-
-def test_a_search_in_parts_is_the_search_of_one_process_ties_and_all(machines, tmp_path):
-    vectors = np.random.default_rng(0).integers(-2, 3, (60, 4)).astype(np.float32)
-    store = VectorStore.open_or_create(tmp_path, contract={}, texts=list(map(str, range(60))), shard_size=7)
-    store.fill_each(lambda lists: (vectors[[int(text) for text in texts]] for texts in lists))
-    queries = vectors[:5] + np.float32(0.25)
-    with on_cluster(machines.address):
-        for k in (1, 9, 100):
-            found = running_cluster().top_k(queries, store, k=k)
-            for got, right in zip(found, top_k(queries, vectors, k=k), strict=True):
-                np.testing.assert_array_equal(got, right)
-
-
-def test_a_machine_that_dies_costs_nothing_but_what_it_had_not_finished(machines, model, data, tmp_path):
-    alone = mined(tmp_path / "alone", model, data)
-    doomed = machines.add_node(num_cpus=1, object_store_memory=80 * 2**20)
-    finished: dict[Path, int] = {}
-
-    def kill(what, done, total, note=""):
-        if what.startswith("encode passages") and done > total / 3 and not finished:
-            finished.update({path: path.stat().st_ino for path in (tmp_path / "run").rglob("shard-*.npy")})
-            machines.remove_node(doomed, allow_graceful=False)
-
-    assert mined(tmp_path / "run", model, data, cluster=machines.address, on_progress=kill) == alone
-    assert finished
-    assert {path: path.stat().st_ino for path in finished} == finished
-
-
+@pytest.mark.slow
 def test_a_command_that_was_killed_goes_on_where_it_was(machines, model, data, tmp_path):
     alone = mined(tmp_path / "alone", model, data)
     program = (
@@ -141,6 +106,45 @@ def test_a_command_that_was_killed_goes_on_where_it_was(machines, model, data, t
     assert {name for name in found if found[name] != alone.get(name)} == set()
     assert found.keys() == alone.keys()
     assert {path: path.stat().st_ino for path in kept} == kept
+
+
+@pytest.mark.slow
+def test_one_two_and_three_workers_mine_the_bytes_of_one_process(machines, model, data, tmp_path):
+    alone = mined(tmp_path / "alone", model, data)
+    assert sum("shard-" in name for name in alone) > 20
+    for workers in (1, 2, 3):
+        if workers > 1:
+            machines.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+        found = mined(tmp_path / str(workers), model, data, cluster=machines.address)
+        assert found == alone, f"{workers} workers"
+
+
+def test_a_search_in_parts_is_the_search_of_one_process_ties_and_all(machines, tmp_path):
+    vectors = np.random.default_rng(0).integers(-2, 3, (60, 4)).astype(np.float32)
+    store = VectorStore.open_or_create(tmp_path, contract={}, texts=list(map(str, range(60))), shard_size=7)
+    store.fill_each(lambda lists: (vectors[[int(text) for text in texts]] for texts in lists))
+    queries = vectors[:5] + np.float32(0.25)
+    with on_cluster(machines.address):
+        for k in (1, 9, 100):
+            found = running_cluster().top_k(queries, store, k=k)
+            for got, right in zip(found, top_k(queries, vectors, k=k), strict=True):
+                np.testing.assert_array_equal(got, right)
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies_costs_nothing_but_what_it_had_not_finished(machines, model, data, tmp_path):
+    alone = mined(tmp_path / "alone", model, data)
+    doomed = machines.add_node(num_cpus=1, object_store_memory=80 * 2**20)
+    finished: dict[Path, int] = {}
+
+    def kill(what, done, total, note=""):
+        if what.startswith("encode passages") and done > total / 3 and not finished:
+            finished.update({path: path.stat().st_ino for path in (tmp_path / "run").rglob("shard-*.npy")})
+            machines.remove_node(doomed, allow_graceful=False)
+
+    assert mined(tmp_path / "run", model, data, cluster=machines.address, on_progress=kill) == alone
+    assert finished
+    assert {path: path.stat().st_ino for path in finished} == finished
 
 
 def store_of(folder: Path, model) -> VectorStore:
@@ -169,6 +173,7 @@ def test_a_worker_that_finds_another_model_in_the_folder_is_refused(machines, mo
     assert not list(tmp_path.rglob("shard-*"))
 
 
+@pytest.mark.slow
 def test_workers_write_the_parts_of_a_folder_each_its_own(machines, model, tmp_path, monkeypatch):
     monkeypatch.setattr(encoding, "_SHARD", 8)
     texts = tmp_path / "texts.txt"
@@ -182,6 +187,7 @@ def test_workers_write_the_parts_of_a_folder_each_its_own(machines, model, tmp_p
     assert shared == alone
 
 
+@pytest.mark.slow
 def test_workers_that_a_command_starts_have_a_token_and_leave_nothing(model, tmp_path):
     texts = tmp_path / "texts.txt"
     texts.write_text("".join(f"the {word} on the {other}\n" for word in WORDS for other in WORDS[:5]))
