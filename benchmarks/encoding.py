@@ -106,8 +106,8 @@ def rate(shapes: list[list[int]], dtype: str, threads: int) -> float:
     return sum(2 * rows * outputs * inputs for outputs, inputs in shapes) / seconds
 
 
-def shortest(product, times: int = 12) -> float:
-    """Return the least processor seconds that a product takes: other work on the machine moves them little."""
+def shortest(matmul, times: int = 12) -> float:
+    """Return the least processor seconds that a matmul takes: other work on the machine moves them little."""
     found = []
     for _ in range(times):
         start = time.process_time()
