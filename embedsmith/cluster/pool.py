@@ -174,7 +174,7 @@ class Pool:
 
         if ray.is_initialized() and not here:
             return ray
-        quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         try:
             if here:
                 self._own = tempfile.TemporaryDirectory(prefix="embedsmith-", ignore_cleanup_errors=True)
