@@ -55,13 +55,18 @@ def build_recipe(
         raise InputError(f"{documents}: {what}", hint="name the folder that the documents lie in")
     asked = str(Path(queries).expanduser().resolve()) if queries is not None else None
     pairs = PairSettings(generators=list(generators))
+    reads = StudentSettings(name=student, passage_max_tokens=_PASSAGE_TOKENS)
+    teaches = TeacherSettings()
+    if student == MINILM:
+        # Teacher and student read alike: one set of vectors is both's before training. Other models may end earlier.
+        reads = reads.model_copy(update={"query_max_tokens": _PASSAGE_TOKENS})
+        teaches = TeacherSettings(max_tokens=_PASSAGE_TOKENS)
     recipe = Recipe(
         name="documents",
         seed=seed,
         data={DATA: DataSettings(path=str(path.resolve()), format="documents", queries=asked, documents=pairs)},
-        # Teacher and student read alike: one set of vectors is the teacher's and the untrained student's.
-        mining=MiningSettings(teachers=[student], teacher_settings=TeacherSettings(max_tokens=_PASSAGE_TOKENS)),
-        student=StudentSettings(name=student, query_max_tokens=_PASSAGE_TOKENS, passage_max_tokens=_PASSAGE_TOKENS),
+        mining=MiningSettings(teachers=[student], teacher_settings=teaches),
+        student=reads,
         # As in the quickstart: the teacher is the student's own start, so it is no guide.
         stages=[
             StageSettings(

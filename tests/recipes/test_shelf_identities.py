@@ -5,7 +5,7 @@ import pytest
 from embedsmith.data.collection import Collection
 from embedsmith.models.settings import StudentSettings
 from embedsmith.recipes import shelf
-from embedsmith.recipes.recipe import Recipe
+from embedsmith.recipes.recipe import EvaluationSettings, Recipe
 from embedsmith.recipes.run import _candidates_of, _conversion_of
 from embedsmith.recipes.scores import _baseline_of
 from embedsmith.teachers.settings import TeacherSettings
@@ -26,7 +26,7 @@ def identities(tmp_path, tiny_bert):
     student = StudentSettings(name=str(tiny_bert))
     return {
         "candidates": lambda: _candidates_of(recipe, TOY),
-        "scores": lambda: _baseline_of("bm25", None, TeacherSettings(), TOY),
+        "scores": lambda: _baseline_of("bm25", None, TeacherSettings(), EvaluationSettings(), TOY),
         "examples": lambda: _conversion_of(recipe, recipe.data["toy"]),
         "stages": lambda: shelf._stage_identities(tmp_path, student, [StageSettings()], [], seed=0),
     }
